@@ -1,0 +1,205 @@
+"""Exact placement by min-sum variable elimination, for all quantization schemes at once.
+
+Layer graphs are almost chains: eliminating one layer after another, each time minimising over its server, only ever
+needs tables over the few layers next to it (Bertele and Brioschi, Nonserial Dynamic Programming, 1972). The q bits are
+never minimised over: they ride along as axes of the tables, so that one pass gives the optimum of every scheme.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dnnsplit.costs import Problem, Weights
+from dnnsplit.errors import SolverError
+
+# Tables above this many entries (8 bytes each, and one for the choice) are refused.
+MAX_ENTRIES = 2**26
+
+
+@dataclass(frozen=True)
+class Table:
+    """A function of some servers' choices and some q bits.
+
+    Attributes
+    ----------
+    axes : variable of each axis: layer position i >= 0, or -1 - j for the j-th q bit; ascending
+    first, second : values of the two objectives; the second only breaks ties of the first
+    """
+
+    axes: tuple[int, ...]
+    first: np.ndarray
+    second: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Optima:
+    """The optimum of every quantization scheme.
+
+    Attributes
+    ----------
+    value : float (2^n,), the least objective of each scheme (first q bit lowest); infinite where no placement exists
+    ties : float (2^n,), the second objective of those placements
+    """
+
+    problem: Problem
+    value: np.ndarray
+    ties: np.ndarray
+    _choices: Sequence[tuple[int, tuple[int, ...], np.ndarray]] = field(repr=False)
+
+    def placement(self, scheme: int) -> tuple[int, ...]:
+        """Return the server position of each layer in the optimum of one scheme."""
+        bits = {-1 - j: scheme >> j & 1 for j in range(len(self.problem.quantizable))}
+        chosen: dict[int, int] = {}
+        for variable, axes, choice in reversed(self._choices):
+            chosen[variable] = int(choice[tuple((chosen | bits)[a] for a in axes)])
+        return tuple(chosen[i] for i in range(len(self.problem.graph.layers)))
+
+
+def eliminate(problem: Problem, weights: Weights, ties: Weights | None = None) -> Optima:
+    """Minimise a linear objective over all placements, for every quantization scheme.
+
+    Parameters
+    ----------
+    problem : the placement problem; n = number of its quantizable layers
+    weights : the objective
+    ties : a second objective that decides between placements whose first one is equal (to 1e-12 of the total)
+
+    Returns
+    -------
+    Optima : exact
+
+    Raises
+    ------
+    SolverError : the tables would be too large; use the MILP (``method="slides"``), or fewer quantizable layers
+    """
+    factors = _factors(problem, weights, ties or 0.0 * weights)
+    bits = tuple(-1 - j for j in range(len(problem.quantizable)))
+    if 2 ** len(bits) > MAX_ENTRIES // 2:
+        raise SolverError(f"{len(bits)} quantizable layers are too many to treat every scheme at once; use method='slides'")
+    sizes = dict.fromkeys(range(len(problem.graph.layers)), len(problem.network.servers)) | dict.fromkeys(bits, 2)
+    order = _order([f.axes for f in factors], sizes)
+    scale = sum(float(np.max(f.first, where=np.isfinite(f.first), initial=0.0)) for f in factors)
+    touching: dict[int, dict[int, Table]] = {v: {} for v in sizes}
+    for factor in factors:
+        for axis in factor.axes:
+            touching[axis][id(factor)] = factor
+    keep = {id(f): f for f in factors}  # tables stay alive, so that ids stay unique
+    choices = []
+    constants = [f for f in factors if not any(a >= 0 for a in f.axes)]
+    for variable in order:
+        group = list(touching[variable].values())
+        reduced, choice = _minimise(_sum(group, sizes), variable, 1e-12 * scale)
+        choices.append((variable, reduced.axes, choice))
+        for factor in group:
+            for axis in factor.axes:
+                touching[axis].pop(id(factor), None)
+        keep[id(reduced)] = reduced
+        if any(a >= 0 for a in reduced.axes):
+            for axis in reduced.axes:
+                touching[axis][id(reduced)] = reduced
+        else:
+            constants.append(reduced)
+    total = _sum(constants, sizes, bits)
+    # axes ascend, so the last q bit comes first and flattening packs the bits as `pack_schemes` does
+    return Optima(problem, total.first.reshape(-1), total.second.reshape(-1), choices)
+
+
+def _factors(problem: Problem, weights: Weights, ties: Weights) -> list[Table]:
+    bit = {i: -1 - j for j, i in enumerate(problem.quantizable)}
+    factors = []
+    for i in range(len(problem.graph.layers)):
+        seconds = problem.layer_s[i].T if i in bit else problem.layer_s[i, :, 0]
+        wall = np.where(problem.allowed[i], 0.0, np.inf)
+        factors.append(Table((bit[i], i) if i in bit else (i,), seconds * weights.compute + wall, seconds * ties.compute))
+    for t, (p, receivers) in enumerate(zip(problem.producer, problem.receivers, strict=True)):
+        if receivers and any(v >= 0 for v in (p, *receivers)):
+            factors.append(_tensor_table(problem, t, p, receivers, bit.get(p), weights, ties))
+    return factors
+
+
+def _tensor_table(
+    problem: Problem, t: int, p: int, receivers: tuple[int, ...], bit: int | None, weights: Weights, ties: Weights
+) -> Table:
+    """Cost of one tensor over the servers of its producer and receivers: each target server is paid once."""
+    servers = len(problem.network.servers)
+    layers = sorted({v for v in (p, *receivers) if v >= 0})
+    if servers ** len(layers) > MAX_ENTRIES:
+        name = problem.graph.tensors[t].name
+        raise SolverError(f"tensor {name!r} has {len(receivers)} receivers, too many for elimination; use method='slides'")
+    grid = dict(zip(layers, np.indices((servers,) * len(layers), sparse=True), strict=True))
+    fixed = np.full((1,) * len(layers), problem.source)
+    at = grid.get(p, fixed)
+    goes = [np.zeros((1,) * len(layers), bool) for _ in range(servers)]
+    for receiver in receivers:
+        goes = [goes[h] | (grid.get(receiver, fixed) == h) for h in range(servers)]
+    tables = []
+    for objective in (weights.transfer, ties.transfer):
+        per_precision = []
+        for precision in (0, 1) if bit is not None else (0,):
+            seconds = problem.transfer_s[t, :, :, precision]
+            with np.errstate(invalid="ignore"):
+                price = np.where(np.isfinite(seconds), seconds * objective, np.inf if objective is weights.transfer else 0.0)
+            total = np.zeros((servers,) * len(layers))
+            for h in range(servers):
+                total += np.where(goes[h], price[at, h], 0.0)
+            per_precision.append(total)
+        tables.append(np.stack(per_precision) if bit is not None else per_precision[0])
+    return Table((bit, *layers) if bit is not None else tuple(layers), *tables)
+
+
+def _order(scopes: Sequence[tuple[int, ...]], sizes: dict[int, int]) -> list[int]:
+    """Return the layers in the order of the smallest next table (the greedy min-weight rule); refuse tables too large."""
+    order: list[int] = []
+    for variable, entries, axes in _walk(scopes, sizes):
+        if entries > MAX_ENTRIES or len(axes) > 60:
+            raise SolverError(
+                f"elimination needs a table of {entries:.2g} entries (limit {MAX_ENTRIES:.2g}); "
+                "use method='slides', fewer servers, or fewer quantizable layers"
+            )
+        order.append(variable)
+    return order
+
+
+def _walk(scopes: Sequence[tuple[int, ...]], sizes: dict[int, int]) -> Iterable[tuple[int, int, set[int]]]:
+    near: dict[int, set[int]] = {v: set() for v in sizes if v >= 0}
+    for scope in scopes:
+        for v in scope:
+            if v >= 0:
+                near[v].update(scope)
+    weight = {v: math.prod(sizes[a] for a in near[v] | {v}) for v in near}
+    while near:
+        variable = min(weight, key=lambda v: (weight[v], v))
+        rest = near.pop(variable) - {variable}
+        yield variable, weight.pop(variable), rest | {variable}
+        for v in rest:
+            if v >= 0:
+                near[v] = (near[v] | rest) - {variable}
+                weight[v] = math.prod(sizes[a] for a in near[v] | {v})
+
+
+def _sum(tables: Sequence[Table], sizes: dict[int, int], axes: Iterable[int] = ()) -> Table:
+    """Add tables over the union of their axes."""
+    union = tuple(sorted({a for table in tables for a in table.axes} | set(axes)))
+    shape = tuple(sizes[a] for a in union)
+    first, second = np.zeros(shape), np.zeros(shape)
+    for table in tables:
+        spread = tuple(sizes[a] if a in table.axes else 1 for a in union)
+        first += table.first.reshape(spread)
+        second += table.second.reshape(spread)
+    return Table(union, first, second)
+
+
+def _minimise(table: Table, variable: int, tolerance: float) -> tuple[Table, np.ndarray]:
+    """Minimise over one variable; return the smaller table and the choice that attains each of its entries."""
+    axis = table.axes.index(variable)
+    best = table.first.min(axis=axis, keepdims=True)
+    second = np.where(table.first <= best + tolerance, table.second, np.inf)
+    choice = second.argmin(axis=axis)
+    pick = np.expand_dims(choice, axis)
+    rest = tuple(a for a in table.axes if a != variable)
+    first = np.take_along_axis(table.first, pick, axis).squeeze(axis)
+    return Table(rest, first, np.take_along_axis(second, pick, axis).squeeze(axis)), choice.astype(np.uint8)

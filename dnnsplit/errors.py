@@ -1,0 +1,74 @@
+"""Every error that dnnsplit raises on purpose, and the one way to collect several into a single message."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DnnSplitError(ValueError):
+    """Base of all errors of ours: bad input or an outcome the user has to decide about."""
+
+
+class ModelError(DnnSplitError):
+    """The ONNX file or the layer graph cannot be used."""
+
+
+class NetworkError(DnnSplitError):
+    """The physical graph (servers, links) is wrong."""
+
+
+class ProfileError(DnnSplitError):
+    """Layer times are missing, negative or do not fit the graph."""
+
+
+class NoiseError(DnnSplitError):
+    """Noise samples, a noise model or a noise limit cannot be used."""
+
+
+class OptionError(DnnSplitError):
+    """An argument of a function or of a notebook is wrong."""
+
+
+class InfeasibleError(DnnSplitError):
+    """No placement satisfies all limits; the message says how far each limit is from reachable."""
+
+
+class SolverError(DnnSplitError):
+    """A solver is missing, failed, or stopped before it found any plan."""
+
+
+class DeployError(DnnSplitError):
+    """A cut or a running deployment failed."""
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the closest option, or the list of options when none is close."""
+    options = [str(option) for option in options]
+    close = difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
+    if close:
+        return f" (did you mean {close[0]!r}?)"
+    if 0 < len(options) <= 8:
+        return f" (there is: {', '.join(map(repr, options))})"
+    return ""
+
+
+def raise_problems(error: type[DnnSplitError], heading: str, problems: list[str], most: int = 20) -> None:
+    """Raise one `error` that lists all `problems`; do nothing when there are none.
+
+    Parameters
+    ----------
+    error : class of the error
+    heading : what was being checked
+    problems : one sentence each
+    most : how many are printed; the rest is counted
+    """
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise error(f"{heading}: {problems[0]}")
+    lines = [f"{heading}: {len(problems)} problems"]
+    lines += [f"  * {problem}" for problem in problems[:most]]
+    if len(problems) > most:
+        lines.append(f"  * ... and {len(problems) - most} more")
+    raise error("\n".join(lines))

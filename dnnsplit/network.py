@@ -1,0 +1,330 @@
+"""The physical graph: servers, directed links, and the YAML that people write for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from dnnsplit.errors import DnnSplitError, NetworkError, nearest, raise_problems
+from dnnsplit.files import write_text
+from dnnsplit.units import parse, show
+
+
+@dataclass(frozen=True)
+class Server:
+    """A place where layers run, k in V_N.
+
+    Parameters
+    ----------
+    name : unique
+    compute_w : P^c_k [W], drawn while a layer runs
+    transmit_w : P^other_k [W], drawn while a tensor is sent to another server
+    transmit_self_w : P^self_k [W], drawn while a tensor moves inside the server (only where a self link gives it a time)
+    memory_bytes : upper limit on the weights held [B], or None
+    speed_cpu : compute speed in CPUs of the test-bed [CPU]; used only to scale a profile, never by the solver
+    note : where the figures come from
+    """
+
+    name: str
+    compute_w: float = 0.0
+    transmit_w: float = 0.0
+    transmit_self_w: float = 0.0
+    memory_bytes: float | None = None
+    speed_cpu: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A directed link n = (k, h) in E_N.
+
+    Parameters
+    ----------
+    source, target : server names
+    bandwidth_bytes_per_s : [B/s], above 0; infinity is allowed for links inside a server
+    latency_s : one-way latency [s]
+    serialise_s_per_byte : measured cost of packing and unpacking [s/B]
+    note : where the figures come from
+    """
+
+    source: str
+    target: str
+    bandwidth_bytes_per_s: float
+    latency_s: float = 0.0
+    serialise_s_per_byte: float = 0.0
+    note: str = ""
+
+    def transfer_s(self, size_bytes: float) -> float:
+        """Seconds to move `size_bytes` over this link: g(t, n) = latency + bytes / bandwidth (+ serialisation)."""
+        return self.latency_s + size_bytes / self.bandwidth_bytes_per_s + size_bytes * self.serialise_s_per_byte
+
+
+@dataclass(frozen=True)
+class Network:
+    """The physical graph G_N = (V_N, E_N).
+
+    Parameters
+    ----------
+    servers : at least one
+    links : directed; a pair without a link cannot exchange tensors
+    source : the device: graph inputs start here and graph outputs end here
+
+    Raises
+    ------
+    NetworkError : duplicate or unknown names, negative figures, a source that is not a server; all of them at once
+
+    Examples
+    --------
+    >>> Network([Server("device"), Server("edge")], [Link("device", "edge", 5e6, 0.005)], source="device")
+    Network(device, edge; 1 link; source device)
+    """
+
+    servers: tuple[Server, ...]
+    links: tuple[Link, ...] = ()
+    source: str = ""
+    name: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "servers", tuple(self.servers))
+        object.__setattr__(self, "links", tuple(self.links))
+        if not self.source and self.servers:
+            object.__setattr__(self, "source", self.servers[0].name)
+        raise_problems(NetworkError, f"network {self.name!r}" if self.name else "network", list(self._problems()))
+
+    def _problems(self) -> Iterable[str]:
+        names = [server.name for server in self.servers]
+        if not names:
+            yield "it has no server; give at least the device"
+        for name in sorted({n for n in names if names.count(n) > 1}):
+            yield f"two servers are named {name!r}; names must be unique"
+        for server in self.servers:
+            for attribute in ("compute_w", "transmit_w", "transmit_self_w", "memory_bytes", "speed_cpu"):
+                value = getattr(server, attribute)
+                if value is not None:
+                    yield from _number(value, f"server {server.name!r}: {attribute}", positive=attribute == "speed_cpu")
+        if names and self.source not in names:
+            yield f"source {self.source!r} is no server{nearest(self.source, names)}"
+        seen = set()
+        for link in self.links:
+            where = f"link {link.source!r} -> {link.target!r}"
+            for end in (link.source, link.target):
+                if end not in names:
+                    yield f"{where}: {end!r} is no server{nearest(end, names)}"
+            if (link.source, link.target) in seen:
+                yield f"{where} is given twice; keep one"
+            seen.add((link.source, link.target))
+            yield from _number(link.bandwidth_bytes_per_s, f"{where}: bandwidth_bytes_per_s", positive=True, finite=False)
+            yield from _number(link.latency_s, f"{where}: latency_s")
+            yield from _number(link.serialise_s_per_byte, f"{where}: serialise_s_per_byte")
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """Names of the servers, in the order given."""
+        return tuple(server.name for server in self.servers)
+
+    def server(self, name: str) -> Server:
+        """Return the server called `name`."""
+        for server in self.servers:
+            if server.name == name:
+                return server
+        raise NetworkError(f"there is no server {name!r}{nearest(name, self.server_names)}")
+
+    def link(self, source: str, target: str) -> Link | None:
+        """Return the link from `source` to `target`, or None."""
+        return next((link for link in self.links if (link.source, link.target) == (source, target)), None)
+
+    def transfer_s(self, size_bytes: np.ndarray) -> np.ndarray:
+        """Seconds to move each size between each pair of servers.
+
+        Parameters
+        ----------
+        size_bytes : float (n,) [B]
+
+        Returns
+        -------
+        float (n, servers, servers) [s] : infinite where there is no link; 0 on the diagonal unless a self link is given
+        """
+        index = {name: k for k, name in enumerate(self.server_names)}
+        seconds = np.full((len(size_bytes), len(index), len(index)), np.inf)
+        seconds[:, range(len(index)), range(len(index))] = 0.0
+        for link in self.links:
+            seconds[:, index[link.source], index[link.target]] = link.transfer_s(np.asarray(size_bytes, float))
+        return seconds
+
+    def only(self, *names: str) -> Network:
+        """Return the same network with some servers alone, links between them kept; the source must stay."""
+        servers = tuple(self.server(name) for name in names)
+        if self.source not in names:
+            raise NetworkError(f"the source {self.source!r} must stay in the network; you kept {', '.join(names)}")
+        links = tuple(link for link in self.links if link.source in names and link.target in names)
+        return Network(servers, links, self.source, name="+".join(names))
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per link: source, target, bandwidth_bytes_per_s [B/s], latency_s [s]."""
+        columns = ["source", "target", "bandwidth_bytes_per_s", "latency_s", "serialise_s_per_byte", "note"]
+        return pd.DataFrame([[getattr(link, c) for c in columns] for link in self.links], columns=columns)
+
+    @property
+    def servers_frame(self) -> pd.DataFrame:
+        """One row per server: powers [W], memory [B], speed [CPU]."""
+        columns = [f.name for f in fields(Server)]
+        return pd.DataFrame([[getattr(server, c) for c in columns] for server in self.servers], columns=columns)
+
+    def __repr__(self) -> str:
+        links = f"{len(self.links)} link" + ("" if len(self.links) == 1 else "s")
+        return f"Network({', '.join(self.server_names)}; {links}; source {self.source})"
+
+    def _repr_html_(self) -> str:
+        servers = self.servers_frame.assign(
+            compute_w=[show(s.compute_w, "W") for s in self.servers],
+            transmit_w=[show(s.transmit_w, "W") for s in self.servers],
+        )[["name", "speed_cpu", "compute_w", "transmit_w", "note"]]
+        links = self.frame.assign(
+            bandwidth=[show(link.bandwidth_bytes_per_s, "B/s") for link in self.links],
+            latency=[show(link.latency_s, "s") for link in self.links],
+        )[["source", "target", "bandwidth", "latency", "note"]]
+        return f"<b>{self!r}</b>" + servers.to_html(index=False) + links.to_html(index=False)
+
+    @staticmethod
+    def load(path: str | Path) -> Network:
+        """Read a network from the YAML that people write.
+
+        Parameters
+        ----------
+        path : file with ``source``, ``servers`` (name, compute, transmit, memory, speed, note) and ``links``
+            (source, target, bandwidth, latency, note); quantities as ``5 MB/s``, ``5 ms``, ``2.9 W``
+
+        Raises
+        ------
+        NetworkError : the file is missing or no YAML, has unknown keys, or describes a wrong network
+        """
+        path = Path(path)
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise NetworkError(f"there is no network file {path}") from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise NetworkError(f"{path} is not readable as YAML: {error}") from None
+        if not isinstance(document, dict):
+            raise NetworkError(f"{path} must hold the keys source, servers and links, not {type(document).__name__}")
+        return _from_document(document, path.stem)
+
+    def save(self, path: str | Path) -> None:
+        """Write the YAML that `load` reads back to an equal network."""
+        servers = [
+            _without_defaults(
+                {
+                    "name": s.name,
+                    "compute": f"{s.compute_w!r} W",
+                    "transmit": f"{s.transmit_w!r} W",
+                    "transmit_self": f"{s.transmit_self_w!r} W" if s.transmit_self_w else None,
+                    "memory": f"{s.memory_bytes!r} B" if s.memory_bytes is not None else None,
+                    "speed": f"{s.speed_cpu!r} CPU" if s.speed_cpu is not None else None,
+                    "note": s.note,
+                }
+            )
+            for s in self.servers
+        ]
+        links = [
+            _without_defaults(
+                {
+                    "source": link.source,
+                    "target": link.target,
+                    "bandwidth": f"{link.bandwidth_bytes_per_s!r} B/s",
+                    "latency": f"{link.latency_s!r} s",
+                    "serialise": f"{link.serialise_s_per_byte!r} s/B" if link.serialise_s_per_byte else None,
+                    "note": link.note,
+                }
+            )
+            for link in self.links
+        ]
+        document = {"source": self.source, "servers": servers, "links": links}
+        write_text(path, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+
+
+# key in the file -> (attribute, dimension or None for text)
+_SERVER_KEYS = {
+    "name": ("name", None),
+    "compute": ("compute_w", "power"),
+    "transmit": ("transmit_w", "power"),
+    "transmit_self": ("transmit_self_w", "power"),
+    "memory": ("memory_bytes", "memory"),
+    "speed": ("speed_cpu", "speed"),
+    "note": ("note", None),
+}
+_LINK_KEYS = {
+    "source": ("source", None),
+    "target": ("target", None),
+    "bandwidth": ("bandwidth_bytes_per_s", "bandwidth"),
+    "latency": ("latency_s", "latency"),
+    "serialise": ("serialise_s_per_byte", "serialise"),
+    "note": ("note", None),
+}
+
+
+def _from_document(document: Mapping[str, Any], name: str) -> Network:
+    problems: list[str] = []
+    for key in document:
+        if key not in ("source", "servers", "links", "description"):
+            problems.append(f"unknown key {key!r}{nearest(str(key), ('source', 'servers', 'links', 'description'))}")
+    servers = [_record(entry, _SERVER_KEYS, ("name",), f"server {i + 1}", problems)
+               for i, entry in enumerate(_entries(document, "servers", problems))]
+    links = [_record(entry, _LINK_KEYS, ("source", "target", "bandwidth"), f"link {i + 1}", problems)
+             for i, entry in enumerate(_entries(document, "links", problems))]
+    raise_problems(NetworkError, f"network file {name!r}", problems)
+    return Network(
+        tuple(Server(**record) for record in servers),
+        tuple(Link(**record) for record in links),
+        str(document.get("source") or ""),
+        name=name,
+    )
+
+
+def _entries(document: Mapping[str, Any], key: str, problems: list[str]) -> list[Any]:
+    entries = document.get(key) or []
+    if not isinstance(entries, list):
+        problems.append(f"{key} must be a list of entries, not {type(entries).__name__}")
+        return []
+    return entries
+
+
+def _record(
+    entry: Any, keys: Mapping[str, tuple[str, str | None]], required: tuple[str, ...], where: str, problems: list[str]
+) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        problems.append(f"{where} must be a mapping like {{{', '.join(required)}, ...}}, not {entry!r}")
+        return {}
+    where = " ".join([where, *(f"{entry[k]!r}" for k in ("name", "source", "target") if k in entry)])
+    problems += [f"{where}: {key!r} is missing" for key in required if key not in entry]
+    record: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key not in keys:
+            problems.append(f"{where}: unknown key {key!r}{nearest(str(key), keys)}")
+            continue
+        attribute, dimension = keys[key]
+        try:
+            record[attribute] = str(value) if dimension is None else parse(value, dimension)
+        except DnnSplitError as error:
+            problems.append(f"{where}: {error}")
+    return record
+
+
+def _without_defaults(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if value not in (None, "")}
+
+
+def _number(value: Any, what: str, positive: bool = False, finite: bool = True) -> Iterable[str]:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        yield f"{what} is {value!r}, not a number"
+    elif math.isnan(value) or (finite and math.isinf(value)):
+        yield f"{what} is {value!r}; it must be finite"
+    elif value < 0 or (positive and value == 0):
+        yield f"{what} is {value!r}; it must be {'above 0' if positive else '0 or more'}"

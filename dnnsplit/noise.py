@@ -1,0 +1,293 @@
+"""Quantization noise: samples of measured schemes, and models eta(q) that predict the noise of any scheme."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
+from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.preprocessing import PolynomialFeatures
+
+from dnnsplit.errors import NoiseError, nearest, raise_problems
+from dnnsplit.files import plain, write_text
+from dnnsplit.schemes import all_schemes, pack_schemes
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSamples:
+    """Measured noise of quantization schemes.
+
+    Parameters
+    ----------
+    frame : one 0/1 column per layer (1: it runs in int8) and the column ``noise`` (rho, 0 or more)
+    origin : what the samples depend on: model, images, quantization setting, metric (JSON values)
+
+    Raises
+    ------
+    NoiseError : no ``noise`` column, entries other than 0 and 1, negative noise, a scheme given twice
+    """
+
+    frame: pd.DataFrame = field(repr=False)
+    origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        frame = self.frame.reset_index(drop=True).copy()
+        if "noise" not in frame or len(frame.columns) < 2:
+            raise NoiseError(f"noise samples need one column per layer and the column 'noise'; there are {list(frame.columns)}")
+        layers = [c for c in frame if c != "noise"]
+        frame = frame[[*layers, "noise"]].apply(pd.to_numeric, errors="coerce")
+        problems = [f"column {c!r} holds values other than 0 and 1" for c in layers if not frame[c].isin((0, 1)).all()]
+        bad = frame[~(frame["noise"] >= 0) | ~np.isfinite(frame["noise"])]
+        problems += [f"row {i}: noise {value!r}; it must be a number, 0 or more" for i, value in bad["noise"].items()]
+        twice = frame[frame.duplicated(layers)]
+        problems += [f"row {i}: this scheme is given twice" for i in twice.index]
+        if not len(frame):
+            problems.append("there is no sample")
+        raise_problems(NoiseError, "noise samples", problems, most=8)
+        frame[layers] = frame[layers].astype(np.int8)
+        object.__setattr__(self, "frame", frame)
+
+    @staticmethod
+    def from_frame(frame: pd.DataFrame, origin: Mapping[str, Any] | None = None) -> NoiseSamples:
+        """Make samples from a table; see the class for its columns."""
+        return NoiseSamples(frame, origin or {})
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that may be quantized, V_Q."""
+        return tuple(c for c in self.frame if c != "noise")
+
+    @property
+    def schemes(self) -> np.ndarray:
+        """int8 (n, layers): 1 where a layer runs in int8."""
+        return self.frame[list(self.layers)].to_numpy()
+
+    @property
+    def noise(self) -> np.ndarray:
+        """float (n,): measured rho."""
+        return self.frame["noise"].to_numpy(float)
+
+    def save(self, path: str | Path) -> None:
+        """Write a CSV whose first line is a comment with the origin as JSON."""
+        origin = json.dumps(self.origin, default=plain)
+        write_text(path, f"# {origin}\n" + self.frame.to_csv(index=False, float_format="%.9g"))
+
+    @staticmethod
+    def load(path: str | Path) -> NoiseSamples:
+        """Read the CSV that `save` writes, or any CSV with the columns of `frame`."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+            origin = json.loads(text[1 : text.index("\n")]) if text.startswith("#") else {}
+            return NoiseSamples(pd.read_csv(path, comment="#"), origin)
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            raise NoiseError(f"{path} is not readable as a table of noise samples: {error}") from None
+
+    def __repr__(self) -> str:
+        low, high = self.noise.min(), self.noise.max()
+        return f"NoiseSamples({len(self.frame)} schemes of {len(self.layers)} layers, noise {low:.4g} to {high:.4g})"
+
+    def _repr_html_(self) -> str:
+        return f"<b>{self!r}</b>" + self.frame.head(8).to_html(index=False)
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseModel:
+    """eta(q): the noise of a scheme, 0 exactly where no layer is quantized.
+
+    Attributes
+    ----------
+    layers : V_Q, in the order of the columns that `predict` expects
+    kind : "polynomial" or "table"
+    terms : for a polynomial, coefficient of each product of layers
+    intercept : for a polynomial, added once any layer is quantized
+    table : for measured schemes, noise by scheme (bits packed as an integer, first layer lowest)
+    scores : how well it was found to predict (`fit_noise` fills them by cross-validation)
+    origin : what the samples behind it depend on
+    """
+
+    layers: tuple[str, ...]
+    kind: str
+    terms: Mapping[tuple[str, ...], float] = field(default_factory=dict, repr=False)
+    intercept: float = 0.0
+    table: Mapping[int, float] = field(default_factory=dict, repr=False)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def polynomial(
+        layers: Sequence[str],
+        terms: Mapping[Sequence[str] | str, float],
+        intercept: float = 0.0,
+        origin: Mapping[str, Any] | None = None,
+    ) -> NoiseModel:
+        """Return eta(q) = intercept * [any q_i = 1] + sum over terms of coefficient * product of its q_i.
+
+        Parameters
+        ----------
+        layers : V_Q
+        terms : coefficient by layer name or tuple of layer names
+        intercept : counts once any layer is quantized
+
+        Raises
+        ------
+        NoiseError : a term names a layer that is not in `layers`, or a coefficient is not finite
+
+        Examples
+        --------
+        >>> eta = NoiseModel.polynomial(("a", "b"), {("a",): 0.1, ("b",): 0.2, ("a", "b"): -0.05}, intercept=0.01)
+        >>> eta.predict([[0, 0], [1, 0], [1, 1]]).round(3).tolist()
+        [0.0, 0.11, 0.26]
+        """
+        layers = tuple(layers)
+        clean: dict[tuple[str, ...], float] = {}
+        problems = [f"layer {n!r} is named twice" for n in {n for n in layers if layers.count(n) > 1}]
+        for key, value in terms.items():
+            names = (key,) if isinstance(key, str) else tuple(key)
+            problems += [f"term {names}: {n!r} is not a quantizable layer{nearest(n, layers)}" for n in names if n not in layers]
+            if not names:
+                problems.append("the empty term is the intercept; give it as intercept=")
+            if not np.isfinite(value):
+                problems.append(f"term {names}: coefficient {value!r} is not finite")
+            names = tuple(sorted(set(names), key=lambda n: layers.index(n) if n in layers else -1))
+            clean[names] = clean.get(names, 0.0) + float(value)
+        if not np.isfinite(intercept):
+            problems.append(f"intercept {intercept!r} is not finite")
+        raise_problems(NoiseError, "noise polynomial", problems)
+        return NoiseModel(layers, "polynomial", clean, float(intercept), origin=origin or {})
+
+    @staticmethod
+    def measured(samples: NoiseSamples) -> NoiseModel:
+        """Return the model that answers with the measured noise and refuses schemes that were not measured."""
+        table = dict(zip(pack_schemes(samples.schemes).tolist(), samples.noise.tolist(), strict=True))
+        if table.get(0, 0.0) != 0.0:
+            raise NoiseError(f"the scheme that quantizes nothing has the noise {table[0]}; it must be 0")
+        return NoiseModel(samples.layers, "table", table={0: 0.0} | table, origin=samples.origin)
+
+    def predict(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
+        """Return the noise of each scheme.
+
+        Parameters
+        ----------
+        schemes : 0/1 (n, layers), columns in the order of `layers`
+
+        Returns
+        -------
+        float (n,) : 0 or more; 0 exactly for the scheme that quantizes nothing
+
+        Raises
+        ------
+        NoiseError : wrong number of columns, entries other than 0 and 1, or (for a table) a scheme not measured
+        """
+        q = np.atleast_2d(np.asarray(schemes))
+        if q.shape[1] != len(self.layers):
+            raise NoiseError(f"a scheme has {q.shape[1]} entries; this noise model has {len(self.layers)} layers")
+        if not np.isin(q, (0, 1)).all():
+            raise NoiseError("a scheme holds entries other than 0 and 1")
+        q = q.astype(bool)
+        if self.kind == "table":
+            keys = pack_schemes(q)
+            missing = [k for k in keys.tolist() if k not in self.table]
+            if missing:
+                raise NoiseError(f"{len(missing)} of the {len(q)} schemes were not measured; measure all, or fit a model (fit_noise)")
+            return np.array([self.table[k] for k in keys.tolist()], float)
+        index = {name: i for i, name in enumerate(self.layers)}
+        eta = np.where(q.any(axis=1), self.intercept, 0.0)
+        for names, coefficient in self.terms.items():
+            eta += coefficient * q[:, [index[n] for n in names]].all(axis=1)
+        # A fitted polynomial can dip below 0; a noise cannot, and max_noise >= 0 is met either way.
+        return np.maximum(eta, 0.0)
+
+    def every(self) -> np.ndarray:
+        """Return the noise of all 2^n schemes, float (2^n,), first layer lowest; infinite where a table has no measurement."""
+        if self.kind == "table":
+            return np.array([self.table.get(k, np.inf) for k in range(2 ** len(self.layers))])
+        return self.predict(all_schemes(len(self.layers)))
+
+    def of(self, quantized: Sequence[str]) -> float:
+        """Return the noise when exactly these layers are quantized."""
+        unknown = [name for name in quantized if name not in self.layers]
+        if unknown:
+            raise NoiseError(f"{unknown[0]!r} is not a quantizable layer of this noise model{nearest(unknown[0], self.layers)}")
+        return float(self.predict([[int(name in quantized) for name in self.layers]])[0])
+
+    def __repr__(self) -> str:
+        size = f"{len(self.terms)} terms" if self.kind == "polynomial" else f"{len(self.table)} measured schemes"
+        scores = "".join(f", {name} {value:.4g}" for name, value in self.scores.items() if name in ("degree", "R2"))
+        return f"NoiseModel({self.kind} over {len(self.layers)} layers, {size}{scores})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{name}</td><td>{value:.4g}</td></tr>" for name, value in self.scores.items())
+        return f"<b>{self!r}</b><table>{rows}</table>"
+
+
+def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2, folds: int = 5) -> NoiseModel:
+    """Fit eta(q) to measured schemes.
+
+    Parameters
+    ----------
+    samples : measured noise
+    model : "polynomial" (the slides: least squares over all products of up to `degree` layers; q_i^2 = q_i) or
+        "measured" (no fit: the table itself)
+    degree : of the polynomial, 1 or more
+    folds : of the cross-validation that the scores come from
+
+    Returns
+    -------
+    NoiseModel : with ``scores``: degree, samples, terms; R2, MAPE_% and low_MAPE_% (of the lowest tenth) by
+        cross-validation, and R2_fit on the rows it was fitted to
+
+    Raises
+    ------
+    NoiseError : unknown model, or fewer samples than the polynomial has terms
+    """
+    if model == "measured":
+        return NoiseModel.measured(samples)
+    if model != "polynomial":
+        raise NoiseError(f"noise model {model!r} is unknown{nearest(model, ('polynomial', 'measured'))}")
+    if not isinstance(degree, int | np.integer) or degree < 1:
+        raise NoiseError(f"degree {degree!r} must be a whole number, 1 or more")
+    some = samples.schemes.any(axis=1)
+    schemes, noise = samples.schemes[some].astype(float), samples.noise[some]
+    features = PolynomialFeatures(degree=min(int(degree), len(samples.layers)), interaction_only=True, include_bias=False)
+    design = features.fit_transform(schemes)
+    needed = design.shape[1] + 1
+    if len(noise) < needed * folds / (folds - 1):
+        raise NoiseError(
+            f"degree {degree} over {len(samples.layers)} layers has {needed} coefficients and {folds}-fold cross-validation "
+            f"needs {int(np.ceil(needed * folds / (folds - 1)))} samples; there are {len(noise)}. Measure more, or lower the degree"
+        )
+    regression = LinearRegression()
+    cross = cross_val_predict(regression, design, noise, cv=KFold(folds, shuffle=True, random_state=0))
+    regression.fit(design, noise)
+    names = [tuple(samples.layers[i] for i in np.flatnonzero(row)) for row in features.powers_]
+    fitted = NoiseModel.polynomial(
+        samples.layers, dict(zip(names, regression.coef_.tolist(), strict=True)), float(regression.intercept_), samples.origin
+    )
+    scores = {"degree": int(degree), "samples": len(noise), "terms": needed} | noise_scores(noise, np.maximum(cross, 0.0))
+    scores["R2_fit"] = float(r2_score(noise, regression.predict(design)))
+    return NoiseModel(fitted.layers, "polynomial", fitted.terms, fitted.intercept, scores=scores, origin=samples.origin)
+
+
+def noise_scores(measured: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Return R2, MAPE_% and low_MAPE_% (over the tenth with the least measured noise) of a prediction.
+
+    Parameters
+    ----------
+    measured, predicted : float (n,); rows whose measured noise is 0 are left out
+    """
+    keep = measured > 0
+    measured, predicted = measured[keep], predicted[keep]
+    error = 100.0 * np.abs(predicted - measured) / measured
+    lowest = error[np.argsort(measured, kind="stable")[: max(1, len(error) // 10)]]
+    return {
+        "R2": float(r2_score(measured, predicted)),
+        "MAPE_%": float(error.mean()),
+        "low_MAPE_%": float(lowest.mean()),
+    }

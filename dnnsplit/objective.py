@@ -1,0 +1,112 @@
+"""What is minimised and which limits hold: raw latency or energy, or the slides' min-max normalised sum of both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dnnsplit.costs import Cost, Problem, Weights, energy_weights, latency_weights
+from dnnsplit.elimination import eliminate
+from dnnsplit.errors import InfeasibleError
+from dnnsplit.units import show
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Hard limits: eta_max, and J_0 [J] on the energy of the source; infinity and None mean none."""
+
+    max_noise: float = math.inf
+    max_device_energy_j: float | None = None
+
+    def broken(self, problem: Problem, cost: Cost) -> list[str]:
+        """Say which limits on device energy or on the servers' memory a placement breaks."""
+        problems = []
+        most = self.max_device_energy_j
+        if most is not None and cost.device_energy_j > most * (1 + 1e-9):
+            problems.append(f"device energy {show(cost.device_energy_j, 'J')} is above the limit {show(most, 'J')}")
+        for server in problem.network.servers:
+            held = cost.weight_bytes[server.name]
+            if server.memory_bytes is not None and held > server.memory_bytes * (1 + 1e-9):
+                problems.append(f"{show(held, 'B')} of weights on {server.name!r} exceed its {show(server.memory_bytes, 'B')}")
+        return problems
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The fixed figures of min-max normalisation: lexicographic payoffs without limits on noise, energy or memory.
+
+    Attributes
+    ----------
+    latency_s : (least T, T of the plan with least E) [s]
+    energy_j : (least E, E of the plan with least T) [J]
+    """
+
+    latency_s: tuple[float, float]
+    energy_j: tuple[float, float]
+
+    def normalise(self, latency_s: float, energy_j: float) -> tuple[float, float]:
+        """Return T^norm and E^norm = (value - min) / (max - min).
+
+        A range of zero has no scale of its own; the minimum takes its place, so that the term is 0 at the reference
+        and still tells plans apart that a limit keeps away from it.
+        """
+        (t_low, t_high), (e_low, e_high) = self.latency_s, self.energy_j
+        return (latency_s - t_low) / _range(t_low, t_high), (energy_j - e_low) / _range(e_low, e_high)
+
+
+def _range(low: float, high: float) -> float:
+    wide = high - low > 1e-9 * max(abs(high), 1e-30)
+    return high - low if wide else (low or 1.0)
+
+
+def reference(problem: Problem) -> Reference:
+    """Return the payoffs of a problem: min T then E, and min E then T, over all placements and schemes."""
+    latency, energy = latency_weights(problem.network), energy_weights(problem.network)
+    fast = _lexicographic(problem, latency, energy)
+    frugal = _lexicographic(problem, energy, latency)
+    return Reference((fast.latency_s, frugal.latency_s), (frugal.energy_j, fast.energy_j))
+
+
+def _lexicographic(problem: Problem, first: Weights, second: Weights) -> Cost:
+    optima = eliminate(problem, first, second)
+    least = optima.value.min()
+    if not math.isfinite(least):
+        raise InfeasibleError(unreachable(problem))
+    # Several schemes may attain the first optimum; the second objective decides between them too.
+    schemes = np.flatnonzero(optima.value <= least + 1e-12 * abs(least))
+    ties = optima.ties[schemes]
+    scheme = int(schemes[np.argmin(ties)])
+    return problem.price(optima.placement(scheme), scheme)
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """A linear objective: weights, what decides ties, a constant, and its name."""
+
+    weights: Weights
+    ties: Weights
+    constant: float
+    name: str
+
+
+def make_objective(problem: Problem, latency_weight: float, energy_weight: float) -> Objective:
+    """Return raw latency, raw energy, or ``latency_weight * T^norm + energy_weight * E^norm`` if both weigh."""
+    latency, energy = latency_weights(problem.network), energy_weights(problem.network)
+    if energy_weight == 0:
+        return Objective(latency, energy, 0.0, "latency_s")
+    if latency_weight == 0:
+        return Objective(energy, latency, 0.0, "energy_j")
+    fixed = reference(problem)
+    a = latency_weight / _range(*fixed.latency_s)
+    b = energy_weight / _range(*fixed.energy_j)
+    constant = -a * fixed.latency_s[0] - b * fixed.energy_j[0]
+    return Objective(a * latency + b * energy, latency, constant, f"{latency_weight:g} T^norm + {energy_weight:g} E^norm")
+
+
+def unreachable(problem: Problem) -> str:
+    """Say why no placement exists at all."""
+    names = problem.network.server_names
+    missing = [f"{a} -> {b}" for a in names for b in names if a != b and problem.network.link(a, b) is None]
+    return f"no placement connects the layers under these pins and prohibitions; missing links: {', '.join(missing) or 'none'}"

@@ -1,0 +1,142 @@
+"""What `split` and `pareto` were asked: the arguments, checked once, and how an answer becomes a plan."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from dnnsplit.costs import Cost, Problem, build_problem
+from dnnsplit.elimination import Optima, eliminate
+from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, raise_problems
+from dnnsplit.graph import LayerGraph
+from dnnsplit.milp import Solution
+from dnnsplit.network import Network
+from dnnsplit.noise import NoiseModel
+from dnnsplit.objective import Limits, Objective, make_objective, unreachable
+from dnnsplit.plan import Plan
+from dnnsplit.times import LayerTimes
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A problem, an objective, limits, and the noise model that decides which schemes they allow."""
+
+    problem: Problem
+    objective: Objective
+    limits: Limits
+    noise: NoiseModel | None
+    started: float
+
+    @cached_property
+    def scheme_noise(self) -> np.ndarray:
+        """float (2^n,): noise of every scheme; infinite where it is not known."""
+        return self.noise.every() if self.noise else np.zeros(1)
+
+    @cached_property
+    def optima(self) -> Optima:
+        """The best placement of every scheme, by elimination."""
+        return eliminate(self.problem, self.objective.weights, self.objective.ties)
+
+    @cached_property
+    def allowed(self) -> np.ndarray:
+        """bool (2^n,): schemes within the noise limit."""
+        return np.isfinite(self.scheme_noise) & (self.scheme_noise <= self.limits.max_noise)
+
+    def best_scheme(self) -> int:
+        """Return the best scheme within the noise limit; of equal ones the least noisy.
+
+        Raises
+        ------
+        InfeasibleError : no placement exists at all
+        """
+        value = np.where(self.allowed, self.optima.value, np.inf)
+        least = value.min()
+        if not math.isfinite(least):
+            raise InfeasibleError(unreachable(self.problem))
+        equal = np.flatnonzero(value <= least + 1e-12 * abs(least))
+        return int(equal[np.argmin(self.scheme_noise[equal])])
+
+    def plan(
+        self, placement: Sequence[int], scheme: int, method: str, solution: Solution | None = None, solver: str = "",
+        cost: Cost | None = None,
+    ) -> Plan:
+        """Turn positions into a plan, priced by `evaluate`."""
+        cost = cost or self.problem.price(placement, scheme)
+        assignment, quantized = self.problem.names(placement, scheme)
+        objective = self.objective.weights.of(cost, self.problem.network) + self.objective.constant
+        kind = "none" if not quantized else "measured" if self.noise.kind == "table" else "predicted"
+        return Plan(
+            assignment=assignment,
+            quantized=quantized,
+            cost=cost,
+            noise=self.noise.of(quantized) if self.noise else 0.0,
+            noise_kind=kind,
+            objective=objective,
+            objective_name=self.objective.name,
+            status=solution.status if solution else "optimal",
+            bound=solution.bound + self.objective.constant if solution else objective,
+            gap=solution.gap if solution else 0.0,
+            method=method,
+            solver=solver,
+            solve_s=time.process_time() - self.started,
+            limits={
+                "max_noise": self.limits.max_noise,
+                "max_device_energy_j": self.limits.max_device_energy_j,
+                "memory_bytes": {s.name: s.memory_bytes for s in self.problem.network.servers if s.memory_bytes is not None},
+            },
+            times_origin=" / ".join(dict.fromkeys(self.problem.times.frame["origin"])),
+            origin=self.noise.origin if self.noise else {},
+        )
+
+
+def ask(
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    noise: NoiseModel | None,
+    max_noise: float | None = None,
+    latency_weight: float = 1.0,
+    energy_weight: float = 0.0,
+    max_device_energy_j: float | None = None,
+    pins: Mapping[str, str] | None = None,
+    forbid: Mapping[str, Sequence[str]] | None = None,
+    routing: str = "direct",
+) -> Question:
+    """Check the arguments of `split` and `pareto` and build the problem they describe."""
+    started = time.process_time()
+    most = _max_noise(noise, max_noise)
+    problems = []
+    for name, value in {"latency_weight": latency_weight, "energy_weight": energy_weight}.items():
+        if not _is_number(value) or not 0 <= value < math.inf:
+            problems.append(f"{name} is {value!r}; it must be a number, 0 or more")
+    if max_device_energy_j is not None and (not _is_number(max_device_energy_j) or not max_device_energy_j >= 0):
+        problems.append(f"max_device_energy_j is {max_device_energy_j!r}; it must be a number of joules, 0 or more, or None")
+    if not problems and latency_weight == energy_weight == 0:
+        problems.append("latency_weight and energy_weight are both 0; there is nothing to minimise")
+    if routing != "direct":
+        problems.append(f"routing {routing!r} is unknown; there is 'direct'")
+    raise_problems(OptionError, "options", problems)
+    problem = build_problem(graph, network, times, noise.layers if noise else (), pins, forbid)
+    objective = make_objective(problem, latency_weight, energy_weight)
+    return Question(problem, objective, Limits(most, max_device_energy_j), noise, started)
+
+
+def _max_noise(noise: NoiseModel | None, max_noise: float | None) -> float:
+    if max_noise is None:
+        return math.inf
+    if not _is_number(max_noise) or math.isnan(max_noise):
+        raise NoiseError(f"max_noise is {max_noise!r}, not a number; give 0 or more, or None for no limit")
+    if max_noise < 0:
+        raise NoiseError(f"max_noise is {max_noise!r}; it must be 0 or more (0 keeps every layer in float32)")
+    if noise is None:
+        raise NoiseError("max_noise needs a noise model: pass noise=fit_noise(samples), or leave max_noise out")
+    return float(max_noise)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)

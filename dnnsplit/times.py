@@ -1,0 +1,138 @@
+"""Seconds per layer, server and precision: f_k(i, q)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dnnsplit.errors import ProfileError, nearest, raise_problems
+from dnnsplit.files import write_text
+from dnnsplit.graph import LayerGraph
+from dnnsplit.network import Network
+from dnnsplit.units import show
+
+PRECISIONS = ("float32", "int8")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTimes:
+    """Seconds of every layer on every server, in float32 and, where measured, in int8.
+
+    Parameters
+    ----------
+    frame : columns layer, server, precision ("float32" or "int8"), seconds [s], and optionally origin
+        ("measured", "scaled", "flops", "given") and note (what it was scaled from, and by what)
+
+    Raises
+    ------
+    ProfileError : missing columns, negative or missing times, unknown precisions, rows given twice
+    """
+
+    frame: pd.DataFrame = field(repr=False)
+
+    def __post_init__(self) -> None:
+        frame = self.frame.reset_index(drop=True).copy()
+        missing = [c for c in ("layer", "server", "precision", "seconds") if c not in frame]
+        if missing:
+            raise ProfileError(f"layer times lack the columns {', '.join(missing)}; there are {', '.join(map(str, frame.columns))}")
+        for column, default in (("origin", "given"), ("note", "")):
+            frame[column] = frame[column].fillna(default) if column in frame else default
+        seconds = pd.to_numeric(frame["seconds"], errors="coerce")
+        problems = [
+            f"layer {row.layer!r} on {row.server!r} in {row.precision}: {row.seconds!r} is no time; it must be 0 s or more"
+            for row in frame[~(seconds >= 0) | ~np.isfinite(seconds)].itertuples()
+        ]
+        unknown = sorted({str(p) for p in frame["precision"]} - set(PRECISIONS))
+        problems += [f"precision {p!r} is unknown{nearest(p, PRECISIONS)}" for p in unknown]
+        twice = frame[frame.duplicated(["layer", "server", "precision"])]
+        problems += [f"layer {r.layer!r} on {r.server!r} in {r.precision} is given twice" for r in twice.itertuples()]
+        raise_problems(ProfileError, "layer times", problems)
+        frame["seconds"] = seconds.astype(float)
+        frame.attrs["units"] = {"seconds": "s"}
+        object.__setattr__(self, "frame", frame)
+
+    @staticmethod
+    def from_frame(frame: pd.DataFrame) -> LayerTimes:
+        """Make layer times from a table; see the class for its columns."""
+        return LayerTimes(frame)
+
+    @staticmethod
+    def load(path: str | Path) -> LayerTimes:
+        """Read the CSV that `save` writes."""
+        try:
+            return LayerTimes(pd.read_csv(path, keep_default_na=False))
+        except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            raise ProfileError(f"{path} is not readable as a table of layer times: {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write a CSV, atomically."""
+        write_text(path, self.frame.to_csv(index=False))
+
+    @cached_property
+    def _seconds(self) -> dict[tuple[str, str, str], float]:
+        keys = zip(self.frame["layer"], self.frame["server"], self.frame["precision"], strict=True)
+        return dict(zip(keys, self.frame["seconds"], strict=True))
+
+    def seconds(self, layer: str, server: str, precision: str = "float32") -> float:
+        """Return one time [s]."""
+        try:
+            return self._seconds[layer, server, precision]
+        except KeyError:
+            raise ProfileError(f"there is no {precision} time of layer {layer!r} on {server!r}; profile it, or give it") from None
+
+    def array(self, graph: LayerGraph, network: Network, quantizable: tuple[str, ...] = ()) -> np.ndarray:
+        """Return the times as an array.
+
+        Parameters
+        ----------
+        graph, network : whose layers and servers are wanted
+        quantizable : layers whose int8 times are wanted too
+
+        Returns
+        -------
+        float (layers, servers, 2) [s] : [..., 0] float32, [..., 1] int8; NaN in int8 for layers that are not quantizable
+
+        Raises
+        ------
+        ProfileError : a time that is needed is missing; all of them are named
+        """
+        array = np.full((len(graph.layers), len(network.servers), 2), np.nan)
+        problems = []
+        wanted = [(name, "float32") for name in graph.layer_names] + [(name, "int8") for name in quantizable]
+        for name, precision in wanted:
+            for k, server in enumerate(network.server_names):
+                value = self._seconds.get((name, server, precision), math.nan)
+                if math.isnan(value):
+                    problems.append(f"no {precision} time of layer {name!r} on server {server!r}{self._hint(name, server)}")
+                array[graph.layer_index[name], k, PRECISIONS.index(precision)] = value
+        raise_problems(ProfileError, "layer times do not cover the problem", problems, most=8)
+        return array
+
+    def _hint(self, layer: str, server: str) -> str:
+        servers = self.frame["server"].unique()
+        if server not in servers:
+            return f": no time is known for that server at all{nearest(server, servers)}"
+        return "; profile it, or leave the layer out of the noise model"
+
+    @property
+    def totals(self) -> pd.DataFrame:
+        """Sum over the layers per server and precision [s], with how the times came about."""
+        grouped = self.frame.groupby(["server", "precision"], sort=False)
+        return grouped.agg(layers=("layer", "size"), seconds=("seconds", "sum"), origin=("origin", _one), note=("note", _one)).reset_index()
+
+    def __repr__(self) -> str:
+        floats = self.frame[self.frame["precision"] == "float32"]
+        parts = [f"{server} {show(total, 's')}" for server, total in floats.groupby("server", sort=False)["seconds"].sum().items()]
+        return f"LayerTimes({floats['layer'].nunique()} layers; whole model in float32: {', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        return f"<b>{self!r}</b>" + self.totals.to_html(index=False)
+
+
+def _one(values: pd.Series) -> str:
+    return " / ".join(dict.fromkeys(map(str, values)))

@@ -1,0 +1,90 @@
+"""Quantities as people write them (`5 MB/s`, `5 ms`, `2.9 W`) to and from the SI floats used inside."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from dnnsplit.errors import OptionError
+
+_PREFIX = {"": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+
+# dimension -> unit symbol -> factor to the SI unit
+_UNITS = {
+    "bandwidth": {"B/s": 1.0, "bit/s": 0.125, "bps": 0.125},
+    "latency": {"s": 1.0},
+    "power": {"W": 1.0},
+    "energy": {"J": 1.0},
+    "memory": {"B": 1.0},
+    "speed": {"CPU": 1.0},
+    "serialise": {"s/B": 1.0},
+}
+_EXAMPLE = {
+    "bandwidth": "5 MB/s",
+    "latency": "5 ms",
+    "power": "2.9 W",
+    "energy": "0.4 J",
+    "memory": "16 GB",
+    "speed": "0.5 CPU",
+    "serialise": "1.2 ns/B",
+}
+_NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*$")
+
+
+def parse(text: str | float, dimension: str) -> float:
+    """Turn a written quantity into a float in SI units.
+
+    Parameters
+    ----------
+    text : ``"5 MB/s"``; a bare number is taken as SI (B/s, s, W, J, B, CPU)
+    dimension : ``bandwidth``, ``latency``, ``power``, ``energy``, ``memory``, ``speed`` or ``serialise``
+
+    Returns
+    -------
+    float : finite, not negative
+
+    Raises
+    ------
+    OptionError : not a number, an unknown unit, negative or not finite
+    """
+    example = f"write it like '{_EXAMPLE[dimension]}'"
+    if isinstance(text, bool) or not isinstance(text, int | float | str):
+        raise OptionError(f"{dimension} {text!r} is not a quantity; {example}")
+    if isinstance(text, str):
+        match = _NUMBER.match(text)
+        if not match:
+            raise OptionError(f"{dimension} {text!r} is not a number with a unit; {example}")
+        value = float(match[1]) * _factor(match[2], dimension, text, example)
+    else:
+        value = float(text)
+    if not math.isfinite(value):
+        raise OptionError(f"{dimension} {text!r} is not finite; {example}")
+    if value < 0:
+        raise OptionError(f"{dimension} {text!r} is negative; it must be 0 or more")
+    return value
+
+
+def _factor(unit: str, dimension: str, text: str, example: str) -> float:
+    if not unit:
+        return 1.0
+    for symbol, factor in _UNITS[dimension].items():
+        for prefix, scale in (_PREFIX | _BINARY).items():
+            if unit == prefix + symbol:
+                return scale * factor
+    known = ", ".join(_UNITS[dimension])
+    raise OptionError(f"{dimension} {text!r} has the unknown unit {unit!r} (known: {known}, with k, M, G, m, ...); {example}")
+
+
+def show(value: float, unit: str) -> str:
+    """Return a short readable form of an SI value.
+
+    >>> show(5e6, "B/s"), show(0.0123, "s"), show(0, "J")
+    ('5 MB/s', '12.3 ms', '0 J')
+    """
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g} {unit}"
+    for prefix, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0), ("m", 1e-3), ("µ", 1e-6), ("n", 1e-9)):
+        if abs(value) >= scale * 0.9995:
+            return f"{value / scale:.4g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
