@@ -1,4 +1,122 @@
 """dnnsplit decides which layers of a neural network run where, and which in int8.
 
 ONNX file -> graph -> profile -> noise -> costs -> solve -> plan -> cut -> deploy -> figures
+
+Names are loaded when they are first used, so that importing the package does nothing.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dnnsplit import examples, plots, scenes
+    from dnnsplit.blocks import load
+    from dnnsplit.costs import Cost, Transfer, evaluate
+    from dnnsplit.cutting import cut
+    from dnnsplit.deploy.bundle import Bundle
+    from dnnsplit.deploy.testbed import latency_test, testbed
+    from dnnsplit.errors import (
+        DeployError,
+        DnnSplitError,
+        InfeasibleError,
+        ModelError,
+        NetworkError,
+        NoiseError,
+        OptionError,
+        ProfileError,
+        SolverError,
+    )
+    from dnnsplit.graph import Layer, LayerGraph, Tensor
+    from dnnsplit.measure import measure_noise
+    from dnnsplit.network import Link, Network, Server
+    from dnnsplit.noise import NoiseModel, NoiseSamples, fit_noise
+    from dnnsplit.pareto import Front, pareto
+    from dnnsplit.plan import Plan
+    from dnnsplit.profiling import profile
+    from dnnsplit.quantize import Calibration, QuantizationSetting, calibrate
+    from dnnsplit.solve import split
+    from dnnsplit.sweep import publish, run
+    from dnnsplit.times import LayerTimes
+
+# name -> module that defines it; "" for a module that is public as a whole
+_HOME = {
+    # graph
+    "load": "blocks", "Layer": "graph", "LayerGraph": "graph", "Tensor": "graph",
+    # network
+    "Link": "network", "Network": "network", "Server": "network",
+    # profile
+    "LayerTimes": "times", "profile": "profiling",
+    # noise
+    "Calibration": "quantize", "QuantizationSetting": "quantize", "calibrate": "quantize",
+    "NoiseModel": "noise", "NoiseSamples": "noise", "fit_noise": "noise", "measure_noise": "measure",
+    # costs, solve, plan
+    "Cost": "costs", "Transfer": "costs", "evaluate": "costs",
+    "Plan": "plan", "split": "solve", "Front": "pareto", "pareto": "pareto",
+    # cut, deploy
+    "Bundle": "deploy.bundle", "cut": "cutting", "latency_test": "deploy.testbed", "testbed": "deploy.testbed",
+    # notebooks and figures
+    "publish": "sweep", "run": "sweep", "examples": "", "plots": "", "scenes": "",
+    # errors
+    "DnnSplitError": "errors", "DeployError": "errors", "InfeasibleError": "errors", "ModelError": "errors",
+    "NetworkError": "errors", "NoiseError": "errors", "OptionError": "errors", "ProfileError": "errors", "SolverError": "errors",
+}  # fmt: skip
+
+__all__ = [
+    "Bundle",
+    "Calibration",
+    "Cost",
+    "DeployError",
+    "DnnSplitError",
+    "Front",
+    "InfeasibleError",
+    "Layer",
+    "LayerGraph",
+    "LayerTimes",
+    "Link",
+    "ModelError",
+    "Network",
+    "NetworkError",
+    "NoiseError",
+    "NoiseModel",
+    "NoiseSamples",
+    "OptionError",
+    "Plan",
+    "ProfileError",
+    "QuantizationSetting",
+    "Server",
+    "SolverError",
+    "Tensor",
+    "Transfer",
+    "calibrate",
+    "cut",
+    "evaluate",
+    "examples",
+    "fit_noise",
+    "latency_test",
+    "load",
+    "measure_noise",
+    "pareto",
+    "plots",
+    "profile",
+    "publish",
+    "run",
+    "scenes",
+    "split",
+    "testbed",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'dnnsplit' has no attribute {name!r}")
+    home = _HOME[name]
+    value = import_module(f"dnnsplit.{home or name}")
+    value = getattr(value, name) if home else value
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

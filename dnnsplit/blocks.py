@@ -17,9 +17,10 @@ from dnnsplit.model import Model, node_inputs, read_model
 
 # Activations that run as a kernel of their own but belong to the convolution that alone feeds them:
 # cutting between the two costs 10-20 % of the time.
-_ACTIVATIONS = frozenset(
-    "QuickGelu Sigmoid Relu LeakyRelu Clip HardSwish HardSigmoid Gelu BiasGelu FastGelu Tanh Elu Mish PRelu Softplus".split()
-)
+_ACTIVATIONS = frozenset({
+    "QuickGelu", "Sigmoid", "Relu", "LeakyRelu", "Clip", "HardSwish", "HardSigmoid", "Gelu", "BiasGelu", "FastGelu", "Tanh",
+    "Elu", "Mish", "PRelu", "Softplus",
+})  # fmt: skip
 
 
 def load(path: str | Path) -> LayerGraph:
@@ -114,6 +115,22 @@ def _acyclic(model: Model, blocks: list[tuple[str, ...]]) -> list[tuple[str, ...
         blocks = [b for i, b in enumerate(blocks) if i not in tangled] + [(n,) for i in tangled for n in blocks[i]]
 
 
+def _quantizable(model: Model, nodes: tuple[str, ...], chief: str) -> bool:
+    """Whether the block is one product with constant float32 weights, with one tensor going out."""
+    node = model.nodes[chief]
+    outgoing = [
+        o for n in nodes for o in model.nodes[n].output
+        if o in model.outputs or any(c not in nodes for c in model.consumers.get(o, ()))
+    ]  # fmt: skip
+    return (
+        node.op_type in QUANTIZABLE_OPS
+        and sum(model.nodes[n].op_type in QUANTIZABLE_OPS for n in nodes) == 1
+        and not model.is_constant(node.input[0])
+        and all(name in model.weights and model.dtype(name) == "float32" for name in node.input[1:3] if name)
+        and len(outgoing) == 1
+    )
+
+
 def _graph(model: Model, blocks: list[tuple[str, ...]]) -> LayerGraph:
     layers, of = [], {}
     for nodes in blocks:
@@ -121,7 +138,9 @@ def _graph(model: Model, blocks: list[tuple[str, ...]]) -> LayerGraph:
         chief = max(nodes, key=lambda n: (model.nodes[n].op_type in QUANTIZABLE_OPS, flops[n]))
         constants = {w for n in nodes for w in node_inputs(model.nodes[n]) if w in model.weights}
         weight_bytes = sum(model.size_bytes(w) for w in constants)
-        layers.append(Layer(chief, model.nodes[chief].op_type, sum(flops.values()), weight_bytes, nodes))
+        layers.append(
+            Layer(chief, model.nodes[chief].op_type, sum(flops.values()), weight_bytes, nodes, _quantizable(model, nodes, chief))
+        )
         of |= dict.fromkeys(nodes, chief)
     tensors = []
     for tensor in (*model.inputs, *(o for node in model.nodes.values() for o in node.output if o)):

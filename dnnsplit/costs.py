@@ -189,8 +189,8 @@ def build_problem(
     """
     pins, forbid = dict(pins or {}), {k: (v,) if isinstance(v, str) else tuple(v) for k, v in (forbid or {}).items()}
     named = [("quantizable", n) for n in quantizable] + [("pins", n) for n in pins] + [("forbid", n) for n in forbid]
-    unknown = [f"{what}: there is no layer {n!r}{nearest(n, graph.layer_names)}" for what, n in named if n not in graph.layer_index]
-    raise_problems(ModelError, "layers", unknown)
+    lost = [(what, n) for what, n in named if n not in graph.layer_index]
+    raise_problems(ModelError, "layers", [f"{what}: there is no layer {n!r}{nearest(n, graph.layer_names)}" for what, n in lost])
     servers = [("pins", s) for s in pins.values()] + [("forbid", s) for group in forbid.values() for s in group]
     index = {name: k for k, name in enumerate(network.server_names)}
     raise_problems(
@@ -246,13 +246,12 @@ def evaluate(
     """
     quantized = tuple(quantized)
     problems = [f"layer {n!r} has no server" for n in graph.layer_names if n not in assignment]
-    problems += [f"there is no layer {n!r}{nearest(n, graph.layer_names)}" for n in assignment if n not in graph.layer_index]
-    problems += [f"quantized: there is no layer {n!r}{nearest(n, graph.layer_names)}" for n in quantized if n not in graph.layer_index]
+    lost = [n for n in (*assignment, *quantized) if n not in graph.layer_index]
+    problems += [f"there is no layer {n!r}{nearest(n, graph.layer_names)}" for n in dict.fromkeys(lost)]
     raise_problems(ModelError, "assignment", problems)
     names = network.server_names
-    raise_problems(
-        NetworkError, "assignment", [f"there is no server {s!r}{nearest(s, names)}" for s in set(assignment.values()) - set(names)]
-    )
+    strange = sorted(set(assignment.values()) - set(names))
+    raise_problems(NetworkError, "assignment", [f"there is no server {s!r}{nearest(s, names)}" for s in strange])
     compute: dict[str, list[float]] = {name: [] for name in names}
     weight = dict.fromkeys(names, 0.0)
     for layer in graph.layers:

@@ -45,9 +45,10 @@ class DeployError(DnnSplitError):
 def nearest(name: str, options: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest option, or the list of options when none is close."""
     options = [str(option) for option in options]
-    close = difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
+    by_lower = {option.lower(): option for option in options}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
     if close:
-        return f" (did you mean {close[0]!r}?)"
+        return f" (did you mean {by_lower[close[0]]!r}?)"
     if 0 < len(options) <= 8:
         return f" (there is: {', '.join(map(repr, options))})"
     return ""

@@ -9,14 +9,19 @@ import onnx
 from dnnsplit.model import Model
 
 # Data that only moves costs no arithmetic.
-_MOVES = frozenset(
-    "Reshape Transpose Concat Split Slice Squeeze Unsqueeze Flatten Identity Gather GatherElements GatherND Expand Tile Pad "
-    "Shape Size Cast Constant ConstantOfShape Range DepthToSpace SpaceToDepth ScatterND ScatterElements NonZero Dropout".split()
-)
+_MOVES = frozenset({
+    "Reshape", "Transpose", "Concat", "Split", "Slice", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Gather", "GatherElements",
+    "GatherND", "Expand", "Tile", "Pad", "Shape", "Size", "Cast", "Constant", "ConstantOfShape", "Range", "DepthToSpace",
+    "SpaceToDepth", "ScatterND", "ScatterElements", "NonZero", "Dropout",
+})  # fmt: skip
 # Operations per output element of what is not one operation; the counts are conventions, small beside any Conv.
-_PER_ELEMENT = {"Sigmoid": 4, "Tanh": 6, "Exp": 1, "Erf": 8, "Gelu": 10, "HardSigmoid": 3, "HardSwish": 4, "Softplus": 3, "Mish": 8}
-_PER_INPUT_ELEMENT = {"Softmax": 5, "LogSoftmax": 6, "LayerNormalization": 8, "BatchNormalization": 2, "InstanceNormalization": 8,
-                      "GlobalAveragePool": 1, "GlobalMaxPool": 1, "TopK": 1, "ArgMax": 1, "ArgMin": 1}
+_PER_ELEMENT = {
+    "Sigmoid": 4, "Tanh": 6, "Exp": 1, "Erf": 8, "Gelu": 10, "HardSigmoid": 3, "HardSwish": 4, "Softplus": 3, "Mish": 8,
+}  # fmt: skip
+_PER_INPUT_ELEMENT = {
+    "Softmax": 5, "LogSoftmax": 6, "LayerNormalization": 8, "BatchNormalization": 2, "InstanceNormalization": 8,
+    "GlobalAveragePool": 1, "GlobalMaxPool": 1, "TopK": 1, "ArgMax": 1, "ArgMin": 1,
+}  # fmt: skip
 _RESIZE = {"nearest": 0, "linear": 7, "cubic": 31}
 
 

@@ -27,6 +27,7 @@ class Layer:
     flops : floating-point operations of one inference (2 x multiply-accumulates)
     weight_bytes : size of its constants [B]
     nodes : names of the ONNX nodes that ONNX Runtime runs as this layer; empty for graphs built by hand
+    quantizable : whether an int8 kernel could run it; None derives it from `op_type`
     """
 
     name: str
@@ -34,6 +35,11 @@ class Layer:
     flops: float = 0.0
     weight_bytes: float = 0.0
     nodes: tuple[str, ...] = ()
+    quantizable: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.quantizable is None:
+            object.__setattr__(self, "quantizable", self.op_type in QUANTIZABLE_OPS)
 
 
 @dataclass(frozen=True)
@@ -164,15 +170,9 @@ class LayerGraph:
     def quantizable(self, count: int = 12) -> tuple[str, ...]:
         """Return V_Q: the `count` layers with most FLOPs that int8 kernels exist for, in topological order.
 
-        Candidates are Conv, ConvTranspose, Gemm and MatMul layers with constants of their own and one output tensor.
+        Candidates are Conv, ConvTranspose, Gemm and MatMul layers with constant weights and one output tensor.
         """
-        candidates = [
-            layer
-            for layer in self.layers
-            if layer.op_type in QUANTIZABLE_OPS
-            and (layer.weight_bytes > 0 or not layer.nodes)
-            and len(self.outputs_of[layer.name]) <= 1
-        ]
+        candidates = [layer for layer in self.layers if layer.quantizable]
         chosen = {layer.name for layer in sorted(candidates, key=lambda layer: -layer.flops)[:count]}
         return tuple(name for name in self.topological if name in chosen)
 

@@ -11,16 +11,18 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pulp
+from pulp.apis.coin_api import pulp_cbc_path
 
 from dnnsplit.costs import INT8_SHARE, Problem, Weights, energy_weights
 from dnnsplit.errors import InfeasibleError, NoiseError, SolverError, nearest
 from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import Limits
 
-SOLVERS = {"HiGHS": "HiGHS", "CBC": "PULP_CBC_CMD", "CPLEX": "CPLEX_PY", "GUROBI": "GUROBI", "SCIP": "SCIP_PY"}
+SOLVERS = {"HiGHS": "HiGHS", "CBC": "COIN_CMD", "CPLEX": "CPLEX_PY", "GUROBI": "GUROBI", "SCIP": "SCIP_PY"}
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,11 @@ def solve_slides(
     NoiseError : the noise model is no polynomial
     """
     limits = limits or Limits()
-    model = _Slides(problem)
     programme = pulp.LpProblem("dnnsplit", pulp.LpMinimize)
+    model = _Slides(problem, programme)
     programme += model.total(weights), "objective"
     for group in (model.assignment(), model.coherence(), model.products(), model.noise(noise, limits.max_noise),
-                  model.device_energy(limits), model.memory(limits)):
+                  model.device_energy(limits), model.memory()):
         for name, constraint in group:
             programme.addConstraint(constraint, name)
     return _run(programme, model, solver, gap, time_limit_s)
@@ -81,20 +83,24 @@ def solve_slides(
 class _Slides:
     """Variables and equations of the slides, over one problem."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, programme: pulp.LpProblem) -> None:
         self.problem = problem
+        self._programme = programme
         self.servers = range(len(problem.network.servers))
         layers = range(len(problem.graph.layers))
-        self.x = {(i, k): _binary(f"x_{i}_{k}") for i in layers for k in self.servers if problem.allowed[i, k]}
-        self.q = {i: _binary(f"q_{i}") for i in problem.quantizable}
-        self.xq = {(i, k): _binary(f"xq_{i}_{k}") for i, k in self.x if i in self.q}
+        self.x = {(i, k): self._binary(f"x_{i}_{k}") for i in layers for k in self.servers if problem.allowed[i, k]}
+        self.q = {i: self._binary(f"q_{i}") for i in problem.quantizable}
+        self.xq = {(i, k): self._binary(f"xq_{i}_{k}") for i, k in self.x if i in self.q}
         self.y, self.yq = {}, {}
         for t, receivers in enumerate(problem.receivers):
             for k, h in [(k, h) for k in self.servers for h in self.servers] if receivers else ():
                 if math.isfinite(problem.transfer_s[t, k, h, 0]):
-                    self.y[t, k, h] = _binary(f"y_{t}_{k}_{h}")
+                    self.y[t, k, h] = self._binary(f"y_{t}_{k}_{h}")
                     if problem.producer[t] in self.q:
-                        self.yq[t, k, h] = _binary(f"yq_{t}_{k}_{h}")
+                        self.yq[t, k, h] = self._binary(f"yq_{t}_{k}_{h}")
+
+    def _binary(self, name: str) -> pulp.LpVariable:
+        return self._programme.add_variable(name, cat=pulp.LpBinary)
 
     def at(self, i: int, k: int) -> pulp.LpVariable | int:
         """x_ik; layer -1 stands for the source, where inputs start and outputs end."""
@@ -154,13 +160,13 @@ class _Slides:
         terms = []
         for n, (names, coefficient) in enumerate(noise.terms.items()):
             bits = [self.q[index[name]] for name in names]
-            z = bits[0] if len(bits) == 1 else _binary(f"z_{n}")
+            z = bits[0] if len(bits) == 1 else self._binary(f"z_{n}")
             if len(bits) > 1:
                 for m, bit in enumerate(bits):
                     yield f"monomial_{n}_{m}", z <= bit
                 yield f"monomial_{n}", z >= pulp.lpSum(bits) - (len(bits) - 1)
             terms.append((z, coefficient))
-        exists = _binary("q_any")
+        exists = self._binary("q_any")
         for i, bit in self.q.items():
             yield f"any_{i}", exists >= bit
         yield "any", exists <= pulp.lpSum(self.q.values())
@@ -182,14 +188,15 @@ class _Slides:
                 yield f"memory_{k}", pulp.LpAffineExpression(terms) <= server.memory_bytes
 
 
-def _binary(name: str) -> pulp.LpVariable:
-    return pulp.LpVariable(name, cat=pulp.LpBinary)
-
-
 def available_solvers() -> tuple[str, ...]:
     """Names of the solvers that can be used here."""
-    found = set(pulp.listSolvers(onlyAvailable=True))
-    return tuple(name for name, pulp_name in SOLVERS.items() if pulp_name in found)
+    return tuple(name for name in SOLVERS if _solver(name).available())
+
+
+def _solver(name: str, **options: Any) -> pulp.LpSolver:
+    if name == "CBC":
+        options["path"] = pulp_cbc_path  # the one that PuLP 3 brings along
+    return pulp.getSolver(SOLVERS[name], msg=False, **options)
 
 
 def _run(programme: pulp.LpProblem, model: _Slides, solver: str, gap: float, time_limit_s: float | None) -> Solution:
@@ -199,11 +206,11 @@ def _run(programme: pulp.LpProblem, model: _Slides, solver: str, gap: float, tim
         raise SolverError(f"solver {solver!r} is not installed here; there are {', '.join(available_solvers())}")
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
-        options = {"msg": False, "gapRel": gap, "timeLimit": time_limit_s, "threads": 1}
+        options: dict[str, Any] = {"gapRel": gap, "timeLimit": time_limit_s, "threads": 1}
         if solver == "CBC":
             options["logPath"] = str(log)
         try:
-            programme.solve(pulp.getSolver(SOLVERS[solver], **options))
+            programme.solve(_solver(solver, **options))
         except pulp.PulpSolverError as error:
             raise SolverError(f"{solver} failed: {error}") from None
         text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
@@ -225,7 +232,7 @@ def _run(programme: pulp.LpProblem, model: _Slides, solver: str, gap: float, tim
         bound=bound,
         gap=max(0.0, objective - bound) / max(abs(objective), 1e-12),
         variables=len(programme.variables()),
-        constraints=len(programme.constraints),
+        constraints=programme.numConstraints(),
     )
 
 

@@ -53,8 +53,7 @@ class Model:
 
     def size_bytes(self, tensor: str) -> int:
         """Size of a tensor [B]."""
-        element_type, shape = self.types[tensor]
-        return int(np.prod(shape, dtype=np.int64)) * self.dtype(tensor).itemsize
+        return int(np.prod(self.types[tensor][1], dtype=np.int64)) * self.dtype(tensor).itemsize
 
     def dtype(self, tensor: str) -> np.dtype:
         """Element type of a tensor as numpy names it."""
@@ -167,9 +166,10 @@ def _read(path: Path, mtime: int, size: int) -> Model:
     by_name = {n.name: n for n in graph.node}
     constant: dict[str, onnx.NodeProto] = {}
     for name in ordered:
-        read = node_inputs(by_name[name])
-        if read and all(i in weights or producer.get(i) in constant for i in read) and not by_name[name].op_type.startswith("Random"):
-            constant[name] = by_name[name]
+        node = by_name[name]
+        fixed = all(i in weights or producer.get(i) in constant for i in node_inputs(node))
+        if fixed and node_inputs(node) and not node.op_type.startswith("Random"):
+            constant[name] = node
     consumers: dict[str, list[str]] = {}
     for name in ordered:
         for tensor in node_inputs(by_name[name]):

@@ -195,7 +195,7 @@ class NoiseModel:
             keys = pack_schemes(q)
             missing = [k for k in keys.tolist() if k not in self.table]
             if missing:
-                raise NoiseError(f"{len(missing)} of the {len(q)} schemes were not measured; measure all, or fit a model (fit_noise)")
+                raise NoiseError(f"{len(missing)} of {len(q)} schemes were not measured; measure all, or fit a model (fit_noise)")
             return np.array([self.table[k] for k in keys.tolist()], float)
         index = {name: i for i, name in enumerate(self.layers)}
         eta = np.where(q.any(axis=1), self.intercept, 0.0)
@@ -258,10 +258,11 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
     features = PolynomialFeatures(degree=min(int(degree), len(samples.layers)), interaction_only=True, include_bias=False)
     design = features.fit_transform(schemes)
     needed = design.shape[1] + 1
-    if len(noise) < needed * folds / (folds - 1):
+    enough = -(-needed * folds // (folds - 1))
+    if len(noise) < enough:
         raise NoiseError(
             f"degree {degree} over {len(samples.layers)} layers has {needed} coefficients and {folds}-fold cross-validation "
-            f"needs {int(np.ceil(needed * folds / (folds - 1)))} samples; there are {len(noise)}. Measure more, or lower the degree"
+            f"needs {enough} samples; there are {len(noise)}. Measure more, or lower the degree"
         )
     regression = LinearRegression()
     cross = cross_val_predict(regression, design, noise, cv=KFold(folds, shuffle=True, random_state=0))

@@ -34,6 +34,7 @@ class Plan:
     bound, gap : lower bound on the objective, and (objective - bound) / |objective|; NaN where the solver tells none
     method, solver, solve_s : how it was found, and the CPU seconds that took [s]
     limits : the limits it was asked to keep
+    source : the server where inputs start and outputs end
     times_origin : where the layer times came from: "measured", "scaled", ...
     origin : what the noise behind it depends on (model, images, quantization setting)
     """
@@ -52,6 +53,7 @@ class Plan:
     solver: str
     solve_s: float
     limits: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
     times_origin: str = "given"
     origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -86,9 +88,13 @@ class Plan:
         precision = ["int8" if name in self.quantized else "float32" for name in self.assignment]
         return pd.DataFrame({"layer": list(self.assignment), "server": list(self.assignment.values()), "precision": precision})
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON values (schema 1); figures that are not finite become null."""
+        return {"schema": SCHEMA} | _without_nan(asdict(self))
+
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON (schema 1), atomically."""
-        write_json(path, {"schema": SCHEMA} | _without_nan(asdict(self)))
+        """Write the plan as JSON, atomically."""
+        write_json(path, self.to_json())
 
     @staticmethod
     def load(path: str | Path) -> Plan:
@@ -115,7 +121,8 @@ class Plan:
         counts = pd.Series(list(self.assignment.values())).value_counts()
         where = ", ".join(f"{counts[s]} layers on {s}" for s in self.servers)
         crossing = [t for t in self.transfers if t.source != t.target]
-        sent = f"{len(crossing)} tensors cross ({show(sum(t.size_bytes for t in crossing), 'B')})" if crossing else "nothing crosses"
+        size = show(sum(t.size_bytes for t in crossing), "B")
+        sent = f"{len(crossing)} tensors cross ({size})" if crossing else "nothing crosses"
         gap = "" if self.status == "optimal" else f", gap {self.gap:.2%}"
         noise = f"{self.noise:.4g} ({self.noise_kind})" if self.quantized else "0"
         return (

@@ -89,6 +89,7 @@ class Question:
                 "max_device_energy_j": self.limits.max_device_energy_j,
                 "memory_bytes": {s.name: s.memory_bytes for s in self.problem.network.servers if s.memory_bytes is not None},
             },
+            source=self.problem.network.source,
             times_origin=" / ".join(dict.fromkeys(self.problem.times.frame["origin"])),
             origin=self.noise.origin if self.noise else {},
         )

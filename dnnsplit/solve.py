@@ -118,9 +118,11 @@ def _explain(question: Question) -> str:
         network = problem.network
         least = np.where(question.allowed, eliminate(problem, energy_weights(network, network.source)).value, np.inf).min()
         reach = f"best reachable {show(least, 'J')}" if math.isfinite(least) else "no placement connects the layers"
-        lines.append(f"  * device energy: limit {show(limits.max_device_energy_j, 'J')}, {reach} (at max_noise {limits.max_noise:g})")
+        limit = show(limits.max_device_energy_j, "J")
+        lines.append(f"  * device energy: limit {limit}, {reach} (at max_noise {limits.max_noise:g})")
     held = sum(layer.weight_bytes for layer in problem.graph.layers)
     for server in problem.network.servers:
         if server.memory_bytes is not None:
-            lines.append(f"  * memory of {server.name!r}: limit {show(server.memory_bytes, 'B')}; the model's weights are {show(held, 'B')}")
+            limit = show(server.memory_bytes, "B")
+            lines.append(f"  * memory of {server.name!r}: limit {limit}; the model's weights are {show(held, 'B')}")
     return "\n".join(lines)

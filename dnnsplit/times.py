@@ -26,7 +26,8 @@ class LayerTimes:
     Parameters
     ----------
     frame : columns layer, server, precision ("float32" or "int8"), seconds [s], and optionally origin
-        ("measured", "scaled", "flops", "given") and note (what it was scaled from, and by what)
+        ("measured", "scaled", "flops", "given"), factor (seconds there per CPU second of the machine it was measured
+        on) and note (that machine)
 
     Raises
     ------
@@ -39,9 +40,10 @@ class LayerTimes:
         frame = self.frame.reset_index(drop=True).copy()
         missing = [c for c in ("layer", "server", "precision", "seconds") if c not in frame]
         if missing:
-            raise ProfileError(f"layer times lack the columns {', '.join(missing)}; there are {', '.join(map(str, frame.columns))}")
-        for column, default in (("origin", "given"), ("note", "")):
-            frame[column] = frame[column].fillna(default) if column in frame else default
+            there = ", ".join(map(str, frame.columns))
+            raise ProfileError(f"layer times lack the columns {', '.join(missing)}; there are {there}")
+        for column, default in (("origin", "given"), ("factor", math.nan), ("note", "")):
+            frame[column] = frame.get(column, default)
         seconds = pd.to_numeric(frame["seconds"], errors="coerce")
         problems = [
             f"layer {row.layer!r} on {row.server!r} in {row.precision}: {row.seconds!r} is no time; it must be 0 s or more"
@@ -65,7 +67,7 @@ class LayerTimes:
     def load(path: str | Path) -> LayerTimes:
         """Read the CSV that `save` writes."""
         try:
-            return LayerTimes(pd.read_csv(path, keep_default_na=False))
+            return LayerTimes(pd.read_csv(path).fillna({"note": ""}))
         except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             raise ProfileError(f"{path} is not readable as a table of layer times: {error}") from None
 
@@ -120,14 +122,27 @@ class LayerTimes:
         return "; profile it, or leave the layer out of the noise model"
 
     @property
+    def slowdown(self) -> dict[str, float]:
+        """Seconds on each server per CPU second of the machine that was profiled; for servers whose times were scaled."""
+        known = self.frame.dropna(subset=["factor"]).drop_duplicates("server")
+        return dict(zip(known["server"], known["factor"], strict=True))
+
+    @property
     def totals(self) -> pd.DataFrame:
         """Sum over the layers per server and precision [s], with how the times came about."""
         grouped = self.frame.groupby(["server", "precision"], sort=False)
-        return grouped.agg(layers=("layer", "size"), seconds=("seconds", "sum"), origin=("origin", _one), note=("note", _one)).reset_index()
+        return grouped.agg(
+            layers=("layer", "size"),
+            seconds=("seconds", "sum"),
+            origin=("origin", _one),
+            factor=("factor", "first"),
+            note=("note", _one),
+        ).reset_index()
 
     def __repr__(self) -> str:
         floats = self.frame[self.frame["precision"] == "float32"]
-        parts = [f"{server} {show(total, 's')}" for server, total in floats.groupby("server", sort=False)["seconds"].sum().items()]
+        totals = floats.groupby("server", sort=False)["seconds"].sum()
+        parts = [f"{server} {show(total, 's')}" for server, total in totals.items()]
         return f"LayerTimes({floats['layer'].nunique()} layers; whole model in float32: {', '.join(parts)})"
 
     def _repr_html_(self) -> str:

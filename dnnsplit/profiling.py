@@ -1,0 +1,235 @@
+"""Seconds per layer on this machine, from ONNX Runtime's own profiler, and scaled to servers that are not here."""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pandas as pd
+from tqdm.auto import tqdm
+
+from dnnsplit.errors import OptionError, ProfileError, raise_problems
+from dnnsplit.graph import LayerGraph
+from dnnsplit.model import Model, read_model
+from dnnsplit.network import Network
+from dnnsplit.parts import boundary, build_part
+from dnnsplit.quantize import Calibration, feeds_of, model_path, quantize_layer
+from dnnsplit.runtime import session, session_options
+from dnnsplit.times import LayerTimes
+
+WARM_UP = 5
+
+
+def profile(
+    graph: LayerGraph,
+    network: Network,
+    images: np.ndarray | Mapping[str, np.ndarray],
+    calibration: Calibration | None = None,
+    layers: Sequence[str] = (),
+    cpu_slowdown: float = 1.0,
+    source_seconds: float | None = None,
+    runs: int = 40,
+    progress: bool = True,
+) -> LayerTimes:
+    """Measure the layers on this machine and scale them to the servers of a network.
+
+    float32: the kernels' shares from ONNX Runtime's profiler (all optimisations, one thread, least of `runs` runs,
+    mapped back to the layers), scaled so that they sum to the median CPU time of the whole model without profiler.
+    int8: the difference between a quantized layer and its float32 form, each as a session of its own, added to that.
+
+    Parameters
+    ----------
+    graph : read from an ONNX file
+    network : every server needs a ``speed`` in CPUs
+    images : (n, *shape of one image), or that by input name; the first is run
+    calibration : needed when `layers` are given
+    layers : those whose int8 time is wanted too
+    cpu_slowdown : how many times slower a CPU of the test-bed is than one core of this machine
+    source_seconds : instead of `cpu_slowdown`: what the whole float32 model shall take on the network's source [s]; gives
+        the same test-bed on every machine
+    runs : of the whole model
+    progress : show a progress bar
+
+    Returns
+    -------
+    LayerTimes : origin "measured" where the factor from this machine is 1, else "scaled", with the factor in ``factor``
+
+    Raises
+    ------
+    ProfileError : a server has no speed, or a kernel belongs to no layer
+    """
+    slowdown(network, cpu_slowdown)  # what is wrong with the network is said before anything is measured
+    host = profile_host(graph, images, calibration, layers, runs, progress)
+    if source_seconds is not None:
+        here = host.loc[host["precision"] == "float32", "seconds"].sum()
+        cpu_slowdown = source_seconds / here * network.server(network.source).speed_cpu
+    frames = [
+        host.assign(
+            server=server,
+            seconds=host["seconds"] * factor,
+            origin="measured" if factor == 1.0 else "scaled",
+            factor=factor,
+            note=f"from one core of {host_name()}",
+        )
+        for server, factor in slowdown(network, cpu_slowdown).items()
+    ]
+    columns = ["layer", "server", "precision", "seconds", "origin", "factor", "note"]
+    return LayerTimes(pd.concat(frames, ignore_index=True)[columns])
+
+
+def slowdown(network: Network, cpu_slowdown: float = 1.0) -> dict[str, float]:
+    """Return, for each server, how many of its seconds one CPU second of this machine stands for.
+
+    Parameters
+    ----------
+    cpu_slowdown : how many times slower a CPU of the test-bed is than one core of this machine
+    """
+    if not cpu_slowdown > 0:
+        raise OptionError(f"cpu_slowdown is {cpu_slowdown!r}; it must be above 0 (1: a test-bed CPU is a core of this machine)")
+    raise_problems(
+        ProfileError,
+        "profile",
+        [
+            f"server {s.name!r} has no speed to scale by; write one in the network file, like 'speed: 0.5 CPU'"
+            for s in network.servers
+            if s.speed_cpu is None
+        ],
+    )
+    return {s.name: cpu_slowdown / s.speed_cpu for s in network.servers}
+
+
+def host_name() -> str:
+    """Return the processor of this machine, in words."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def profile_host(
+    graph: LayerGraph,
+    images: np.ndarray | Mapping[str, np.ndarray],
+    calibration: Calibration | None = None,
+    layers: Sequence[str] = (),
+    runs: int = 40,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Return layer, precision, seconds [s] on this machine; see `profile`."""
+    if layers and calibration is None:
+        raise ProfileError("int8 times need a calibration: pass calibration=calibrate(graph, images)")
+    model = read_model(model_path(graph))
+    feed = feeds_of(model, images)[0]
+    with tqdm(total=2 + len(layers), desc="profile", unit="step", disable=not progress) as bar:
+        kernels, owner = _kernel_seconds(model, graph, feed, runs)
+        bar.update()
+        shares = dict.fromkeys(graph.layer_names, 0.0)
+        for kernel, seconds in kernels.items():
+            shares[owner[kernel]] += seconds
+        whole = float(np.median(cpu_seconds([session(model.proto.SerializeToString())], [feed], runs)[0]))
+        bar.update()
+        scale = whole / sum(shares.values())
+        rows = [(name, "float32", seconds * scale) for name, seconds in shares.items()]
+        needed = _tensors(model, graph, layers, feed) if layers else {}
+        for name in layers:
+            plain, int8 = _layer_seconds(model, graph, name, calibration, needed)
+            seconds = shares[name] * scale + (int8 - plain)
+            # A layer of its own is never quite what it is in the model; a time stays positive whatever the difference.
+            rows.append((name, "int8", seconds if seconds > 0 else shares[name] * scale * int8 / plain))
+            bar.update()
+    return pd.DataFrame(rows, columns=["layer", "precision", "seconds"])
+
+
+def cpu_seconds(sessions: Sequence[ort.InferenceSession], feeds: Sequence[Mapping[str, np.ndarray]], runs: int) -> np.ndarray:
+    """Return CPU seconds of each run of each session, interleaved so that a disturbance hits all of them.
+
+    Returns
+    -------
+    float (sessions, runs) [s] : of the calling thread, which is where one-thread sessions compute
+    """
+    seconds = np.empty((len(sessions), runs))
+    for run in range(-WARM_UP, runs):
+        for i, (one, feed) in enumerate(zip(sessions, feeds, strict=True)):
+            start = time.thread_time()
+            one.run(None, dict(feed))
+            if run >= 0:
+                seconds[i, run] = time.thread_time() - start
+    return seconds
+
+
+def _layer_seconds(
+    model: Model, graph: LayerGraph, name: str, calibration: Calibration, values: Mapping[str, np.ndarray]
+) -> tuple[float, float]:
+    """CPU seconds of one layer as a session of its own, in float32 and in int8."""
+    edge = boundary(model, graph, [name])
+    int8 = {name: quantize_layer(model, graph, name, calibration)}
+    parts = [build_part(model, graph, [name], edge.outputs, swap) for swap in ({}, int8)]
+    feed = {tensor: values[tensor] for tensor in edge.inputs}
+    seconds = cpu_seconds([session(p.SerializeToString()) for p in parts], [feed, feed], 60)
+    plain, quantized = np.median(seconds, axis=1)
+    return float(plain), float(quantized)
+
+
+def _tensors(model: Model, graph: LayerGraph, layers: Sequence[str], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Values of the tensors that some layers read, for one image."""
+    wanted = sorted({t for name in layers for t in boundary(model, graph, [name]).inputs} - set(feed))
+    part = build_part(model, graph, graph.layer_names, wanted)
+    return dict(zip(wanted, session(part.SerializeToString()).run(wanted, dict(feed)), strict=True)) | dict(feed)
+
+
+def _kernel_seconds(
+    model: Model, graph: LayerGraph, feed: Mapping[str, np.ndarray], runs: int
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Least seconds of each kernel of the whole model, and the layer each belongs to."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = session_options()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        one = session(model.proto.SerializeToString(), options)
+        for _ in range(WARM_UP + runs):
+            one.run(None, dict(feed))
+        events = json.loads(Path(one.end_profiling()).read_text(encoding="utf-8"))
+        executed = onnx.load(Path(folder) / "optimized.onnx")
+    durations: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            durations[event["name"].removesuffix("_kernel_time")].append(event["dur"] * 1e-6)
+    owner = _owners(model, graph, executed.graph)
+    lost = [kernel for kernel in durations if kernel not in owner]
+    raise_problems(ProfileError, "kernels that belong to no layer", lost, most=5)
+    return {kernel: min(seconds[WARM_UP:] or seconds) for kernel, seconds in durations.items()}, owner
+
+
+def _owners(model: Model, graph: LayerGraph, executed: onnx.GraphProto) -> dict[str, str]:
+    """Return the layer of each executed node: by its outputs' names, by its own, else that of its neighbours."""
+    of_node = {node: layer.name for layer in graph.layers for node in layer.nodes}
+    of_tensor = {o: of_node[p] for o, p in model.producer.items() if p in of_node}
+    owner: dict[str, str] = {}
+    for node in executed.node:
+        stem = node.name.removesuffix("_nchwc").removesuffix("_nhwc")
+        named = [of_tensor[o] for o in node.output if o in of_tensor]
+        guesses = [*named, of_tensor.get(stem), of_node.get(stem)]
+        while not any(guesses) and "/" in stem.strip("/"):  # fused nodes append to the name of the node they replace
+            stem = stem.rstrip("/").rpartition("/")[0]
+            guesses = [of_node.get(stem), of_tensor.get(stem)]
+        found = next((g for g in guesses if g), None)
+        if found:
+            owner[node.name] = found
+    makers = {o: n.name for n in executed.node for o in n.output}
+    # A change of layout goes with the kernel that needs it, else with the one that made its input.
+    for node in reversed(executed.node):
+        if node.name not in owner:
+            readers = [owner[r.name] for r in executed.node if set(node.output) & set(r.input) and r.name in owner]
+            sources = [owner[makers[i]] for i in node.input if makers.get(i) in owner]
+            if readers or sources:
+                owner[node.name] = (readers or sources)[0]
+    return owner

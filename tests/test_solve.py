@@ -1,0 +1,254 @@
+"""Elimination, the slides' MILP and brute force agree; limits hold; bad requests are told what is wrong."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import brute_force, by_hand, random_small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dnnsplit as ds
+from dnnsplit.costs import build_problem, energy_weights, latency_weights
+from dnnsplit.elimination import eliminate
+from dnnsplit.milp import available_solvers
+from dnnsplit.objective import Reference, reference
+
+quick = settings(deadline=None, max_examples=25)
+
+
+@quick
+@given(seed=st.integers(0, 10**6), servers=st.integers(1, 3), missing=st.sampled_from([0.0, 0.3]))
+def test_elimination_equals_brute_force_over_all_assignments_and_schemes(seed, servers, missing):
+    graph, network, times, noise = random_small(seed, 5, servers, 2, missing)
+    for max_noise in (0.0, 0.06, None):
+        best = brute_force(graph, network, times, noise, math.inf if max_noise is None else max_noise)
+        if math.isinf(best):
+            with pytest.raises(ds.InfeasibleError, match="missing links"):
+                ds.split(graph, network, times, noise, max_noise)
+        else:
+            plan = ds.split(graph, network, times, noise, max_noise, method="elimination")
+            assert plan.latency_s == pytest.approx(best, rel=1e-12)
+            assert plan.noise <= (math.inf if max_noise is None else max_noise)
+
+
+@settings(deadline=None, max_examples=12)
+@given(seed=st.integers(0, 10**6), servers=st.integers(1, 3))
+def test_the_slides_milp_equals_elimination(seed, servers):
+    graph, network, times, noise = random_small(seed, 5, servers, 3)
+    for max_noise, energy_weight in ((0.0, 0.0), (0.07, 0.0), (None, 1.0)):
+        options = {"max_noise": max_noise, "energy_weight": energy_weight}
+        exact = ds.split(graph, network, times, noise, method="elimination", **options)
+        milp = ds.split(graph, network, times, noise, method="slides", **options)
+        assert milp.status == "optimal"
+        assert milp.objective == pytest.approx(exact.objective, rel=1e-6, abs=1e-7)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 10**6))
+def test_the_slides_milp_keeps_the_device_energy_limit_as_brute_force_does(seed):
+    graph, network, times, noise = random_small(seed, 4, 2, 2)
+    free = ds.split(graph, network, times, noise)
+    limit = 0.8 * free.device_energy_j
+    best = brute_force(graph, network, times, noise, keep=lambda cost: cost.device_energy_j <= limit)
+    if math.isinf(best):
+        with pytest.raises(ds.InfeasibleError, match=r"device energy: limit .* best reachable"):
+            ds.split(graph, network, times, noise, max_device_energy_j=limit)
+    else:
+        plan = ds.split(graph, network, times, noise, max_device_energy_j=limit)
+        assert plan.latency_s == pytest.approx(best, rel=1e-6)
+        assert plan.device_energy_j <= limit * (1 + 1e-6)
+
+
+def test_memory_counts_a_quarter_for_int8_layers():
+    graph, network, times = by_hand()
+    noise = ds.NoiseModel.polynomial(("a", "b"), {"a": 0.1, "b": 0.1})
+    small = [ds.Server("device", 2.0, 3.0, memory_bytes=150.0), ds.Server("edge", 5.0, 1.0, memory_bytes=0.0)]
+    network = ds.Network(small, network.links, "device")
+    plan = ds.split(graph, network, times, noise)
+    assert set(plan.quantized) == {"a", "b"}  # 400 + 200 bytes fit 150 only as int8
+    assert plan.method == "slides"
+    with pytest.raises(ds.InfeasibleError, match=r"memory of 'device': limit 150 B; the model's weights are 600 B"):
+        ds.split(graph, network, times, noise, max_noise=0.15)
+
+
+@pytest.mark.parametrize("solver", ["HiGHS", "CBC"])
+def test_both_bundled_solvers_prove_the_optimum(solver):
+    graph, network, times, noise = random_small(3, 6, 3, 3)
+    plan = ds.split(graph, network, times, noise, 0.08, method="slides", solver=solver)
+    exact = ds.split(graph, network, times, noise, 0.08, method="elimination")
+    assert plan.latency_s == pytest.approx(exact.latency_s, rel=1e-7)
+    assert plan.status == "optimal"
+    assert plan.bound == pytest.approx(plan.objective, rel=1e-6)
+    assert plan.gap <= 1e-6
+
+
+def test_a_time_limit_never_calls_an_incumbent_optimal():
+    example = ds.examples.random_problem(120, 3, quantizable=6, seed=1)
+    try:
+        plan = ds.split(*example, max_noise=0.1, method="slides", time_limit_s=0.3)
+    except ds.SolverError:
+        return  # nothing found in time is an honest answer too
+    exact = ds.split(*example, max_noise=0.1)
+    assert plan.latency_s >= exact.latency_s * (1 - 1e-9)
+    if plan.status == "optimal":
+        assert plan.latency_s == pytest.approx(exact.latency_s, rel=1e-6)
+    else:
+        assert plan.bound <= exact.latency_s * (1 + 1e-6)
+
+
+def test_negative_gain_is_not_ignored():
+    graph, network, times = by_hand()  # b is slower in int8 on both servers, and its tensor is small
+    noise = ds.NoiseModel.polynomial(("b",), {"b": 0.0})
+    for method in ("elimination", "slides"):
+        assert ds.split(graph, network.only("device"), times, noise, method=method).quantized == ()
+
+
+def test_pins_and_prohibitions_hold_and_match_brute_force():
+    graph, network, times, noise = random_small(11, 5, 3, 2)
+    for method in ("elimination", "slides"):
+        plan = ds.split(graph, network, times, noise, pins={"n1": "s2"}, forbid={"n3": ("s0", "s1")}, method=method)
+        assert (plan.assignment["n1"], plan.assignment["n3"]) == ("s2", "s2")
+        best = brute_force(graph, network, times, noise,
+                           allowed=lambda n, s: not (n == "n1" and s != "s2") and not (n == "n3" and s in ("s0", "s1")))
+        assert plan.latency_s == pytest.approx(best, rel=1e-7)
+
+
+def test_without_a_noise_model_nothing_is_quantized():
+    plan = ds.split(*by_hand())
+    assert plan.quantized == ()
+    assert (plan.noise, plan.noise_kind) == (0.0, "none")
+    assert plan.latency_s == brute_force(*by_hand())
+
+
+def test_noise_limit_zero_is_the_float_model():
+    example = ds.examples.tiny()
+    plan = ds.split(*example, max_noise=0)
+    assert plan.quantized == ()
+    assert plan.noise == 0.0
+
+
+class TestNormalisation:
+    def test_references_are_lexicographic_payoffs_by_brute_force(self):
+        graph, network, times, noise = random_small(5, 4, 2, 2)
+        found = reference(build_problem(graph, network, times, noise.layers))
+        least_t = brute_force(graph, network, times, noise)
+        least_e = brute_force(graph, network, times, noise, value=lambda c: c.energy_j)
+        e_at_t = brute_force(
+            graph, network, times, noise, value=lambda c: c.energy_j, keep=lambda c: c.latency_s <= least_t + 1e-9
+        )
+        t_at_e = brute_force(graph, network, times, noise, keep=lambda c: c.energy_j <= least_e + 1e-9)
+        assert found.latency_s == pytest.approx((least_t, t_at_e))
+        assert found.energy_j == pytest.approx((least_e, e_at_t))
+
+    def test_by_hand(self):
+        assert Reference((2.0, 4.0), (10.0, 30.0)).normalise(3.0, 15.0) == (0.5, 0.25)
+
+    def test_a_range_of_zero_makes_the_term_zero_at_the_reference(self):
+        assert Reference((2.0, 2.0), (5.0, 5.0)).normalise(2.0, 5.0) == (0.0, 0.0)
+
+    def test_weighted_sum_is_least_among_all_placements(self):
+        graph, network, times, noise = random_small(9, 4, 2, 2)
+        fixed = reference(build_problem(graph, network, times, noise.layers))
+        for method in ("elimination", "slides"):
+            plan = ds.split(graph, network, times, noise, latency_weight=0.4, energy_weight=0.6, method=method)
+            weigh = lambda c: float(np.dot((0.4, 0.6), fixed.normalise(c.latency_s, c.energy_j)))  # noqa: E731
+            assert plan.objective == pytest.approx(brute_force(graph, network, times, noise, value=weigh), abs=1e-7)
+            assert plan.objective_name == "0.4 T^norm + 0.6 E^norm"
+
+    def test_energy_alone_minimises_raw_joules(self):
+        graph, network, times, noise = random_small(2, 4, 2, 1)
+        plan = ds.split(graph, network, times, noise, latency_weight=0, energy_weight=1)
+        assert plan.energy_j == pytest.approx(brute_force(graph, network, times, noise, value=lambda c: c.energy_j))
+
+
+def test_elimination_gives_the_optimum_of_every_scheme_and_a_placement_that_attains_it():
+    graph, network, times, noise = random_small(21, 5, 2, 3)
+    problem = build_problem(graph, network, times, noise.layers)
+    for weights in (latency_weights(network), energy_weights(network)):
+        optima = eliminate(problem, weights)
+        for scheme in range(8):
+            cost = problem.price(optima.placement(scheme), scheme)
+            assert weights.of(cost, network) == pytest.approx(optima.value[scheme], rel=1e-12)
+
+
+def test_ties_go_to_the_plan_with_less_energy():
+    graph, network, times = by_hand()
+    same = times.frame.assign(seconds=1.0)
+    free = [ds.Link(a, b, 1e12, 0.0) for a, b in (("device", "edge"), ("edge", "device"))]
+    network = ds.Network(network.servers, free, "device")
+    plan = ds.split(graph, network, ds.LayerTimes(same))
+    assert set(plan.assignment.values()) == {"device"}  # 2 W against 5 W for the same seconds
+
+
+@pytest.mark.parametrize("bad", ["0.1", float("nan"), True, [0.1]])
+def test_a_noise_limit_that_is_no_number_is_refused(bad):
+    with pytest.raises(ds.NoiseError, match=r"max_noise is .*not a number"):
+        ds.split(*ds.examples.tiny(), max_noise=bad)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"max_noise": -0.1}, ds.NoiseError, "it must be 0 or more"),
+        ({"method": "eliminatoin"}, ds.OptionError, "did you mean 'elimination'"),
+        ({"routing": "relay"}, ds.OptionError, "there is 'direct'"),
+        ({"latency_weight": -1}, ds.OptionError, "latency_weight is -1"),
+        ({"latency_weight": 0}, ds.OptionError, "nothing to minimise"),
+        ({"max_device_energy_j": "x"}, ds.OptionError, "max_device_energy_j is 'x'"),
+        ({"pins": {"conv9": "edge"}}, ds.ModelError, "there is no layer 'conv9'"),
+        ({"pins": {"conv1": "egde"}}, ds.NetworkError, "did you mean 'edge'"),
+        ({"forbid": {"conv1": ("device", "edge")}}, ds.InfeasibleError, "may run on no server"),
+        ({"method": "slides", "solver": "higs"}, ds.SolverError, "did you mean 'HiGHS'"),
+    ],
+)
+def test_bad_requests_name_the_value_and_the_way_out(options, error, text):
+    with pytest.raises(error, match=text):
+        ds.split(*ds.examples.tiny(), **options)
+
+
+def test_a_limit_without_a_noise_model_is_refused():
+    with pytest.raises(ds.NoiseError, match="max_noise needs a noise model"):
+        ds.split(*by_hand(), max_noise=0.1)
+
+
+def test_a_solver_that_is_not_installed_is_named():
+    missing = next(s for s in ("GUROBI", "CPLEX", "SCIP") if s not in available_solvers())
+    with pytest.raises(ds.SolverError, match=f"'{missing}' is not installed here; there are .*CBC"):
+        ds.split(*ds.examples.tiny(), method="slides", solver=missing)
+
+
+def test_a_measured_table_cannot_enter_the_milp_but_decides_in_elimination():
+    graph, network, times, noise = random_small(4, 4, 2, 2)
+    schemes = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+    frame = pd.DataFrame(schemes, columns=list(noise.layers)).assign(noise=noise.predict(schemes))
+    table = ds.NoiseModel.measured(ds.NoiseSamples(frame))
+    assert ds.split(graph, network, times, table, 0.05).latency_s == ds.split(graph, network, times, noise, 0.05).latency_s
+    with pytest.raises(ds.NoiseError, match="takes a noise polynomial"):
+        ds.split(graph, network, times, table, 0.05, method="slides")
+
+
+def test_plan_round_trip(tmp_path):
+    plan = ds.split(*ds.examples.tiny(), max_noise=0.02)
+    plan.save(tmp_path / "plan.json")
+    again = ds.Plan.load(tmp_path / "plan.json")
+    assert again.to_json() == plan.to_json()
+    assert again.latency_s == plan.latency_s
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(ds.DnnSplitError, match="no plan of schema 1"):
+        ds.Plan.load(tmp_path / "bad.json")
+
+
+def test_a_real_instance_reaches_the_known_optima(instance):
+    layers = pd.read_csv(instance / "layers.csv")
+    graph = ds.LayerGraph.from_frames(layers, pd.read_csv(instance / "tensors.csv"))
+    network, times = ds.Network.load(instance / "network.yaml"), ds.LayerTimes.load(instance / "times.csv")
+    rows = pd.read_csv(instance / "noise.csv", keep_default_na=False)
+    terms = {tuple(r.layers.split()): r.coefficient for r in rows.itertuples() if r.layers}
+    noise = ds.NoiseModel.polynomial(
+        tuple(layers[layers["quantizable"] == 1]["layer"]), terms, float(rows[rows["layers"] == ""]["coefficient"].iloc[0])
+    )
+    for known in pd.read_csv(instance / "optima.csv").itertuples():
+        plan = ds.split(graph, network.only(*known.servers.split("+")), times, noise, known.max_noise)
+        assert plan.latency_s == pytest.approx(known.optimum, rel=1e-9)
