@@ -58,7 +58,7 @@ def cut(
     int8 = {n: quantize_layer(model, graph, n, _calibration(plan, calibration)) for n in plan.quantized}
     out = Path(out)
     groups = components(graph, plan.assignment)
-    wires = {name: _wire(model, name) for name in model.inputs}
+    wires: dict[str, Wire] = {}
     form = {q.output: q.wire for q in int8.values()}
     by_wire = {q.wire: q for q in int8.values()}
     parts = []
@@ -79,7 +79,7 @@ def cut(
         model_sha256=model.sha256,
         source=plan.source,
         servers=tuple(plan.cost.compute_s),
-        inputs=tuple(wires[name] for name in model.inputs),
+        inputs=tuple(_wire(model, name) for name in model.inputs),
         outputs=tuple(Output(name, form.get(name, name)) for name in model.outputs),
         wires=tuple(wires.values()),
         parts=tuple(parts),
@@ -133,7 +133,7 @@ def run_parts(bundle: Bundle, feed: Mapping[str, np.ndarray]) -> dict[str, np.nd
     for part in bundle.parts:
         one = session(bundle.folder / part.file)
         values |= dict(zip(part.outputs, one.run(list(part.outputs), {name: values[name] for name in part.inputs}), strict=True))
-    wires = {wire.name: wire for wire in bundle.wires}
+    wires = bundle.wire_by_name
     return {output.name: wires[output.wire].real(values[output.wire]) for output in bundle.outputs}
 
 

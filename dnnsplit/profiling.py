@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import tempfile
 import time
 from collections import defaultdict
@@ -20,7 +21,7 @@ from dnnsplit.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model, read_model
 from dnnsplit.network import Network
-from dnnsplit.parts import boundary, build_part
+from dnnsplit.parts import build_part
 from dnnsplit.quantize import Calibration, feeds_of, model_path, quantize_layer
 from dnnsplit.runtime import session, session_options
 from dnnsplit.times import LayerTimes
@@ -42,8 +43,10 @@ def profile(
     """Measure the layers on this machine and scale them to the servers of a network.
 
     float32: the kernels' shares from ONNX Runtime's profiler (all optimisations, one thread, least of `runs` runs,
-    mapped back to the layers), scaled so that they sum to the median CPU time of the whole model without profiler.
-    int8: the difference between a quantized layer and its float32 form, each as a session of its own, added to that.
+    mapped back to the layers), scaled so that they sum to the median CPU time of the whole model without profiler, with
+    pauses between the runs: a server that waits for requests is 5 to 15 % slower than one that never rests.
+    int8: the same profile with one layer quantized at a time; what that changes in the layer and in those next to it
+    (layouts change there too) is added to the layer's float32 time.
 
     Parameters
     ----------
@@ -128,73 +131,60 @@ def profile_host(
         raise ProfileError("int8 times need a calibration: pass calibration=calibrate(graph, images)")
     model = read_model(model_path(graph))
     feed = feeds_of(model, images)[0]
+    neighbours = {name: {name, *graph.digraph.predecessors(name), *graph.digraph.successors(name)} for name in layers}
     with tqdm(total=2 + len(layers), desc="profile", unit="step", disable=not progress) as bar:
-        kernels, owner = _kernel_seconds(model, graph, feed, runs)
+        float32 = _layer_seconds(model, graph, model.proto, feed, runs)
         bar.update()
-        shares = dict.fromkeys(graph.layer_names, 0.0)
-        for kernel, seconds in kernels.items():
-            shares[owner[kernel]] += seconds
-        whole = float(np.median(cpu_seconds([session(model.proto.SerializeToString())], [feed], runs)[0]))
+        whole = float(np.median(cpu_seconds(session(model.proto.SerializeToString()), feed, runs // 2, pause_s=0.1)))
         bar.update()
-        scale = whole / sum(shares.values())
-        rows = [(name, "float32", seconds * scale) for name, seconds in shares.items()]
-        needed = _tensors(model, graph, layers, feed) if layers else {}
+        scale = whole / sum(float32.values())
+        rows = [(name, "float32", seconds * scale) for name, seconds in float32.items()]
         for name in layers:
-            plain, int8 = _layer_seconds(model, graph, name, calibration, needed)
-            seconds = shares[name] * scale + (int8 - plain)
-            # A layer of its own is never quite what it is in the model; a time stays positive whatever the difference.
-            rows.append((name, "int8", seconds if seconds > 0 else shares[name] * scale * int8 / plain))
+            swap = {name: quantize_layer(model, graph, name, calibration)}
+            int8 = _layer_seconds(model, graph, build_part(model, graph, graph.layer_names, model.outputs, swap), feed, runs)
+            change = sum(int8[n] - float32[n] for n in neighbours[name])
+            # Noise must never make a time vanish: no int8 layer is ten times faster than its float32 form on a CPU.
+            rows.append((name, "int8", scale * max(float32[name] + change, 0.1 * float32[name])))
             bar.update()
     return pd.DataFrame(rows, columns=["layer", "precision", "seconds"])
 
 
-def cpu_seconds(sessions: Sequence[ort.InferenceSession], feeds: Sequence[Mapping[str, np.ndarray]], runs: int) -> np.ndarray:
-    """Return CPU seconds of each run of each session, interleaved so that a disturbance hits all of them.
+def cpu_seconds(one: ort.InferenceSession, feed: Mapping[str, np.ndarray], runs: int, pause_s: float = 0.0) -> np.ndarray:
+    """Return the CPU seconds of each run of a session.
+
+    Parameters
+    ----------
+    pause_s : sleep before each run, as between requests [s]
 
     Returns
     -------
-    float (sessions, runs) [s] : of the calling thread, which is where one-thread sessions compute
+    float (runs,) [s] : of the calling thread, which is where a one-thread session computes
     """
-    seconds = np.empty((len(sessions), runs))
+    seconds = np.empty(runs)
     for run in range(-WARM_UP, runs):
-        for i, (one, feed) in enumerate(zip(sessions, feeds, strict=True)):
-            start = time.thread_time()
-            one.run(None, dict(feed))
-            if run >= 0:
-                seconds[i, run] = time.thread_time() - start
+        time.sleep(pause_s)
+        start = time.thread_time()
+        one.run(None, dict(feed))
+        if run >= 0:
+            seconds[run] = time.thread_time() - start
     return seconds
 
 
 def _layer_seconds(
-    model: Model, graph: LayerGraph, name: str, calibration: Calibration, values: Mapping[str, np.ndarray]
-) -> tuple[float, float]:
-    """CPU seconds of one layer as a session of its own, in float32 and in int8."""
-    edge = boundary(model, graph, [name])
-    int8 = {name: quantize_layer(model, graph, name, calibration)}
-    parts = [build_part(model, graph, [name], edge.outputs, swap) for swap in ({}, int8)]
-    feed = {tensor: values[tensor] for tensor in edge.inputs}
-    seconds = cpu_seconds([session(p.SerializeToString()) for p in parts], [feed, feed], 60)
-    plain, quantized = np.median(seconds, axis=1)
-    return float(plain), float(quantized)
+    model: Model, graph: LayerGraph, proto: onnx.ModelProto, feed: Mapping[str, np.ndarray], runs: int
+) -> dict[str, float]:
+    """Return seconds of each layer of a model, or of a variant of it with quantized layers: the sum of its kernels' least.
 
-
-def _tensors(model: Model, graph: LayerGraph, layers: Sequence[str], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Values of the tensors that some layers read, for one image."""
-    wanted = sorted({t for name in layers for t in boundary(model, graph, [name]).inputs} - set(feed))
-    part = build_part(model, graph, graph.layer_names, wanted)
-    return dict(zip(wanted, session(part.SerializeToString()).run(wanted, dict(feed)), strict=True)) | dict(feed)
-
-
-def _kernel_seconds(
-    model: Model, graph: LayerGraph, feed: Mapping[str, np.ndarray], runs: int
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Least seconds of each kernel of the whole model, and the layer each belongs to."""
+    Raises
+    ------
+    ProfileError : a kernel belongs to no layer
+    """
     with tempfile.TemporaryDirectory() as folder:
         options = session_options()
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-        one = session(model.proto.SerializeToString(), options)
+        one = session(proto.SerializeToString(), options)
         for _ in range(WARM_UP + runs):
             one.run(None, dict(feed))
         events = json.loads(Path(one.end_profiling()).read_text(encoding="utf-8"))
@@ -206,7 +196,10 @@ def _kernel_seconds(
     owner = _owners(model, graph, executed.graph)
     lost = [kernel for kernel in durations if kernel not in owner]
     raise_problems(ProfileError, "kernels that belong to no layer", lost, most=5)
-    return {kernel: min(seconds[WARM_UP:] or seconds) for kernel, seconds in durations.items()}, owner
+    seconds = dict.fromkeys(graph.layer_names, 0.0)
+    for kernel, values in durations.items():
+        seconds[owner[kernel]] += min(values[WARM_UP:] or values)
+    return seconds
 
 
 def _owners(model: Model, graph: LayerGraph, executed: onnx.GraphProto) -> dict[str, str]:
@@ -215,7 +208,7 @@ def _owners(model: Model, graph: LayerGraph, executed: onnx.GraphProto) -> dict[
     of_tensor = {o: of_node[p] for o, p in model.producer.items() if p in of_node}
     owner: dict[str, str] = {}
     for node in executed.node:
-        stem = node.name.removesuffix("_nchwc").removesuffix("_nhwc")
+        stem = re.sub(r"(_nchwc|_nhwc|_token_\d+)+$", "", node.name)
         named = [of_tensor[o] for o in node.output if o in of_tensor]
         guesses = [*named, of_tensor.get(stem), of_node.get(stem)]
         while not any(guesses) and "/" in stem.strip("/"):  # fused nodes append to the name of the node they replace

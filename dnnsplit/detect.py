@@ -1,0 +1,176 @@
+"""Decoding and scoring of YOLO11 detections: NumPy on arrays; no model runs here.
+
+Detections are (n, 6) float32 rows `class, score, left, top, right, bottom` and true boxes (m, 5) rows
+`class, left, top, right, bottom`; coordinates are pixels of the network input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dnnsplit.errors import DnnSplitError
+
+MOST_DETECTIONS = 300
+"""Detections kept per picture, the best scores first."""
+
+
+def _require_fraction(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise DnnSplitError(f"{name} must lie between 0 and 1, got {value!r}")
+
+
+def true_boxes(boxes: np.ndarray, width: int, height: int | None = None) -> np.ndarray:
+    """Turn label rows into corner rows in pixels.
+
+    Parameters
+    ----------
+    boxes : (n, 5) rows `class, cx, cy, w, h`, the last four as fractions of the picture
+    width : picture width in pixels
+    height : picture height in pixels; None means square
+
+    Returns
+    -------
+    (n, 5) float32 array
+        Rows `class, left, top, right, bottom`.
+    """
+    table = np.asarray(boxes, dtype=np.float32)
+    if table.ndim != 2 or table.shape[1] != 5:
+        raise DnnSplitError(f"boxes must have the shape (n, 5), got {table.shape}")
+    scale = np.array([width, height or width], dtype=np.float32)
+    half = table[:, 3:] / 2
+    return np.column_stack([table[:, 0], (table[:, 1:3] - half) * scale, (table[:, 1:3] + half) * scale])
+
+
+def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the (n, m) intersection over union of n and m boxes `left, top, right, bottom`."""
+    a, b = np.asarray(first, dtype=np.float64)[:, None, :], np.asarray(second, dtype=np.float64)[None, :, :]
+    shared = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(axis=-1)
+    areas = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1)
+    return shared / np.maximum(areas - shared, 1e-12)
+
+
+def non_maximum_suppression(detections: np.ndarray, iou: float = 0.6) -> np.ndarray:
+    """Drop every detection that overlaps a better one of its class by more than `iou`.
+
+    Parameters
+    ----------
+    detections : (n, 6) rows, in any order
+    iou : intersection over union above which the lower score is dropped
+
+    Returns
+    -------
+    (k, 6) array
+        The kept rows, best score first, at most `MOST_DETECTIONS`.
+    """
+    _require_fraction("iou", iou)
+    rows = np.asarray(detections)
+    if rows.ndim != 2 or rows.shape[1] != 6:
+        raise DnnSplitError(f"detections must have the shape (n, 6), got {rows.shape}")
+    rows = rows[np.argsort(-rows[:, 1], kind="stable")]
+    kept = np.zeros(len(rows), dtype=bool)
+    for label in np.unique(rows[:, 0]):
+        waiting = np.flatnonzero(rows[:, 0] == label)
+        while len(waiting):
+            best, rest = waiting[0], waiting[1:]
+            kept[best] = True
+            waiting = rest[intersection_over_union(rows[[best], 2:], rows[rest, 2:])[0] <= iou]
+    return rows[kept][:MOST_DETECTIONS]
+
+
+def decode(output: np.ndarray, threshold: float = 0.01, iou: float = 0.6) -> np.ndarray:
+    """Turn the output of a YOLO11 detector for one picture into detections.
+
+    Parameters
+    ----------
+    output : (1, 4 + classes, anchors) or (4 + classes, anchors); rows 0-3 are cx, cy, w, h in pixels,
+        the others the class scores in [0, 1]
+    threshold : lowest score that counts; low for scoring (a curve needs the tail), 0.25 or so for showing
+    iou : see `non_maximum_suppression`
+
+    Returns
+    -------
+    (n, 6) float32 array
+        Best score first.  One anchor may stand for several classes.
+    """
+    _require_fraction("threshold", threshold)
+    table = np.asarray(output, dtype=np.float32)
+    if table.ndim == 3 and len(table) == 1:
+        table = table[0]
+    if table.ndim != 2 or len(table) < 5:
+        raise DnnSplitError(f"a detector output has the shape (1, 4 + classes, anchors), got {np.shape(output)}")
+    labels, anchors = np.nonzero(table[4:] >= threshold)
+    centres, half = table[:2, anchors].T, table[2:4, anchors].T / 2
+    rows = np.column_stack([labels, table[4 + labels, anchors], centres - half, centres + half]).astype(np.float32)
+    return non_maximum_suppression(rows, iou)
+
+
+def _matches(found: np.ndarray, truth: np.ndarray, least: float) -> np.ndarray:
+    """Say for each detection (best first) whether it takes a true box that no better one has taken."""
+    hit, free = np.zeros(len(found), dtype=bool), np.ones(len(truth), dtype=bool)
+    overlaps = intersection_over_union(found[:, 2:], truth[:, 1:])
+    for row, overlap in enumerate(overlaps):
+        candidate = np.where(free, overlap, -1.0)
+        if len(candidate) and candidate.max() >= least:
+            free[candidate.argmax()], hit[row] = False, True
+    return hit
+
+
+def interpolated_precision(scores: np.ndarray, hits: np.ndarray, truths: int) -> float:
+    """Return the 101-point interpolated average precision of one class, as COCO defines it.
+
+    Precision is first made non-increasing in recall, then averaged at the recalls 0, 0.01, ..., 1.
+
+    Parameters
+    ----------
+    scores : (n,) scores of the detections
+    hits : (n,) whether each detection matched a true box
+    truths : number of true boxes, at least 1
+    """
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    correct = np.cumsum(np.asarray(hits, dtype=np.int64)[order])
+    precision = correct / np.arange(1, len(order) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    # A whole-number comparison: k correct of n reach the recall p/100 exactly when 100 k >= p n.
+    first = np.searchsorted(100 * correct, np.arange(101) * truths, side="left")
+    return float(np.append(precision, 0.0)[np.minimum(first, len(order))].mean())
+
+
+def average_precision50(
+    predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray], classes: int, least: float = 0.5
+) -> tuple[float, np.ndarray]:
+    """Score detections against true boxes: mAP50 by COCO's 101-point interpolation.
+
+    In each picture detections claim true boxes of their class, the best score first and each the free
+    box that it overlaps most, provided that the intersection over union reaches `least`.
+
+    Parameters
+    ----------
+    predictions : one (n, 6) array per picture, see `decode`
+    truths : one (m, 5) array per picture, see `true_boxes`
+    classes : number of classes
+    least : intersection over union that counts as found; 0.5 makes this mAP50
+
+    Returns
+    -------
+    mean : float
+        Mean of the per-class values, over the classes that occur in `truths`.
+    per_class : (classes,) float64 array
+        Average precision in [0, 1]; NaN for a class that does not occur.
+    """
+    if len(predictions) != len(truths) or not len(truths):
+        raise DnnSplitError(f"{len(predictions)} predictions and {len(truths)} truths; give one of each per picture")
+    per_class = np.full(classes, np.nan)
+    for label in range(classes):
+        wanted = [truth[truth[:, 0] == label] for truth in truths]
+        total = sum(len(truth) for truth in wanted)
+        if not total:
+            continue
+        found = [rows[rows[:, 0] == label] for rows in predictions]
+        found = [rows[np.argsort(-rows[:, 1], kind="stable")] for rows in found]
+        hits = np.concatenate([_matches(rows, truth, least) for rows, truth in zip(found, wanted, strict=True)])
+        per_class[label] = interpolated_precision(np.concatenate(found)[:, 1], hits, total)
+    if np.isnan(per_class).all():
+        raise DnnSplitError("the pictures hold no true box of any class, so there is nothing to score")
+    return float(np.nanmean(per_class)), per_class
