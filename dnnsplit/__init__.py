@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ProfileError,
         SolverError,
     )
+    from dnnsplit.experiment import latency_tests
     from dnnsplit.graph import Layer, LayerGraph, Tensor
     from dnnsplit.measure import measure_noise
     from dnnsplit.network import Link, Network, Server
@@ -55,7 +56,8 @@ _HOME = {
     "Cost": "costs", "Transfer": "costs", "evaluate": "costs",
     "Plan": "plan", "split": "solve", "Front": "pareto", "pareto": "pareto",
     # cut, deploy
-    "Bundle": "deploy.bundle", "cut": "cutting", "latency_test": "deploy.testbed", "testbed": "deploy.testbed",
+    "Bundle": "deploy.bundle", "cut": "cutting", "testbed": "deploy.testbed",
+    "latency_test": "deploy.testbed", "latency_tests": "experiment",
     # notebooks and figures
     "publish": "sweep", "run": "sweep", "examples": "", "plots": "", "scenes": "",
     # errors
@@ -95,6 +97,7 @@ __all__ = [
     "examples",
     "fit_noise",
     "latency_test",
+    "latency_tests",
     "load",
     "measure_noise",
     "pareto",

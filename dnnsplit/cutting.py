@@ -55,7 +55,7 @@ def cut(
     model = read_model(model_path)
     graph = load(model_path)
     plan.check(graph.layer_names)
-    int8 = {n: quantize_layer(model, graph, n, _calibration(plan, calibration)) for n in plan.quantized}
+    int8 = int8_layers(model, graph, plan, calibration)
     out = Path(out)
     groups = components(graph, plan.assignment)
     wires: dict[str, Wire] = {}
@@ -91,15 +91,18 @@ def cut(
     return bundle
 
 
-def _calibration(plan: Plan, given: Calibration | None) -> Calibration:
-    if given is not None:
-        return given
-    if "calibration" not in plan.origin:
-        raise DeployError(
-            f"the plan quantizes {len(plan.quantized)} layers but its noise model has no calibration; "
-            "pass calibration=calibrate(graph, images)"
-        )
-    return Calibration.from_json(plan.origin["calibration"])
+def int8_layers(
+    model: Model, graph: LayerGraph, plan: Plan, calibration: Calibration | None = None
+) -> dict[str, QuantizedLayer]:
+    """Return the quantized layers of a plan, by name; the calibration is that of the plan's noise unless given."""
+    if plan.quantized and calibration is None:
+        if "calibration" not in plan.origin:
+            raise DeployError(
+                f"the plan quantizes {len(plan.quantized)} layers but its noise model has no calibration; "
+                "pass calibration=calibrate(graph, images)"
+            )
+        calibration = Calibration.from_json(plan.origin["calibration"])
+    return {name: quantize_layer(model, graph, name, calibration) for name in plan.quantized}
 
 
 def components(graph: LayerGraph, assignment: Mapping[str, str]) -> list[tuple[str, ...]]:

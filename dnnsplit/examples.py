@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dnnsplit import scenes
 from dnnsplit.blocks import load
-from dnnsplit.errors import DnnSplitError, nearest
+from dnnsplit.errors import DnnSplitError, OptionError, nearest
 from dnnsplit.graph import Layer, LayerGraph, Tensor
 from dnnsplit.network import Link, Network, Server
 from dnnsplit.noise import NoiseModel, NoiseSamples
@@ -64,6 +65,30 @@ def yolo11n(topology: str = "device-edge-cloud") -> Example:
         LayerTimes.load(data / "profiles" / f"{SHIPPED}.csv"),
         NoiseModel.measured(NoiseSamples.load(data / "noise" / f"{SHIPPED}.csv")),
     )
+
+
+def load_images(path: str | Path = "", count: int = 8, seed: int = 0) -> np.ndarray:
+    """Return images for calibration, noise and latency tests.
+
+    Parameters
+    ----------
+    path : a ``.npy`` file of shape (n, *shape of one image), n >= count; empty draws scenes for the shipped model
+    count : how many
+    seed : which of the drawn scenes; of a file, which images (seeds do not overlap while the file is large enough)
+
+    Returns
+    -------
+    float32 (count, *shape of one image)
+    """
+    if not path:
+        return scenes.images(count, seed)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{path} is not readable as a .npy file of images: {error}") from None
+    if array.ndim < 2 or len(array) < count:
+        raise OptionError(f"{path} holds {len(array) if array.ndim else 0} images; {count} are wanted")
+    return np.roll(array, -seed * count, axis=0)[:count].astype(np.float32)
 
 
 def tiny() -> Example:

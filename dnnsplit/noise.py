@@ -74,6 +74,13 @@ class NoiseSamples:
         """float (n,): measured rho."""
         return self.frame["noise"].to_numpy(float)
 
+    def divide(self, count: int, seed: int = 0) -> tuple[NoiseSamples, NoiseSamples]:
+        """Return `count` random samples and the others, to fit on the ones and test on the others."""
+        if not 0 < count < len(self.frame):
+            raise NoiseError(f"{count} of {len(self.frame)} samples leaves none on one side; take 1 to {len(self.frame) - 1}")
+        order = np.random.default_rng(seed).permutation(len(self.frame))
+        return tuple(NoiseSamples(self.frame.iloc[np.sort(part)], self.origin) for part in (order[:count], order[count:]))
+
     def save(self, path: str | Path) -> None:
         """Write a CSV whose first line is a comment with the origin as JSON."""
         origin = json.dumps(self.origin, default=plain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -19,7 +20,6 @@ from matplotlib.patches import FancyArrowPatch
 from dnnsplit.files import write_bytes, write_json
 from dnnsplit.graph import LayerGraph
 from dnnsplit.noise import NoiseModel, NoiseSamples, noise_scores
-from dnnsplit.pareto import Front
 from dnnsplit.plan import Plan
 from dnnsplit.times import LayerTimes
 from dnnsplit.units import show
@@ -49,8 +49,6 @@ def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, An
     -------
     dict : path by ending
     """
-    import io
-
     paths = {}
     with _style():
         for ending in ("svg", "png"):
@@ -90,18 +88,17 @@ def noise_fit(models: Mapping[str, NoiseModel], test: NoiseSamples) -> tuple[Fig
 
 
 def latency_noise(
-    front: Front, title: str, measured: pd.DataFrame | None = None, most: float | None = None
+    frame: pd.DataFrame, title: str, measured: pd.DataFrame | None = None, most: float | None = None
 ) -> tuple[Figure, dict[str, Any]]:
     """Figures 3 to 5: least latency against the noise limit, as planned, with the plans that were run.
 
     Parameters
     ----------
-    front : exact, of one topology
+    frame : of a `Front`, or read from its CSV: noise, latency_s [s]
     title : the topology
     measured : rows with max_noise, latency_s, low_s, high_s (median and 5th to 95th percentile of the runs) [s]
     most : right end of the noise axis; default: the largest noise of the front or of the measured rows
     """
-    frame = front.frame
     limits = [] if measured is None else list(measured["max_noise"])
     right = most or max([*frame["noise"], *limits, 1e-3]) * 1.05
     with _style():
@@ -111,7 +108,7 @@ def latency_noise(
         if measured is not None and len(measured):
             error = [measured["latency_s"] - measured["low_s"], measured["high_s"] - measured["latency_s"]]
             axis.errorbar(
-                measured["max_noise"], measured["latency_s"], yerror_positive(error), fmt="o", color="C1", capsize=2,
+                measured["max_noise"], measured["latency_s"], yerr=_not_negative(error), fmt="o", color="C1", capsize=2,
                 elinewidth=0.9, label="measured (median, 5 to 95 %)", zorder=3,
             )  # fmt: skip
         axis.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="latency [s]", xlim=(0, right))
@@ -124,8 +121,8 @@ def latency_noise(
     return figure, numbers
 
 
-def yerror_positive(error: list[pd.Series]) -> np.ndarray:
-    """Return error bars that are never negative (a median can equal a percentile)."""
+def _not_negative(error: list[pd.Series]) -> np.ndarray:
+    """Error bars that are never negative: a median can equal a percentile up to rounding."""
     return np.maximum(np.array([np.asarray(e, float) for e in error]), 0.0)
 
 
@@ -232,6 +229,26 @@ def _draw_tensors(
             va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}, zorder=5,
         )  # fmt: skip
     return crossings
+
+
+def tensor_sizes(graph: LayerGraph) -> tuple[Figure, dict[str, Any]]:
+    """Bytes that would cross if all layers up to a depth ran elsewhere, against the share of FLOPs done by then."""
+    position = {name: i for i, name in enumerate(graph.topological)}
+    count = len(graph.layers)
+    crossing = np.zeros(count + 1)
+    for tensor in graph.tensors:
+        start = 0 if tensor.producer is None else position[tensor.producer] + 1
+        stop = max([position[c] + 1 for c in tensor.consumers] + [count + 1] * tensor.is_output)
+        crossing[start:stop] += tensor.size_bytes
+    done = np.r_[0, np.cumsum([graph.layer(name).flops for name in graph.topological])]
+    with _style():
+        figure, axis = plt.subplots()
+        axis.step(100 * done / done[-1], crossing / 1e6, where="post", color="C0")
+        axis.axhline(crossing[0] / 1e6, color="0.45", linewidth=0.8, linestyle="--")
+        axis.text(99, crossing[0] / 1e6, "the input itself", ha="right", va="bottom", fontsize=7.5, color="0.35")
+        axis.set(xlabel="FLOPs done before the cut [%]", ylabel="tensors at the cut [MB]", xlim=(0, 100), ylim=(0, None))
+        axis.set_title("What one cut through the network would send")
+    return figure, {"flops_share": done / done[-1], "crossing_bytes": crossing}
 
 
 def layer_seconds(times: LayerTimes, server: str, most: int = 24) -> tuple[Figure, dict[str, Any]]:

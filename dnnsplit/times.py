@@ -121,6 +121,14 @@ class LayerTimes:
             return f": no time is known for that server at all{nearest(server, servers)}"
         return "; profile it, or leave the layer out of the noise model"
 
+    def seconds_of(self, server: str, precision: str = "float32") -> float:
+        """Return the sum over all layers on one server [s]."""
+        rows = self.frame[(self.frame["server"] == server) & (self.frame["precision"] == precision)]
+        if rows.empty:
+            known = self.frame["server"].unique()
+            raise ProfileError(f"there are no {precision} times of server {server!r}{nearest(server, known)}")
+        return float(rows["seconds"].sum())
+
     @property
     def slowdown(self) -> dict[str, float]:
         """Seconds on each server per CPU second of the machine that was profiled; for servers whose times were scaled."""

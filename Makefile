@@ -1,0 +1,44 @@
+# make figures   the main job: from the ONNX file to figures/ and figures/report.html
+# make test      all tests
+# make lab       JupyterLab on the notebooks
+# make lint      ruff over the package, the tests and the notebooks
+# make clean     remove the environment and executed notebooks
+# make help      this text
+
+.PHONY: figures test lab lint clean help
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+READY := .venv/.ready
+# Kernels, not threads, are what is measured; one thread each keeps two cores from fighting.
+export OMP_NUM_THREADS := 1
+
+help:
+	@sed -n 's/^# //p' Makefile | head -6
+
+# Installed again only when what is to be installed changes.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dnnsplit needs Python 3.11 or newer; try: make PYTHON=python3.12 ..."; exit 2; }
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv -q --allow-existing --python $(PYTHON) .venv && \
+	  uv pip install -q --python .venv/bin/python -c constraints.txt -e '.[dev]'; \
+	else \
+	  $(PYTHON) -m venv .venv || { echo "no venv module: install python3-venv, or uv"; exit 2; }; \
+	  .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+	fi
+	@touch $(READY)
+
+figures: $(READY)
+	.venv/bin/dnnsplit run notebooks/thesis.yaml --report figures/report.html
+
+test: $(READY)
+	.venv/bin/python -m pytest -q
+
+lab: $(READY)
+	.venv/bin/jupyter lab notebooks
+
+lint: $(READY)
+	.venv/bin/ruff check .
+
+clean:
+	rm -rf .venv data/runs

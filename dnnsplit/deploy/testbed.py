@@ -1,0 +1,186 @@
+"""The test-bed: every server of a cut model as a process of this machine, with emulated speeds and links."""
+
+# ruff: noqa: PT028  (`testbed` is no test)
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from dnnsplit.deploy.bundle import Bundle
+from dnnsplit.deploy.client import COLUMNS, Client, Trace
+from dnnsplit.deploy.emulation import smallest_dilation
+from dnnsplit.deploy.processes import deaths, running
+from dnnsplit.errors import DeployError, nearest, raise_problems
+from dnnsplit.network import Network
+from dnnsplit.units import show
+
+KINDS = ("emulated",)
+
+
+@contextmanager
+def testbed(
+    bundle: Bundle | str | Path,
+    network: Network,
+    slowdown: Mapping[str, float] | None = None,
+    time_dilation: float | None = None,
+    deadline_s: float = 60.0,
+    kind: str = "emulated",
+) -> Iterator[Client]:
+    """Start a stage for every server of a bundle, and yield a client of the whole model.
+
+    The stages are real processes that talk over real sockets of this machine. Their speeds and their links are emulated by
+    sleeping: a part lasts `CPU seconds * slowdown`, a transfer lasts what its link in `network` says before it is sent.
+
+    Parameters
+    ----------
+    bundle : the cut model, or its folder
+    network : the servers and links that are emulated
+    slowdown : emulated seconds per CPU second of this machine, by server; 1.0 where not given
+    time_dilation : wall seconds per emulated second. None takes the smallest value of 1 or more for which every slowdown *
+        dilation is 1.25 or more: a server that is faster than this machine cannot be emulated in real time, so everything
+        runs slower by the same factor and the reported times are divided by it
+    deadline_s : limit on each request [s], in wall time
+    kind : "emulated" is the only one
+
+    Raises
+    ------
+    DeployError : unknown servers, links that are needed and not there, wrong numbers (all at once); a stage that dies or
+        does not get ready, with the end of its stderr
+    """
+    if kind not in KINDS:
+        raise DeployError(f"there is no test-bed of the kind {kind!r}{nearest(kind, KINDS)}")
+    if isinstance(bundle, Bundle):
+        bundle.check()
+    else:
+        bundle = Bundle.load(bundle)
+    slowdown = dict.fromkeys(bundle.stages, 1.0) | dict(slowdown or {})
+    raise_problems(DeployError, "test-bed", list(_problems(bundle, network, slowdown, time_dilation, deadline_s)))
+    dilation = time_dilation or smallest_dilation({server: slowdown[server] for server in bundle.stages})
+    configs = {
+        server: {
+            "bundle": str(bundle.folder.resolve()),
+            "server": server,
+            "slowdown": slowdown[server],
+            "time_dilation": dilation,
+            "links": _links(bundle, network, server),
+            "deadline_s": deadline_s,
+            "parent_pid": os.getpid(),
+        }
+        for server in bundle.stages
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="dnnsplit-") as folder,
+        running(bundle, configs, Path(folder)) as stages,
+        Client(stages[bundle.source].address, bundle.model_name, deadline_s, lambda: deaths(stages.values())) as client,
+    ):
+        yield client
+
+
+testbed.__test__ = False  # pytest would take the name for that of a test
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyTest:
+    """Repeated requests to one deployment.
+
+    Attributes
+    ----------
+    latency_s : float (n,) emulated end-to-end seconds, measured at the source from the arrival of the request to all
+        outputs being there, and divided by the time dilation [s]; the client's own call is not part of it
+    traces : the n traces
+    """
+
+    latency_s: np.ndarray
+    traces: tuple[Trace, ...]
+
+    @property
+    def median_s(self) -> float:
+        """Median latency [s]."""
+        return float(np.median(self.latency_s))
+
+    @property
+    def spread_s(self) -> tuple[float, float]:
+        """The 5th and 95th percentile of the latency [s]."""
+        low, high = np.percentile(self.latency_s, [5, 95])
+        return float(low), float(high)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per part and per transfer with the columns of `Trace.frame`; durations are medians [s]."""
+        rows = pd.concat([trace.frame for trace in self.traces], ignore_index=True)
+        return rows.groupby(COLUMNS[:4], sort=False, as_index=False).median()
+
+    def __repr__(self) -> str:
+        low, high = self.spread_s
+        spread = f"{show(low, 's')} to {show(high, 's')}"
+        return f"LatencyTest({len(self.latency_s)} requests; median {show(self.median_s, 's')}, 5 % to 95 %: {spread})"
+
+
+def latency_test(
+    client: Client, inputs: Mapping[str, np.ndarray], repeats: int = 25, warm_up: int = 3, progress: bool = True
+) -> LatencyTest:
+    """Send the same request again and again, one at a time.
+
+    Parameters
+    ----------
+    client : of a running deployment
+    inputs : input name -> array
+    repeats : requests that count
+    warm_up : requests before them that do not
+    progress : show a bar
+
+    Raises
+    ------
+    DeployError : a request fails, or the server reports no latency because it is not one of ours
+    """
+    if repeats < 1 or warm_up < 0:
+        raise DeployError(f"repeats is {repeats!r} and warm_up is {warm_up!r}; give at least 1 and 0")
+    for _ in range(warm_up):
+        client.trace(inputs)
+    traces = [client.trace(inputs)[1] for _ in tqdm(range(repeats), desc="requests", disable=not progress)]
+    if any(math.isnan(trace.latency_s) for trace in traces):
+        raise DeployError(f"the server at {client.address} reports no latency; test the stage of a test-bed")
+    return LatencyTest(np.array([trace.latency_s for trace in traces]), tuple(traces))
+
+
+def _problems(
+    bundle: Bundle, network: Network, slowdown: Mapping[str, float], time_dilation: float | None, deadline_s: float
+) -> Iterable[str]:
+    for server in bundle.stages:
+        if server not in network.server_names:
+            yield f"the server {server!r} of the bundle is not in the network{nearest(server, network.server_names)}"
+    for server, factor in slowdown.items():
+        if server not in {*network.server_names, *bundle.servers}:
+            yield f"slowdown names {server!r}, which is no server{nearest(server, network.server_names)}"
+        if not _is_positive(factor):
+            yield f"the slowdown of {server!r} is {factor!r}; it must be finite and above 0"
+    if time_dilation is not None and not (_is_positive(time_dilation) and time_dilation >= 1):
+        yield f"time_dilation is {time_dilation!r}; it must be finite and 1 or more (None chooses it)"
+    if not _is_positive(deadline_s):
+        yield f"deadline_s is {deadline_s!r}; it must be finite and above 0"
+    for (wire, source), targets in bundle.routes.items():
+        for target in targets:
+            if {source, target} <= set(network.server_names) and network.link(source, target) is None:
+                yield f"tensor {wire!r} goes from {source!r} to {target!r}, but the network has no link {source!r} -> {target!r}"
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and 0 < value < math.inf
+
+
+def _links(bundle: Bundle, network: Network, server: str) -> dict[str, tuple[float, float]]:
+    """Target -> (latency [s], seconds per byte [s/B]) of the links that leave `server`."""
+    targets = {target for (_, source), targets in bundle.routes.items() if source == server for target in targets}
+    links = [link for link in network.links if link.source == server and link.target in targets]
+    return {link.target: (link.latency_s, 1 / link.bandwidth_bytes_per_s + link.serialise_s_per_byte) for link in links}

@@ -1,0 +1,140 @@
+"""The thesis' latency test: every plan of some noise limits and topologies is cut, run on a test-bed, and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from dnnsplit.cutting import cut, int8_layers, whole
+from dnnsplit.deploy.testbed import LatencyTest, testbed
+from dnnsplit.errors import DeployError
+from dnnsplit.files import sha256, write_text
+from dnnsplit.graph import LayerGraph
+from dnnsplit.model import read_model
+from dnnsplit.network import Network
+from dnnsplit.noise import NoiseModel
+from dnnsplit.plan import Plan
+from dnnsplit.quantize import feeds_of, model_path
+from dnnsplit.solve import split
+from dnnsplit.times import LayerTimes
+
+
+def latency_tests(
+    graph: LayerGraph,
+    networks: Mapping[str, Network],
+    times: LayerTimes,
+    noise: NoiseModel,
+    max_noise: Sequence[float],
+    images: np.ndarray | Mapping[str, np.ndarray],
+    build: str | Path,
+    repeats: int = 25,
+    warm_up: int = 10,
+    results: str | Path | None = None,
+    time_dilation: float | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Plan, cut, run and measure, for every topology and noise limit.
+
+    Parameters
+    ----------
+    graph : read from an ONNX file
+    networks : by the name of the topology
+    times : scaled from this machine, so that the test-bed knows how much slower each server is
+    noise : with the calibration that its layers are quantized by
+    max_noise : the noise limits
+    images : requests carry them in turn; the noise of a plan is measured over all of them
+    build : folder for the parts
+    repeats, warm_up : requests that count, and those before them that do not (the thesis: 25 and 10)
+    results : CSV that gets each row as soon as it is there; rows that it holds of the same plans and times are kept
+    time_dilation : see `testbed`
+    progress : show a progress bar
+
+    Returns
+    -------
+    DataFrame, one row per plan: topology, max_noise, predicted_s, latency_s (median), low_s, high_s (5th and 95th
+    percentile) [s], error_% of the prediction, noise (of the plan), output_noise (rho of what the deployment returned),
+    output_difference (greatest, relative, from the whole model with the same layers in int8), servers, parts, int8_layers,
+    repeats, plan_id
+    """
+    feeds = feeds_of(read_model(model_path(graph)), images)
+    done = _finished(results)
+    jobs = [(name, limit) for name in networks for limit in max_noise]
+    rows: list[dict[str, object]] = []
+    with tqdm(total=len(jobs), desc="latency test", unit="plan", disable=not progress) as bar:
+        for name, limit in jobs:
+            plan = split(graph, networks[name], times, noise, limit)
+            identity = sha256(repr((plan.frame.to_csv(), networks[name], times.slowdown, plan.latency_s, repeats)))[:16]
+            bar.set_postfix_str(f"{name}, noise <= {limit:g}")
+            if identity in done:
+                rows.append({**done[identity], "max_noise": limit})
+            else:
+                folder = Path(build) / f"{name}-{limit:g}"
+                row = _one(graph, networks[name], times, plan, feeds, folder, repeats, warm_up, time_dilation)
+                done[identity] = row = {"topology": name, "max_noise": limit, **row, "plan_id": identity}
+                rows.append(row)
+            bar.update()
+            if results is not None:
+                write_text(results, pd.DataFrame(rows).to_csv(index=False))
+    return pd.DataFrame(rows)
+
+
+def _finished(results: str | Path | None) -> dict[str, dict[str, object]]:
+    if results is None or not Path(results).exists():
+        return {}
+    frame = pd.read_csv(results)
+    return {row["plan_id"]: row for row in frame.to_dict("records")} if "plan_id" in frame else {}
+
+
+def _one(
+    graph: LayerGraph, network: Network, times: LayerTimes, plan: Plan, feeds: list[dict[str, np.ndarray]], build: Path,
+    repeats: int, warm_up: int, time_dilation: float | None,
+) -> dict[str, object]:  # fmt: skip
+    bundle = cut(model_path(graph), plan, build)
+    slowdown = {server: times.slowdown[server] for server in bundle.stages if server in times.slowdown}
+    if missing := [server for server in bundle.stages if server not in slowdown]:
+        raise DeployError(f"the times do not say how {missing[0]!r} is scaled from this machine; profile it (dnnsplit.profile)")
+    answers, traces = [], []
+    with testbed(bundle, network, slowdown, time_dilation) as client:
+        for i in range(-warm_up, repeats):
+            outputs, trace = client.trace(feeds[i % len(feeds)])
+            if i >= 0:
+                traces.append(trace)
+            if 0 <= i < len(feeds):
+                answers.append(outputs)
+    test = LatencyTest(np.array([t.latency_s for t in traces]), tuple(traces))
+    noise, difference = _compare(graph, plan, feeds[: len(answers)], answers)
+    low, high = test.spread_s
+    return {
+        "predicted_s": plan.latency_s,
+        "latency_s": test.median_s,
+        "low_s": low,
+        "high_s": high,
+        "error_%": 100.0 * (plan.latency_s / test.median_s - 1.0),
+        "noise": plan.noise,
+        "output_noise": noise,
+        "output_difference": difference,
+        "servers": "+".join(plan.servers),
+        "parts": len(bundle.parts),
+        "int8_layers": len(plan.quantized),
+        "repeats": repeats,
+    }
+
+
+def _compare(
+    graph: LayerGraph, plan: Plan, feeds: list[dict[str, np.ndarray]], answers: list[dict[str, np.ndarray]]
+) -> tuple[float, float]:
+    """Return rho of the answers against the float32 model, and their greatest relative difference from the same int8 model."""
+    model = read_model(model_path(graph))
+    int8 = int8_layers(model, graph, plan)
+    rho, worst = [], 0.0
+    for feed, answer in zip(feeds, answers, strict=True):
+        plain, same = whole(model, graph, {}, feed), whole(model, graph, int8, feed)
+        rho.append(np.mean([np.abs(answer[o] - plain[o], dtype=np.float64).mean() for o in model.outputs]))
+        for name in model.outputs:
+            size = max(float(np.abs(same[name]).max()), 1e-12)
+            worst = max(worst, float(np.abs(answer[name] - same[name]).max()) / size)
+    return float(np.mean(rho)), worst
