@@ -37,7 +37,7 @@ def node_flops(model: Model, node: onnx.NodeProto) -> float:
     -------
     float : [FLOP]; 2 x MACs (bias adds left out) for Conv, ConvTranspose, Gemm, MatMul and Einsum
     """
-    out = _elements(model, node.output[0])
+    out = _elements(model, next(o for o in node.output if o))
     kind = node.op_type
     if kind == "Conv":
         weight = _shape(model, node.input[1])
@@ -69,7 +69,12 @@ def _einsum(model: Model, node: onnx.NodeProto) -> float:
     equation = next(a.s.decode() for a in node.attribute if a.name == "equation").replace(" ", "")
     sizes: dict[str, int] = {}
     for term, tensor in zip(equation.split("->")[0].split(","), node.input, strict=True):
-        sizes |= dict(zip(term, _shape(model, tensor), strict=False))
+        shape = _shape(model, tensor)
+        head, _, tail = term.partition("...")
+        between = len(shape) - len(head) - len(tail)  # the axes that the ellipsis stands for, told apart from the right
+        axes = [*head, *(f"...{k}" for k in range(between, 0, -1)), *tail]
+        for axis, size in zip(axes, shape, strict=True):
+            sizes[axis] = max(size, sizes.get(axis, 1))
     return float(math.prod(sizes.values()))
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
 
 import networkx as nx
 import pandas as pd
 
-from dnnsplit.errors import ModelError, nearest, raise_problems
+from dnnsplit.errors import ModelError, OptionError, nearest, raise_problems
 from dnnsplit.units import show
 
 QUANTIZABLE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -65,6 +67,10 @@ class Tensor:
     dtype: str = ""
 
 
+def _is_amount(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
 @dataclass(frozen=True)
 class LayerGraph:
     """The logical graph G_D = (V_D, E_D) with its tensors T_D.
@@ -96,6 +102,10 @@ class LayerGraph:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
+        for kind, entries in ((Layer, self.layers), (Tensor, self.tensors)):
+            for entry in entries:
+                if not isinstance(entry, kind):
+                    raise ModelError(f"layer graph: {entry!r} is no {kind.__name__}; write dnnsplit.{kind.__name__}(...)")
         tensors = tuple(
             replace(t, consumers=tuple(dict.fromkeys([t.consumers] if isinstance(t.consumers, str) else t.consumers)))
             for t in self.tensors
@@ -113,14 +123,14 @@ class LayerGraph:
         known = set(names)
         for layer in self.layers:
             for attribute in ("flops", "weight_bytes"):
-                if not getattr(layer, attribute) >= 0:
-                    yield f"layer {layer.name!r}: {attribute} is {getattr(layer, attribute)!r}; it must be 0 or more"
+                if not _is_amount(getattr(layer, attribute)):
+                    yield f"layer {layer.name!r}: {attribute} is {getattr(layer, attribute)!r}; it must be a number, 0 or more"
         for tensor in self.tensors:
             for end in (*([] if tensor.producer is None else [tensor.producer]), *tensor.consumers):
                 if end not in known:
-                    yield f"tensor {tensor.name!r}: {end!r} is no layer{nearest(end, known)}"
-            if not tensor.size_bytes >= 0:
-                yield f"tensor {tensor.name!r}: size_bytes is {tensor.size_bytes!r}; it must be 0 or more"
+                    yield f"tensor {tensor.name!r}: {end!r} is no layer{nearest(end, names)}"
+            if not _is_amount(tensor.size_bytes):
+                yield f"tensor {tensor.name!r}: size_bytes is {tensor.size_bytes!r}; it must be a number, 0 or more"
         digraph = nx.DiGraph([(t.producer, c) for t in self.tensors if t.producer is not None for c in t.consumers])
         if not nx.is_directed_acyclic_graph(digraph):
             cycle = [edge[0] for edge in nx.find_cycle(digraph)]
@@ -172,13 +182,15 @@ class LayerGraph:
 
         Candidates are Conv, ConvTranspose, Gemm and MatMul layers with constant weights and one output tensor.
         """
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 0:
+            raise OptionError(f"count is {count!r}; it must be a whole number, 0 or more")
         candidates = [layer for layer in self.layers if layer.quantizable]
         chosen = {layer.name for layer in sorted(candidates, key=lambda layer: -layer.flops)[:count]}
         return tuple(name for name in self.topological if name in chosen)
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row per layer: layer, op_type, flops, weight_bytes [B], output_bytes [B], nodes (count)."""
+        """One row per layer: layer, op_type, flops, weight_bytes [B], output_bytes [B], nodes (count), quantizable."""
         frame = pd.DataFrame(
             {
                 "layer": self.layer_names,
@@ -187,6 +199,7 @@ class LayerGraph:
                 "weight_bytes": [float(layer.weight_bytes) for layer in self.layers],
                 "output_bytes": [float(sum(t.size_bytes for t in self.outputs_of[n])) for n in self.layer_names],
                 "nodes": [len(layer.nodes) for layer in self.layers],
+                "quantizable": [bool(layer.quantizable) for layer in self.layers],
             }
         )
         frame.attrs["units"] = {"flops": "FLOP", "weight_bytes": "B", "output_bytes": "B"}
@@ -209,13 +222,24 @@ class LayerGraph:
     def from_frames(layers: pd.DataFrame, tensors: pd.DataFrame) -> LayerGraph:
         """Build a graph from the tables that `frame` and `tensors_frame` give (also as read from CSV)."""
         for frame, needed in ((layers, ("layer",)), (tensors, ("tensor", "producer", "consumers", "size_bytes"))):
+            if not isinstance(frame, pd.DataFrame):
+                raise ModelError(f"layers and tensors come as pandas DataFrames, not as {type(frame).__name__}")
             missing = [column for column in needed if column not in frame]
             if missing:
-                raise ModelError(f"the table lacks the columns {', '.join(missing)}; it has {', '.join(frame.columns)}")
-        text = tensors.fillna({"producer": "", "consumers": ""})
+                raise ModelError(f"the table lacks the columns {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
+        # a column without any text comes back from a CSV as floats
+        text = tensors.astype({"producer": object, "consumers": object}).fillna({"producer": "", "consumers": ""})
+        layers = layers.astype({c: object for c in ("op_type",) if c in layers})
+        layers = layers.fillna({"op_type": ""})
         return LayerGraph(
             layers=tuple(
-                Layer(row.layer, getattr(row, "op_type", ""), getattr(row, "flops", 0.0), getattr(row, "weight_bytes", 0.0))
+                Layer(
+                    row.layer,
+                    getattr(row, "op_type", ""),
+                    getattr(row, "flops", 0.0),
+                    getattr(row, "weight_bytes", 0.0),
+                    quantizable=bool(row.quantizable) if hasattr(row, "quantizable") else None,
+                )
                 for row in layers.itertuples()
             ),
             tensors=tuple(

@@ -151,10 +151,13 @@ def _read(path: Path, mtime: int, size: int) -> Model:
         raise ModelError(f"{path} is no ONNX file ({error}); export the network with its framework's ONNX exporter") from None
     if not proto.graph.node or not proto.graph.output or not proto.opset_import:
         raise ModelError(f"{path} is no ONNX model: it has no nodes, no outputs or no opset")
-    onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(path.parent))
+    try:
+        onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(path.parent))
+    except (onnx.checker.ValidationError, OSError, ValueError) as error:
+        raise ModelError(f"{path}: its weights are in another file that cannot be read ({error}); put it beside it") from None
     _name_nodes(proto.graph)
     _constants_to_weights(proto.graph)
-    ordered = _topological(proto.graph, path)
+    ordered = _used(proto.graph, _topological(proto.graph, path))
     try:
         onnx.checker.check_model(proto, full_check=False)
         proto = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
@@ -193,6 +196,8 @@ def _read(path: Path, mtime: int, size: int) -> Model:
         inputs=tuple(i.name for i in graph.input if i.name not in weights),
         outputs=tuple(o.name for o in graph.output),
     )
+    for name in filter(model.is_constant, model.outputs):
+        raise ModelError(f"{path}: output {name!r} rests on constants alone; take it out of the model's outputs")
     _check_shapes(model)
     return model
 
@@ -213,16 +218,26 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
 def _constants_to_weights(graph: onnx.GraphProto) -> None:
     kept = []
     for node in graph.node:
-        value = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None
-        if value is None:
+        weight = _constant(node) if node.op_type == "Constant" else None
+        if weight is None:
             kept.append(node)
         else:
-            weight = onnx.TensorProto()
-            weight.CopyFrom(value)
             weight.name = node.output[0]
             graph.initializer.append(weight)
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """Return a copy of the value of a Constant node; None for texts and sparse values."""
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return onnx.TensorProto.FromString(attribute.t.SerializeToString())
+        if attribute.name in ("value_float", "value_floats"):
+            return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.float32))
+        if attribute.name in ("value_int", "value_ints"):
+            return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.int64))
+    return None
 
 
 def _topological(graph: onnx.GraphProto, path: Path) -> list[str]:
@@ -242,6 +257,12 @@ def _topological(graph: onnx.GraphProto, path: Path) -> list[str]:
             else:
                 waiting.append(node)
         if len(waiting) == len(pending):
+            while True:  # drop what only hangs behind the cycle
+                read = {i for n in waiting for i in node_inputs(n)}
+                on_cycle = [n for n in waiting if read.intersection(n.output)]
+                if len(on_cycle) == len(waiting):
+                    break
+                waiting = on_cycle
             names = ", ".join(repr(n.name) for n in waiting[:3])
             raise ModelError(f"{path} has a cycle through {names}; a network of layers must be acyclic")
         pending = waiting
@@ -251,6 +272,20 @@ def _topological(graph: onnx.GraphProto, path: Path) -> list[str]:
         graph.node.extend(copies)
         return [n.name for n in copies]
     return [n.name for n in ordered]
+
+
+def _used(graph: onnx.GraphProto, ordered: list[str]) -> list[str]:
+    """Drop the nodes that no output of the graph rests on, as ONNX Runtime does."""
+    needed, kept = {o.name for o in graph.output}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node_inputs(node))
+            kept.append(node)
+    kept.reverse()
+    del graph.node[:]
+    graph.node.extend(kept)
+    names = {node.name for node in kept}
+    return [name for name in ordered if name in names]
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> int:

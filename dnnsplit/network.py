@@ -94,6 +94,10 @@ class Network:
     def __post_init__(self) -> None:
         object.__setattr__(self, "servers", tuple(self.servers))
         object.__setattr__(self, "links", tuple(self.links))
+        for kind, entries in ((Server, self.servers), (Link, self.links)):
+            for entry in entries:
+                if not isinstance(entry, kind):
+                    raise NetworkError(f"network: {entry!r} is no {kind.__name__}; write dnnsplit.{kind.__name__}(...)")
         if not self.source and self.servers:
             object.__setattr__(self, "source", self.servers[0].name)
         raise_problems(NetworkError, f"network {self.name!r}" if self.name else "network", list(self._problems()))
@@ -102,6 +106,8 @@ class Network:
         names = [server.name for server in self.servers]
         if not names:
             yield "it has no server; give at least the device"
+        if "" in names:
+            yield "a server has no name; give each a name"
         for name in sorted({n for n in names if names.count(n) > 1}):
             yield f"two servers are named {name!r}; names must be unique"
         for server in self.servers:
@@ -223,11 +229,11 @@ class Network:
             _without_defaults(
                 {
                     "name": s.name,
-                    "compute": f"{s.compute_w!r} W",
-                    "transmit": f"{s.transmit_w!r} W",
-                    "transmit_self": f"{s.transmit_self_w!r} W" if s.transmit_self_w else None,
-                    "memory": f"{s.memory_bytes!r} B" if s.memory_bytes is not None else None,
-                    "speed": f"{s.speed_cpu!r} CPU" if s.speed_cpu is not None else None,
+                    "compute": f"{float(s.compute_w)!r} W",
+                    "transmit": f"{float(s.transmit_w)!r} W",
+                    "transmit_self": f"{float(s.transmit_self_w)!r} W" if s.transmit_self_w else None,
+                    "memory": f"{float(s.memory_bytes)!r} B" if s.memory_bytes is not None else None,
+                    "speed": f"{float(s.speed_cpu)!r} CPU" if s.speed_cpu is not None else None,
                     "note": s.note,
                 }
             )
@@ -238,9 +244,9 @@ class Network:
                 {
                     "source": link.source,
                     "target": link.target,
-                    "bandwidth": f"{link.bandwidth_bytes_per_s!r} B/s",
-                    "latency": f"{link.latency_s!r} s",
-                    "serialise": f"{link.serialise_s_per_byte!r} s/B" if link.serialise_s_per_byte else None,
+                    "bandwidth": f"{float(link.bandwidth_bytes_per_s)!r} B/s",
+                    "latency": f"{float(link.latency_s)!r} s",
+                    "serialise": f"{float(link.serialise_s_per_byte)!r} s/B" if link.serialise_s_per_byte else None,
                     "note": link.note,
                 }
             )
@@ -283,7 +289,7 @@ def _from_document(document: Mapping[str, Any], name: str) -> Network:
     return Network(
         tuple(Server(**record) for record in servers),
         tuple(Link(**record) for record in links),
-        str(document.get("source") or ""),
+        "" if document.get("source") is None else str(document["source"]),
         name=name,
     )
 
@@ -310,6 +316,9 @@ def _record(
             problems.append(f"{where}: unknown key {key!r}{nearest(str(key), keys)}")
             continue
         attribute, dimension = keys[key]
+        if value is None:
+            problems.append(f"{where}: {key!r} is empty; give it a value or leave it out")
+            continue
         try:
             record[attribute] = str(value) if dimension is None else parse(value, dimension)
         except DnnSplitError as error:

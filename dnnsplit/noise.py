@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,14 @@ class NoiseSamples:
     origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.frame, pd.DataFrame):
+            raise NoiseError(f"noise samples come as a pandas DataFrame, not as {type(self.frame).__name__}")
         frame = self.frame.reset_index(drop=True).copy()
         if "noise" not in frame or len(frame.columns) < 2:
             raise NoiseError(f"noise samples need one column per layer and the column 'noise'; there are {list(frame.columns)}")
+        same = frame.columns[frame.columns.duplicated()]
+        if len(same):
+            raise NoiseError(f"noise samples: two columns are named {same[0]!r}; names must be unique")
         layers = [c for c in frame if c != "noise"]
         frame = frame[[*layers, "noise"]].apply(pd.to_numeric, errors="coerce")
         problems = [f"column {c!r} holds values other than 0 and 1" for c in layers if not frame[c].isin((0, 1)).all()]
@@ -76,8 +83,8 @@ class NoiseSamples:
 
     def divide(self, count: int, seed: int = 0) -> tuple[NoiseSamples, NoiseSamples]:
         """Return `count` random samples and the others, to fit on the ones and test on the others."""
-        if not 0 < count < len(self.frame):
-            raise NoiseError(f"{count} of {len(self.frame)} samples leaves none on one side; take 1 to {len(self.frame) - 1}")
+        if isinstance(count, bool) or not isinstance(count, Integral) or not 0 < count < len(self.frame):
+            raise NoiseError(f"{count!r} of {len(self.frame)} samples leaves none on one side; take 1 to {len(self.frame) - 1}")
         order = np.random.default_rng(seed).permutation(len(self.frame))
         return tuple(NoiseSamples(self.frame.iloc[np.sort(part)], self.origin) for part in (order[:count], order[count:]))
 
@@ -91,10 +98,14 @@ class NoiseSamples:
         """Read the CSV that `save` writes, or any CSV with the columns of `frame`."""
         try:
             text = Path(path).read_text(encoding="utf-8")
-            origin = json.loads(text[1 : text.index("\n")]) if text.startswith("#") else {}
-            return NoiseSamples(pd.read_csv(path, comment="#"), origin)
+            first = text.partition("\n")[0]
+            origin = json.loads(first[1:]) if first.startswith("#") else {}
+            frame = pd.read_csv(path, skiprows=int(first.startswith("#")))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             raise NoiseError(f"{path} is not readable as a table of noise samples: {error}") from None
+        if not isinstance(origin, dict):
+            raise NoiseError(f"{path}: the origin in its first line is {origin!r}, not a JSON object")
+        return NoiseSamples(frame, origin)
 
     def __repr__(self) -> str:
         low, high = self.noise.min(), self.noise.max()
@@ -160,12 +171,13 @@ class NoiseModel:
             problems += [f"term {names}: {n!r} is not a quantizable layer{nearest(n, layers)}" for n in names if n not in layers]
             if not names:
                 problems.append("the empty term is the intercept; give it as intercept=")
-            if not np.isfinite(value):
-                problems.append(f"term {names}: coefficient {value!r} is not finite")
+            if not isinstance(value, Real) or not np.isfinite(value):
+                problems.append(f"term {names}: coefficient {value!r} is not a finite number")
+                value = 0.0
             names = tuple(sorted(set(names), key=lambda n: layers.index(n) if n in layers else -1))
             clean[names] = clean.get(names, 0.0) + float(value)
-        if not np.isfinite(intercept):
-            problems.append(f"intercept {intercept!r} is not finite")
+        if not isinstance(intercept, Real) or not np.isfinite(intercept):
+            problems.append(f"intercept {intercept!r} is not a finite number")
         raise_problems(NoiseError, "noise polynomial", problems)
         return NoiseModel(layers, "polynomial", clean, float(intercept), origin=origin or {})
 
@@ -192,7 +204,12 @@ class NoiseModel:
         ------
         NoiseError : wrong number of columns, entries other than 0 and 1, or (for a table) a scheme not measured
         """
-        q = np.atleast_2d(np.asarray(schemes))
+        try:
+            q = np.atleast_2d(np.asarray(schemes))
+        except ValueError:
+            raise NoiseError("the schemes have different numbers of entries; each needs one per layer") from None
+        if q.ndim > 2:
+            raise NoiseError(f"schemes have the shape {q.shape}; give one row per scheme")
         if q.shape[1] != len(self.layers):
             raise NoiseError(f"a scheme has {q.shape[1]} entries; this noise model has {len(self.layers)} layers")
         if not np.isin(q, (0, 1)).all():
@@ -258,19 +275,21 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
         return NoiseModel.measured(samples)
     if model != "polynomial":
         raise NoiseError(f"noise model {model!r} is unknown{nearest(model, ('polynomial', 'measured'))}")
-    if not isinstance(degree, int | np.integer) or degree < 1:
-        raise NoiseError(f"degree {degree!r} must be a whole number, 1 or more")
+    for what, value, least in (("degree", degree, 1), ("folds", folds, 2)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise NoiseError(f"{what} {value!r} must be a whole number, {least} or more")
     some = samples.schemes.any(axis=1)
     schemes, noise = samples.schemes[some].astype(float), samples.noise[some]
-    features = PolynomialFeatures(degree=min(int(degree), len(samples.layers)), interaction_only=True, include_bias=False)
-    design = features.fit_transform(schemes)
-    needed = design.shape[1] + 1
-    enough = -(-needed * folds // (folds - 1))
+    size = len(samples.layers)
+    needed = sum(math.comb(size, k) for k in range(min(degree, size) + 1))
+    enough = max(folds, -(-needed * folds // (folds - 1)))
     if len(noise) < enough:
         raise NoiseError(
-            f"degree {degree} over {len(samples.layers)} layers has {needed} coefficients and {folds}-fold cross-validation "
+            f"degree {degree} over {size} layers has {needed} coefficients and {folds}-fold cross-validation "
             f"needs {enough} samples; there are {len(noise)}. Measure more, or lower the degree"
         )
+    features = PolynomialFeatures(degree=min(int(degree), size), interaction_only=True, include_bias=False)
+    design = features.fit_transform(schemes)
     regression = LinearRegression()
     cross = cross_val_predict(regression, design, noise, cv=KFold(folds, shuffle=True, random_state=0))
     regression.fit(design, noise)
@@ -291,6 +310,9 @@ def noise_scores(measured: np.ndarray, predicted: np.ndarray) -> dict[str, float
     measured, predicted : float (n,); rows whose measured noise is 0 are left out
     """
     keep = measured > 0
+    if np.count_nonzero(keep) < 2:
+        above = np.count_nonzero(keep)
+        raise NoiseError(f"{above} of {len(keep)} samples have a noise above 0; two or more are needed to score a model")
     measured, predicted = measured[keep], predicted[keep]
     error = 100.0 * np.abs(predicted - measured) / measured
     lowest = error[np.argsort(measured, kind="stable")[: max(1, len(error) // 10)]]

@@ -171,14 +171,16 @@ def placement(graph: LayerGraph, plan: Plan, title: str = "") -> tuple[Figure, d
 
 
 def _groups(graph: LayerGraph, plan: Plan) -> dict[tuple[str, str], list[str]]:
-    """Layers by (first part of their name, server), in topological order of their first layer."""
+    """Layers by (first part of their name, server), in the order of their mean depth."""
     plain = len({_prefix(n) for n in graph.layer_names}) > 60
     chunk = max(1, len(graph.layers) // 40)
     groups: dict[tuple[str, str], list[str]] = {}
+    place: dict[tuple[str, str], list[int]] = {}
     for i, name in enumerate(graph.topological):
-        prefix = str(i // chunk) if plain else _prefix(name)
-        groups.setdefault((prefix, plan.assignment[name]), []).append(name)
-    return groups
+        key = (str(i // chunk) if plain else _prefix(name), plan.assignment[name])
+        groups.setdefault(key, []).append(name)
+        place.setdefault(key, []).append(i)
+    return {key: groups[key] for key in sorted(groups, key=lambda key: float(np.mean(place[key])))}
 
 
 def _prefix(name: str) -> str:

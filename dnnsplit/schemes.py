@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from dnnsplit.errors import OptionError
+
 
 def all_schemes(count: int) -> np.ndarray:
     """Return all 2^count schemes, int8 (2^count, count), the first column changing fastest."""
@@ -23,6 +25,8 @@ def sample_schemes(count: int, number: int, seed: int = 0) -> np.ndarray:
     -------
     int8 (number, count) : none, each layer alone, all; then uniform random ones without repetition
     """
+    if number < 0:
+        raise OptionError(f"number is {number!r}; it must be 0 or more")
     first = np.vstack([np.zeros((1, count)), np.eye(count), np.ones((1, count))]).astype(np.int8)
     first = first[np.unique(pack_schemes(first), return_index=True)[1]] if count < 2 else first
     if number >= 2**count:
@@ -36,10 +40,12 @@ def sample_schemes(count: int, number: int, seed: int = 0) -> np.ndarray:
         if key not in seen:
             seen.add(key)
             rows.append(row)
-    return np.array(rows[:number], np.int8)
+    return np.array(rows[:number], np.int8).reshape(number, count)
 
 
 def pack_schemes(schemes: np.ndarray) -> np.ndarray:
     """Return one integer per scheme, the first column being the lowest bit: int64 (n,)."""
     schemes = np.atleast_2d(schemes)
+    if schemes.shape[1] > 62:
+        raise OptionError(f"a scheme of {schemes.shape[1]} layers does not fit a whole number; choose 62 layers or fewer")
     return schemes.astype(np.int64) @ (1 << np.arange(schemes.shape[1], dtype=np.int64))

@@ -37,6 +37,8 @@ class LayerTimes:
     frame: pd.DataFrame = field(repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.frame, pd.DataFrame):
+            raise ProfileError(f"layer times come as a pandas DataFrame, not as {type(self.frame).__name__}")
         frame = self.frame.reset_index(drop=True).copy()
         missing = [c for c in ("layer", "server", "precision", "seconds") if c not in frame]
         if missing:
@@ -67,9 +69,13 @@ class LayerTimes:
     def load(path: str | Path) -> LayerTimes:
         """Read the CSV that `save` writes."""
         try:
-            return LayerTimes(pd.read_csv(path).fillna({"note": ""}))
+            texts = dict.fromkeys(("layer", "server", "precision", "origin", "note"), str)
+            frame = pd.read_csv(path, dtype=texts, keep_default_na=False)
         except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             raise ProfileError(f"{path} is not readable as a table of layer times: {error}") from None
+        if "factor" in frame:
+            frame["factor"] = pd.to_numeric(frame["factor"], errors="coerce")
+        return LayerTimes(frame)
 
     def save(self, path: str | Path) -> None:
         """Write a CSV, atomically."""
@@ -104,6 +110,10 @@ class LayerTimes:
         ProfileError : a time that is needed is missing; all of them are named
         """
         array = np.full((len(graph.layers), len(network.servers), 2), np.nan)
+        strangers = [n for n in quantizable if n not in graph.layer_index]
+        raise_problems(
+            ProfileError, "quantizable layers", [f"{n!r} is no layer{nearest(n, graph.layer_names)}" for n in strangers]
+        )
         problems = []
         wanted = [(name, "float32") for name in graph.layer_names] + [(name, "int8") for name in quantizable]
         for name, precision in wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from numbers import Real
 
 from dnnsplit.errors import OptionError
 
@@ -29,7 +30,7 @@ _EXAMPLE = {
     "speed": "0.5 CPU",
     "serialise": "1.2 ns/B",
 }
-_NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*$")
+_NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf)\s*(.*?)\s*$")
 
 
 def parse(text: str | float, dimension: str) -> float:
@@ -42,14 +43,14 @@ def parse(text: str | float, dimension: str) -> float:
 
     Returns
     -------
-    float : finite, not negative
+    float : not negative, finite (only a bandwidth may be ``inf B/s``)
 
     Raises
     ------
     OptionError : not a number, an unknown unit, negative or not finite
     """
     example = f"write it like '{_EXAMPLE[dimension]}'"
-    if isinstance(text, bool) or not isinstance(text, int | float | str):
+    if isinstance(text, bool) or not isinstance(text, Real | str):
         raise OptionError(f"{dimension} {text!r} is not a quantity; {example}")
     if isinstance(text, str):
         match = _NUMBER.match(text)
@@ -58,7 +59,7 @@ def parse(text: str | float, dimension: str) -> float:
         value = float(match[1]) * _factor(match[2], dimension, text, example)
     else:
         value = float(text)
-    if not math.isfinite(value):
+    if math.isnan(value) or (math.isinf(value) and (dimension != "bandwidth" or "inf" not in str(text))):
         raise OptionError(f"{dimension} {text!r} is not finite; {example}")
     if value < 0:
         raise OptionError(f"{dimension} {text!r} is negative; it must be 0 or more")

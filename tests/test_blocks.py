@@ -163,9 +163,26 @@ def test_only_products_with_constant_weights_can_be_quantized(tmp_path, nodes, q
 
 
 def test_a_layer_with_two_tensors_going_out_cannot_be_quantized(tmp_path):
-    nodes = [conv("x", "y"), node("Relu", ["y"], ["z"], name="relu")]
-    graph = load(save(tmp_path / "m.onnx", nodes, outputs=("y", "z")))
-    assert all(len(graph.outputs_of[name]) == 1 for name in graph.quantizable())
+    #   x --> identity --> conv --> add --> y      ONNX Runtime removes the identity,
+    #                \---> exp ---/                so that it is one block with all its readers
+    nodes = [node("Identity", ["x"], ["a"], name="identity"), conv("a", "c"), node("Exp", ["a"], ["e"], name="exp")]
+    graph = load(save(tmp_path / "m.onnx", [*nodes, node("Add", ["c", "e"], ["y"], name="add")]))
+    assert graph.layer_names == ("conv", "add")
+    assert len(graph.outputs_of["conv"]) == 2
+    assert graph.quantizable() == ()
+
+
+def test_a_block_that_would_close_a_cycle_is_split(tmp_path):
+    #   x --> identity --> exp --> sqrt --> add --> y      identity, exp and add would be one block
+    #                \----------------------/              before and after sqrt
+    nodes = [
+        node("Identity", ["x"], ["a"], name="identity"),
+        node("Exp", ["a"], ["e"], name="exp"),
+        node("Sqrt", ["e"], ["s"], name="sqrt"),
+        node("Add", ["a", "s"], ["y"], name="add"),
+    ]
+    assert [name for name, *_ in layers(tmp_path, nodes)] == ["identity", "exp", "sqrt", "add"]
+    check_partition(read_model(tmp_path / "m.onnx"), load(tmp_path / "m.onnx"))
 
 
 def test_a_model_that_onnx_runtime_cannot_load_is_refused(tmp_path):

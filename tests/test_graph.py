@@ -103,6 +103,8 @@ def test_ties_of_the_topological_order_keep_the_order_given():
     #   d --> a      b and c are free
     graph = LayerGraph([Layer(n) for n in "abcd"], [Tensor("t", "d", ("a",))])
     assert graph.topological == ("b", "c", "d", "a")
+    #   a --> b      c is free, and comes after b
+    assert LayerGraph([Layer(n) for n in "abc"], [Tensor("t", "a", ("b",))]).topological == ("a", "b", "c")
 
 
 def test_an_edge_carries_the_sum_of_the_tensors_between_two_layers():

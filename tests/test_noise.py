@@ -295,6 +295,22 @@ def test_wrong_samples_are_refused(frame, says):
     refused(says, NoiseSamples.from_frame, frame)
 
 
+def test_samples_are_divided_into_two_that_share_none():
+    whole = NoiseSamples(samples(64, cubic).frame, {"model": "m"})
+    one, other = whole.divide(40, seed=1)
+    assert (len(one.frame), len(other.frame)) == (40, 24)
+    rows = [tuple(row) for part in (one, other) for row in part.frame.to_numpy().tolist()]
+    assert sorted(rows) == sorted(map(tuple, whole.frame.to_numpy().tolist()))
+    assert one.origin == other.origin == {"model": "m"}
+    assert whole.divide(40, seed=1)[0].frame.equals(one.frame)
+    assert not whole.divide(40, seed=2)[0].frame.equals(one.frame)
+
+
+@pytest.mark.parametrize("count", [0, 4, -1, 1.5, "2", True])
+def test_a_division_that_leaves_nothing_on_one_side_is_refused(count):
+    refused([repr(count), "of 4 samples", "1 to 3"], NoiseSamples(small()).divide, count)
+
+
 def test_save_and_load_keep_samples_and_origin(tmp_path):
     origin = {"model": "µ.onnx", "images": 8, "scale": np.float32(0.5), "text": "a\nb # c", "nested": {"percentile": [99.9]}}
     cut = NoiseSamples(small().assign(noise=[0, 1 / 3, 1e-7, 12345.678]), origin)

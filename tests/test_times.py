@@ -110,6 +110,14 @@ def test_totals_by_hand():
     assert "scaled" in times._repr_html_()
 
 
+def test_the_sum_over_a_server_by_hand():
+    times = LayerTimes(table())
+    assert times.seconds_of("device") == 5.0
+    assert times.seconds_of("edge", "int8") == 0.5
+    refused(["no float32 times of server 'egde'", "did you mean 'edge'"], times.seconds_of, "egde")
+    refused(["no int8 times of server 'd'"], LayerTimes(table([("a", "d", "float32", 1)])).seconds_of, "d", "int8")
+
+
 def test_times_that_were_given_have_no_slowdown():
     assert LayerTimes(table()).slowdown == {}
 

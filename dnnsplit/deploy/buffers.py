@@ -39,6 +39,7 @@ class Peer:
         self.channel = channel(address, limit_bytes)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         self.queue: queue.SimpleQueue[tuple[Request, str]] = queue.SimpleQueue()
+        self.real_s: dict[str, float] = {}  # least wall seconds of the real send, by wire
         self.ping: Any = None
         self.pinged = 0.0
 

@@ -1,0 +1,127 @@
+"""Cut parts, chained in real ONNX Runtime, give what the whole model gives."""
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_models import conv_net, images
+
+import dnnsplit as ds
+from dnnsplit.cutting import components, run_parts, whole
+from dnnsplit.model import read_model
+from dnnsplit.quantize import calibrate, quantize_layer
+
+SERVERS = ("device", "edge", "cloud")
+
+
+def any_network():
+    links = [ds.Link(a, b, 1e6, 0.001) for a in SERVERS for b in SERVERS if a != b]
+    return ds.Network([ds.Server(name, 1.0, 1.0) for name in SERVERS], links, "device")
+
+
+def plan_for(graph, assignment, quantized=(), origin=None):
+    """A plan with a given placement: every layer pinned, the quantized ones much faster in int8."""
+    import pandas as pd
+
+    rows = [(n, s, p, 1.0 if p == "float32" or n not in quantized else 0.1)
+            for n in graph.layer_names for s in SERVERS for p in ("float32", "int8")]  # fmt: skip
+    times = ds.LayerTimes(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"]))
+    noise = ds.NoiseModel.polynomial(quantized, {(n,): 0.0 for n in quantized}, origin=origin) if quantized else None
+    return ds.split(graph, any_network(), times, noise, pins=assignment)
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    path = conv_net(tmp_path_factory.mktemp("net") / "net.onnx")
+    graph = ds.load(path)
+    return graph, calibrate(graph, images(4))
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(choice=st.lists(st.sampled_from(SERVERS), min_size=6, max_size=6), bits=st.lists(st.booleans(), min_size=3, max_size=3))
+def test_any_placement_with_any_quantization_equals_the_whole_model(net, tmp_path, choice, bits):
+    graph, calibration = net
+    assert len(graph.layers) == 6
+    quantized = tuple(n for n, bit in zip(("c1", "c2", "c3"), bits, strict=True) if bit)
+    plan = plan_for(graph, dict(zip(graph.layer_names, choice, strict=True)), quantized)
+    assert plan.quantized == quantized
+    bundle = ds.cut(graph.model_path, plan, tmp_path / "parts", calibration)
+    model, feed = read_model(graph.model_path), {"x": images(1, seed=5)}
+    int8 = {name: quantize_layer(model, graph, name, calibration) for name in quantized}
+    expected, found = whole(model, graph, int8, feed), run_parts(bundle, feed)
+    for name in model.outputs:
+        step = max((q.scale for q in int8.values()), default=0.0)
+        assert np.abs(expected[name] - found[name]).max() <= 1e-3 * np.abs(expected[name]).max() + 2 * step
+    wires = bundle.wire_by_name
+    for q in int8.values():  # what a quantized layer sends crosses in int8
+        crossing = [t for t in plan.transfers if t.tensor == q.output and t.source != t.target]
+        if crossing:
+            assert wires[q.wire].dtype == "uint8"
+            assert wires[q.wire].size_bytes == crossing[0].size_bytes
+    sent = sum(wires[name].size_bytes * len(targets) for (name, _), targets in bundle.routes.items())
+    assert sent == sum(t.size_bytes for t in plan.transfers)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 10**6))
+def test_parts_never_form_a_cycle(seed):
+    graph = ds.examples.random_problem(30, 3, seed=seed).graph
+    rng = np.random.default_rng(seed)
+    assignment = {name: str(rng.choice(SERVERS)) for name in graph.layer_names}
+    groups = components(graph, assignment)
+    assert sorted(n for group in groups for n in group) == sorted(graph.layer_names)
+    of = {name: i for i, group in enumerate(groups) for name in group}
+    quotient = nx.DiGraph((of[a], of[b]) for a, b in graph.digraph.edges if of[a] != of[b])
+    assert nx.is_directed_acyclic_graph(quotient)
+    assert all(a < b for a, b in quotient.edges)  # listed in an order in which they can run
+    assert all(len({assignment[n] for n in group}) == 1 for group in groups)
+
+
+def test_one_server_is_one_part(net, tmp_path):
+    graph, _ = net
+    bundle = ds.cut(graph.model_path, plan_for(graph, dict.fromkeys(graph.layer_names, "device")), tmp_path)
+    assert len(bundle.parts) == 1
+    assert bundle.routes == {}
+
+
+def test_quantized_parts_need_a_calibration(net, tmp_path):
+    graph, calibration = net
+    plan = plan_for(graph, dict.fromkeys(graph.layer_names, "edge"), ("c1",))
+    with pytest.raises(ds.DeployError, match="its noise model has no calibration"):
+        ds.cut(graph.model_path, plan, tmp_path)
+    carried = plan_for(graph, plan.assignment, ("c1",), {"calibration": calibration.to_json()})
+    assert ds.cut(graph.model_path, carried, tmp_path).parts
+
+
+def test_a_plan_of_another_model_is_refused(net, tmp_path):
+    graph, _ = net
+    with pytest.raises(ds.DnnSplitError, match="layer 'conv1' is not in the model"):
+        ds.cut(graph.model_path, ds.split(*ds.examples.tiny()), tmp_path)
+    with pytest.raises(ds.ModelError, match="there is no model file"):
+        ds.cut(tmp_path / "none.onnx", ds.split(*ds.examples.tiny()), tmp_path)
+
+
+def test_parts_that_differ_are_found(net, tmp_path, monkeypatch):
+    graph, _ = net
+    monkeypatch.setattr("dnnsplit.cutting.run_parts", lambda bundle, feed: {
+        k: v + 1 for k, v in run_parts(bundle, feed).items()})  # fmt: skip
+    with pytest.raises(ds.DeployError, match="the parts differ from the whole model"):
+        ds.cut(graph.model_path, plan_for(graph, dict.fromkeys(graph.layer_names, "edge")), tmp_path)
+
+
+def test_a_deployed_plan_returns_the_whole_models_output_over_real_sockets(net, tmp_path):
+    graph, calibration = net
+    model = read_model(graph.model_path)
+    order = graph.topological
+    assignment = dict(zip(order, ["device", "edge", "cloud", "cloud", "device", "edge"], strict=True))
+    plan = plan_for(graph, assignment, ("c1", "c2"))
+    bundle = ds.cut(graph.model_path, plan, tmp_path, calibration)
+    int8 = {name: quantize_layer(model, graph, name, calibration) for name in plan.quantized}
+    with ds.testbed(bundle, any_network()) as client:
+        for seed in range(3):
+            feed = {"x": images(1, seed=seed)}
+            found, expected = client.infer(feed), whole(model, graph, int8, feed)
+            for name in model.outputs:
+                step = max(q.scale for q in int8.values())
+                assert np.abs(found[name] - expected[name]).max() <= 1e-3 * np.abs(expected[name]).max() + 2 * step

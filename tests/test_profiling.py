@@ -1,0 +1,63 @@
+"""Profiles of this machine: complete, positive, and scaled as they say."""
+
+import numpy as np
+import pytest
+from small_models import conv_net, images
+
+import dnnsplit as ds
+from dnnsplit.profiling import cpu_seconds, profile_host, slowdown
+from dnnsplit.quantize import calibrate
+from dnnsplit.runtime import session
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    return ds.load(conv_net(tmp_path_factory.mktemp("net") / "net.onnx", size=64, channels=16))
+
+
+def network(**speeds):
+    return ds.Network([ds.Server(name, speed_cpu=speed) for name, speed in speeds.items()], source=next(iter(speeds)))
+
+
+def test_every_layer_has_a_positive_time_in_both_precisions(net):
+    pictures = images(1, 64)
+    frame = profile_host(net, pictures, calibrate(net, pictures), ("c1", "c2"), runs=10, progress=False)
+    float32 = frame[frame["precision"] == "float32"]
+    assert set(float32["layer"]) == set(net.layer_names)
+    assert (float32["seconds"] >= 0).all()
+    assert float32.set_index("layer")["seconds"][["c1", "c2", "c3"]].min() > 0
+    int8 = frame[frame["precision"] == "int8"]
+    assert set(int8["layer"]) == {"c1", "c2"}
+    assert (int8["seconds"] > 0).all()
+
+
+def test_the_layers_sum_to_the_whole_model(net):
+    pictures = images(1, 64)
+    frame = profile_host(net, pictures, runs=10, progress=False)
+    whole = np.median(cpu_seconds(session(net.model_path), {"x": pictures}, 10, pause_s=0.1))
+    assert frame["seconds"].sum() == pytest.approx(whole, rel=0.5)  # the machine is noisy; the shares are what is exact
+
+
+def test_times_are_scaled_by_what_they_say(net):
+    times = ds.profile(net, network(device=0.5, edge=1.0, cloud=20.0), images(1, 64), cpu_slowdown=4.0, runs=5, progress=False)
+    assert times.slowdown == {"device": 8.0, "edge": 4.0, "cloud": 0.2}
+    assert set(times.frame["origin"]) == {"scaled"}
+    assert times.seconds("c1", "device") == pytest.approx(2 * times.seconds("c1", "edge"))
+    assert times.frame["note"].str.startswith("from one core of ").all()
+    here = ds.profile(net, network(here=1.0), images(1, 64), runs=5, progress=False)
+    assert set(here.frame["origin"]) == {"measured"}
+
+
+def test_source_seconds_fixes_the_whole_model_on_the_source(net):
+    times = ds.profile(net, network(device=0.5, edge=1.0), images(1, 64), source_seconds=1.5, runs=5, progress=False)
+    assert times.seconds_of("device") == pytest.approx(1.5)
+    assert times.seconds_of("edge") == pytest.approx(0.75)
+
+
+def test_bad_requests_are_named(net):
+    with pytest.raises(ds.ProfileError, match=r"server 'device' has no speed .* 'speed: 0.5 CPU'"):
+        ds.profile(net, network(device=None), images(1, 64))
+    with pytest.raises(ds.OptionError, match="cpu_slowdown is 0"):
+        slowdown(network(device=1.0), 0)
+    with pytest.raises(ds.ProfileError, match="int8 times need a calibration"):
+        profile_host(net, images(1, 64), layers=("c1",))

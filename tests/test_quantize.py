@@ -1,0 +1,111 @@
+"""What "quantized" means: the rewriting, its scales, and the noise it makes."""
+
+import numpy as np
+import pytest
+from small_models import conv_net, images
+
+import dnnsplit as ds
+from dnnsplit.model import read_model
+from dnnsplit.parts import boundary, build_part
+from dnnsplit.quantize import THESIS, Calibration, QuantizationSetting, calibrate, quantize_layer
+from dnnsplit.runtime import session
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    path = conv_net(tmp_path_factory.mktemp("net") / "net.onnx")
+    graph = ds.load(path)
+    return graph, read_model(path), calibrate(graph, images(8))
+
+
+def test_ranges_are_the_least_and_greatest_value_over_the_images(net):
+    graph, model, calibration = net
+    part = build_part(model, graph, graph.layer_names, ["c1.silu"])
+    values = [session(part.SerializeToString()).run(None, {"x": image[None]})[0] for image in images(8)]
+    low, high = calibration.ranges["c1.silu"]
+    assert low == pytest.approx(min(v.min() for v in values), abs=1e-6)
+    assert high == pytest.approx(max(v.max() for v in values), rel=1e-5)
+
+
+def test_scale_and_zero_point_by_hand():
+    setting = QuantizationSetting()
+    calibration = Calibration({"t": (-1.0, 4.1)}, setting, "", "")
+    scale, zero = calibration.parameters("t")
+    assert scale == pytest.approx(5.1 / 255, rel=1e-6)
+    assert zero == 50  # -1 / (5.1 / 255) = -50
+    symmetric = Calibration({"t": (-1.0, 4.0)}, THESIS, "", "")
+    assert symmetric.parameters("t")[1] == 0
+
+
+def test_int8_weights_keep_seven_bits_per_channel(net):
+    graph, model, calibration = net
+    int8 = quantize_layer(model, graph, "c2", calibration)
+    from onnx import numpy_helper
+
+    stored = {w.name: numpy_helper.to_array(w) for w in int8.weights}
+    weights, scale = stored["c2/weight/int8"], stored["c2/weight/scale"]
+    assert weights.dtype == np.int8
+    assert scale.shape == (6,)
+    assert np.abs(weights).max() == 64
+    real = weights * scale[:, None, None, None]
+    assert np.abs(real - model.weight("c2.w")).max() <= scale.max() / 2 + 1e-7
+
+
+def test_an_int8_layer_is_close_to_its_float_form_and_runs_as_an_integer_kernel(net):
+    graph, model, calibration = net
+    int8 = {"c2": quantize_layer(model, graph, "c2", calibration)}
+    edge = boundary(model, graph, ["c2"])
+    assert edge.inputs == ("c1.silu",)
+    assert edge.outputs == ("c2.silu",)
+    feed = {"c1.silu": images(1, seed=3).repeat(2, axis=1)}
+    plain, quantized = (
+        session(build_part(model, graph, ["c2"], edge.outputs, swap).SerializeToString()).run(None, feed)[0] for swap in ({}, int8)
+    )
+    assert 0 < np.abs(plain - quantized).mean() < 0.05
+    steps = (quantized / int8["c2"].scale) % 1  # the output is a whole number of steps
+    assert np.minimum(steps, 1 - steps).max() < 1e-3
+
+
+def test_the_wire_is_the_output_in_int8(net):
+    graph, model, calibration = net
+    int8 = quantize_layer(model, graph, "c1", calibration)
+    part = build_part(model, graph, ["c1"], [int8.wire, int8.output], {"c1": int8})
+    wire, real = session(part.SerializeToString()).run([int8.wire, int8.output], {"x": images(1)})
+    assert wire.dtype == np.uint8
+    assert np.allclose((wire.astype(np.float32) - int8.zero_point) * int8.scale, real, atol=1e-6)
+
+
+@pytest.mark.parametrize("setting", [QuantizationSetting(), THESIS, QuantizationSetting(per_channel=False)])
+def test_every_setting_runs(net, setting):
+    graph, model, calibration = net
+    other = Calibration(calibration.ranges, setting, calibration.model_sha256, "")
+    swap = {n: quantize_layer(model, graph, n, other) for n in ("c1", "c2", "c3")}
+    part = build_part(model, graph, graph.layer_names, model.outputs, swap)
+    assert [o.shape for o in session(part.SerializeToString()).run(None, {"x": images(1)})] == [(1, 4, 12, 12), (1, 6, 6, 6)]
+
+
+def test_bad_requests_are_named(net):
+    graph, model, calibration = net
+    with pytest.raises(ds.NoiseError, match=r"'add' \(Add\) cannot run in int8"):
+        quantize_layer(model, graph, "add", calibration)
+    with pytest.raises(ds.NoiseError, match="made for another model"):
+        quantize_layer(model, graph, "c1", Calibration(calibration.ranges, calibration.setting, "0" * 64, ""))
+    with pytest.raises(ds.NoiseError, match=r"no range of tensor 'x'"):
+        quantize_layer(model, graph, "c1", calibration.only(["c1.out", "c1.silu"]))
+    with pytest.raises(ds.NoiseError, match=r"the model needs \(n, 3, 12, 12\)"):
+        calibrate(graph, np.zeros((2, 3, 8, 8)))
+    with pytest.raises(ds.NoiseError, match="the model's inputs are x"):
+        calibrate(graph, {"y": images(1)})
+    with pytest.raises(ds.NoiseError, match=r"activation type 'uint9' is unknown"):
+        QuantizationSetting("uint9")
+    with pytest.raises(ds.NoiseError, match="built by hand"):
+        calibrate(ds.examples.tiny().graph, images(1))
+
+
+def test_calibration_round_trip(net):
+    _, _, calibration = net
+    again = Calibration.from_json(calibration.to_json())
+    assert again.ranges == dict(calibration.ranges)
+    assert again.setting == calibration.setting
+    with pytest.raises(ds.NoiseError, match="no calibration can be read"):
+        Calibration.from_json({"ranges": {}})
