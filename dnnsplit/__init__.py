@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dnnsplit import examples, plots, scenes
     from dnnsplit.blocks import load
+    from dnnsplit.calibration import Calibration, QuantizationSetting, calibrate
     from dnnsplit.costs import Cost, Transfer, evaluate
     from dnnsplit.cutting import cut
     from dnnsplit.deploy.bundle import Bundle
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
     from dnnsplit.graph import Layer, LayerGraph, Tensor
     from dnnsplit.measure import measure_noise
     from dnnsplit.network import Link, Network, Server
-    from dnnsplit.noise import NoiseModel, NoiseSamples, fit_noise
+    from dnnsplit.noise import NoiseModel, NoiseSamples
     from dnnsplit.pareto import Front, pareto
     from dnnsplit.plan import Plan
     from dnnsplit.profiling import profile
-    from dnnsplit.quantize import Calibration, QuantizationSetting, calibrate
+    from dnnsplit.regression import fit_noise
     from dnnsplit.solve import split
     from dnnsplit.sweep import publish, run
     from dnnsplit.times import LayerTimes
@@ -50,8 +51,8 @@ _HOME = {
     # profile
     "LayerTimes": "times", "profile": "profiling",
     # noise
-    "Calibration": "quantize", "QuantizationSetting": "quantize", "calibrate": "quantize",
-    "NoiseModel": "noise", "NoiseSamples": "noise", "fit_noise": "noise", "measure_noise": "measure",
+    "Calibration": "calibration", "QuantizationSetting": "calibration", "calibrate": "calibration",
+    "NoiseModel": "noise", "NoiseSamples": "noise", "fit_noise": "regression", "measure_noise": "measure",
     # costs, solve, plan
     "Cost": "costs", "Transfer": "costs", "evaluate": "costs",
     "Plan": "plan", "split": "solve", "Front": "pareto", "pareto": "pareto",

@@ -9,6 +9,7 @@ import networkx as nx
 import numpy as np
 
 from dnnsplit.blocks import load
+from dnnsplit.calibration import Calibration
 from dnnsplit.deploy.bundle import Bundle, Output, Part, Wire
 from dnnsplit.errors import DeployError
 from dnnsplit.files import sha256, write_bytes
@@ -16,7 +17,7 @@ from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model, read_model
 from dnnsplit.parts import boundary, build_part
 from dnnsplit.plan import Plan
-from dnnsplit.quantize import Calibration, QuantizedLayer, quantize_layer
+from dnnsplit.quantize import QuantizedLayer, quantize_layer
 from dnnsplit.runtime import session
 
 TOLERANCE = 1e-3  # relative to the largest output; other kernels are chosen where a model is cut

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dnnsplit.calibration import feeds_of, model_path
 from dnnsplit.cutting import cut, int8_layers, whole
 from dnnsplit.deploy.testbed import LatencyTest, testbed
 from dnnsplit.errors import DeployError
@@ -18,7 +19,6 @@ from dnnsplit.model import read_model
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.plan import Plan
-from dnnsplit.quantize import feeds_of, model_path
 from dnnsplit.solve import split
 from dnnsplit.times import LayerTimes
 

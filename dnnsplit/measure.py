@@ -16,21 +16,13 @@ import onnxruntime as ort
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dnnsplit.calibration import Calibration, QuantizationSetting, calibrate, feeds_of, images_sha256, model_path
 from dnnsplit.errors import NoiseError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model, read_model
 from dnnsplit.noise import NoiseSamples
 from dnnsplit.parts import boundary, build_part
-from dnnsplit.quantize import (
-    Calibration,
-    QuantizationSetting,
-    calibrate,
-    feeds_of,
-    images_sha256,
-    model_path,
-    quantize_layer,
-    ranges_needed,
-)
+from dnnsplit.quantize import quantize_layer, ranges_needed
 from dnnsplit.runtime import session
 from dnnsplit.schemes import all_schemes, sample_schemes
 

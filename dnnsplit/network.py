@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from dnnsplit.errors import DnnSplitError, NetworkError, nearest, raise_problems
-from dnnsplit.files import write_text
-from dnnsplit.units import parse, show
+from dnnsplit import network_file
+from dnnsplit.errors import NetworkError, nearest, raise_problems
+from dnnsplit.units import show
 
 
 @dataclass(frozen=True)
@@ -213,121 +212,12 @@ class Network:
         NetworkError : the file is missing or no YAML, has unknown keys, or describes a wrong network
         """
         path = Path(path)
-        try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise NetworkError(f"there is no network file {path}") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise NetworkError(f"{path} is not readable as YAML: {error}") from None
-        if not isinstance(document, dict):
-            raise NetworkError(f"{path} must hold the keys source, servers and links, not {type(document).__name__}")
-        return _from_document(document, path.stem)
+        servers, links, source = network_file.read(path)
+        return Network(tuple(Server(**s) for s in servers), tuple(Link(**n) for n in links), source, name=path.stem)
 
     def save(self, path: str | Path) -> None:
         """Write the YAML that `load` reads back to an equal network."""
-        servers = [
-            _without_defaults(
-                {
-                    "name": s.name,
-                    "compute": f"{float(s.compute_w)!r} W",
-                    "transmit": f"{float(s.transmit_w)!r} W",
-                    "transmit_self": f"{float(s.transmit_self_w)!r} W" if s.transmit_self_w else None,
-                    "memory": f"{float(s.memory_bytes)!r} B" if s.memory_bytes is not None else None,
-                    "speed": f"{float(s.speed_cpu)!r} CPU" if s.speed_cpu is not None else None,
-                    "note": s.note,
-                }
-            )
-            for s in self.servers
-        ]
-        links = [
-            _without_defaults(
-                {
-                    "source": link.source,
-                    "target": link.target,
-                    "bandwidth": f"{float(link.bandwidth_bytes_per_s)!r} B/s",
-                    "latency": f"{float(link.latency_s)!r} s",
-                    "serialise": f"{float(link.serialise_s_per_byte)!r} s/B" if link.serialise_s_per_byte else None,
-                    "note": link.note,
-                }
-            )
-            for link in self.links
-        ]
-        document = {"source": self.source, "servers": servers, "links": links}
-        write_text(path, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
-
-
-# key in the file -> (attribute, dimension or None for text)
-_SERVER_KEYS = {
-    "name": ("name", None),
-    "compute": ("compute_w", "power"),
-    "transmit": ("transmit_w", "power"),
-    "transmit_self": ("transmit_self_w", "power"),
-    "memory": ("memory_bytes", "memory"),
-    "speed": ("speed_cpu", "speed"),
-    "note": ("note", None),
-}
-_LINK_KEYS = {
-    "source": ("source", None),
-    "target": ("target", None),
-    "bandwidth": ("bandwidth_bytes_per_s", "bandwidth"),
-    "latency": ("latency_s", "latency"),
-    "serialise": ("serialise_s_per_byte", "serialise"),
-    "note": ("note", None),
-}
-
-
-def _from_document(document: Mapping[str, Any], name: str) -> Network:
-    problems: list[str] = []
-    for key in document:
-        if key not in ("source", "servers", "links", "description"):
-            problems.append(f"unknown key {key!r}{nearest(str(key), ('source', 'servers', 'links', 'description'))}")
-    servers = [_record(entry, _SERVER_KEYS, ("name",), f"server {i + 1}", problems)
-               for i, entry in enumerate(_entries(document, "servers", problems))]
-    links = [_record(entry, _LINK_KEYS, ("source", "target", "bandwidth"), f"link {i + 1}", problems)
-             for i, entry in enumerate(_entries(document, "links", problems))]
-    raise_problems(NetworkError, f"network file {name!r}", problems)
-    return Network(
-        tuple(Server(**record) for record in servers),
-        tuple(Link(**record) for record in links),
-        "" if document.get("source") is None else str(document["source"]),
-        name=name,
-    )
-
-
-def _entries(document: Mapping[str, Any], key: str, problems: list[str]) -> list[Any]:
-    entries = document.get(key) or []
-    if not isinstance(entries, list):
-        problems.append(f"{key} must be a list of entries, not {type(entries).__name__}")
-        return []
-    return entries
-
-
-def _record(
-    entry: Any, keys: Mapping[str, tuple[str, str | None]], required: tuple[str, ...], where: str, problems: list[str]
-) -> dict[str, Any]:
-    if not isinstance(entry, dict):
-        problems.append(f"{where} must be a mapping like {{{', '.join(required)}, ...}}, not {entry!r}")
-        return {}
-    where = " ".join([where, *(f"{entry[k]!r}" for k in ("name", "source", "target") if k in entry)])
-    problems += [f"{where}: {key!r} is missing" for key in required if key not in entry]
-    record: dict[str, Any] = {}
-    for key, value in entry.items():
-        if key not in keys:
-            problems.append(f"{where}: unknown key {key!r}{nearest(str(key), keys)}")
-            continue
-        attribute, dimension = keys[key]
-        if value is None:
-            problems.append(f"{where}: {key!r} is empty; give it a value or leave it out")
-            continue
-        try:
-            record[attribute] = str(value) if dimension is None else parse(value, dimension)
-        except DnnSplitError as error:
-            problems.append(f"{where}: {error}")
-    return record
-
-
-def _without_defaults(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if value not in (None, "")}
+        network_file.write(path, self.source, self.servers, self.links)
 
 
 def _number(value: Any, what: str, positive: bool = False, finite: bool = True) -> Iterable[str]:

@@ -17,12 +17,13 @@ import onnxruntime as ort
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dnnsplit.calibration import Calibration, feeds_of, model_path
 from dnnsplit.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model, read_model
 from dnnsplit.network import Network
 from dnnsplit.parts import build_part
-from dnnsplit.quantize import Calibration, feeds_of, model_path, quantize_layer
+from dnnsplit.quantize import quantize_layer
 from dnnsplit.runtime import session, session_options
 from dnnsplit.times import LayerTimes
 

@@ -7,9 +7,10 @@ import pytest
 from small_models import conv_net, images
 
 import dnnsplit as ds
+from dnnsplit.calibration import Calibration, calibrate
 from dnnsplit.cutting import whole
 from dnnsplit.model import read_model
-from dnnsplit.quantize import Calibration, calibrate, quantize_layer
+from dnnsplit.quantize import quantize_layer
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_bad_requests_are_named(net, options, text):
 
 
 def test_two_settings_are_not_mixed(net):
-    from dnnsplit.quantize import THESIS
+    from dnnsplit.calibration import THESIS
 
     with pytest.raises(ds.NoiseError, match="calibrate anew"):
         ds.measure_noise(net, images(1), setting=THESIS, calibration=calibrate(net, images(1)), progress=False)

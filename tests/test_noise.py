@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnnsplit.errors import NoiseError
-from dnnsplit.noise import NoiseModel, NoiseSamples, fit_noise, noise_scores
+from dnnsplit.noise import NoiseModel, NoiseSamples
+from dnnsplit.regression import fit_noise, noise_scores
 from dnnsplit.schemes import all_schemes, sample_schemes
 
 LAYERS = tuple("abcdef")

@@ -5,8 +5,8 @@ import pytest
 from small_models import conv_net, images
 
 import dnnsplit as ds
+from dnnsplit.calibration import calibrate
 from dnnsplit.profiling import cpu_seconds, profile_host, slowdown
-from dnnsplit.quantize import calibrate
 from dnnsplit.runtime import session
 
 

@@ -5,9 +5,10 @@ import pytest
 from small_models import conv_net, images
 
 import dnnsplit as ds
+from dnnsplit.calibration import THESIS, Calibration, QuantizationSetting, calibrate
 from dnnsplit.model import read_model
 from dnnsplit.parts import boundary, build_part
-from dnnsplit.quantize import THESIS, Calibration, QuantizationSetting, calibrate, quantize_layer
+from dnnsplit.quantize import quantize_layer
 from dnnsplit.runtime import session
 
 
@@ -58,9 +59,8 @@ def test_an_int8_layer_is_close_to_its_float_form_and_runs_as_an_integer_kernel(
     assert edge.inputs == ("c1.silu",)
     assert edge.outputs == ("c2.silu",)
     feed = {"c1.silu": images(1, seed=3).repeat(2, axis=1)}
-    plain, quantized = (
-        session(build_part(model, graph, ["c2"], edge.outputs, swap).SerializeToString()).run(None, feed)[0] for swap in ({}, int8)
-    )
+    parts = [build_part(model, graph, ["c2"], edge.outputs, swap) for swap in ({}, int8)]
+    plain, quantized = (session(part.SerializeToString()).run(None, feed)[0] for part in parts)
     assert 0 < np.abs(plain - quantized).mean() < 0.05
     steps = (quantized / int8["c2"].scale) % 1  # the output is a whole number of steps
     assert np.minimum(steps, 1 - steps).max() < 1e-3

@@ -1,0 +1,53 @@
+"""The one style of all figures, and `save`, which writes a figure with the numbers it draws."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from dnnsplit.files import write_bytes, write_json
+
+SERVER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+_STYLE = Path(__file__).with_name("dnnsplit.mplstyle")
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Draw in the project's style inside the ``with`` block."""
+    with plt.style.context(_STYLE):
+        yield
+
+
+def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, Any], close: bool = True) -> dict[str, Path]:
+    """Write a figure as SVG and PNG, and the numbers it draws as JSON with the version that made it.
+
+    Parameters
+    ----------
+    figure : from one of the functions of this module
+    folder : made if missing
+    name : of the files, without ending
+    numbers : what is drawn, JSON values
+    close : the figure, so that it is not shown a second time
+
+    Returns
+    -------
+    dict : path by ending
+    """
+    paths = {}
+    with style():
+        for ending in ("svg", "png"):
+            buffer = io.BytesIO()
+            metadata = {"Date": None} if ending == "svg" else {"Software": None}
+            figure.savefig(buffer, format=ending, metadata=metadata)
+            paths[ending] = write_bytes(Path(folder) / f"{name}.{ending}", buffer.getvalue())
+    paths["json"] = write_json(Path(folder) / f"{name}.json", {"figure": name, "dnnsplit": version("dnnsplit"), **numbers})
+    if close:
+        plt.close(figure)
+    return paths

@@ -1,0 +1,98 @@
+"""The public names, and the rules of who may import whom."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+import dnnsplit as ds
+
+# what only some modules may import: the rule that keeps a change of library in one place
+ONLY = {
+    "onnx": {"model", "blocks", "flops", "quantize", "calibration", "parts", "profiling", "training"},
+    "onnxruntime": {"runtime", "blocks", "calibration", "quantize", "measure", "profiling"},
+    "pulp": {"milp"},
+    "papermill": {"sweep"},
+    "matplotlib": {"plots", "lanes", "style"},
+    "sklearn": {"regression"},
+    "yaml": {"network_file", "sweep"},
+    "torch": {"training"},
+    "ultralytics": {"training"},
+    "grpc": {"deploy.messages", "deploy.buffers", "deploy.runner", "deploy.stage", "deploy.processes", "deploy.client"},
+    "tritonclient": {"deploy.messages", "deploy.buffers", "deploy.runner", "deploy.stage", "deploy.client", "deploy.processes"},
+}
+MODULES = {
+    ".".join(path.relative_to(ROOT / "dnnsplit").with_suffix("").parts): path for path in sorted((ROOT / "dnnsplit").rglob("*.py"))
+}
+
+
+def imported(path):
+    """Top-level imports of a module, those inside functions among them; not those for type checkers alone."""
+    found = set()
+
+    def visit(node):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in ds.__all__:
+        assert getattr(ds, name).__doc__, name
+    assert set(ds.__all__) <= set(dir(ds))
+    with pytest.raises(AttributeError, match="has no attribute 'splt'"):
+        _ = ds.splt
+
+
+def test_the_contract_of_names():
+    contract = """load Layer Tensor LayerGraph Network Server Link profile LayerTimes measure_noise NoiseSamples fit_noise NoiseModel split
+        pareto evaluate cut testbed DnnSplitError ModelError NetworkError ProfileError NoiseError InfeasibleError DeployError"""
+    assert set(contract.split()) <= set(ds.__all__)
+    for name in ("ModelError", "NetworkError", "ProfileError", "NoiseError", "InfeasibleError", "DeployError"):
+        assert issubclass(getattr(ds, name), ds.DnnSplitError)
+
+
+def test_functions_win_over_modules_whatever_is_imported_first():
+    code = "import dnnsplit.profiling, dnnsplit.cutting, dnnsplit.solve, dnnsplit as ds; print(callable(ds.profile), callable(ds.cut))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True True\n"
+
+
+def test_importing_the_package_does_nothing():
+    code = "import sys; before = set(sys.modules); import dnnsplit; print(sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
+    out = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"numpy", "onnx", "onnxruntime", "pandas", "pulp", "matplotlib"} & set(ast.literal_eval(out))
+
+
+@pytest.mark.parametrize("library", ONLY)
+def test_a_library_stays_where_it_belongs(library):
+    users = {name for name, path in MODULES.items() if any(m and m.split(".")[0] == library for m in imported(path))}
+    assert users <= ONLY[library]
+
+
+def test_imports_go_one_way_only():
+    import networkx as nx
+
+    graph = nx.DiGraph()
+    for name, path in MODULES.items():
+        for target in imported(path):
+            if target and target.startswith("dnnsplit.") and (inner := target.removeprefix("dnnsplit.")) in MODULES:
+                graph.add_edge(name, inner)
+    assert list(nx.simple_cycles(graph)) == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_are_small_and_say_what_they_are(name):
+    text = MODULES[name].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 310
+    assert ast.get_docstring(ast.parse(text))

@@ -1,0 +1,97 @@
+"""Figures: the numbers they draw, and the files they leave."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+import dnnsplit as ds
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def samples(seed=0):
+    noise = ds.NoiseModel.polynomial(("a", "b", "c"), {"a": 0.1, "b": 0.05, "c": 0.02, ("a", "b"): -0.03}, intercept=0.01)
+    schemes = np.array(np.meshgrid([0, 1], [0, 1], [0, 1])).reshape(3, -1).T
+    wiggle = 1 + 0.01 * np.random.default_rng(seed).random(len(schemes))
+    return ds.NoiseSamples(pd.DataFrame(schemes, columns=list("abc")).assign(noise=noise.predict(schemes) * wiggle))
+
+
+def test_a_figure_is_saved_with_its_numbers(tmp_path):
+    figure, numbers = ds.plots.sensitivity(samples())
+    paths = ds.plots.save(figure, tmp_path, "sensitivity", numbers)
+    assert paths["png"].read_bytes().startswith(b"\x89PNG")
+    assert paths["svg"].read_text().startswith("<?xml")
+    stored = json.loads(paths["json"].read_text())
+    assert stored["figure"] == "sensitivity"
+    assert stored["dnnsplit"]
+    assert list(stored["alone"]) == ["a", "b", "c"]
+    assert not plt.get_fignums()
+
+
+def test_the_same_numbers_give_the_same_bytes(tmp_path):
+    for folder in ("one", "two"):
+        ds.plots.save(*_swap(ds.plots.sensitivity(samples()), tmp_path / folder))
+    for ending in ("svg", "png", "json"):
+        assert (tmp_path / "one" / f"s.{ending}").read_bytes() == (tmp_path / "two" / f"s.{ending}").read_bytes()
+
+
+def _swap(pair, folder):
+    return pair[0], folder, "s", pair[1]
+
+
+def test_noise_fit_scores_the_held_out_schemes():
+    data = samples()
+    model = ds.NoiseModel.polynomial(("a", "b", "c"), {"a": 0.1, "b": 0.05, "c": 0.02, ("a", "b"): -0.03}, intercept=0.01)
+    figure, numbers = ds.plots.noise_fit({"known": model}, data)
+    assert numbers["models"]["known"]["R2"] > 0.99
+    assert len(numbers["models"]["known"]["predicted"]) == len(data.frame)
+    assert figure.axes[0].get_xlabel() == "measured noise"
+
+
+def test_latency_noise_draws_the_front_and_the_measured_points():
+    front = ds.pareto(*ds.examples.tiny()).frame
+    measured = pd.DataFrame({"max_noise": [0.0], "latency_s": [0.3], "low_s": [0.29], "high_s": [0.33]})
+    figure, numbers = ds.plots.latency_noise(front, "tiny", measured)
+    assert numbers["front"]["latency_s"] == list(front["latency_s"])
+    assert numbers["measured"]["latency_s"] == [0.3]
+    assert "[s]" in figure.axes[0].get_ylabel()
+    assert figure.axes[0].get_ylim()[0] == 0
+
+
+def test_placement_labels_what_crosses():
+    graph, network, times, noise = ds.examples.tiny()
+    plan = ds.split(graph, network, times, noise, pins={"conv2": "edge"})
+    figure, numbers = ds.plots.placement(graph, plan, "tiny")
+    assert {c["tensor"] for c in numbers["crossings"]} == {t.tensor for t in plan.transfers}
+    texts = {t.get_text() for t in figure.axes[0].texts}
+    assert {"input", "output"} <= texts
+    assert any("kB" in t for t in texts)
+
+
+def test_tensor_sizes_by_hand():
+    _, numbers = ds.plots.tensor_sizes(ds.examples.tiny().graph)
+    # image | a | a + b | a + c | scores
+    assert numbers["crossing_bytes"].tolist() == [1.2e6, 4e5, 6e5, 4.5e5, 4e3]
+
+
+def test_layer_seconds_says_where_the_times_come_from():
+    figure, numbers = ds.plots.layer_seconds(ds.examples.tiny().times, "edge")
+    assert numbers["origin"] == "given"
+    assert "given" in figure.axes[0].get_xlabel()
+    assert None in numbers["seconds"]["int8"]
+
+
+def test_predicted_measured_and_scale():
+    rows = pd.DataFrame({"topology": ["a", "b"], "predicted_s": [1.0, 2.0], "latency_s": [1.1, 1.9]})
+    _, numbers = ds.plots.predicted_measured(rows)
+    assert numbers["error_%"] == pytest.approx([-100 * 0.1 / 1.1, 100 * 0.1 / 1.9])
+    sizes = pd.DataFrame({"layers": [10, 100], "servers": [2, 2], "method": ["elimination"] * 2, "cpu_s": [0.01, 0.1]})
+    figure, _ = ds.plots.scale(sizes)
+    assert figure.axes[0].get_xscale() == "log"
