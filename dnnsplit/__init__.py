@@ -30,11 +30,11 @@ if TYPE_CHECKING:
         SolverError,
     )
     from dnnsplit.experiment import latency_tests
+    from dnnsplit.front import Front, pareto
     from dnnsplit.graph import Layer, LayerGraph, Tensor
     from dnnsplit.measure import measure_noise
     from dnnsplit.network import Link, Network, Server
     from dnnsplit.noise import NoiseModel, NoiseSamples
-    from dnnsplit.pareto import Front, pareto
     from dnnsplit.plan import Plan
     from dnnsplit.profiling import profile
     from dnnsplit.regression import fit_noise
@@ -55,7 +55,7 @@ _HOME = {
     "NoiseModel": "noise", "NoiseSamples": "noise", "fit_noise": "regression", "measure_noise": "measure",
     # costs, solve, plan
     "Cost": "costs", "Transfer": "costs", "evaluate": "costs",
-    "Plan": "plan", "split": "solve", "Front": "pareto", "pareto": "pareto",
+    "Plan": "plan", "split": "solve", "Front": "front", "pareto": "front",
     # cut, deploy
     "Bundle": "deploy.bundle", "cut": "cutting", "testbed": "deploy.testbed",
     "latency_test": "deploy.testbed", "latency_tests": "experiment",

@@ -169,7 +169,7 @@ def predicted_measured(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     ----------
     rows : topology, predicted_s, latency_s [s]
     """
-    error = 100 * (rows["latency_s"] / rows["predicted_s"] - 1)
+    error = 100 * (rows["predicted_s"] / rows["latency_s"] - 1)
     with style():
         figure, axis = plt.subplots(figsize=(3.4, 3.1))
         top = 1.08 * max(rows["predicted_s"].max(), rows["latency_s"].max())
@@ -177,7 +177,7 @@ def predicted_measured(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
         for i, (topology, part) in enumerate(rows.groupby("topology", sort=False)):
             marks = {"color": f"C{i}", "marker": "osD^v"[i % 5], "label": topology, "s": 18, "zorder": 3}
             axis.scatter(part["predicted_s"], part["latency_s"], **marks)
-        text = f"mean |error| {error.abs().mean():.1f} %\nworst {error.abs().max():.1f} %"
+        text = f"mean |error| of the prediction {error.abs().mean():.1f} %\nworst {error.abs().max():.1f} %"
         axis.text(0.05, 0.95, text, transform=axis.transAxes, va="top")
         axis.set(xlabel="predicted latency [s]", ylabel="measured latency [s]", xlim=(0, top), ylim=(0, top), aspect="equal")
         axis.legend(loc="lower right")

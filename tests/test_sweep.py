@@ -67,7 +67,8 @@ def test_wrong_files_are_refused(tmp_path):
 
 def test_a_sweep_runs_each_notebook_in_its_folder_publishes_and_stops_at_a_failure(tmp_path, capfd):
     folder = tmp_path / "notebooks"
-    notebook(folder / "one.ipynb", "import os\nimport dnnsplit as ds", "ds.publish(value=x * 2, folder=os.path.basename(os.getcwd()))")
+    publish = "ds.publish(value=x * 2, folder=os.path.basename(os.getcwd()))"
+    notebook(folder / "one.ipynb", "import os\nimport dnnsplit as ds", publish)
     notebook(folder / "two.ipynb", "y = 1", "raise ValueError('no luck')")
     notebook(folder / "three.ipynb", "y = 1")
     runs = [{"notebook": "one.ipynb", "parameters": {"x": 21}}, {"notebook": "two.ipynb"}, {"notebook": "three.ipynb"}]
@@ -77,7 +78,7 @@ def test_a_sweep_runs_each_notebook_in_its_folder_publishes_and_stops_at_a_failu
     assert list(frame["status"]) == ["done", "failed"]
     assert frame["value"][0] == 42
     assert frame["folder"][0] == "notebooks"
-    assert frame["cell"][1] == "In[3]"
+    assert frame["cell"][1] == "In[4]"  # parameters, injected parameters, y = 1, and then it
     assert frame["error"][1] == "ValueError: no luck"
     assert (tmp_path / "out" / "one.ipynb").exists()
     assert "TCP" not in capfd.readouterr().err  # kernels talk over Unix sockets, without a warning

@@ -1,0 +1,118 @@
+"""Every notebook is thin, carries no outputs, and runs with small parameters through the runner."""
+
+import json
+import shutil
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT
+
+import dnnsplit as ds
+from dnnsplit.sweep import parameters_of
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+THESIS = yaml.safe_load((ROOT / "notebooks" / "thesis.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_thin_and_carries_no_outputs(path):
+    document = nbformat.read(path, as_version=4)
+    code = [cell for cell in document.cells if cell.cell_type == "code"]
+    assert len(code) <= 15 + (path.stem == "08-figures")
+    assert sum(len(cell.source.splitlines()) for cell in code) <= 90
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert not any("def " in cell.source for cell in code)
+    assert document.metadata["kernelspec"]["name"] == "python3"
+    assert document.cells[0].cell_type == "markdown"
+    assert document.cells[0].source.startswith("# ")
+    for line in next(c.source for c in code if "parameters" in c.metadata.get("tags", [])).splitlines():
+        assert "  # " in line, f"{path.name}: say what the parameter is for: {line}"
+    assert parameters_of(path)
+
+
+def test_the_thesis_lists_the_notebooks_in_order():
+    listed = [run["notebook"] for run in THESIS["runs"]]
+    assert listed == sorted(listed)
+    assert {path.name for path in NOTEBOOKS} == {*listed, "00-quickstart.ipynb", "train-yolo11n.ipynb"}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A copy of the notebooks with data folders of its own, so that a test never overwrites the shipped results."""
+    folder = tmp_path_factory.mktemp("repository")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    for name in ("models", "networks"):
+        shutil.copytree(ROOT / "data" / name, folder / "data" / name)
+    return folder
+
+
+def test_quickstart_answers_from_the_shipped_data(tmp_path):
+    row = ds.run(ROOT / "notebooks" / "00-quickstart.ipynb", {"max_noise": 0.05}, tmp_path, progress=False).frame.iloc[0]
+    assert row["status"] == "done", row["error"]
+    assert row["latency_s"] > 0
+    assert row["noise"] <= 0.05
+
+
+def test_the_whole_line_runs_with_small_parameters(workplace):
+    small = {
+        "02-profile.ipynb": {"runs": 6, "calibration_images": 2, "source_seconds": 0.4},
+        "03-noise.ipynb": {"schemes": 120, "train": 110, "noise_images": 1, "calibration_images": 2},
+        "06-latency-test.ipynb": {"limits": [0.0, 0.05], "repeats": 2, "warm_up": 1, "noise_images": 1},
+        "07-scale.ipynb": {"layers": [20, 50], "servers": [2], "slides_layers": [20]},
+        "08-figures.ipynb": {"train": 110},
+    }
+    # degree 3 has 299 coefficients; the small run fits degree 2 and 1
+    for name in ("03-noise.ipynb", "08-figures.ipynb"):
+        path = workplace / "notebooks" / name
+        path.write_text(path.read_text(encoding="utf-8").replace("(2, 3)", "(1, 2)"), encoding="utf-8")
+    runs = [{**run, "parameters": small.get(run["notebook"], {})} for run in THESIS["runs"]]
+    (workplace / "notebooks" / "small.yaml").write_text(yaml.safe_dump(THESIS | {"runs": runs}), encoding="utf-8")
+    frame = ds.run(workplace / "notebooks" / "small.yaml", progress=False).frame.set_index("notebook")
+    assert (frame["status"] == "done").all(), frame[["cell", "error"]].to_string()
+    assert len(frame) == len(THESIS["runs"])
+
+    name, data, figures = "yolo11n-ppe-320", workplace / "data", workplace / "figures"
+    times = ds.LayerTimes.load(data / "profiles" / f"{name}.csv")
+    assert times.seconds_of("device") == pytest.approx(0.4)
+    assert set(times.frame["origin"]) == {"scaled"}
+    tests = pd.read_csv(data / "measurements" / f"{name}.csv")
+    assert len(tests) == 6  # three topologies, two limits
+    assert (tests["output_difference"] <= 1e-3).all()
+    assert tests["output_noise"].to_numpy() == pytest.approx(tests["noise"].to_numpy(), rel=0.01, abs=1e-6)
+    assert (tests["noise"] <= tests["max_noise"]).all()
+    assert (tests["latency_s"] > 0).all()
+    for stem in ("figure2-noise-fit", "figure3-device", "figure4-device-edge", "figure5-device-edge-cloud", "placement"):
+        assert (figures / f"{stem}.svg").stat().st_size > 2000
+        assert (figures / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
+        assert json.loads((figures / f"{stem}.json").read_text(encoding="utf-8"))["figure"] == stem
+
+
+class TestShippedFigures:
+    """The committed figures tell the same story as the committed data."""
+
+    def test_fronts_fall_with_the_limit_and_more_servers_are_never_slower(self):
+        fronts = []
+        for number, topology in enumerate(ds.examples.TOPOLOGIES, start=3):
+            front = json.loads((ROOT / "figures" / f"figure{number}-{topology}.json").read_text(encoding="utf-8"))["front"]
+            assert front["noise"][0] == 0
+            assert front["noise"] == sorted(front["noise"])
+            assert front["latency_s"] == sorted(front["latency_s"], reverse=True)
+            fronts.append(front["latency_s"])
+        assert fronts[0][0] >= fronts[1][0] >= fronts[2][0]
+        assert fronts[0][-1] >= fronts[1][-1] >= fronts[2][-1]
+
+    def test_the_shipped_front_is_what_the_shipped_data_give(self):
+        for topology in ds.examples.TOPOLOGIES:
+            stored = pd.read_csv(ROOT / "data" / "plans" / f"yolo11n-ppe-320.{topology}.front.csv", keep_default_na=False)
+            front = ds.pareto(*ds.examples.yolo11n(topology)).frame
+            assert stored["latency_s"].to_numpy() == pytest.approx(front["latency_s"].to_numpy())
+
+    def test_the_noise_table_is_exhaustive_and_of_the_shipped_model(self, shipped_path):
+        samples = ds.NoiseSamples.load(ROOT / "data" / "noise" / "yolo11n-ppe-320.csv")
+        from dnnsplit.files import sha256
+
+        assert len(samples.frame) == 2 ** len(samples.layers) == 4096
+        assert samples.origin["model_sha256"] == sha256(shipped_path)
+        assert samples.layers == ds.load(shipped_path).quantizable(12)
