@@ -14,7 +14,7 @@ from dnnsplit.graph import LayerGraph
 from dnnsplit.lanes import placement
 from dnnsplit.noise import NoiseModel, NoiseSamples
 from dnnsplit.regression import noise_scores
-from dnnsplit.style import save, style
+from dnnsplit.style import COLOURS, save, style
 from dnnsplit.times import LayerTimes
 
 __all__ = [
@@ -46,7 +46,7 @@ def noise_fit(models: Mapping[str, NoiseModel], test: NoiseSamples) -> tuple[Fig
             predicted = model.predict(test.schemes)
             scores = noise_scores(test.noise, predicted)
             axis.plot([0, top], [0, top], color="0.45", linewidth=0.8, zorder=1)
-            axis.scatter(test.noise, predicted, s=3, alpha=0.35, linewidths=0, rasterized=True, zorder=2)
+            axis.scatter(test.noise, predicted, s=3, color=COLOURS[0], alpha=0.35, linewidths=0, rasterized=True, zorder=2)
             axis.set(title=title, xlabel="measured noise", xlim=(0, top), ylim=(0, top), aspect="equal")
             text = f"$R^2$ = {scores['R2']:.4f}\nMAPE {scores['MAPE_%']:.1f} %\nlowest tenth {scores['low_MAPE_%']:.1f} %"
             axis.text(0.05, 0.95, text, transform=axis.transAxes, va="top", fontsize=8)
@@ -72,11 +72,11 @@ def latency_noise(
     with style():
         figure, axis = plt.subplots()
         edges = [*frame["noise"], right]
-        axis.stairs(frame["latency_s"], edges, baseline=None, color="C0", linewidth=1.5, label="planned (exact optimum)")
+        axis.stairs(frame["latency_s"], edges, baseline=None, color=COLOURS[0], linewidth=1.5, label="planned (exact optimum)")
         if measured is not None and len(measured):
             error = [measured["latency_s"] - measured["low_s"], measured["high_s"] - measured["latency_s"]]
             axis.errorbar(
-                measured["max_noise"], measured["latency_s"], yerr=_not_negative(error), fmt="o", color="C1", capsize=2,
+                measured["max_noise"], measured["latency_s"], yerr=_not_negative(error), fmt="o", color=COLOURS[1], capsize=2,
                 elinewidth=0.9, label="measured (median, 5 to 95 %)", zorder=3,
             )  # fmt: skip
         axis.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="latency [s]", xlim=(0, right))
@@ -106,7 +106,7 @@ def tensor_sizes(graph: LayerGraph) -> tuple[Figure, dict[str, Any]]:
     done = np.r_[0, np.cumsum([graph.layer(name).flops for name in graph.topological])]
     with style():
         figure, axis = plt.subplots()
-        axis.step(100 * done / done[-1], crossing / 1e6, where="post", color="C0")
+        axis.step(100 * done / done[-1], crossing / 1e6, where="post", color=COLOURS[0])
         axis.axhline(crossing[0] / 1e6, color="0.45", linewidth=0.8, linestyle="--")
         axis.text(99, crossing[0] / 1e6, "the input itself", ha="right", va="bottom", fontsize=7.5, color="0.35")
         axis.set(xlabel="FLOPs done before the cut [%]", ylabel="tensors at the cut [MB]", xlim=(0, 100), ylim=(0, None))
@@ -130,8 +130,8 @@ def layer_seconds(times: LayerTimes, server: str, most: int = 24) -> tuple[Figur
     with style():
         figure, axis = plt.subplots(figsize=(5.4, 0.155 * len(table) + 0.9))
         rows = np.arange(len(table))
-        axis.barh(rows + 0.2, 1e3 * table["float32"], height=0.38, color="C0", label="float32")
-        axis.barh(rows - 0.2, 1e3 * table["int8"].fillna(0), height=0.38, color="C1", label="int8")
+        axis.barh(rows + 0.2, 1e3 * table["float32"], height=0.38, color=COLOURS[0], label="float32")
+        axis.barh(rows - 0.2, 1e3 * table["int8"].fillna(0), height=0.38, color=COLOURS[1], label="int8")
         axis.set_yticks(rows, [name.strip("/") for name in table.index], fontsize=6.3)
         axis.set(xlabel=f"time on {server} [ms], {origin}", title=f"The {len(table)} slowest layers")
         axis.grid(False, axis="y")
@@ -151,11 +151,11 @@ def sensitivity(samples: NoiseSamples) -> tuple[Figure, dict[str, Any]]:
     with style():
         figure, axis = plt.subplots(figsize=(5.0, 0.19 * len(alone) + 0.9))
         names = list(alone)[::-1]
-        axis.barh(range(len(names)), [alone[n] for n in names], color="C0")
+        axis.barh(range(len(names)), [alone[n] for n in names], color=COLOURS[0])
         axis.set_yticks(range(len(names)), [n.strip("/") for n in names], fontsize=7)
         if len(every):
-            axis.axvline(every[0], color="C1", linewidth=1.2)
-            axis.text(every[0], len(names) - 0.4, "all together ", color="C1", ha="right", va="bottom", fontsize=7.5)
+            axis.axvline(every[0], color=COLOURS[1], linewidth=1.2)
+            axis.text(every[0], len(names) - 0.4, "all together ", color=COLOURS[1], ha="right", va="bottom", fontsize=7.5)
         axis.set(xlabel="noise (mean absolute difference of the output)", title="Each layer quantized alone")
         axis.set_ylim(-0.6, len(names))
         axis.grid(False, axis="y")
@@ -175,7 +175,7 @@ def predicted_measured(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
         top = 1.08 * max(rows["predicted_s"].max(), rows["latency_s"].max())
         axis.plot([0, top], [0, top], color="0.45", linewidth=0.8)
         for i, (topology, part) in enumerate(rows.groupby("topology", sort=False)):
-            marks = {"color": f"C{i}", "marker": "osD^v"[i % 5], "label": topology, "s": 18, "zorder": 3}
+            marks = {"color": COLOURS[i % 7], "marker": "osD^v"[i % 5], "label": topology, "s": 18, "zorder": 3}
             axis.scatter(part["predicted_s"], part["latency_s"], **marks)
         text = f"mean |error| of the prediction {error.abs().mean():.1f} %\nworst {error.abs().max():.1f} %"
         axis.text(0.05, 0.95, text, transform=axis.transAxes, va="top")
@@ -195,7 +195,7 @@ def scale(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
         figure, axis = plt.subplots()
         for i, ((method, servers), part) in enumerate(rows.groupby(["method", "servers"], sort=False)):
             line = "-" if method == "elimination" else "--"
-            axis.plot(part["layers"], part["cpu_s"], line, marker="o", color=f"C{i % 7}", label=f"{method}, {servers} servers")
+            axis.plot(part["layers"], part["cpu_s"], line, marker="o", color=COLOURS[i % 7], label=f"{method}, {servers} servers")
         axis.set(xscale="log", yscale="log", xlabel="layers", ylabel="CPU time of one solve [s]")
         axis.legend(loc="upper left", fontsize=7)
     return figure, {"rows": rows.to_dict("list")}

@@ -23,7 +23,7 @@ from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model, read_model
 from dnnsplit.network import Network
 from dnnsplit.parts import build_part
-from dnnsplit.quantize import quantize_layer
+from dnnsplit.quantize import QuantizedLayer, quantize_layer
 from dnnsplit.runtime import session, session_options
 from dnnsplit.times import LayerTimes
 
@@ -46,8 +46,10 @@ def profile(
     float32: the kernels' shares from ONNX Runtime's profiler (all optimisations, one thread, least of `runs` runs,
     mapped back to the layers), scaled so that they sum to the median CPU time of the whole model without profiler, with
     pauses between the runs: a server that waits for requests is 5 to 15 % slower than one that never rests.
-    int8: the same profile with one layer quantized at a time; what that changes in the layer and in those next to it
-    (layouts change there too) is added to the layer's float32 time.
+    int8: what quantizing one layer changes in it and in the layers next to it (layouts change there too), as the mean of
+    two: the layer alone in int8 against none, and all wanted layers in int8 against all but this one. Neighbours in int8
+    share conversions, so that either of the two alone would be off where several are quantized. What all of them then
+    miss of the CPU time of the model with all wanted layers in int8 is shared out evenly.
 
     Parameters
     ----------
@@ -136,18 +138,39 @@ def profile_host(
     with tqdm(total=2 + len(layers), desc="profile", unit="step", disable=not progress) as bar:
         float32 = _layer_seconds(model, graph, model.proto, feed, runs)
         bar.update()
-        whole = float(np.median(cpu_seconds(session(model.proto.SerializeToString()), feed, runs // 2, pause_s=0.1)))
+        whole = _whole_seconds(model, graph, {}, feed, runs)
         bar.update()
         scale = whole / sum(float32.values())
         rows = [(name, "float32", seconds * scale) for name, seconds in float32.items()]
+        int8 = {name: quantize_layer(model, graph, name, calibration) for name in layers}
+        every = _variant_seconds(model, graph, int8, feed, runs) if int8 else {}
+        change = {}
         for name in layers:
-            swap = {name: quantize_layer(model, graph, name, calibration)}
-            int8 = _layer_seconds(model, graph, build_part(model, graph, graph.layer_names, model.outputs, swap), feed, runs)
-            change = sum(int8[n] - float32[n] for n in neighbours[name])
-            # Noise must never make a time vanish: no int8 layer is ten times faster than its float32 form on a CPU.
-            rows.append((name, "int8", scale * max(float32[name] + change, 0.1 * float32[name])))
+            alone = _variant_seconds(model, graph, {name: int8[name]}, feed, runs)
+            others = _variant_seconds(model, graph, {n: q for n, q in int8.items() if n != name}, feed, runs)
+            near = neighbours[name]
+            change[name] = 0.5 * scale * sum(alone[n] - float32[n] + every[n] - others[n] for n in near)
             bar.update()
+        missed = _whole_seconds(model, graph, int8, feed, runs) - whole - sum(change.values()) if int8 else 0.0
+        for name in layers:
+            seconds = scale * float32[name] + change[name] + missed / len(layers)
+            # Noise must never make a time vanish: no int8 layer is ten times faster than its float32 form on a CPU.
+            rows.append((name, "int8", max(seconds, 0.1 * scale * float32[name])))
     return pd.DataFrame(rows, columns=["layer", "precision", "seconds"])
+
+
+def _variant_seconds(
+    model: Model, graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Mapping[str, np.ndarray], runs: int
+) -> dict[str, float]:
+    return _layer_seconds(model, graph, build_part(model, graph, graph.layer_names, model.outputs, int8), feed, runs)
+
+
+def _whole_seconds(
+    model: Model, graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Mapping[str, np.ndarray], runs: int
+) -> float:
+    """CPU seconds of the whole model, with pauses as between requests."""
+    proto = build_part(model, graph, graph.layer_names, model.outputs, int8)
+    return float(np.median(cpu_seconds(session(proto.SerializeToString()), feed, runs // 2, pause_s=0.1)))
 
 
 def cpu_seconds(one: ort.InferenceSession, feed: Mapping[str, np.ndarray], runs: int, pause_s: float = 0.0) -> np.ndarray:

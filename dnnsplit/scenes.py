@@ -4,6 +4,8 @@ A *scene* is one small square picture, a *canvas* a square mosaic of scenes: a d
 scenes is tied to the object sizes in them, and a 2 x 2 canvas fills a 320-pixel input with unchanged objects.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +135,25 @@ def _sign(draw: ImageDraw.ImageDraw, rng: np.random.Generator, x: float, y: floa
 
 
 def draw_scene(rng: np.random.Generator, size: int = 160) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one scene as (size, size, 3) uint8 RGB with its (n, 5) float32 boxes: class, cx, cy, w, h in [0, 1]."""
+    """Draw one scene with its boxes.
+
+    Parameters
+    ----------
+    rng : source of everything random in the scene; it is advanced
+    size : side of the picture in pixels
+
+    Returns
+    -------
+    picture : (size, size, 3) uint8 array
+        RGB, rows from the top, 0 to 255.
+    boxes : (n, 5) float32 array
+        Rows `class, cx, cy, w, h`: an index into `CLASSES`, then centre and size as fractions of the side, cut off
+        at the border of the picture.
+
+    Raises
+    ------
+    DnnSplitError : `size` is no whole number of at least 1
+    """
     _require_positive(size=size)
     side = size * _SUPERSAMPLING
     image = _background(rng, side)
@@ -159,7 +179,25 @@ def draw_scene(rng: np.random.Generator, size: int = 160) -> tuple[np.ndarray, n
 
 
 def draw_canvas(rng: np.random.Generator, tiles: int = 2, size: int = 160) -> tuple[np.ndarray, np.ndarray]:
-    """Draw tiles x tiles scenes as one (tiles * size, tiles * size, 3) uint8 picture with (n, 5) float32 boxes."""
+    """Draw a square mosaic of scenes.
+
+    Parameters
+    ----------
+    rng : source of everything random in the scenes; it is advanced
+    tiles : scenes per row and per column
+    size : side of one scene in pixels
+
+    Returns
+    -------
+    canvas : (tiles * size, tiles * size, 3) uint8 array
+        RGB, rows from the top, 0 to 255; the scenes are drawn row by row.
+    boxes : (n, 5) float32 array
+        As `draw_scene` returns them, as fractions of the side of the canvas.
+
+    Raises
+    ------
+    DnnSplitError : `tiles` or `size` is no whole number of at least 1
+    """
     _require_positive(tiles=tiles, size=size)
     canvas, tables = np.zeros((tiles * size, tiles * size, 3), dtype=np.uint8), []
     for row, column in np.ndindex(tiles, tiles):
@@ -170,7 +208,26 @@ def draw_canvas(rng: np.random.Generator, tiles: int = 2, size: int = 160) -> tu
 
 
 def labelled_canvases(count: int, seed: int, tiles: int = 2, size: int = 160) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return `count` canvases as (count, 3, H, W) float32 in [0, 1] and their box tables (see `draw_canvas`)."""
+    """Draw canvases as network inputs, with their boxes.
+
+    Parameters
+    ----------
+    count : number of canvases; more of them start with the same ones
+    seed : equal seeds give equal canvases
+    tiles : scenes per row and per column of a canvas
+    size : side of one scene in pixels
+
+    Returns
+    -------
+    pixels : (count, 3, tiles * size, tiles * size) float32 array
+        RGB in [0, 1], channels first.
+    boxes : list of (n, 5) float32 arrays
+        One table per canvas, see `draw_canvas`; `dnnsplit.detect.true_boxes` turns them into pixels.
+
+    Raises
+    ------
+    DnnSplitError : `count`, `tiles` or `size` is no whole number of at least 1
+    """
     _require_positive(count=count)
     rng = np.random.default_rng(seed)
     pictures, tables = zip(*(draw_canvas(rng, tiles, size) for _ in range(count)), strict=True)
@@ -178,12 +235,47 @@ def labelled_canvases(count: int, seed: int, tiles: int = 2, size: int = 160) ->
 
 
 def images(count: int, seed: int = 0) -> np.ndarray:
-    """Return `count` unlabelled canvases, (count, 3, 320, 320) float32 in [0, 1], e.g. for calibration."""
+    """Draw canvases of 2 x 2 scenes without labels, e.g. for calibration or for measuring noise.
+
+    Parameters
+    ----------
+    count : number of canvases
+    seed : equal seeds give equal canvases
+
+    Returns
+    -------
+    (count, 3, 320, 320) float32 array
+        RGB in [0, 1], channels first.
+
+    Raises
+    ------
+    DnnSplitError : `count` is no whole number of at least 1
+    """
     return labelled_canvases(count, seed)[0]
 
 
 def write_yolo_dataset(folder: str | Path, train: int, val: int, seed: int, size: int = 160) -> Path:
-    """Write `train` and `val` single scenes (PNG, YOLO label files) under `folder`; return its data.yaml."""
+    """Write single scenes in the layout that Ultralytics reads: PNG pictures, label files and a data.yaml.
+
+    Files of the same names are replaced and others left alone: a smaller set belongs into a folder of its own.
+
+    Parameters
+    ----------
+    folder : made if missing; pictures go to images/train and images/val, labels to labels/train and labels/val
+    train : number of training scenes
+    val : number of validation scenes, the same ones whatever `train` is
+    seed : equal seeds give equal sets
+    size : side of one scene in pixels
+
+    Returns
+    -------
+    Path
+        The data.yaml.  Label rows are `class cx cy w h` as in `draw_scene`, with six decimals.
+
+    Raises
+    ------
+    DnnSplitError : `train`, `val` or `size` is no whole number of at least 1
+    """
     _require_positive(train=train, val=val, size=size)
     root = Path(folder)
     for stream, (split, count) in enumerate((("train", train), ("val", val))):

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 
 from dnnsplit.files import write_bytes, write_json
 
+# Okabe and Ito's colours, told apart by colour-blind readers too; named here, because a notebook draws outside `style`.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SERVER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _STYLE = Path(__file__).with_name("dnnsplit.mplstyle")
 

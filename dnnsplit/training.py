@@ -7,13 +7,44 @@ inside the functions below, and only somebody who trains a network needs it.
 from __future__ import annotations
 
 import os
-import shutil
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from dnnsplit.errors import DnnSplitError
+from dnnsplit.files import write_bytes
 
-INSTALL = 'pip install "dnnsplit[train]"'
+INSTALL = 'pip install -e ".[train]" in the folder of this repository'
+MAKERS = ("ultralytics", "torch", "torchvision", "onnxslim", "onnx", "numpy", "pillow")
+"""Distributions whose versions shape a trained and exported network."""
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of `MAKERS`, by name.
+
+    Returns
+    -------
+    dict of str to str
+        What belongs into the record of a trained network.
+
+    Raises
+    ------
+    DnnSplitError : some are missing; the message says which and how to install them
+    """
+    found, missing = {}, []
+    for name in MAKERS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        raise DnnSplitError(f"training needs {', '.join(missing)}, not installed here; install: {INSTALL}")
+    return found
+
+
+def _require_side(size: int) -> None:
+    if size < 32 or size % 32:
+        raise DnnSplitError(f"size must be a multiple of 32 (the coarsest stride of the detector), got {size}")
 
 
 def _shim_torchvision(torch: Any) -> bool:
@@ -42,6 +73,7 @@ def _shim_torchvision(torch: Any) -> bool:
 
 def _load_ultralytics(threads: int) -> Any:
     """Import Ultralytics, offline and limited to `threads` CPU threads, and return its `YOLO` class."""
+    versions()
     # Threads that spin while they wait cost many times the computation when two libraries share few cores.
     waiting = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "OMP_NUM_THREADS": str(threads)}
     for name, value in {**waiting, "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}.items():
@@ -51,13 +83,16 @@ def _load_ultralytics(threads: int) -> Any:
 
         shimmed = _shim_torchvision(torch)
         from ultralytics import YOLO
+        from ultralytics.utils import torch_utils
         from ultralytics.utils.nms import TorchNMS
     except ImportError as problem:
-        raise DnnSplitError(f"training needs PyTorch and Ultralytics ({problem}); install: {INSTALL}") from problem
+        raise DnnSplitError(f"PyTorch or Ultralytics does not load ({problem}); install: {INSTALL}") from problem
     if shimmed:
         import torchvision
 
         torchvision.ops.nms = TorchNMS.nms
+    # Ultralytics sets PyTorch's thread count to a constant of its own whenever it selects a device.
+    torch_utils.NUM_THREADS = threads
     torch.set_num_threads(threads)
     return YOLO
 
@@ -91,18 +126,17 @@ def train_detector(
     -------
     Path
         The checkpoint of the epoch with the best validation result.
+
+    Raises
+    ------
+    DnnSplitError : no data set, a bad value, the extra `train` is not installed, or training left no checkpoint
     """
     if not Path(data).is_file():
         raise DnnSplitError(f"no data set description at {data}")
     if epochs < 1 or batch < 1 or threads < 1 or learning_rate <= 0:
         raise DnnSplitError("epochs, batch and threads must be at least 1 and learning_rate above 0")
-    if size < 32 or size % 32:
-        raise DnnSplitError(f"size must be a multiple of 32 (the coarsest stride of the detector), got {size}")
+    _require_side(size)
     network, target = _load_ultralytics(threads)(architecture), Path(folder).resolve()
-    import torch
-
-    # Ultralytics sets its own thread count when it selects the device, so ours is set again after that.
-    network.add_callback("on_train_start", lambda trainer: torch.set_num_threads(threads))
     network.train(
         data=str(Path(data).resolve()), project=str(target.parent), name=target.name, exist_ok=True,
         epochs=epochs, imgsz=size, batch=batch, optimizer="AdamW", lr0=learning_rate, seed=seed, pretrained=False,
@@ -120,7 +154,7 @@ def export_onnx(checkpoint: str | Path, path: str | Path, size: int = 320, opset
     Parameters
     ----------
     checkpoint : file that `train_detector` returned
-    path : where the ONNX file goes; its output is (1, 4 + classes, anchors), see `dnnsplit.detect.decode`
+    path : where the ONNX file goes, whole or not at all; its output is (1, 4 + classes, anchors), see `dnnsplit.detect.decode`
     size : side of the input in pixels, a multiple of 32
     opset : ONNX operator set
     threads : CPU threads
@@ -130,20 +164,22 @@ def export_onnx(checkpoint: str | Path, path: str | Path, size: int = 320, opset
     Path
         `path`.  Of the metadata only licence, author, task, stride and class names are kept: the rest
         holds dates and local paths, which would make two equal exports differ.
+
+    Raises
+    ------
+    DnnSplitError : no checkpoint, a bad value, or the extra `train` is not installed
     """
+    _require_side(size)
     if not Path(checkpoint).is_file():
         raise DnnSplitError(f"no checkpoint at {checkpoint}")
     network = _load_ultralytics(threads)(str(checkpoint))
     exported = network.export(format="onnx", opset=opset, imgsz=size, simplify=True, device="cpu")
     import onnx
 
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(exported, target)
-    model = onnx.load(str(target))
+    model = onnx.load(exported)
+    Path(exported).unlink()
     kept = {p.key: p.value for p in model.metadata_props if p.key in {"author", "task", "stride", "names"}}
     del model.metadata_props[:]
     model.doc_string = ""
     onnx.helper.set_model_props(model, {**kept, "license": "AGPL-3.0 (https://ultralytics.com/license)"})
-    onnx.save(model, str(target))
-    return target
+    return write_bytes(path, model.SerializeToString(deterministic=True))

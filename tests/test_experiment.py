@@ -1,0 +1,50 @@
+"""The thesis' latency test on a small network: rows, resuming, and what it refuses."""
+
+import pandas as pd
+import pytest
+from small_models import conv_net, images
+
+import dnnsplit as ds
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    graph = ds.load(conv_net(tmp_path_factory.mktemp("net") / "net.onnx", size=32, channels=8))
+    servers = [ds.Server("device", 1.0, 1.0, speed_cpu=0.5), ds.Server("edge", 1.0, 1.0, speed_cpu=4.0)]
+    links = [ds.Link("device", "edge", 5e6, 0.001), ds.Link("edge", "device", 20e6, 0.001)]
+    networks = {"alone": ds.Network(servers[:1], (), "device"), "both": ds.Network(servers, links, "device")}
+    pictures = images(3, 32)
+    calibration = ds.calibrate(graph, pictures)
+    times = ds.profile(graph, networks["both"], pictures, calibration, ("c1", "c2"), source_seconds=0.15, runs=6, progress=False)
+    samples = ds.measure_noise(graph, pictures, layers=["c1", "c2"], calibration=calibration, progress=False)
+    return graph, networks, times, ds.fit_noise(samples, "measured"), pictures
+
+
+def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
+    graph, networks, times, noise, pictures = setup
+    results = tmp_path / "results.csv"
+    arguments = (graph, networks, times, noise, [0.0, 1.0], pictures, tmp_path / "build", 3, 1, results)
+    rows = ds.latency_tests(*arguments, progress=False)
+    assert list(rows["topology"]) == ["alone", "alone", "both", "both"]
+    assert (rows["output_difference"] <= 1e-3).all()
+    assert rows["output_noise"].to_numpy() == pytest.approx(rows["noise"].to_numpy(), rel=0.01, abs=1e-7)
+    assert (rows["low_s"] <= rows["latency_s"]).all()
+    assert (rows["latency_s"] <= rows["high_s"]).all()
+    # nothing can take less than emulated: at least half of what was predicted, whatever the machine does meanwhile
+    assert (rows["latency_s"] >= 0.5 * rows["predicted_s"]).all()
+    assert rows["error_%"].to_numpy() == pytest.approx(100 * (rows["predicted_s"] / rows["latency_s"] - 1))
+    assert len(pd.read_csv(results)) == 4
+
+    def never(*_):
+        raise AssertionError("a finished plan was run again")
+
+    monkeypatch.setattr("dnnsplit.experiment._one", never)
+    again = ds.latency_tests(*arguments, progress=False)
+    pd.testing.assert_frame_equal(again, rows, check_dtype=False)
+
+
+def test_times_that_do_not_say_how_they_were_scaled_cannot_be_run(setup, tmp_path):
+    graph, networks, times, noise, pictures = setup
+    given = ds.LayerTimes(times.frame.drop(columns=["factor"]))
+    with pytest.raises(ds.DeployError, match="do not say how 'device' is scaled"):
+        ds.latency_tests(graph, networks, given, noise, [0.0], pictures, tmp_path, 1, 0, progress=False)
