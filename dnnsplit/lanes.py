@@ -50,7 +50,7 @@ def placement(graph: LayerGraph, plan: Plan, title: str = "") -> tuple[Figure, d
                       color="white", zorder=4)  # fmt: skip
         for name, at in ends.items():
             axis.scatter(at, y[plan.source], s=70, marker="s", color="0.35", zorder=3)
-            axis.text(at, y[plan.source] - 0.3, name, ha="center", va="top", fontsize=6.5)
+            axis.text(at, y[plan.source] + 0.16, name, ha="center", va="bottom", fontsize=6.5)
         note = f"latency {show(plan.latency_s, 's')}, noise {plan.noise:.3g}, {len(plan.quantized)} layers in int8 (black ring)"
         axis.set_title(f"{title}: {note}" if title else note, fontsize=8.5)
         axis.set(xlim=(-2.0, len(groups) + 1.0), ylim=(-0.62, len(lanes) - 0.38))
