@@ -1,11 +1,12 @@
 # make figures   the main job: from the ONNX file to figures/ and figures/report.html
 # make test      all tests
+# make bench     solve times, all methods in one run; BENCH="--instance FOLDER" adds an instance of yours
 # make lab       JupyterLab on the notebooks
 # make lint      ruff over the package, the tests and the notebooks
 # make clean     remove the environment and executed notebooks
 # make help      this text
 
-.PHONY: figures test lab lint clean help
+.PHONY: figures test bench lab lint clean help
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS := 1
 
 help:
-	@sed -n 's/^# //p' Makefile | head -6
+	@sed -n 's/^# //p' Makefile | head -7
 
 # Installed again only when what is to be installed changes.
 $(READY): pyproject.toml constraints.txt
@@ -33,6 +34,9 @@ figures: $(READY)
 
 test: $(READY)
 	.venv/bin/python -m pytest -q
+
+bench: $(READY)
+	.venv/bin/python bench/solving.py $(BENCH)
 
 lab: $(READY)
 	.venv/bin/jupyter lab notebooks

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dnnsplit.experiment import latency_tests
     from dnnsplit.front import Front, pareto
     from dnnsplit.graph import Layer, LayerGraph, Tensor
+    from dnnsplit.instance import Instance
     from dnnsplit.measure import measure_noise
     from dnnsplit.network import Link, Network, Server
     from dnnsplit.noise import NoiseModel, NoiseSamples
@@ -54,6 +55,7 @@ _HOME = {
     "Calibration": "calibration", "QuantizationSetting": "calibration", "calibrate": "calibration",
     "NoiseModel": "noise", "NoiseSamples": "noise", "fit_noise": "regression", "measure_noise": "measure",
     # costs, solve, plan
+    "Instance": "instance",
     "Cost": "costs", "Transfer": "costs", "evaluate": "costs",
     "Plan": "plan", "split": "solve", "Front": "front", "pareto": "front",
     # cut, deploy
@@ -74,6 +76,7 @@ __all__ = [
     "DnnSplitError",
     "Front",
     "InfeasibleError",
+    "Instance",
     "Layer",
     "LayerGraph",
     "LayerTimes",

@@ -74,12 +74,12 @@ def eliminate(problem: Problem, weights: Weights, ties: Weights | None = None) -
 
     Raises
     ------
-    SolverError : the tables would be too large; use the MILP (``method="slides"``), or fewer quantizable layers
+    SolverError : the tables would be too large; use the MILP (``method="milp"``), or fewer quantizable layers
     """
     factors = _factors(problem, weights, ties or 0.0 * weights)
     bits = tuple(-1 - j for j in range(len(problem.quantizable)))
     if 2 ** len(bits) > MAX_ENTRIES // 2:
-        raise SolverError(f"{len(bits)} quantizable layers are too many to treat every scheme at once; use method='slides'")
+        raise SolverError(f"{len(bits)} quantizable layers are too many to treat every scheme at once; use method='milp'")
     sizes = dict.fromkeys(range(len(problem.graph.layers)), len(problem.network.servers)) | dict.fromkeys(bits, 2)
     order = _order([f.axes for f in factors], sizes)
     scale = sum(float(np.max(f.first, where=np.isfinite(f.first), initial=0.0)) for f in factors)
@@ -129,7 +129,7 @@ def _tensor_table(
     layers = sorted({v for v in (p, *receivers) if v >= 0})
     if servers ** len(layers) > MAX_ENTRIES:
         name = problem.graph.tensors[t].name
-        raise SolverError(f"tensor {name!r} has {len(receivers)} receivers, too many for elimination; use method='slides'")
+        raise SolverError(f"tensor {name!r} has {len(receivers)} receivers, too many for elimination; use method='milp'")
     grid = dict(zip(layers, np.indices((servers,) * len(layers), sparse=True), strict=True))
     fixed = np.full((1,) * len(layers), problem.source)
     at = grid.get(p, fixed)
@@ -158,7 +158,7 @@ def _order(scopes: Sequence[tuple[int, ...]], sizes: dict[int, int]) -> list[int
         if entries > MAX_ENTRIES or len(axes) > 60:
             raise SolverError(
                 f"elimination needs a table of {entries:.2g} entries (limit {MAX_ENTRIES:.2g}); "
-                "use method='slides', fewer servers, or fewer quantizable layers"
+                "use method='milp', fewer servers, or fewer quantizable layers"
             )
         order.append(variable)
     return order

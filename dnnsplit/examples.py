@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,25 +12,13 @@ from dnnsplit import scenes
 from dnnsplit.blocks import load
 from dnnsplit.errors import DnnSplitError, OptionError, nearest
 from dnnsplit.graph import Layer, LayerGraph, Tensor
+from dnnsplit.instance import Instance
 from dnnsplit.network import Link, Network, Server
 from dnnsplit.noise import NoiseModel, NoiseSamples
 from dnnsplit.times import LayerTimes
 
 SHIPPED = "yolo11n-ppe-320"
 TOPOLOGIES = ("device", "device-edge", "device-edge-cloud")
-
-
-@dataclass(frozen=True)
-class Example:
-    """What `split` needs: a graph, a network, times and a noise model; unpacks in that order."""
-
-    graph: LayerGraph
-    network: Network
-    times: LayerTimes
-    noise: NoiseModel
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.graph, self.network, self.times, self.noise))
 
 
 def data_folder() -> Path:
@@ -51,7 +36,7 @@ def network(topology: str = "device-edge-cloud") -> Network:
     return Network.load(data_folder() / "networks" / f"{topology}.yaml")
 
 
-def yolo11n(topology: str = "device-edge-cloud") -> Example:
+def yolo11n(topology: str = "device-edge-cloud") -> Instance:
     """Return the shipped YOLO11n with its committed profile and its exhaustive table of measured noise.
 
     Parameters
@@ -59,7 +44,7 @@ def yolo11n(topology: str = "device-edge-cloud") -> Example:
     topology : device, device-edge or device-edge-cloud
     """
     data = data_folder()
-    return Example(
+    return Instance(
         load(data / "models" / f"{SHIPPED}.onnx"),
         network(topology),
         LayerTimes.load(data / "profiles" / f"{SHIPPED}.csv"),
@@ -91,7 +76,7 @@ def load_images(path: str | Path = "", count: int = 8, seed: int = 0) -> np.ndar
     return np.roll(array, -seed * count, axis=0)[:count].astype(np.float32)
 
 
-def tiny() -> Example:
+def tiny() -> Instance:
     """Return four layers, two servers and two quantizable layers, made up, for tests and first steps.
 
     Examples
@@ -127,10 +112,10 @@ def tiny() -> Example:
     ]
     times = LayerTimes(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"]))
     noise = NoiseModel.polynomial(("conv1", "conv2"), {"conv1": 0.01, "conv2": 0.03, ("conv1", "conv2"): -0.005}, intercept=0.002)
-    return Example(graph, Network(servers, links, "device"), times, noise)
+    return Instance(graph, Network(servers, links, "device"), times, noise)
 
 
-def random_problem(layers: int, servers: int, quantizable: int = 0, seed: int = 0) -> Example:
+def random_problem(layers: int, servers: int, quantizable: int = 0, seed: int = 0) -> Instance:
     """Return a random acyclic graph of the shape of real networks, on servers that get faster and farther away.
 
     Parameters
@@ -168,7 +153,7 @@ def random_problem(layers: int, servers: int, quantizable: int = 0, seed: int = 
     ]
     terms = {(names[i],): float(v) for i, v in zip(chosen, rng.uniform(0.01, 0.1, len(chosen)), strict=True)}
     terms |= {(names[a], names[b]): -0.005 for a, b in itertools.pairwise(chosen)}
-    return Example(
+    return Instance(
         LayerGraph([Layer(n, "Conv", float(w) * 1e6, 1e4) for n, w in zip(names, work, strict=True)], tensors),
         Network(nodes, links, "s0"),
         LayerTimes(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"])),

@@ -11,7 +11,7 @@ from dnnsplit.costs import energy_weights
 from dnnsplit.elimination import eliminate
 from dnnsplit.errors import InfeasibleError, OptionError, SolverError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
-from dnnsplit.milp import solve_slides
+from dnnsplit.milp import solve_milp
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.plan import Plan
@@ -19,7 +19,7 @@ from dnnsplit.question import Question, ask
 from dnnsplit.times import LayerTimes
 from dnnsplit.units import show
 
-METHODS = ("auto", "elimination", "slides")
+METHODS = ("auto", "elimination", "milp", "slides")
 
 
 def split(
@@ -52,8 +52,9 @@ def split(
     pins : server by layer
     forbid : servers by layer, where it must not run
     routing : "direct": a tensor crosses the link between its two servers, or there is none
-    method : "elimination" (exact, milliseconds), "slides" (the MILP of the slides), or "auto": elimination, and
-        the MILP only where a limit on device energy or memory cuts off what elimination finds
+    method : "elimination" (exact, milliseconds), "milp" (tight formulation, for limits that couple layers), "slides" (the
+        slides' formulation to the letter), or "auto": elimination, and the tight MILP only where a limit on device energy or
+        memory cuts off what elimination finds, or where its tables would be too large
     solver : HiGHS, CBC, CPLEX, GUROBI or SCIP, for the MILP
     gap : relative gap at which the MILP may stop
     time_limit_s : wall time after which the MILP must stop [s]
@@ -74,13 +75,13 @@ def split(
     question = ask(
         graph, network, times, noise, max_noise, latency_weight, energy_weight, max_device_energy_j, pins, forbid, routing
     )
-    if method != "slides":
+    if method in ("auto", "elimination"):
         try:
             return _by_elimination(question)
         except SolverError:
             if method == "elimination":
                 raise
-    return _by_slides(question, solver, gap, time_limit_s)
+    return _by_milp(question, "slides" if method == "slides" else "milp", solver, gap, time_limit_s)
 
 
 def _by_elimination(question: Question) -> Plan:
@@ -90,19 +91,18 @@ def _by_elimination(question: Question) -> Plan:
     cost = question.problem.price(placement, scheme)
     broken = question.limits.broken(question.problem, cost)
     if broken:
-        raise SolverError(f"elimination cannot keep this limit: {broken[0]}; use method='auto' or 'slides'")
+        raise SolverError(f"elimination cannot keep this limit: {broken[0]}; use method='auto' or 'milp'")
     return question.plan(placement, scheme, "elimination", cost=cost)
 
 
-def _by_slides(question: Question, solver: str, gap: float, time_limit_s: float | None) -> Plan:
+def _by_milp(question: Question, formulation: str, solver: str, gap: float, time_limit_s: float | None) -> Plan:
+    asked = (question.problem, question.objective.weights, question.noise, question.limits)
     try:
-        solution = solve_slides(
-            question.problem, question.objective.weights, question.noise, question.limits, solver, gap, time_limit_s
-        )
+        solution = solve_milp(*asked, formulation, solver, gap, time_limit_s)
     except InfeasibleError:
         raise InfeasibleError(_explain(question)) from None
     scheme = sum(bit << j for j, bit in enumerate(solution.quantized))
-    plan = question.plan(solution.placement, scheme, "slides", solution, solver)
+    plan = question.plan(solution.placement, scheme, formulation, solution, solver)
     broken = question.limits.broken(question.problem, plan.cost)
     if plan.noise > question.limits.max_noise * (1 + 1e-6) + 1e-12:
         broken.append(f"noise {plan.noise:.6g} is above max_noise {question.limits.max_noise:g}")

@@ -1,65 +1,63 @@
-"""The slides' equations as rows of the programme, one family at a time, against numbers by hand."""
+"""The equations as rows of the programme, one family at a time, against numbers by hand."""
 
 import pulp
 import pytest
-from conftest import by_hand
+from conftest import by_hand, random_small
 
 import dnnsplit as ds
 from dnnsplit.costs import build_problem, energy_weights, latency_weights
-from dnnsplit.milp import _run, _Slides, solve_slides
+from dnnsplit.formulation import FORMULATIONS, row
+from dnnsplit.milp import build, solve_milp
 from dnnsplit.objective import Limits
 
 SPLIT = {"a": "device", "b": "edge", "c": "edge", "d": "device"}
 
 
-def solved(pins, quantizable=("a", "b"), noise=None, max_noise=float("inf"), bits=None):
-    """Solve with every layer pinned (and q fixed); return the problem and the variables."""
+def solved(pins, formulation="slides", noise=None, bits=None):
+    """Solve with every layer pinned (and q fixed by a noise limit of its own); return the problem, formulation, values."""
     graph, network, times = by_hand()
-    problem = build_problem(graph, network, times, quantizable, pins)
-    programme = pulp.LpProblem("test", pulp.LpMinimize)
-    model = _Slides(problem, programme)
-    programme += model.total(latency_weights(network)), "objective"
-    for group in (model.assignment(), model.coherence(), model.products(), model.noise(noise, max_noise)):
-        for name, row in group:
-            programme.addConstraint(row, name)
-    for i, value in (bits or {}).items():
-        programme.addConstraint(model.q[graph.layer_index[i]] == value, f"fix_{i}")
-    _run(programme, model, "HiGHS", 1e-9, None)
-    return problem, model
-
-
-def on(variables):
-    return {key for key, variable in variables.items() if round(variable.value())}
+    problem = build_problem(graph, network, times, ("a", "b"), pins)
+    model = FORMULATIONS[formulation](problem)
+    fixed = [row(f"fix_{n}", [(("q", graph.layer_index[n]), 1.0)], "==", bit) for n, bit in (bits or {}).items()]
+    model.memory = lambda: fixed  # a family of rows of our own
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FORMULATIONS, "test", lambda _: model)
+        answer = solve_milp(problem, latency_weights(network), noise, formulation="test")
+    return problem, model, {key: round(value, 6) for key, value in answer.values.items()}
 
 
 def test_assignment_and_coherence_y_is_one_exactly_for_what_crosses():
-    problem, model = solved(SPLIT)
-    names = problem.graph.layer_names
-    assert {(names[i], problem.network.server_names[k]) for i, k in on(model.x)} == set(SPLIT.items())
+    problem, _, values = solved(SPLIT)
+    names, servers = problem.graph.layer_names, problem.network.server_names
+    assert {(names[key[1]], servers[key[2]]) for key, v in values.items() if key[0] == "x" and v} == set(SPLIT.items())
     tensors = [t.name for t in problem.graph.tensors]
-    crossing = {(tensors[t], k, h) for t, k, h in on(model.y) if k != h}
-    assert crossing == {("t1", 0, 1), ("t2", 1, 0), ("t3", 1, 0)}  # t1 has two readers there and is sent once
-    kept = {(tensors[t], k) for t, k, h in on(model.y) if k == h}
-    assert kept == {("input", 0), ("out", 0)}  # producer and reader on the same server
+    sent = {(tensors[key[1]], *key[2:]) for key, v in values.items() if key[0] == "y" and v}
+    # t1 has two readers on the edge and is sent once
+    assert {s for s in sent if s[1] != s[2]} == {("t1", 0, 1), ("t2", 1, 0), ("t3", 1, 0)}
+    assert {s[:2] for s in sent if s[1] == s[2]} == {("input", 0), ("out", 0)}  # producer and reader on one server
 
 
 def test_products_are_the_products():
-    problem, model = solved(SPLIT, bits={"a": 1, "b": 0})
-    assert {key: round(v.value()) for key, v in model.xq.items()} == {
-        (i, k): round(model.x[i, k].value()) * round(model.q[i].value()) for i, k in model.xq
-    }
-    for (t, k, h), product in model.yq.items():
-        assert round(product.value()) == round(model.y[t, k, h].value()) * round(model.q[problem.producer[t]].value())
+    problem, _, values = solved(SPLIT, bits={"a": 1, "b": 0})
+    for key, value in values.items():
+        if key[0] == "xq":
+            assert value == values["x", *key[1:]] * values["q", key[1]]
+        if key[0] == "yq":
+            assert value == values["y", *key[1:]] * values["q", problem.producer[key[1]]]
 
 
 @pytest.mark.parametrize("bits", [{"a": 0, "b": 0}, {"a": 1, "b": 0}, {"a": 1, "b": 1}])
-def test_latency_and_energy_expressions_equal_evaluate(bits):
-    problem, model = solved(SPLIT, bits=bits)
+@pytest.mark.parametrize("formulation", ["slides", "milp"])
+def test_latency_and_energy_expressions_equal_evaluate(bits, formulation):
+    problem, model, values = solved(SPLIT, formulation, bits=bits)
     cost = ds.evaluate(*by_hand(), SPLIT, [name for name, bit in bits.items() if bit])
     network = problem.network
-    assert pulp.value(model.total(latency_weights(network))) == pytest.approx(cost.latency_s)
-    assert pulp.value(model.total(energy_weights(network))) == pytest.approx(cost.energy_j)
-    assert pulp.value(model.total(energy_weights(network, "device"))) == pytest.approx(cost.device_energy_j)
+    for weights, expected in (
+        (latency_weights(network), cost.latency_s),
+        (energy_weights(network), cost.energy_j),
+        (energy_weights(network, "device"), cost.device_energy_j),
+    ):
+        assert sum(c * values[key] for key, c in model.total(weights)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -73,28 +71,47 @@ def test_the_noise_polynomial_with_its_intercept(max_noise, expected):
     frame.loc[(frame["layer"] == "b") & (frame["precision"] == "int8"), "seconds"] = 1.6  # now b pays too
     noise = ds.NoiseModel.polynomial(("a", "b"), {"a": 0.10, "b": 0.04, ("a", "b"): -0.02}, intercept=0.01)
     problem = build_problem(graph, network.only("device"), ds.LayerTimes(frame), ("a", "b"))
-    answer = solve_slides(problem, latency_weights(problem.network), noise, Limits(max_noise + 1e-9))
-    assert answer.quantized == expected
-    assert answer.status == "optimal"
+    for formulation in FORMULATIONS:
+        answer = solve_milp(problem, latency_weights(problem.network), noise, Limits(max_noise + 1e-9), formulation)
+        assert answer.quantized == expected
+        assert answer.status == "optimal"
 
 
-def test_without_a_link_the_pair_is_forbidden():
+@pytest.mark.parametrize("method", ["slides", "milp"])
+def test_without_a_link_the_pair_is_forbidden(method):
     graph, network, times = by_hand()
     one_way = ds.Network(network.servers, network.links[:1], "device")
     fast_edge = times.frame.assign(seconds=times.frame["seconds"].where(times.frame["server"] == "device", 1e-6))
-    plan = ds.split(graph, one_way, ds.LayerTimes(fast_edge), method="slides")
+    plan = ds.split(graph, one_way, ds.LayerTimes(fast_edge), method=method)
     assert set(plan.assignment.values()) == {"device"}  # nothing could come back
 
 
-def test_two_builds_write_the_same_programme(tmp_path):
+@pytest.mark.parametrize("formulation", ["slides", "milp"])
+def test_two_builds_write_the_same_programme(tmp_path, formulation):
     texts = []
     for run in ("one", "two"):
         graph, network, times = by_hand()
-        programme = pulp.LpProblem("test", pulp.LpMinimize)
-        model = _Slides(build_problem(graph, network, times, ("a",)), programme)
-        programme += model.total(latency_weights(network)), "objective"
-        for name, row in (*model.assignment(), *model.coherence(), *model.products()):
-            programme.addConstraint(row, name)
+        problem = build_problem(graph, network, times, ("a",))
+        programme, _ = build(FORMULATIONS[formulation](problem), latency_weights(network), None, Limits())
         programme.writeLP(str(tmp_path / run))
         texts.append((tmp_path / run).read_text())
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_tight_relaxation_is_never_weaker_and_needs_no_branching_at_fixed_q(seed):
+    graph, network, times, _ = random_small(seed, 8, 3, 0)
+    problem = build_problem(graph, network, times)
+    bounds = {}
+    for formulation in FORMULATIONS:
+        model = FORMULATIONS[formulation](problem)
+        model.variables = dict.fromkeys(model.variables, False)
+        programme, _ = build(model, latency_weights(network), None, Limits())
+        for variable in programme.variables():
+            variable.cat = pulp.LpContinuous
+        programme.solve(pulp.HiGHS(msg=False))
+        bounds[formulation] = pulp.value(programme.objective)
+    exact = ds.split(graph, network, times).latency_s
+    assert bounds["slides"] <= bounds["milp"] + 1e-7
+    assert bounds["milp"] == pytest.approx(exact, rel=2e-2)
+    assert bounds["milp"] <= exact * (1 + 1e-7)

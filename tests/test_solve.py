@@ -35,19 +35,21 @@ def test_elimination_equals_brute_force_over_all_assignments_and_schemes(seed, s
 
 @settings(deadline=None, max_examples=12)
 @given(seed=st.integers(0, 10**6), servers=st.integers(1, 3))
-def test_the_slides_milp_equals_elimination(seed, servers):
+def test_both_milps_equal_elimination(seed, servers):
     graph, network, times, noise = random_small(seed, 5, servers, 3)
     for max_noise, energy_weight in ((0.0, 0.0), (0.07, 0.0), (None, 1.0)):
         options = {"max_noise": max_noise, "energy_weight": energy_weight}
         exact = ds.split(graph, network, times, noise, method="elimination", **options)
-        milp = ds.split(graph, network, times, noise, method="slides", **options)
-        assert milp.status == "optimal"
-        assert milp.objective == pytest.approx(exact.objective, rel=1e-6, abs=1e-7)
+        for method in ("slides", "milp"):
+            milp = ds.split(graph, network, times, noise, method=method, **options)
+            assert milp.status == "optimal"
+            assert milp.method == method
+            assert milp.objective == pytest.approx(exact.objective, rel=1e-6, abs=1e-7)
 
 
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 10**6))
-def test_the_slides_milp_keeps_the_device_energy_limit_as_brute_force_does(seed):
+def test_the_milps_keep_the_device_energy_limit_as_brute_force_does(seed):
     graph, network, times, noise = random_small(seed, 4, 2, 2)
     free = ds.split(graph, network, times, noise)
     limit = 0.8 * free.device_energy_j
@@ -56,9 +58,10 @@ def test_the_slides_milp_keeps_the_device_energy_limit_as_brute_force_does(seed)
         with pytest.raises(ds.InfeasibleError, match=r"device energy: limit .* best reachable"):
             ds.split(graph, network, times, noise, max_device_energy_j=limit)
     else:
-        plan = ds.split(graph, network, times, noise, max_device_energy_j=limit)
-        assert plan.latency_s == pytest.approx(best, rel=1e-6)
-        assert plan.device_energy_j <= limit * (1 + 1e-6)
+        for method in ("auto", "slides"):
+            plan = ds.split(graph, network, times, noise, max_device_energy_j=limit, method=method)
+            assert plan.latency_s == pytest.approx(best, rel=1e-6)
+            assert plan.device_energy_j <= limit * (1 + 1e-6)
 
 
 def test_memory_counts_a_quarter_for_int8_layers():
@@ -68,7 +71,7 @@ def test_memory_counts_a_quarter_for_int8_layers():
     network = ds.Network(small, network.links, "device")
     plan = ds.split(graph, network, times, noise)
     assert set(plan.quantized) == {"a", "b"}  # 400 + 200 bytes fit 150 only as int8
-    assert plan.method == "slides"
+    assert plan.method == "milp"
     with pytest.raises(ds.InfeasibleError, match=r"memory of 'device': limit 150 B; the model's weights are 600 B"):
         ds.split(graph, network, times, noise, max_noise=0.15)
 
@@ -101,13 +104,13 @@ def test_a_time_limit_never_calls_an_incumbent_optimal():
 def test_negative_gain_is_not_ignored():
     graph, network, times = by_hand()  # b is slower in int8 on both servers, and its tensor is small
     noise = ds.NoiseModel.polynomial(("b",), {"b": 0.0})
-    for method in ("elimination", "slides"):
+    for method in ("elimination", "milp", "slides"):
         assert ds.split(graph, network.only("device"), times, noise, method=method).quantized == ()
 
 
 def test_pins_and_prohibitions_hold_and_match_brute_force():
     graph, network, times, noise = random_small(11, 5, 3, 2)
-    for method in ("elimination", "slides"):
+    for method in ("elimination", "milp", "slides"):
         plan = ds.split(graph, network, times, noise, pins={"n1": "s2"}, forbid={"n3": ("s0", "s1")}, method=method)
         assert (plan.assignment["n1"], plan.assignment["n3"]) == ("s2", "s2")
         best = brute_force(graph, network, times, noise,
@@ -225,7 +228,7 @@ def test_a_measured_table_cannot_enter_the_milp_but_decides_in_elimination():
     frame = pd.DataFrame(schemes, columns=list(noise.layers)).assign(noise=noise.predict(schemes))
     table = ds.NoiseModel.measured(ds.NoiseSamples(frame))
     assert ds.split(graph, network, times, table, 0.05).latency_s == ds.split(graph, network, times, noise, 0.05).latency_s
-    with pytest.raises(ds.NoiseError, match="takes a noise polynomial"):
+    with pytest.raises(ds.NoiseError, match="a MILP takes a noise polynomial"):
         ds.split(graph, network, times, table, 0.05, method="slides")
 
 
@@ -241,14 +244,7 @@ def test_plan_round_trip(tmp_path):
 
 
 def test_a_real_instance_reaches_the_known_optima(instance):
-    layers = pd.read_csv(instance / "layers.csv")
-    graph = ds.LayerGraph.from_frames(layers, pd.read_csv(instance / "tensors.csv"))
-    network, times = ds.Network.load(instance / "network.yaml"), ds.LayerTimes.load(instance / "times.csv")
-    rows = pd.read_csv(instance / "noise.csv", keep_default_na=False)
-    terms = {tuple(r.layers.split()): r.coefficient for r in rows.itertuples() if r.layers}
-    noise = ds.NoiseModel.polynomial(
-        tuple(layers[layers["quantizable"] == 1]["layer"]), terms, float(rows[rows["layers"] == ""]["coefficient"].iloc[0])
-    )
+    graph, network, times, noise = ds.Instance.load(instance)
     for known in pd.read_csv(instance / "optima.csv").itertuples():
         plan = ds.split(graph, network.only(*known.servers.split("+")), times, noise, known.max_noise)
         assert plan.latency_s == pytest.approx(known.optimum, rel=1e-9)

@@ -1,0 +1,248 @@
+"""Two mixed-integer programmes of the placement problem, as plain variables and rows that any solver interface can take.
+
+`Slides` is the slides' formulation to the letter. `Tight` has the same optima and a much stronger relaxation: the servers
+of a tensor's producer and of each of its receivers are coupled by a flow whose marginals they are (the local marginal
+polytope of Schlesinger, 1976), so that only x and q have to be integer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dnnsplit.costs import INT8_SHARE, Problem, Weights, energy_weights
+from dnnsplit.errors import NoiseError
+from dnnsplit.noise import NoiseModel
+from dnnsplit.objective import Limits
+
+Key = tuple[str | int, ...]
+Term = tuple[Key | float, float]  # a variable, or a constant, and its coefficient
+
+
+@dataclass(frozen=True)
+class Row:
+    """A linear constraint: sum of coefficient * variable, then "<=", ">=" or "==", then the bound."""
+
+    name: str
+    terms: tuple[tuple[Key, float], ...]
+    sense: str
+    bound: float
+
+
+def row(name: str, terms: Iterable[Term], sense: str, bound: float = 0.0) -> Row:
+    """Return a row; constants among the terms move to the bound, equal variables are added up."""
+    coefficients: dict[Key, float] = {}
+    for term, coefficient in terms:
+        if isinstance(term, tuple):
+            coefficients[term] = coefficients.get(term, 0.0) + coefficient
+        else:
+            bound -= term * coefficient
+    return Row(name, tuple(coefficients.items()), sense, float(bound))
+
+
+class Slides:
+    """x_ik, q_i, y_tn and the products x^q, y^q, all binary; one method per family of the slides' equations.
+
+    Attributes
+    ----------
+    variables : integer or not, by key: ("x", i, k), ("q", i), ("y", t, k, h), ("xq", i, k), ("yq", t, k, h), and others
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.servers = range(len(problem.network.servers))
+        self.variables: dict[Key, bool] = {}
+        for i in range(len(problem.graph.layers)):
+            for k in self.servers:
+                if problem.allowed[i, k]:
+                    self._variable("x", i, k)
+        for i in problem.quantizable:
+            self._variable("q", i)
+            for k in self.servers:
+                if problem.allowed[i, k]:
+                    self._variable("xq", i, k)
+        for t, receivers in enumerate(problem.receivers):
+            for k in self.servers if receivers else ():
+                for h in self.servers:
+                    if self._sent(t, k, h):
+                        self._variable("y", t, k, h)
+                        if problem.producer[t] in problem.quantizable:
+                            self._variable("yq", t, k, h)
+
+    def _priced(self, t: int, k: int, h: int) -> bool:
+        return math.isfinite(self.problem.transfer_s[t, k, h, 0])
+
+    def _sent(self, t: int, k: int, h: int) -> bool:
+        """Whether y_tn is a variable."""
+        return self._priced(t, k, h)
+
+    def _variable(self, kind: str, *index: int) -> Key:
+        key = (kind, *index)
+        self.variables[key] = True
+        return key
+
+    def keys(self, kind: str) -> list[Key]:
+        """Return the variables of one kind."""
+        return [key for key in self.variables if key[0] == kind]
+
+    def at(self, i: int, k: int) -> Key | float:
+        """x_ik; layer -1 stands for the source, where inputs start and outputs end."""
+        if i < 0:
+            return float(k == self.problem.source)
+        return ("x", i, k) if ("x", i, k) in self.variables else 0.0
+
+    def total(self, weights: Weights) -> list[tuple[Key, float]]:
+        """T, E, E_0 or a mix: sum_ik w_k (f x + (f' - f) x^q) + sum_tn w_n (g y + (g' - g) y^q)."""
+        terms: list[tuple[Key, float]] = []
+        for kind, cost, price in (("x", self.problem.layer_s, weights.compute), ("y", self.problem.transfer_s, weights.transfer)):
+            for key in self.keys(kind):
+                place = key[1:]
+                seconds, worth = cost[place], float(price[place[1:]] if kind == "y" else price[place[1]])
+                terms.append((key, worth * float(seconds[0])))
+                if (f"{kind}q", *place) in self.variables:
+                    terms.append(((f"{kind}q", *place), worth * float(seconds[1] - seconds[0])))
+        return terms
+
+    def assignment(self) -> Iterable[Row]:
+        """sum_k x_ik = 1."""
+        for i in range(len(self.problem.graph.layers)):
+            yield row(f"assignment_{i}", [(self.at(i, k), 1.0) for k in self.servers], "==", 1.0)
+
+    def coherence(self) -> Iterable[Row]:
+        """y_tn >= x_ik + x_jh - 1, y_tn <= x_ik, y_tn <= sum_j x_jh; without a link, x_ik + x_jh <= 1."""
+        for t, (p, receivers) in enumerate(zip(self.problem.producer, self.problem.receivers, strict=True)):
+            for k in self.servers:
+                for h in self.servers if receivers else ():
+                    y: Term = (("y", t, k, h), 1.0) if self._priced(t, k, h) else (0.0, 1.0)
+                    for n, j in enumerate(receivers):
+                        yield row(f"coherence_{t}_{k}_{h}_{n}", [y, (self.at(p, k), -1.0), (self.at(j, h), -1.0)], ">=", -1.0)
+                    if self._priced(t, k, h):
+                        yield row(f"sent_{t}_{k}_{h}", [y, (self.at(p, k), -1.0)], "<=")
+                        yield row(f"received_{t}_{k}_{h}", [y, *((self.at(j, h), -1.0) for j in receivers)], "<=")
+
+    def products(self) -> Iterable[Row]:
+        """x^q = x q and y^q = y q: product <= each factor, product >= their sum - 1."""
+        for kind, owner in (("xq", lambda place: place[0]), ("yq", lambda place: self.problem.producer[place[0]])):
+            for key in self.keys(kind):
+                left, right = (kind[0], *key[1:]), ("q", owner(key[1:]))
+                name = "_".join(map(str, key))
+                yield row(f"product_a_{name}", [(key, 1.0), (left, -1.0)], "<=")
+                yield row(f"product_b_{name}", [(key, 1.0), (right, -1.0)], "<=")
+                yield row(f"product_c_{name}", [(key, 1.0), (left, -1.0), (right, -1.0)], ">=", -1.0)
+
+    def noise(self, noise: NoiseModel | None, most: float) -> Iterable[Row]:
+        """eta(q) <= eta_max, each monomial z = prod q_i linearised, the intercept on "any q_i = 1"."""
+        if noise is None or math.isinf(most) or not self.problem.quantizable:
+            return
+        if noise.kind != "polynomial":
+            raise NoiseError("a MILP takes a noise polynomial; fit one (fit_noise), or use method='elimination'")
+        of = {name: ("q", i) for name, i in zip(noise.layers, self.problem.quantizable, strict=True)}
+        terms: list[Term] = []
+        for n, (names, coefficient) in enumerate(noise.terms.items()):
+            bits = [of[name] for name in names]
+            z = bits[0] if len(bits) == 1 else self._variable("z", n)
+            terms.append((z, coefficient))
+            if len(bits) > 1:
+                yield from self._monomial(n, z, bits, coefficient)
+        exists = self._variable("any")
+        yield from self._any(exists, list(of.values()), noise.intercept)
+        yield row("noise", [*terms, (exists, noise.intercept)], "<=", most)
+
+    def _monomial(self, n: int, z: Key, bits: Sequence[Key], coefficient: float) -> Iterable[Row]:
+        del coefficient  # both sides, whatever its sign
+        for m, bit in enumerate(bits):
+            yield row(f"monomial_{n}_{m}", [(z, 1.0), (bit, -1.0)], "<=")
+        yield row(f"monomial_{n}", [(z, 1.0), *((bit, -1.0) for bit in bits)], ">=", 1.0 - len(bits))
+
+    def _any(self, exists: Key, bits: Sequence[Key], intercept: float) -> Iterable[Row]:
+        del intercept
+        for bit in bits:
+            yield row(f"any_{bit[1]}", [(exists, 1.0), (bit, -1.0)], ">=")
+        yield row("any", [(exists, 1.0), *((bit, -1.0) for bit in bits)], "<=")
+
+    def device_energy(self, limits: Limits) -> Iterable[Row]:
+        """E_0 <= J_0."""
+        if limits.max_device_energy_j is not None:
+            network = self.problem.network
+            yield row("device_energy", self.total(energy_weights(network, network.source)), "<=", limits.max_device_energy_j)
+
+    def memory(self) -> Iterable[Row]:
+        """Weights on a server, a quarter of them for int8 layers, fit its memory."""
+        size = [layer.weight_bytes for layer in self.problem.graph.layers]
+        for k, server in enumerate(self.problem.network.servers):
+            if server.memory_bytes is not None:
+                terms = [(key, size[key[1]]) for key in self.keys("x") if key[2] == k]
+                terms += [(key, -(1 - INT8_SHARE) * size[key[1]]) for key in self.keys("xq") if key[2] == k]
+                yield row(f"memory_{k}", terms, "<=", server.memory_bytes)
+
+    def rows(self, noise: NoiseModel | None, limits: Limits) -> list[Row]:
+        """Return all rows; those whose variables have all become constants are left out if they hold."""
+        families = (
+            self.assignment(), self.coherence(), self.products(), self.noise(noise, limits.max_noise),
+            self.device_energy(limits), self.memory(),
+        )  # fmt: skip
+        return [r for family in families for r in family if r.terms or not _holds(r)]
+
+
+class Tight(Slides):
+    """The same optima; flows instead of big rows, and only x and q integer.
+
+    Per tensor and receiver j: w_kh >= 0 with sum_h w_kh = x_pk, sum_k w_kh = x_jh and w_kh <= y_kh. x^q has the rows
+    sum_k x^q_ik = q_i and x^q <= x (a gain may be negative, so one-sided rows would not do); y^q <= y and y^q <= x^q of
+    the producer. A monomial needs only the side that its sign pushes against.
+    """
+
+    def _variable(self, kind: str, *index: int) -> Key:
+        key = (kind, *index)
+        self.variables[key] = kind in ("x", "q")
+        return key
+
+    def _sent(self, t: int, k: int, h: int) -> bool:
+        return self._priced(t, k, h) and bool(self.problem.transfer_s[t, k, h].max() > 0)
+
+    def coherence(self) -> Iterable[Row]:
+        """Flows between the servers of a tensor's producer and of each receiver, and y above all of them."""
+        for t, (p, receivers) in enumerate(zip(self.problem.producer, self.problem.receivers, strict=True)):
+            for n, j in enumerate(receivers):
+                flow = {}
+                for k in self.servers:
+                    for h in self.servers:
+                        if self._priced(t, k, h) and self.at(p, k) != 0.0 and self.at(j, h) != 0.0:
+                            flow[k, h] = self._variable("w", t, n, k, h)
+                for k in self.servers:
+                    out = [(w, 1.0) for (a, _), w in flow.items() if a == k]
+                    into = [(w, 1.0) for (_, b), w in flow.items() if b == k]
+                    yield row(f"from_{t}_{n}_{k}", [*out, (self.at(p, k), -1.0)], "==")
+                    yield row(f"to_{t}_{n}_{k}", [*into, (self.at(j, k), -1.0)], "==")
+                for (k, h), w in flow.items():
+                    if ("y", t, k, h) in self.variables:
+                        yield row(f"crosses_{t}_{n}_{k}_{h}", [(w, 1.0), (("y", t, k, h), -1.0)], "<=")
+
+    def products(self) -> Iterable[Row]:
+        """sum_k x^q_ik = q_i and x^q <= x; y^q <= y and y^q <= x^q of the producer on the sending server."""
+        for i in self.problem.quantizable:
+            own = [key for key in self.keys("xq") if key[1] == i]
+            yield row(f"quantized_{i}", [*((key, 1.0) for key in own), (("q", i), -1.0)], "==")
+            for key in own:
+                yield row(f"placed_{i}_{key[2]}", [(key, 1.0), (("x", *key[1:]), -1.0)], "<=")
+        for key in self.keys("yq"):
+            _, t, k, h = key
+            yield row(f"int8_{t}_{k}_{h}", [(key, 1.0), (("y", t, k, h), -1.0)], "<=")
+            producer = ("xq", self.problem.producer[t], k)
+            yield row(f"int8_sent_{t}_{k}_{h}", [(key, 1.0), (producer if producer in self.variables else 0.0, -1.0)], "<=")
+
+    def _monomial(self, n: int, z: Key, bits: Sequence[Key], coefficient: float) -> Iterable[Row]:
+        both = list(super()._monomial(n, z, bits, coefficient))
+        yield from both[-1:] if coefficient > 0 else both[:-1]
+
+    def _any(self, exists: Key, bits: Sequence[Key], intercept: float) -> Iterable[Row]:
+        both = list(super()._any(exists, bits, intercept))
+        yield from both[:-1] if intercept > 0 else both[-1:]
+
+
+FORMULATIONS = {"slides": Slides, "milp": Tight}
+
+
+def _holds(r: Row) -> bool:
+    return {"<=": r.bound >= 0, ">=": r.bound <= 0, "==": r.bound == 0}[r.sense]
