@@ -7,9 +7,11 @@ never minimised over: they ride along as axes of the tables, so that one pass gi
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -81,7 +83,7 @@ def eliminate(problem: Problem, weights: Weights, ties: Weights | None = None) -
     if 2 ** len(bits) > MAX_ENTRIES // 2:
         raise SolverError(f"{len(bits)} quantizable layers are too many to treat every scheme at once; use method='milp'")
     sizes = dict.fromkeys(range(len(problem.graph.layers)), len(problem.network.servers)) | dict.fromkeys(bits, 2)
-    order = _order([f.axes for f in factors], sizes)
+    order = _order(tuple(f.axes for f in factors), len(problem.network.servers))
     scale = sum(float(np.max(f.first, where=np.isfinite(f.first), initial=0.0)) for f in factors)
     touching: dict[int, dict[int, Table]] = {v: {} for v in sizes}
     for factor in factors:
@@ -151,34 +153,42 @@ def _tensor_table(
     return Table((bit, *layers) if bit is not None else tuple(layers), *tables)
 
 
-def _order(scopes: Sequence[tuple[int, ...]], sizes: dict[int, int]) -> list[int]:
-    """Return the layers in the order of the smallest next table (the greedy min-weight rule); refuse tables too large."""
+@lru_cache(maxsize=32)
+def _order(scopes: tuple[tuple[int, ...], ...], servers: int) -> tuple[int, ...]:
+    """Return the layers in the order of the smallest next table (the greedy min-weight rule), once per graph.
+
+    Raises
+    ------
+    SolverError : a table would be too large; said before any table is made
+    """
+    sizes = {a: servers if a >= 0 else 2 for scope in scopes for a in scope}
+    near: dict[int, set[int]] = {v: {v} for v in sizes if v >= 0}
+    for scope in scopes:
+        for v in scope:
+            if v >= 0:
+                near[v].update(scope)
+    weight = {v: math.prod(sizes[a] for a in near[v]) for v in near}
+    waiting = [(w, v) for v, w in weight.items()]
+    heapq.heapify(waiting)
     order: list[int] = []
-    for variable, entries, axes in _walk(scopes, sizes):
-        if entries > MAX_ENTRIES or len(axes) > 60:
+    while waiting:
+        entries, variable = heapq.heappop(waiting)
+        if weight.get(variable) != entries:
+            continue  # an entry that a later one replaced
+        if entries > MAX_ENTRIES or len(near[variable]) > 60:
             raise SolverError(
                 f"elimination needs a table of {entries:.2g} entries (limit {MAX_ENTRIES:.2g}); "
                 "use method='milp', fewer servers, or fewer quantizable layers"
             )
         order.append(variable)
-    return order
-
-
-def _walk(scopes: Sequence[tuple[int, ...]], sizes: dict[int, int]) -> Iterable[tuple[int, int, set[int]]]:
-    near: dict[int, set[int]] = {v: set() for v in sizes if v >= 0}
-    for scope in scopes:
-        for v in scope:
-            if v >= 0:
-                near[v].update(scope)
-    weight = {v: math.prod(sizes[a] for a in near[v] | {v}) for v in near}
-    while near:
-        variable = min(weight, key=lambda v: (weight[v], v))
+        del weight[variable]
         rest = near.pop(variable) - {variable}
-        yield variable, weight.pop(variable), rest | {variable}
         for v in rest:
             if v >= 0:
                 near[v] = (near[v] | rest) - {variable}
-                weight[v] = math.prod(sizes[a] for a in near[v] | {v})
+                weight[v] = math.prod(sizes[a] for a in near[v])
+                heapq.heappush(waiting, (weight[v], v))
+    return tuple(order)
 
 
 def _sum(tables: Sequence[Table], sizes: dict[int, int], axes: Iterable[int] = ()) -> Table:
