@@ -22,12 +22,18 @@ _STYLE = Path(__file__).with_name("dnnsplit.mplstyle")
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Draw in the project's style inside the ``with`` block."""
+    """Draw in the project's style inside the ``with`` block; figures made there are the caller's, not pyplot's.
+
+    A notebook shows every figure that pyplot still holds at the end of a cell, and would show ours a second time.
+    """
+    before = set(plt.get_fignums())
     with plt.style.context(_STYLE):
         yield
+    for number in set(plt.get_fignums()) - before:
+        plt.close(number)
 
 
-def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, Any], close: bool = True) -> dict[str, Path]:
+def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, Any]) -> dict[str, Path]:
     """Write a figure as SVG and PNG, and the numbers it draws as JSON with the version that made it.
 
     Parameters
@@ -36,7 +42,6 @@ def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, An
     folder : made if missing
     name : of the files, without ending
     numbers : what is drawn, JSON values
-    close : the figure, so that it is not shown a second time
 
     Returns
     -------
@@ -50,6 +55,4 @@ def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, An
             figure.savefig(buffer, format=ending, metadata=metadata)
             paths[ending] = write_bytes(Path(folder) / f"{name}.{ending}", buffer.getvalue())
     paths["json"] = write_json(Path(folder) / f"{name}.json", {"figure": name, "dnnsplit": version("dnnsplit"), **numbers})
-    if close:
-        plt.close(figure)
     return paths

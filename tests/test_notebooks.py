@@ -73,6 +73,12 @@ def test_the_whole_line_runs_with_small_parameters(workplace):
     assert (frame["status"] == "done").all(), frame[["cell", "error"]].to_string()
     assert len(frame) == len(THESIS["runs"])
 
+    for path in (workplace / "data" / "runs").glob("0*.ipynb"):
+        shown = [o for c in nbformat.read(path, 4).cells for o in c.get("outputs", [])]
+        assert not [o for o in shown if o.output_type == "stream" and "Warning" in o.text], path.name
+        pictures = [o.data["image/png"] for o in shown if "image/png" in o.get("data", {})]
+        assert len(pictures) == len(set(pictures)), f"{path.name} shows a figure twice"
+
     name, data, figures = "yolo11n-ppe-320", workplace / "data", workplace / "figures"
     times = ds.LayerTimes.load(data / "profiles" / f"{name}.csv")
     assert times.seconds_of("device") == pytest.approx(0.4)
