@@ -13,7 +13,8 @@ import onnxruntime as ort
 from dnnsplit.errors import ModelError
 from dnnsplit.flops import node_flops
 from dnnsplit.graph import QUANTIZABLE_OPS, Layer, LayerGraph, Tensor
-from dnnsplit.model import Model, node_inputs, read_model
+from dnnsplit.model import Model, read_model
+from dnnsplit.onnx_graph import node_inputs
 
 # Activations that run as a kernel of their own but belong to the convolution that alone feeds them:
 # cutting between the two costs 10-20 % of the time.

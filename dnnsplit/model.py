@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper, shape_inference
 
 from dnnsplit.errors import ModelError, raise_problems
 from dnnsplit.files import sha256
+from dnnsplit.onnx_graph import constants_to_weights, name_nodes, node_inputs, topological, used
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,18 +109,6 @@ class Model:
         return [node for name, node in self.constant_nodes.items() if name in nodes], weights
 
 
-def node_inputs(node: onnx.NodeProto) -> list[str]:
-    """Names of the tensors a node reads, those that its subgraphs take from outside among them."""
-    names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
-            inside = {i.name for i in graph.input} | {w.name for w in graph.initializer}
-            inside |= {o for n in graph.node for o in n.output}
-            names += [name for n in graph.node for name in node_inputs(n) if name not in inside]
-            names += [o.name for o in graph.output if o.name not in inside]
-    return list(dict.fromkeys(names))
-
-
 def read_model(path: str | Path) -> Model:
     """Read and index an ONNX file.
 
@@ -155,9 +144,9 @@ def _read(path: Path, mtime: int, size: int) -> Model:
         onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(path.parent))
     except (onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ModelError(f"{path}: its weights are in another file that cannot be read ({error}); put it beside it") from None
-    _name_nodes(proto.graph)
-    _constants_to_weights(proto.graph)
-    ordered = _used(proto.graph, _topological(proto.graph, path))
+    name_nodes(proto.graph)
+    constants_to_weights(proto.graph)
+    ordered = used(proto.graph, topological(proto.graph, path))
     try:
         onnx.checker.check_model(proto, full_check=False)
         proto = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
@@ -200,92 +189,6 @@ def _read(path: Path, mtime: int, size: int) -> Model:
         raise ModelError(f"{path}: output {name!r} rests on constants alone; take it out of the model's outputs")
     _check_shapes(model)
     return model
-
-
-def _name_nodes(graph: onnx.GraphProto) -> None:
-    """Give every node a unique, repeatable name (its own, else its first output's)."""
-    taken: set[str] = set()
-    for node in graph.node:
-        stem = node.name or next((o for o in node.output if o), node.op_type)
-        name, count = stem, 1
-        while name in taken:
-            count += 1
-            name = f"{stem}#{count}"
-        node.name = name
-        taken.add(name)
-
-
-def _constants_to_weights(graph: onnx.GraphProto) -> None:
-    kept = []
-    for node in graph.node:
-        weight = _constant(node) if node.op_type == "Constant" else None
-        if weight is None:
-            kept.append(node)
-        else:
-            weight.name = node.output[0]
-            graph.initializer.append(weight)
-    del graph.node[:]
-    graph.node.extend(kept)
-
-
-def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """Return a copy of the value of a Constant node; None for texts and sparse values."""
-    for attribute in node.attribute:
-        if attribute.name == "value":
-            return onnx.TensorProto.FromString(attribute.t.SerializeToString())
-        if attribute.name in ("value_float", "value_floats"):
-            return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.float32))
-        if attribute.name in ("value_int", "value_ints"):
-            return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.int64))
-    return None
-
-
-def _topological(graph: onnx.GraphProto, path: Path) -> list[str]:
-    """Names of the nodes in topological order, keeping the file's order where it is one; sorts the file's list too."""
-    available = {i.name for i in graph.input} | {w.name for w in graph.initializer}
-    pending, ordered = list(graph.node), []
-    made = {o for n in graph.node for o in n.output}
-    unknown = sorted({i for n in graph.node for i in node_inputs(n)} - available - made)
-    if unknown:
-        raise ModelError(f"{path}: {unknown[0]!r} is read but nothing produces it ({len(unknown)} such tensors)")
-    while pending:
-        waiting = []
-        for node in pending:
-            if all(i in available for i in node_inputs(node)):
-                ordered.append(node)
-                available.update(node.output)
-            else:
-                waiting.append(node)
-        if len(waiting) == len(pending):
-            while True:  # drop what only hangs behind the cycle
-                read = {i for n in waiting for i in node_inputs(n)}
-                on_cycle = [n for n in waiting if read.intersection(n.output)]
-                if len(on_cycle) == len(waiting):
-                    break
-                waiting = on_cycle
-            names = ", ".join(repr(n.name) for n in waiting[:3])
-            raise ModelError(f"{path} has a cycle through {names}; a network of layers must be acyclic")
-        pending = waiting
-    if [n.name for n in ordered] != [n.name for n in graph.node]:
-        copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in ordered]
-        del graph.node[:]
-        graph.node.extend(copies)
-        return [n.name for n in copies]
-    return [n.name for n in ordered]
-
-
-def _used(graph: onnx.GraphProto, ordered: list[str]) -> list[str]:
-    """Drop the nodes that no output of the graph rests on, as ONNX Runtime does."""
-    needed, kept = {o.name for o in graph.output}, []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed.update(node_inputs(node))
-            kept.append(node)
-    kept.reverse()
-    del graph.node[:]
-    graph.node.extend(kept)
-    names = {node.name for node in kept}
-    return [name for name in ordered if name in names]
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> int:

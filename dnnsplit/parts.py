@@ -10,7 +10,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from dnnsplit.graph import LayerGraph
-from dnnsplit.model import Model, node_inputs
+from dnnsplit.model import Model
+from dnnsplit.onnx_graph import node_inputs
 from dnnsplit.quantize import QuantizedLayer
 
 

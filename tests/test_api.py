@@ -11,7 +11,7 @@ import dnnsplit as ds
 
 # what only some modules may import: the rule that keeps a change of library in one place
 ONLY = {
-    "onnx": {"model", "blocks", "flops", "quantize", "calibration", "parts", "profiling", "training"},
+    "onnx": {"model", "onnx_graph", "blocks", "flops", "quantize", "calibration", "parts", "profiling", "training"},
     "onnxruntime": {"runtime", "blocks", "calibration", "quantize", "measure", "profiling", "deploy.stage"},
     "pulp": {"milp"},
     "papermill": {"sweep"},
@@ -98,5 +98,5 @@ def test_imports_go_one_way_only():
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_are_small_and_say_what_they_are(name):
     text = MODULES[name].read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 310
+    assert len(text.splitlines()) <= 300
     assert ast.get_docstring(ast.parse(text))

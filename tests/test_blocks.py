@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dnnsplit.blocks import find_blocks, load
 from dnnsplit.errors import ModelError
-from dnnsplit.model import node_inputs, read_model
+from dnnsplit.model import read_model
+from dnnsplit.onnx_graph import node_inputs
 
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "models" / "yolo11n-ppe-320.onnx"
 node = helper.make_node

@@ -7,7 +7,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dnnsplit.errors import ModelError
-from dnnsplit.model import node_inputs, read_model
+from dnnsplit.model import read_model
+from dnnsplit.onnx_graph import node_inputs
 
 node = helper.make_node
 X = [1, 3, 8, 8]

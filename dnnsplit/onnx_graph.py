@@ -1,0 +1,110 @@
+"""Putting an ONNX graph in order before it is indexed: names, constants, order, and nodes that nothing needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from dnnsplit.errors import ModelError
+
+
+def node_inputs(node: onnx.NodeProto) -> list[str]:
+    """Names of the tensors a node reads, those that its subgraphs take from outside among them."""
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
+            inside = {i.name for i in graph.input} | {w.name for w in graph.initializer}
+            inside |= {o for n in graph.node for o in n.output}
+            names += [name for n in graph.node for name in node_inputs(n) if name not in inside]
+            names += [o.name for o in graph.output if o.name not in inside]
+    return list(dict.fromkeys(names))
+
+
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node a unique, repeatable name (its own, else its first output's)."""
+    taken: set[str] = set()
+    for node in graph.node:
+        stem = node.name or next((o for o in node.output if o), node.op_type)
+        name, count = stem, 1
+        while name in taken:
+            count += 1
+            name = f"{stem}#{count}"
+        node.name = name
+        taken.add(name)
+
+
+def constants_to_weights(graph: onnx.GraphProto) -> None:
+    """Turn Constant nodes into initializers, in place."""
+    kept = []
+    for node in graph.node:
+        weight = _constant(node) if node.op_type == "Constant" else None
+        if weight is None:
+            kept.append(node)
+        else:
+            weight.name = node.output[0]
+            graph.initializer.append(weight)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """Return a copy of the value of a Constant node; None for texts and sparse values."""
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return onnx.TensorProto.FromString(attribute.t.SerializeToString())
+        if attribute.name in ("value_float", "value_floats"):
+            return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.float32))
+        if attribute.name in ("value_int", "value_ints"):
+            return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.int64))
+    return None
+
+
+def topological(graph: onnx.GraphProto, path: Path) -> list[str]:
+    """Names of the nodes in topological order, keeping the file's order where it is one; sorts the file's list too."""
+    available = {i.name for i in graph.input} | {w.name for w in graph.initializer}
+    pending, ordered = list(graph.node), []
+    made = {o for n in graph.node for o in n.output}
+    unknown = sorted({i for n in graph.node for i in node_inputs(n)} - available - made)
+    if unknown:
+        raise ModelError(f"{path}: {unknown[0]!r} is read but nothing produces it ({len(unknown)} such tensors)")
+    while pending:
+        waiting = []
+        for node in pending:
+            if all(i in available for i in node_inputs(node)):
+                ordered.append(node)
+                available.update(node.output)
+            else:
+                waiting.append(node)
+        if len(waiting) == len(pending):
+            while True:  # drop what only hangs behind the cycle
+                read = {i for n in waiting for i in node_inputs(n)}
+                on_cycle = [n for n in waiting if read.intersection(n.output)]
+                if len(on_cycle) == len(waiting):
+                    break
+                waiting = on_cycle
+            names = ", ".join(repr(n.name) for n in waiting[:3])
+            raise ModelError(f"{path} has a cycle through {names}; a network of layers must be acyclic")
+        pending = waiting
+    if [n.name for n in ordered] != [n.name for n in graph.node]:
+        copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in ordered]
+        del graph.node[:]
+        graph.node.extend(copies)
+        return [n.name for n in copies]
+    return [n.name for n in ordered]
+
+
+def used(graph: onnx.GraphProto, ordered: list[str]) -> list[str]:
+    """Drop the nodes that no output of the graph rests on, as ONNX Runtime does."""
+    needed, kept = {o.name for o in graph.output}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node_inputs(node))
+            kept.append(node)
+    kept.reverse()
+    del graph.node[:]
+    graph.node.extend(kept)
+    names = {node.name for node in kept}
+    return [name for name in ordered if name in names]
