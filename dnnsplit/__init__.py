@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dnnsplit.plan import Plan
     from dnnsplit.profiling import profile
     from dnnsplit.regression import fit_noise
+    from dnnsplit.schedule import makespan
     from dnnsplit.solve import split
     from dnnsplit.sweep import publish, run
     from dnnsplit.times import LayerTimes
@@ -57,7 +58,7 @@ _HOME = {
     # costs, solve, plan
     "Instance": "instance",
     "Cost": "costs", "Transfer": "costs", "evaluate": "costs",
-    "Plan": "plan", "split": "solve", "Front": "front", "pareto": "front",
+    "Plan": "plan", "split": "solve", "Front": "front", "pareto": "front", "makespan": "schedule",
     # cut, deploy
     "Bundle": "deploy.bundle", "cut": "cutting", "testbed": "deploy.testbed",
     "latency_test": "deploy.testbed", "latency_tests": "experiment",
@@ -103,6 +104,7 @@ __all__ = [
     "latency_test",
     "latency_tests",
     "load",
+    "makespan",
     "measure_noise",
     "pareto",
     "plots",

@@ -1,0 +1,98 @@
+"""The makespan of a plan: what its latency is when branches run side by side, by simulating servers and links."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterable, Mapping
+
+from dnnsplit.costs import evaluate
+from dnnsplit.graph import LayerGraph
+from dnnsplit.network import Network
+from dnnsplit.times import PRECISIONS, LayerTimes
+
+
+def makespan(
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    assignment: Mapping[str, str],
+    quantized: Iterable[str] = (),
+) -> float:
+    """Return the seconds from the input's arrival to the last output's, with servers and links working side by side.
+
+    Each server runs one layer at a time, of those whose inputs are there the one that comes first in the graph; each link
+    sends one tensor at a time, in the order in which they are made. The slides' latency is the sum of all these terms, so
+    it is never less; for a plan without parallel branches the two are equal.
+
+    Parameters
+    ----------
+    assignment : server by layer
+    quantized : layers that run in int8
+
+    Returns
+    -------
+    float : [s]
+
+    Raises
+    ------
+    ModelError, NetworkError, ProfileError, InfeasibleError : as `evaluate`
+    """
+    quantized = tuple(quantized)
+    cost = evaluate(graph, network, times, assignment, quantized)
+    moves: dict[str, list[tuple[str, str, float]]] = {}
+    for transfer in cost.transfers:
+        moves.setdefault(transfer.tensor, []).append((transfer.source, transfer.target, transfer.seconds))
+    waiting = {name: sum(name in t.consumers for t in graph.tensors) for name in graph.layer_names}
+    rank = {name: i for i, name in enumerate(graph.topological)}
+    ready: dict[str, list[tuple[int, str]]] = {server: [] for server in network.server_names}
+    busy = dict.fromkeys(network.server_names, False)
+    link_free: dict[tuple[str, str], float] = {}
+    count = itertools.count()
+    events: list[tuple[float, int, str, str]] = []  # time, tie-break, "arrived" or "done", layer
+    last = 0.0
+
+    def at(time: float, kind: str, layer: str) -> None:
+        heapq.heappush(events, (time, next(count), kind, layer))
+
+    def made(tensor_index: int, time: float) -> float:
+        """Send a new tensor to all that read it; return when the source has it, if it is an output."""
+        tensor = graph.tensors[tensor_index]
+        home = network.source if tensor.producer is None else assignment[tensor.producer]
+        arrival = {home: time}
+        for source, target, seconds in moves.get(tensor.name, ()):
+            start = max(time, link_free.get((source, target), 0.0)) if source != target else time
+            arrival[target] = start + seconds
+            if source != target:
+                link_free[source, target] = arrival[target]
+        for consumer in tensor.consumers:
+            at(arrival[assignment[consumer]], "arrived", consumer)
+        return arrival[network.source] if tensor.is_output else 0.0
+
+    of_layer: dict[str | None, list[int]] = {}
+    for index, tensor in enumerate(graph.tensors):
+        of_layer.setdefault(tensor.producer, []).append(index)
+    for name, missing in waiting.items():
+        if missing == 0:
+            heapq.heappush(ready[assignment[name]], (rank[name], name))
+    for index in of_layer.get(None, ()):
+        last = max(last, made(index, 0.0))
+    now = 0.0
+    while True:
+        for server, queue in ready.items():
+            if queue and not busy[server]:
+                _, name = heapq.heappop(queue)
+                busy[server] = True
+                at(now + times.seconds(name, server, PRECISIONS[name in quantized]), "done", name)
+        if not events:
+            return last
+        now, _, kind, name = heapq.heappop(events)
+        if kind == "arrived":
+            waiting[name] -= 1
+            if waiting[name] == 0:
+                heapq.heappush(ready[assignment[name]], (rank[name], name))
+        else:
+            busy[assignment[name]] = False
+            last = max(last, now)
+            for index in of_layer.get(name, ()):
+                last = max(last, made(index, now))
