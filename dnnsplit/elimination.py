@@ -15,8 +15,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from dnnsplit.costs import Problem, Weights
 from dnnsplit.errors import SolverError
+from dnnsplit.problem import Problem, Weights
 
 # Tables above this many entries (8 bytes each, and one for the choice) are refused.
 MAX_ENTRIES = 2**26
@@ -79,12 +79,14 @@ def eliminate(problem: Problem, weights: Weights, ties: Weights | None = None) -
     SolverError : the tables would be too large; use the MILP (``method="milp"``), or fewer quantizable layers
     """
     factors = _factors(problem, weights, ties or 0.0 * weights)
+    factors += [_together(a, b, len(problem.network.servers)) for a, b in problem.colocated]
     bits = tuple(-1 - j for j in range(len(problem.quantizable)))
     if 2 ** len(bits) > MAX_ENTRIES // 2:
         raise SolverError(f"{len(bits)} quantizable layers are too many to treat every scheme at once; use method='milp'")
     sizes = dict.fromkeys(range(len(problem.graph.layers)), len(problem.network.servers)) | dict.fromkeys(bits, 2)
     order = _order(tuple(f.axes for f in factors), len(problem.network.servers))
-    scale = sum(float(np.max(f.first, where=np.isfinite(f.first), initial=0.0)) for f in factors)
+    finite = np.where(np.isfinite(problem.transfer_s), problem.transfer_s, 0.0)
+    scale = float(np.nansum(problem.layer_s) * weights.compute.max() + finite.sum() * weights.transfer.max())
     touching: dict[int, dict[int, Table]] = {v: {} for v in sizes}
     for factor in factors:
         for axis in factor.axes:
@@ -123,34 +125,43 @@ def _factors(problem: Problem, weights: Weights, ties: Weights) -> list[Table]:
     return factors
 
 
+def _together(a: int, b: int, servers: int) -> Table:
+    """0 where two layers are on one server, infinite elsewhere."""
+    return Table((min(a, b), max(a, b)), np.where(np.eye(servers, dtype=bool), 0.0, np.inf), np.zeros((servers, servers)))
+
+
 def _tensor_table(
     problem: Problem, t: int, p: int, receivers: tuple[int, ...], bit: int | None, weights: Weights, ties: Weights
 ) -> Table:
     """Cost of one tensor over the servers of its producer and receivers: each target server is paid once."""
-    servers = len(problem.network.servers)
     layers = sorted({v for v in (p, *receivers) if v >= 0})
-    if servers ** len(layers) > MAX_ENTRIES:
+    if len(problem.network.servers) ** len(layers) > MAX_ENTRIES:
         name = problem.graph.tensors[t].name
         raise SolverError(f"tensor {name!r} has {len(receivers)} receivers, too many for elimination; use method='milp'")
+    seconds = np.moveaxis(problem.transfer_s[t], -1, 0)[: 1 if bit is None else 2]  # precision, from, to
+    reachable = np.isfinite(seconds)
+    finite = np.where(reachable, seconds, 0.0)
+    prices = (np.where(reachable, finite * weights.transfer, np.inf), finite * ties.transfer)
+    tables = [_spread(price, problem.source, layers, p, receivers) for price in prices]
+    axes = (*([] if bit is None else [bit]), *layers)
+    return Table(axes, *(table if bit is not None else table[0] for table in tables))
+
+
+def _spread(price: np.ndarray, source: int, layers: list[int], p: int, receivers: tuple[int, ...]) -> np.ndarray:
+    """Sum a tensor's price over the servers it goes to: (precision, from, to) -> (precision, one axis per layer)."""
+    if len(receivers) == 1 and len(layers) == 2:  # a chain link, which most tensors are
+        return price if p < receivers[0] else price.transpose(0, 2, 1)
+    servers = price.shape[-1]
     grid = dict(zip(layers, np.indices((servers,) * len(layers), sparse=True), strict=True))
-    fixed = np.full((1,) * len(layers), problem.source)
+    fixed = np.full((1,) * len(layers), source)
     at = grid.get(p, fixed)
-    goes = [np.zeros((1,) * len(layers), bool) for _ in range(servers)]
-    for receiver in receivers:
-        goes = [goes[h] | (grid.get(receiver, fixed) == h) for h in range(servers)]
-    tables = []
-    for objective in (weights.transfer, ties.transfer):
-        per_precision = []
-        for precision in (0, 1) if bit is not None else (0,):
-            seconds = problem.transfer_s[t, :, :, precision]
-            with np.errstate(invalid="ignore"):
-                price = np.where(np.isfinite(seconds), seconds * objective, np.inf if objective is weights.transfer else 0.0)
-            total = np.zeros((servers,) * len(layers))
-            for h in range(servers):
-                total += np.where(goes[h], price[at, h], 0.0)
-            per_precision.append(total)
-        tables.append(np.stack(per_precision) if bit is not None else per_precision[0])
-    return Table((bit, *layers) if bit is not None else tuple(layers), *tables)
+    total = np.zeros((len(price), *(servers,) * len(layers)))
+    for h in range(servers):
+        goes = np.zeros((1,) * len(layers), bool)
+        for receiver in receivers:
+            goes = goes | (grid.get(receiver, fixed) == h)
+        total += np.where(goes, price[:, at, h], 0.0)
+    return total
 
 
 @lru_cache(maxsize=32)

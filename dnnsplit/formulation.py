@@ -11,10 +11,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dnnsplit.costs import INT8_SHARE, Problem, Weights, energy_weights
+from dnnsplit.costs import INT8_SHARE
 from dnnsplit.errors import NoiseError
 from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import Limits
+from dnnsplit.problem import Problem, Weights, energy_weights
 
 Key = tuple[str | int, ...]
 Term = tuple[Key | float, float]  # a variable, or a constant, and its coefficient
@@ -121,6 +122,12 @@ class Slides:
                         yield row(f"sent_{t}_{k}_{h}", [y, (self.at(p, k), -1.0)], "<=")
                         yield row(f"received_{t}_{k}_{h}", [y, *((self.at(j, h), -1.0) for j in receivers)], "<=")
 
+    def colocation(self) -> Iterable[Row]:
+        """x_ik = x_jk for layers that must share a server."""
+        for i, j in self.problem.colocated:
+            for k in self.servers:
+                yield row(f"together_{i}_{j}_{k}", [(self.at(i, k), 1.0), (self.at(j, k), -1.0)], "==")
+
     def products(self) -> Iterable[Row]:
         """x^q = x q and y^q = y q: product <= each factor, product >= their sum - 1."""
         for kind, owner in (("xq", lambda place: place[0]), ("yq", lambda place: self.problem.producer[place[0]])):
@@ -179,7 +186,7 @@ class Slides:
     def rows(self, noise: NoiseModel | None, limits: Limits) -> list[Row]:
         """Return all rows; those whose variables have all become constants are left out if they hold."""
         families = (
-            self.assignment(), self.coherence(), self.products(), self.noise(noise, limits.max_noise),
+            self.assignment(), self.coherence(), self.colocation(), self.products(), self.noise(noise, limits.max_noise),
             self.device_energy(limits), self.memory(),
         )  # fmt: skip
         return [r for family in families for r in family if r.terms or not _holds(r)]

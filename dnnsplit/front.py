@@ -17,6 +17,8 @@ from dnnsplit.plan import Plan
 from dnnsplit.question import ask
 from dnnsplit.times import LayerTimes
 
+ALL_AT_ONCE = "the front needs the optimum of every scheme, which elimination gives in one pass"
+
 
 @dataclass(frozen=True)
 class Front:
@@ -66,12 +68,14 @@ def pareto(
     energy_weight: float = 0.0,
     pins: Mapping[str, str] | None = None,
     forbid: Mapping[str, Sequence[str]] | None = None,
+    colocate: Sequence[Sequence[str]] = (),
+    forbid_links: Sequence[tuple[str, str]] = (),
 ) -> Front:
     """Return the exact front of the objective against noise, from one elimination pass over all schemes.
 
     Parameters
     ----------
-    graph, network, times, noise, latency_weight, energy_weight, pins, forbid : as for `split`
+    graph, network, times, noise, latency_weight, energy_weight, pins, forbid, colocate, forbid_links : as for `split`
 
     Returns
     -------
@@ -85,7 +89,7 @@ def pareto(
     """
     if noise is None:
         raise NoiseError("a front against noise needs a noise model: pass noise=fit_noise(samples)")
-    question = ask(graph, network, times, noise, None, latency_weight, energy_weight, None, pins, forbid)
+    question = ask(graph, network, times, noise, None, latency_weight, energy_weight, None, pins, forbid, colocate, forbid_links)
     value, known = question.optima.value, question.scheme_noise
     order = np.lexsort((value, known))
     order = order[np.isfinite(known[order]) & np.isfinite(value[order])]
@@ -93,7 +97,7 @@ def pareto(
         raise InfeasibleError(unreachable(question.problem))
     best = np.minimum.accumulate(value[order])
     new = np.r_[True, best[1:] < best[:-1] - 1e-12 * np.abs(best[:-1])]
-    plans = tuple(question.plan(question.optima.placement(int(s)), int(s), "elimination") for s in order[new])
+    plans = tuple(question.plan(question.optima.placement(int(s)), int(s), "elimination", reason=ALL_AT_ONCE) for s in order[new])
     broken = [b for plan in plans for b in question.limits.broken(question.problem, plan.cost)]
     if broken:
         raise OptionError(f"the front would break a limit: {broken[0]}; call split for each noise limit instead")

@@ -11,11 +11,11 @@ from typing import Any
 import pulp
 from pulp.apis.coin_api import pulp_cbc_path
 
-from dnnsplit.costs import Problem, Weights
 from dnnsplit.errors import InfeasibleError, SolverError, nearest
 from dnnsplit.formulation import FORMULATIONS, Key, Slides
 from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import Limits
+from dnnsplit.problem import Problem, Weights
 
 SOLVERS = {"HiGHS": "HiGHS", "CBC": "COIN_CMD", "CPLEX": "CPLEX_PY", "GUROBI": "GUROBI", "SCIP": "SCIP_PY"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,15 @@ class Network:
         for link in self.links:
             seconds[:, index[link.source], index[link.target]] = link.transfer_s(np.asarray(size_bytes, float))
         return seconds
+
+    def without(self, *links: tuple[str, str]) -> Network:
+        """Return the same network without some links, each given as (source, target)."""
+        known = [f"{link.source} -> {link.target}" for link in self.links]
+        asked = [f"{source} -> {target}" for source, target in links]
+        lost = [f"there is no link {name!r}{nearest(name, known)}" for name in asked if name not in known]
+        raise_problems(NetworkError, "links", lost)
+        kept = tuple(link for link, name in zip(self.links, known, strict=True) if name not in asked)
+        return replace(self, links=kept)
 
     def only(self, *names: str) -> Network:
         """Return the same network with some servers alone, links between them kept; the source must stay."""

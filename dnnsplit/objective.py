@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dnnsplit.costs import Cost, Problem, Weights, energy_weights, latency_weights
+from dnnsplit.costs import Cost
 from dnnsplit.elimination import eliminate
 from dnnsplit.errors import InfeasibleError
+from dnnsplit.problem import Problem, Weights, energy_weights, latency_weights
 from dnnsplit.units import show
 
 

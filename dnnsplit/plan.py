@@ -33,6 +33,7 @@ class Plan:
     status : "optimal" (proved) or "feasible" (a limit of time or gap stopped the proof)
     bound, gap : lower bound on the objective, and (objective - bound) / |objective|; NaN where the solver tells none
     method, solver, solve_s : how it was found, and the CPU seconds that took [s]
+    reason : why by this method
     limits : the limits it was asked to keep
     source : the server where inputs start and outputs end
     times_origin : where the layer times came from: "measured", "scaled", ...
@@ -52,6 +53,7 @@ class Plan:
     method: str
     solver: str
     solve_s: float
+    reason: str = ""
     limits: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     times_origin: str = "given"

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from dnnsplit.costs import Cost, Problem, build_problem
+from dnnsplit.costs import Cost
 from dnnsplit.elimination import Optima, eliminate
 from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, raise_problems
 from dnnsplit.graph import LayerGraph
@@ -19,6 +19,7 @@ from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import Limits, Objective, make_objective, unreachable
 from dnnsplit.plan import Plan
+from dnnsplit.problem import Problem, build_problem
 from dnnsplit.times import LayerTimes
 
 
@@ -63,7 +64,7 @@ class Question:
 
     def plan(
         self, placement: Sequence[int], scheme: int, method: str, solution: Solution | None = None, solver: str = "",
-        cost: Cost | None = None,
+        cost: Cost | None = None, reason: str = "",
     ) -> Plan:
         """Turn positions into a plan, priced by `evaluate`."""
         cost = cost or self.problem.price(placement, scheme)
@@ -82,6 +83,7 @@ class Question:
             bound=solution.bound + self.objective.constant if solution else objective,
             gap=solution.gap if solution else 0.0,
             method=method,
+            reason=reason,
             solver=solver,
             solve_s=time.process_time() - self.started,
             limits={
@@ -106,6 +108,8 @@ def ask(
     max_device_energy_j: float | None = None,
     pins: Mapping[str, str] | None = None,
     forbid: Mapping[str, Sequence[str]] | None = None,
+    colocate: Sequence[Sequence[str]] = (),
+    forbid_links: Sequence[tuple[str, str]] = (),
     routing: str = "direct",
 ) -> Question:
     """Check the arguments of `split` and `pareto` and build the problem they describe."""
@@ -122,7 +126,7 @@ def ask(
     if routing != "direct":
         problems.append(f"routing {routing!r} is unknown; there is 'direct'")
     raise_problems(OptionError, "options", problems)
-    problem = build_problem(graph, network, times, noise.layers if noise else (), pins, forbid)
+    problem = build_problem(graph, network, times, noise.layers if noise else (), pins, forbid, colocate, forbid_links)
     objective = make_objective(problem, latency_weight, energy_weight)
     return Question(problem, objective, Limits(most, max_device_energy_j), noise, started)
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dnnsplit.costs import energy_weights
 from dnnsplit.elimination import eliminate
 from dnnsplit.errors import InfeasibleError, OptionError, SolverError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
@@ -15,6 +14,7 @@ from dnnsplit.milp import solve_milp
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.plan import Plan
+from dnnsplit.problem import energy_weights
 from dnnsplit.question import Question, ask
 from dnnsplit.times import LayerTimes
 from dnnsplit.units import show
@@ -33,6 +33,8 @@ def split(
     max_device_energy_j: float | None = None,
     pins: Mapping[str, str] | None = None,
     forbid: Mapping[str, Sequence[str]] | None = None,
+    colocate: Sequence[Sequence[str]] = (),
+    forbid_links: Sequence[tuple[str, str]] = (),
     routing: str = "direct",
     method: str = "auto",
     solver: str = "HiGHS",
@@ -51,6 +53,8 @@ def split(
     max_device_energy_j : J_0, hard limit on the energy of the network's source [J]
     pins : server by layer
     forbid : servers by layer, where it must not run
+    colocate : groups of layers that must share a server
+    forbid_links : (source, target) of links that no tensor may use
     routing : "direct": a tensor crosses the link between its two servers, or there is none
     method : "elimination" (exact, milliseconds), "milp" (tight formulation, for limits that couple layers), "slides" (the
         slides' formulation to the letter), or "auto": elimination, and the tight MILP only where a limit on device energy or
@@ -73,18 +77,21 @@ def split(
     if method not in METHODS:
         raise OptionError(f"method {method!r} is unknown{nearest(method, METHODS)}")
     question = ask(
-        graph, network, times, noise, max_noise, latency_weight, energy_weight, max_device_energy_j, pins, forbid, routing
-    )
+        graph, network, times, noise, max_noise, latency_weight, energy_weight, max_device_energy_j,
+        pins, forbid, colocate, forbid_links, routing,
+    )  # fmt: skip
+    reason = "asked for"
     if method in ("auto", "elimination"):
         try:
-            return _by_elimination(question)
-        except SolverError:
+            return _by_elimination(question, reason if method == "elimination" else "exact, and the fastest where it applies")
+        except SolverError as error:
             if method == "elimination":
                 raise
-    return _by_milp(question, "slides" if method == "slides" else "milp", solver, gap, time_limit_s)
+            reason = str(error).partition(";")[0]
+    return _by_milp(question, "slides" if method == "slides" else "milp", solver, gap, time_limit_s, reason)
 
 
-def _by_elimination(question: Question) -> Plan:
+def _by_elimination(question: Question, reason: str) -> Plan:
     """Answer without the limits that couple layers; an answer that keeps them anyway is the optimum with them too."""
     scheme = question.best_scheme()
     placement = question.optima.placement(scheme)
@@ -92,17 +99,19 @@ def _by_elimination(question: Question) -> Plan:
     broken = question.limits.broken(question.problem, cost)
     if broken:
         raise SolverError(f"elimination cannot keep this limit: {broken[0]}; use method='auto' or 'milp'")
-    return question.plan(placement, scheme, "elimination", cost=cost)
+    return question.plan(placement, scheme, "elimination", cost=cost, reason=reason)
 
 
-def _by_milp(question: Question, formulation: str, solver: str, gap: float, time_limit_s: float | None) -> Plan:
+def _by_milp(
+    question: Question, formulation: str, solver: str, gap: float, time_limit_s: float | None, reason: str
+) -> Plan:
     asked = (question.problem, question.objective.weights, question.noise, question.limits)
     try:
         solution = solve_milp(*asked, formulation, solver, gap, time_limit_s)
     except InfeasibleError:
         raise InfeasibleError(_explain(question)) from None
     scheme = sum(bit << j for j, bit in enumerate(solution.quantized))
-    plan = question.plan(solution.placement, scheme, formulation, solution, solver)
+    plan = question.plan(solution.placement, scheme, formulation, solution, solver, reason=reason)
     broken = question.limits.broken(question.problem, plan.cost)
     if plan.noise > question.limits.max_noise * (1 + 1e-6) + 1e-12:
         broken.append(f"noise {plan.noise:.6g} is above max_noise {question.limits.max_noise:g}")

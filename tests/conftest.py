@@ -73,7 +73,7 @@ def by_hand():
 
 
 def brute_force(graph, network, times, noise=None, max_noise=math.inf, value=lambda cost: cost.latency_s, keep=lambda cost: True,
-                allowed=lambda layer, server: True):
+                allowed=lambda layer, server: True, together=()):
     """Return the least value over every assignment and every scheme, priced by `evaluate` alone; inf if there is none."""
     layers = noise.layers if noise else ()
     best = math.inf
@@ -84,6 +84,8 @@ def brute_force(graph, network, times, noise=None, max_noise=math.inf, value=lam
         for choice in itertools.product(network.server_names, repeat=len(graph.layers)):
             assignment = dict(zip(graph.layer_names, choice, strict=True))
             if not all(allowed(*pair) for pair in assignment.items()):
+                continue
+            if any(len({assignment[n] for n in group}) > 1 for group in together):
                 continue
             try:
                 cost = ds.evaluate(graph, network, times, assignment, quantized)

@@ -5,10 +5,10 @@ import pytest
 from conftest import by_hand, random_small
 
 import dnnsplit as ds
-from dnnsplit.costs import build_problem, energy_weights, latency_weights
 from dnnsplit.formulation import FORMULATIONS, row
 from dnnsplit.milp import build, solve_milp
 from dnnsplit.objective import Limits
+from dnnsplit.problem import build_problem, energy_weights, latency_weights
 
 SPLIT = {"a": "device", "b": "edge", "c": "edge", "d": "device"}
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
-from dnnsplit.costs import build_problem, energy_weights, latency_weights
 from dnnsplit.elimination import eliminate
 from dnnsplit.milp import available_solvers
 from dnnsplit.objective import Reference, reference
+from dnnsplit.problem import build_problem, energy_weights, latency_weights
 
 quick = settings(deadline=None, max_examples=25)
 
@@ -118,6 +118,33 @@ def test_pins_and_prohibitions_hold_and_match_brute_force():
         assert plan.latency_s == pytest.approx(best, rel=1e-7)
 
 
+@quick
+@given(seed=st.integers(0, 10**6))
+def test_colocation_and_forbidden_links_match_brute_force(seed):
+    graph, network, times, noise = random_small(seed, 5, 3, 1)
+    groups, links = [("n0", "n3"), ("n1", "n4", "n2")], [("s0", "s2")]
+    best = brute_force(
+        graph, network.without(*links), times, noise,
+        together=groups,
+    )  # fmt: skip
+    for method in ("elimination", "milp", "slides"):
+        plan = ds.split(graph, network, times, noise, colocate=groups, forbid_links=links, method=method)
+        assert plan.latency_s == pytest.approx(best, rel=1e-7)
+        assert all(len({plan.assignment[n] for n in group}) == 1 for group in groups)
+        assert not [t for t in plan.transfers if (t.source, t.target) in links]
+
+
+def test_a_plan_says_why_it_was_found_as_it_was():
+    example = ds.examples.tiny()
+    assert ds.split(*example).reason == "exact, and the fastest where it applies"
+    assert ds.split(*example, method="slides").reason == "asked for"
+    graph, network, times, noise = example
+    small = ds.Network([network.servers[0], ds.Server("edge", memory_bytes=10.0)], network.links, "device")
+    plan = ds.split(graph, small, times, noise)
+    assert plan.method == "milp"
+    assert "exceed its 10 B" in plan.reason
+
+
 def test_without_a_noise_model_nothing_is_quantized():
     plan = ds.split(*by_hand())
     assert plan.quantized == ()
@@ -202,6 +229,8 @@ def test_a_noise_limit_that_is_no_number_is_refused(bad):
         ({"max_device_energy_j": "x"}, ds.OptionError, "max_device_energy_j is 'x'"),
         ({"pins": {"conv9": "edge"}}, ds.ModelError, "there is no layer 'conv9'"),
         ({"pins": {"conv1": "egde"}}, ds.NetworkError, "did you mean 'edge'"),
+        ({"colocate": [("conv1", "conv9")]}, ds.ModelError, "there is no layer 'conv9'"),
+        ({"forbid_links": [("device", "cloud")]}, ds.NetworkError, "there is no link 'device -> cloud'"),
         ({"forbid": {"conv1": ("device", "edge")}}, ds.InfeasibleError, "may run on no server"),
         ({"method": "slides", "solver": "higs"}, ds.SolverError, "did you mean 'HiGHS'"),
     ],

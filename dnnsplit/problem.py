@@ -1,0 +1,171 @@
+"""The placement problem as arrays, and the linear objectives over it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dnnsplit.costs import INT8_SHARE, Cost, evaluate
+from dnnsplit.errors import InfeasibleError, ModelError, NetworkError, nearest, raise_problems
+from dnnsplit.graph import LayerGraph
+from dnnsplit.network import Network
+from dnnsplit.times import LayerTimes
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """The placement problem as arrays; layers, servers and tensors by position.
+
+    Attributes
+    ----------
+    graph, network, times : what it was made from
+    quantizable : positions of the layers of V_Q
+    layer_s : float (layers, servers, 2) [s]; NaN in [..., 1] for layers that are not quantizable
+    transfer_s : float (tensors, servers, servers, 2) [s], by the producer's precision; infinite without a link
+    producer : position of each tensor's producer, -1 for graph inputs (they are at the source)
+    receivers : positions of each tensor's consumers; -1 stands for the delivery of an output to the source
+    allowed : bool (layers, servers); pins and prohibitions
+    colocated : pairs of layers that must share a server
+    source : position of the source server
+    """
+
+    graph: LayerGraph
+    network: Network
+    times: LayerTimes
+    quantizable: tuple[int, ...]
+    layer_s: np.ndarray = field(repr=False)
+    transfer_s: np.ndarray = field(repr=False)
+    producer: tuple[int, ...] = field(repr=False)
+    receivers: tuple[tuple[int, ...], ...] = field(repr=False)
+    allowed: np.ndarray = field(repr=False)
+    colocated: tuple[tuple[int, int], ...] = field(repr=False)
+    source: int = 0
+
+    @property
+    def quantizable_names(self) -> tuple[str, ...]:
+        """Names of the layers of V_Q."""
+        return tuple(self.graph.layer_names[i] for i in self.quantizable)
+
+    def names(self, placement: Sequence[int], scheme: int) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Return the server of each layer and the quantized layers, by name.
+
+        Parameters
+        ----------
+        placement : server position of each layer
+        scheme : q bits, the first quantizable layer lowest
+        """
+        servers = self.network.server_names
+        assignment = {name: servers[k] for name, k in zip(self.graph.layer_names, placement, strict=True)}
+        return assignment, tuple(name for j, name in enumerate(self.quantizable_names) if scheme >> j & 1)
+
+    def price(self, placement: Sequence[int], scheme: int) -> Cost:
+        """Price a placement given by positions."""
+        return evaluate(self.graph, self.network, self.times, *self.names(placement, scheme))
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A linear objective: what a second of compute on k, and a second of transfer from k to h, is worth.
+
+    Attributes
+    ----------
+    compute : float (servers,)
+    transfer : float (servers, servers)
+    """
+
+    compute: np.ndarray
+    transfer: np.ndarray
+
+    def __add__(self, other: Weights) -> Weights:
+        return Weights(self.compute + other.compute, self.transfer + other.transfer)
+
+    def __rmul__(self, factor: float) -> Weights:
+        return Weights(factor * self.compute, factor * self.transfer)
+
+    def of(self, cost: Cost, network: Network) -> float:
+        """Return the objective of a priced placement."""
+        index = {name: k for k, name in enumerate(network.server_names)}
+        terms = [self.compute[index[name]] * seconds for name, seconds in cost.compute_s.items()]
+        return math.fsum(terms + [self.transfer[index[t.source], index[t.target]] * t.seconds for t in cost.transfers])
+
+
+def latency_weights(network: Network) -> Weights:
+    """T: every second counts once."""
+    count = len(network.servers)
+    return Weights(np.ones(count), np.ones((count, count)))
+
+
+def energy_weights(network: Network, only: str | None = None) -> Weights:
+    """E [J per s], or E_k of one server alone when `only` names it."""
+    keep = np.array([only in (None, server.name) for server in network.servers], float)
+    transfer = np.repeat(np.array([[s.transmit_w] for s in network.servers]), len(keep), axis=1)
+    np.fill_diagonal(transfer, [s.transmit_self_w for s in network.servers])
+    return Weights(keep * [s.compute_w for s in network.servers], keep[:, None] * transfer)
+
+
+def build_problem(
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    quantizable: Sequence[str] = (),
+    pins: Mapping[str, str] | None = None,
+    forbid: Mapping[str, Sequence[str]] | None = None,
+    colocate: Sequence[Sequence[str]] = (),
+    forbid_links: Sequence[tuple[str, str]] = (),
+) -> Problem:
+    """Check that graph, network and times fit each other, and turn them into arrays.
+
+    Parameters
+    ----------
+    quantizable : layers that may run in int8
+    pins : server by layer: the layer runs there
+    forbid : servers by layer: the layer never runs there
+    colocate : groups of layers that must share a server
+    forbid_links : (source, target) of links that no tensor may use
+
+    Raises
+    ------
+    ModelError, NetworkError : unknown layers, servers or links in what is asked
+    ProfileError : times that are missing
+    InfeasibleError : pins and prohibitions leave a layer no server
+    """
+    pins, forbid = dict(pins or {}), {k: (v,) if isinstance(v, str) else tuple(v) for k, v in (forbid or {}).items()}
+    named = [("quantizable", n) for n in quantizable] + [("pins", n) for n in pins] + [("forbid", n) for n in forbid]
+    named += [("colocate", n) for group in colocate for n in group]
+    lost = [(what, n) for what, n in named if n not in graph.layer_index]
+    raise_problems(ModelError, "layers", [f"{what}: there is no layer {n!r}{nearest(n, graph.layer_names)}" for what, n in lost])
+    servers = [("pins", s) for s in pins.values()] + [("forbid", s) for group in forbid.values() for s in group]
+    index = {name: k for k, name in enumerate(network.server_names)}
+    raise_problems(
+        NetworkError, "servers", [f"{what}: there is no server {s!r}{nearest(s, index)}" for what, s in servers if s not in index]
+    )
+    network = network.without(*forbid_links)
+    allowed = np.ones((len(graph.layers), len(index)), bool)
+    for name, server in pins.items():
+        allowed[graph.layer_index[name]] = np.arange(len(index)) == index[server]
+    for name, group in forbid.items():
+        allowed[graph.layer_index[name], [index[s] for s in group]] = False
+    stuck = [f"layer {graph.layer_names[i]!r} may run on no server" for i in np.flatnonzero(~allowed.any(axis=1))]
+    raise_problems(InfeasibleError, "pins and prohibitions", stuck)
+    sizes = np.array([t.size_bytes for t in graph.tensors], float)
+    return Problem(
+        graph=graph,
+        network=network,
+        times=times,
+        quantizable=tuple(graph.layer_index[n] for n in quantizable),
+        layer_s=times.array(graph, network, tuple(quantizable)),
+        transfer_s=np.stack([network.transfer_s(sizes), network.transfer_s(sizes * INT8_SHARE)], axis=-1),
+        producer=tuple(-1 if t.producer is None else graph.layer_index[t.producer] for t in graph.tensors),
+        receivers=tuple(
+            (*(graph.layer_index[c] for c in t.consumers), *([-1] if t.is_output else [])) for t in graph.tensors
+        ),
+        allowed=allowed,
+        colocated=tuple(
+            (graph.layer_index[a], graph.layer_index[b]) for group in colocate for a, b in itertools.pairwise(group) if a != b
+        ),
+        source=index[network.source],
+    )
