@@ -11,11 +11,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from dnnsplit.costs import INT8_SHARE
-from dnnsplit.errors import NoiseError
 from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import Limits
 from dnnsplit.problem import Problem, Weights, energy_weights
+from dnnsplit.schemes import cuts
 
 Key = tuple[str | int, ...]
 Term = tuple[Key | float, float]  # a variable, or a constant, and its coefficient
@@ -139,11 +141,15 @@ class Slides:
                 yield row(f"product_c_{name}", [(key, 1.0), (left, -1.0), (right, -1.0)], ">=", -1.0)
 
     def noise(self, noise: NoiseModel | None, most: float) -> Iterable[Row]:
-        """eta(q) <= eta_max, each monomial z = prod q_i linearised, the intercept on "any q_i = 1"."""
-        if noise is None or math.isinf(most) or not self.problem.quantizable:
+        """eta(q) <= eta_max, each monomial z = prod q_i linearised, the intercept on "any q_i = 1".
+
+        A table of measured noise has no monomials: its schemes above the limit are cut off instead (see `cuts`).
+        """
+        if noise is None or not self.problem.quantizable or (math.isinf(most) and noise.kind == "polynomial"):
             return
         if noise.kind != "polynomial":
-            raise NoiseError("a MILP takes a noise polynomial; fit one (fit_noise), or use method='elimination'")
+            yield from self._cuts(noise, most)
+            return
         of = {name: ("q", i) for name, i in zip(noise.layers, self.problem.quantizable, strict=True)}
         terms: list[Term] = []
         for n, (names, coefficient) in enumerate(noise.terms.items()):
@@ -155,6 +161,17 @@ class Slides:
         exists = self._variable("any")
         yield from self._any(exists, list(of.values()), noise.intercept)
         yield row("noise", [*terms, (exists, noise.intercept)], "<=", most)
+
+    def _cuts(self, noise: NoiseModel, most: float) -> Iterable[Row]:
+        bits = [("q", i) for i in self.problem.quantizable]
+        values = noise.every()
+        covers, single = cuts(~(np.isfinite(values) & (values <= most)), len(bits))
+        for scheme in covers:  # not all of these layers together
+            own = [bit for j, bit in enumerate(bits) if scheme >> j & 1]
+            yield row(f"cover_{scheme}", [(bit, 1.0) for bit in own], "<=", len(own) - 1.0)
+        for scheme in single:  # not exactly this scheme
+            signs = [(bit, 1.0 if scheme >> j & 1 else -1.0) for j, bit in enumerate(bits)]
+            yield row(f"scheme_{scheme}", signs, "<=", scheme.bit_count() - 1.0)
 
     def _monomial(self, n: int, z: Key, bits: Sequence[Key], coefficient: float) -> Iterable[Row]:
         del coefficient  # both sides, whatever its sign
@@ -238,6 +255,17 @@ class Tight(Slides):
             yield row(f"int8_{t}_{k}_{h}", [(key, 1.0), (("y", t, k, h), -1.0)], "<=")
             producer = ("xq", self.problem.producer[t], k)
             yield row(f"int8_sent_{t}_{k}_{h}", [(key, 1.0), (producer if producer in self.variables else 0.0, -1.0)], "<=")
+
+    def _cuts(self, noise: NoiseModel, most: float) -> Iterable[Row]:
+        bits = [("q", i) for i in self.problem.quantizable]
+        values = noise.every()
+        covers, single = cuts(~(np.isfinite(values) & (values <= most)), len(bits))
+        for scheme in covers:  # not all of these layers together
+            own = [bit for j, bit in enumerate(bits) if scheme >> j & 1]
+            yield row(f"cover_{scheme}", [(bit, 1.0) for bit in own], "<=", len(own) - 1.0)
+        for scheme in single:  # not exactly this scheme
+            signs = [(bit, 1.0 if scheme >> j & 1 else -1.0) for j, bit in enumerate(bits)]
+            yield row(f"scheme_{scheme}", signs, "<=", scheme.bit_count() - 1.0)
 
     def _monomial(self, n: int, z: Key, bits: Sequence[Key], coefficient: float) -> Iterable[Row]:
         both = list(super()._monomial(n, z, bits, coefficient))

@@ -60,7 +60,7 @@ def solve_milp(
     ----------
     problem : the arrays
     weights : the objective
-    noise : a polynomial over exactly the problem's quantizable layers, needed with a limit on noise
+    noise : over exactly the problem's quantizable layers, needed with a limit on noise
     limits : noise and device energy; memory limits are the servers' own
     formulation : "slides" (to the letter) or "milp" (tight)
     solver : HiGHS, CBC, CPLEX, GUROBI or SCIP
@@ -71,7 +71,6 @@ def solve_milp(
     ------
     InfeasibleError : no placement satisfies the limits
     SolverError : the solver is missing, failed, or found nothing in time
-    NoiseError : the noise model is no polynomial
     """
     if solver not in SOLVERS:
         raise SolverError(f"solver {solver!r} is unknown{nearest(solver, SOLVERS)}")

@@ -49,3 +49,26 @@ def pack_schemes(schemes: np.ndarray) -> np.ndarray:
     if schemes.shape[1] > 62:
         raise OptionError(f"a scheme of {schemes.shape[1]} layers does not fit a whole number; choose 62 layers or fewer")
     return schemes.astype(np.int64) @ (1 << np.arange(schemes.shape[1], dtype=np.int64))
+
+
+def cuts(excluded: np.ndarray, bits: int) -> tuple[list[int], list[int]]:
+    """Return the fewest linear cuts that keep exactly the schemes that are not excluded.
+
+    Parameters
+    ----------
+    excluded : bool (2^bits,), the first bit lowest
+
+    Returns
+    -------
+    (covers, single) : schemes all of whose supersets are excluded, the minimal ones; and the excluded ones beside those
+    """
+    above = excluded.copy()
+    schemes = np.arange(len(excluded))
+    for j in range(bits):  # and over all supersets, one bit at a time
+        without = schemes[schemes >> j & 1 == 0]
+        above[without] &= above[without | 1 << j]
+    minimal = above.copy()
+    for j in range(bits):
+        with_bit = schemes[schemes >> j & 1 == 1]
+        minimal[with_bit] &= ~above[with_bit & ~(1 << j)]
+    return np.flatnonzero(minimal).tolist(), np.flatnonzero(excluded & ~above).tolist()

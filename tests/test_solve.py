@@ -14,6 +14,7 @@ from dnnsplit.elimination import eliminate
 from dnnsplit.milp import available_solvers
 from dnnsplit.objective import Reference, reference
 from dnnsplit.problem import build_problem, energy_weights, latency_weights
+from dnnsplit.schemes import cuts
 
 quick = settings(deadline=None, max_examples=25)
 
@@ -251,14 +252,36 @@ def test_a_solver_that_is_not_installed_is_named():
         ds.split(*ds.examples.tiny(), method="slides", solver=missing)
 
 
-def test_a_measured_table_cannot_enter_the_milp_but_decides_in_elimination():
-    graph, network, times, noise = random_small(4, 4, 2, 2)
-    schemes = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
-    frame = pd.DataFrame(schemes, columns=list(noise.layers)).assign(noise=noise.predict(schemes))
-    table = ds.NoiseModel.measured(ds.NoiseSamples(frame))
-    assert ds.split(graph, network, times, table, 0.05).latency_s == ds.split(graph, network, times, noise, 0.05).latency_s
-    with pytest.raises(ds.NoiseError, match="a MILP takes a noise polynomial"):
-        ds.split(graph, network, times, table, 0.05, method="slides")
+@quick
+@given(seed=st.integers(0, 10**6), missing=st.booleans())
+def test_a_measured_table_of_any_shape_decides_in_every_method(seed, missing):
+    graph, network, times, noise = random_small(seed, 4, 2, 3)
+    rng = np.random.default_rng(seed)
+    schemes = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
+    values = np.where(schemes.any(axis=1), rng.uniform(0, 0.1, 8), 0.0)  # neither monotone nor complete
+    keep = rng.random(8) < 0.8 if missing else np.ones(8, bool)
+    keep[0] = True
+    frame = pd.DataFrame(schemes, columns=list(noise.layers)).assign(noise=values)[keep]
+    table = ds.fit_noise(ds.NoiseSamples(frame), "measured")
+    for limit in (0.0, 0.05, None):
+        exact = ds.split(graph, network, times, table, limit, method="elimination")
+        for method in ("milp", "slides"):
+            plan = ds.split(graph, network, times, table, limit, method=method)
+            assert plan.latency_s == pytest.approx(exact.latency_s, rel=1e-7)
+            assert plan.noise <= (1.0 if limit is None else limit)
+
+
+def test_cuts_keep_exactly_what_is_not_excluded():
+    rng = np.random.default_rng(0)
+    for bits in (1, 3, 5):
+        for share in (0.1, 0.5, 0.9):
+            excluded = rng.random(2**bits) < share
+            covers, single = cuts(excluded, bits)
+            for scheme in range(2**bits):
+                cut_off = any(scheme & c == c for c in covers) or scheme in single
+                assert cut_off == excluded[scheme]
+    above = np.array([q.bit_count() >= 2 for q in range(16)])
+    assert cuts(above, 4) == ([0b0011, 0b0101, 0b0110, 0b1001, 0b1010, 0b1100], [])  # a monotone limit needs covers alone
 
 
 def test_plan_round_trip(tmp_path):
