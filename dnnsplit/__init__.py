@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         SolverError,
     )
     from dnnsplit.experiment import latency_tests
-    from dnnsplit.front import Front, pareto
+    from dnnsplit.front import Front, energy_front, pareto
     from dnnsplit.graph import Layer, LayerGraph, Tensor
     from dnnsplit.instance import Instance
     from dnnsplit.measure import measure_noise
@@ -58,7 +58,7 @@ _HOME = {
     # costs, solve, plan
     "Instance": "instance",
     "Cost": "costs", "Transfer": "costs", "evaluate": "costs",
-    "Plan": "plan", "split": "solve", "Front": "front", "pareto": "front", "makespan": "schedule",
+    "Plan": "plan", "split": "solve", "Front": "front", "pareto": "front", "energy_front": "front", "makespan": "schedule",
     # cut, deploy
     "Bundle": "deploy.bundle", "cut": "cutting", "testbed": "deploy.testbed",
     "latency_test": "deploy.testbed", "latency_tests": "experiment",
@@ -98,6 +98,7 @@ __all__ = [
     "Transfer",
     "calibrate",
     "cut",
+    "energy_front",
     "evaluate",
     "examples",
     "fit_noise",

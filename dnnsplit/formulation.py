@@ -185,11 +185,13 @@ class Slides:
             yield row(f"any_{bit[1]}", [(exists, 1.0), (bit, -1.0)], ">=")
         yield row("any", [(exists, 1.0), *((bit, -1.0) for bit in bits)], "<=")
 
-    def device_energy(self, limits: Limits) -> Iterable[Row]:
-        """E_0 <= J_0."""
+    def energy(self, limits: Limits) -> Iterable[Row]:
+        """E_0 <= J_0, and a limit on E."""
+        network = self.problem.network
         if limits.max_device_energy_j is not None:
-            network = self.problem.network
             yield row("device_energy", self.total(energy_weights(network, network.source)), "<=", limits.max_device_energy_j)
+        if limits.max_energy_j is not None:
+            yield row("energy", self.total(energy_weights(network)), "<=", limits.max_energy_j)
 
     def memory(self) -> Iterable[Row]:
         """Weights on a server, a quarter of them for int8 layers, fit its memory."""
@@ -204,7 +206,7 @@ class Slides:
         """Return all rows; those whose variables have all become constants are left out if they hold."""
         families = (
             self.assignment(), self.coherence(), self.colocation(), self.products(), self.noise(noise, limits.max_noise),
-            self.device_energy(limits), self.memory(),
+            self.energy(limits), self.memory(),
         )  # fmt: skip
         return [r for family in families for r in family if r.terms or not _holds(r)]
 

@@ -1,20 +1,23 @@
-"""The whole exact front of an objective against noise: every breakpoint, not a grid."""
+"""Whole exact fronts: an objective against noise, and latency against energy; every breakpoint, not a grid."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
-from dnnsplit.errors import InfeasibleError, NoiseError, OptionError
+from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverError
 from dnnsplit.graph import LayerGraph
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import unreachable
 from dnnsplit.plan import Plan
 from dnnsplit.question import ask
+from dnnsplit.solve import split
 from dnnsplit.times import LayerTimes
 
 ALL_AT_ONCE = "the front needs the optimum of every scheme, which elimination gives in one pass"
@@ -22,20 +25,26 @@ ALL_AT_ONCE = "the front needs the optimum of every scheme, which elimination gi
 
 @dataclass(frozen=True)
 class Front:
-    """Plans from no noise to the best objective: each is the optimum for every limit up to the next one's noise.
+    """Plans from the tightest limit to the loosest: each is the optimum for every limit up to the next one's.
 
     Attributes
     ----------
-    plans : ascending in noise, strictly descending in the objective
+    plans : ascending in what is limited, strictly descending in the objective
+    limited : what that is: "noise" or "energy_j"
     """
 
     plans: tuple[Plan, ...] = field(repr=False)
+    limited: str = "noise"
 
-    def at(self, max_noise: float) -> Plan:
-        """Return the optimal plan for a noise limit."""
-        if not max_noise >= 0:
-            raise NoiseError(f"max_noise is {max_noise!r}; it must be a number, 0 or more")
-        return next(plan for plan in reversed(self.plans) if plan.noise <= max_noise)
+    def at(self, limit: float) -> Plan:
+        """Return the optimal plan for a limit on the noise (or on the energy [J])."""
+        if not limit >= 0:
+            raise OptionError(f"the limit is {limit!r}; it must be a number, 0 or more")
+        found = next((plan for plan in reversed(self.plans) if getattr(plan, self.limited) <= limit), None)
+        if found is None:
+            least = getattr(self.plans[0], self.limited)
+            raise InfeasibleError(f"no plan keeps {self.limited} <= {limit:g}; the least is {least:g}")
+        return found
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -50,8 +59,8 @@ class Front:
     def __repr__(self) -> str:
         first, last = self.plans[0], self.plans[-1]
         return (
-            f"Front({len(self.plans)} plans: {first.latency_s * 1e3:.4g} ms at noise {first.noise:.4g}"
-            f" to {last.latency_s * 1e3:.4g} ms at noise {last.noise:.4g})"
+            f"Front({len(self.plans)} plans: {first.latency_s * 1e3:.4g} ms at {self.limited} {getattr(first, self.limited):.4g}"
+            f" to {last.latency_s * 1e3:.4g} ms at {self.limited} {getattr(last, self.limited):.4g})"
         )
 
     def _repr_html_(self) -> str:
@@ -89,7 +98,10 @@ def pareto(
     """
     if noise is None:
         raise NoiseError("a front against noise needs a noise model: pass noise=fit_noise(samples)")
-    question = ask(graph, network, times, noise, None, latency_weight, energy_weight, None, pins, forbid, colocate, forbid_links)
+    question = ask(
+        graph, network, times, noise, None, latency_weight, energy_weight,
+        pins=pins, forbid=forbid, colocate=colocate, forbid_links=forbid_links,
+    )  # fmt: skip
     value, known = question.optima.value, question.scheme_noise
     order = np.lexsort((value, known))
     order = order[np.isfinite(known[order]) & np.isfinite(value[order])]
@@ -102,3 +114,54 @@ def pareto(
     if broken:
         raise OptionError(f"the front would break a limit: {broken[0]}; call split for each noise limit instead")
     return Front(plans)
+
+
+def energy_front(
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    noise: NoiseModel | None = None,
+    max_noise: float | None = None,
+    resolution: float = 1e-5,
+    progress: bool = True,
+    **asked: Any,
+) -> Front:
+    """Return the exact front of latency against energy at a noise limit, points that no weighted sum reaches among them.
+
+    Starting from the fastest plan, the energy is limited to just below the last plan's and the fastest plan sought again,
+    by elimination where it answers and by the tight MILP where it does not, until the most frugal plan is reached.
+
+    Parameters
+    ----------
+    graph, network, times, noise, max_noise : as for `split`
+    resolution : points nearer to each other than this share of the range of energies may be merged
+    progress : show a progress bar
+    asked : other arguments of `split`: pins, forbid, colocate, forbid_links, max_device_energy_j, solver, ...
+
+    Returns
+    -------
+    Front : limited "energy_j"; ascending in energy, strictly descending in latency
+
+    Raises
+    ------
+    SolverError : a point could not be proved optimal, for example within time_limit_s
+    """
+    problem = (graph, network, times, noise, max_noise)
+    fast = split(*problem, **asked)
+    frugal = split(*problem, latency_weight=0.0, energy_weight=1.0, **asked)
+    step = resolution * max(fast.energy_j - frugal.energy_j, 0.0)
+    found, limit = [fast], fast.energy_j - step
+    with tqdm(desc="energy front", unit="plan", disable=not progress) as bar:
+        while step > 0 and limit > frugal.energy_j:
+            plan = split(*problem, max_energy_j=limit, **asked)
+            if plan.status != "optimal":
+                raise SolverError(f"the plan for {limit:.6g} J was not proved optimal (gap {plan.gap:.2%}); give it more time")
+            found.append(plan)
+            limit = min(plan.energy_j, limit) - step
+            bar.update()
+    found.append(frugal)
+    plans: list[Plan] = []
+    for plan in sorted(found, key=lambda p: (p.energy_j, p.latency_s)):
+        if not plans or plan.latency_s < plans[-1].latency_s * (1 - 1e-9):
+            plans.append(plan)
+    return Front(tuple(plans), "energy_j")

@@ -16,20 +16,27 @@ from dnnsplit.units import show
 
 @dataclass(frozen=True)
 class Limits:
-    """Hard limits: eta_max, and J_0 [J] on the energy of the source; infinity and None mean none."""
+    """Hard limits: eta_max, J_0 [J] on the energy of the source, and one on all energy [J]; infinity and None mean none.
+
+    Energy and memory are kept to one part in a million, which is what solvers of MILPs promise.
+    """
 
     max_noise: float = math.inf
     max_device_energy_j: float | None = None
+    max_energy_j: float | None = None
 
     def broken(self, problem: Problem, cost: Cost) -> list[str]:
         """Say which limits on device energy or on the servers' memory a placement breaks."""
         problems = []
-        most = self.max_device_energy_j
-        if most is not None and cost.device_energy_j > most * (1 + 1e-9):
-            problems.append(f"device energy {show(cost.device_energy_j, 'J')} is above the limit {show(most, 'J')}")
+        for what, used, most in (
+            ("device energy", cost.device_energy_j, self.max_device_energy_j),
+            ("energy", cost.energy_j, self.max_energy_j),
+        ):
+            if most is not None and used > most * (1 + 1e-6):
+                problems.append(f"{what} {show(used, 'J')} is above the limit {show(most, 'J')}")
         for server in problem.network.servers:
             held = cost.weight_bytes[server.name]
-            if server.memory_bytes is not None and held > server.memory_bytes * (1 + 1e-9):
+            if server.memory_bytes is not None and held > server.memory_bytes * (1 + 1e-6):
                 problems.append(f"{show(held, 'B')} of weights on {server.name!r} exceed its {show(server.memory_bytes, 'B')}")
         return problems
 

@@ -89,6 +89,7 @@ class Question:
             limits={
                 "max_noise": self.limits.max_noise,
                 "max_device_energy_j": self.limits.max_device_energy_j,
+                "max_energy_j": self.limits.max_energy_j,
                 "memory_bytes": {s.name: s.memory_bytes for s in self.problem.network.servers if s.memory_bytes is not None},
             },
             source=self.problem.network.source,
@@ -106,6 +107,7 @@ def ask(
     latency_weight: float = 1.0,
     energy_weight: float = 0.0,
     max_device_energy_j: float | None = None,
+    max_energy_j: float | None = None,
     pins: Mapping[str, str] | None = None,
     forbid: Mapping[str, Sequence[str]] | None = None,
     colocate: Sequence[Sequence[str]] = (),
@@ -119,8 +121,9 @@ def ask(
     for name, value in {"latency_weight": latency_weight, "energy_weight": energy_weight}.items():
         if not _is_number(value) or not 0 <= value < math.inf:
             problems.append(f"{name} is {value!r}; it must be a number, 0 or more")
-    if max_device_energy_j is not None and (not _is_number(max_device_energy_j) or not max_device_energy_j >= 0):
-        problems.append(f"max_device_energy_j is {max_device_energy_j!r}; it must be a number of joules, 0 or more, or None")
+    for name, value in {"max_device_energy_j": max_device_energy_j, "max_energy_j": max_energy_j}.items():
+        if value is not None and (not _is_number(value) or not value >= 0):
+            problems.append(f"{name} is {value!r}; it must be a number of joules, 0 or more, or None")
     if not problems and latency_weight == energy_weight == 0:
         problems.append("latency_weight and energy_weight are both 0; there is nothing to minimise")
     if routing != "direct":
@@ -128,7 +131,7 @@ def ask(
     raise_problems(OptionError, "options", problems)
     problem = build_problem(graph, network, times, noise.layers if noise else (), pins, forbid, colocate, forbid_links)
     objective = make_objective(problem, latency_weight, energy_weight)
-    return Question(problem, objective, Limits(most, max_device_energy_j), noise, started)
+    return Question(problem, objective, Limits(most, max_device_energy_j, max_energy_j), noise, started)
 
 
 def _max_noise(noise: NoiseModel | None, max_noise: float | None) -> float:

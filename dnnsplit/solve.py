@@ -31,6 +31,7 @@ def split(
     latency_weight: float = 1.0,
     energy_weight: float = 0.0,
     max_device_energy_j: float | None = None,
+    max_energy_j: float | None = None,
     pins: Mapping[str, str] | None = None,
     forbid: Mapping[str, Sequence[str]] | None = None,
     colocate: Sequence[Sequence[str]] = (),
@@ -51,6 +52,7 @@ def split(
     latency_weight, energy_weight : with one of them 0, the raw seconds or joules of the other are minimised; with both,
         the slides' ``latency_weight * T^norm + energy_weight * E^norm`` (see `dnnsplit.objective.Reference`)
     max_device_energy_j : J_0, hard limit on the energy of the network's source [J]
+    max_energy_j : hard limit on the energy of all servers [J]
     pins : server by layer
     forbid : servers by layer, where it must not run
     colocate : groups of layers that must share a server
@@ -77,7 +79,7 @@ def split(
     if method not in METHODS:
         raise OptionError(f"method {method!r} is unknown{nearest(method, METHODS)}")
     question = ask(
-        graph, network, times, noise, max_noise, latency_weight, energy_weight, max_device_energy_j,
+        graph, network, times, noise, max_noise, latency_weight, energy_weight, max_device_energy_j, max_energy_j,
         pins, forbid, colocate, forbid_links, routing,
     )  # fmt: skip
     reason = "asked for"
@@ -123,12 +125,15 @@ def _explain(question: Question) -> str:
     """Say how far each limit is from what is reachable when it is the only objective."""
     problem, limits = question.problem, question.limits
     lines = ["no placement satisfies the limits"]
-    if limits.max_device_energy_j is not None:
-        network = problem.network
-        least = np.where(question.allowed, eliminate(problem, energy_weights(network, network.source)).value, np.inf).min()
-        reach = f"best reachable {show(least, 'J')}" if math.isfinite(least) else "no placement connects the layers"
-        limit = show(limits.max_device_energy_j, "J")
-        lines.append(f"  * device energy: limit {limit}, {reach} (at max_noise {limits.max_noise:g})")
+    network = problem.network
+    for what, most, only in (
+        ("device energy", limits.max_device_energy_j, network.source),
+        ("energy", limits.max_energy_j, None),
+    ):
+        if most is not None:
+            least = np.where(question.allowed, eliminate(problem, energy_weights(network, only)).value, np.inf).min()
+            reach = f"best reachable {show(least, 'J')}" if math.isfinite(least) else "no placement connects the layers"
+            lines.append(f"  * {what}: limit {show(most, 'J')}, {reach} (at max_noise {limits.max_noise:g})")
     held = sum(layer.weight_bytes for layer in problem.graph.layers)
     for server in problem.network.servers:
         if server.memory_bytes is not None:
