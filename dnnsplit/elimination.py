@@ -20,6 +20,8 @@ from dnnsplit.problem import Problem, Weights
 
 # Tables above this many entries (8 bytes each, and one for the choice) are refused.
 MAX_ENTRIES = 2**26
+# More q bits than this are refused: 2^18 schemes are a quarter of a million.
+MAX_BITS = 18
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,10 @@ def eliminate(problem: Problem, weights: Weights, ties: Weights | None = None) -
     factors = _factors(problem, weights, ties or 0.0 * weights)
     factors += [_together(a, b, len(problem.network.servers)) for a, b in problem.colocated]
     bits = tuple(-1 - j for j in range(len(problem.quantizable)))
-    if 2 ** len(bits) > MAX_ENTRIES // 2:
-        raise SolverError(f"{len(bits)} quantizable layers are too many to treat every scheme at once; use method='milp'")
+    if len(bits) > MAX_BITS:
+        raise SolverError(
+            f"{len(bits)} quantizable layers are too many to treat every scheme at once (at most {MAX_BITS}); use method='milp'"
+        )
     sizes = dict.fromkeys(range(len(problem.graph.layers)), len(problem.network.servers)) | dict.fromkeys(bits, 2)
     order = _order(tuple(f.axes for f in factors), len(problem.network.servers))
     finite = np.where(np.isfinite(problem.transfer_s), problem.transfer_s, 0.0)

@@ -102,7 +102,7 @@ def pareto(
         graph, network, times, noise, None, latency_weight, energy_weight,
         pins=pins, forbid=forbid, colocate=colocate, forbid_links=forbid_links,
     )  # fmt: skip
-    value, known = question.optima.value, question.scheme_noise
+    value, known = question.optima.value, question.scheme_noise  # in this order: the first refuses too many schemes
     order = np.lexsort((value, known))
     order = order[np.isfinite(known[order]) & np.isfinite(value[order])]
     if not len(order):

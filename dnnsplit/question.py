@@ -55,7 +55,8 @@ class Question:
         ------
         InfeasibleError : no placement exists at all
         """
-        value = np.where(self.allowed, self.optima.value, np.inf)
+        value = self.optima.value  # first: it refuses what has too many schemes to list
+        value = np.where(self.allowed, value, np.inf)
         least = value.min()
         if not math.isfinite(least):
             raise InfeasibleError(unreachable(self.problem))

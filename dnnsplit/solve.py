@@ -131,8 +131,7 @@ def _explain(question: Question) -> str:
         ("energy", limits.max_energy_j, None),
     ):
         if most is not None:
-            least = np.where(question.allowed, eliminate(problem, energy_weights(network, only)).value, np.inf).min()
-            reach = f"best reachable {show(least, 'J')}" if math.isfinite(least) else "no placement connects the layers"
+            reach = _reachable(question, only)
             lines.append(f"  * {what}: limit {show(most, 'J')}, {reach} (at max_noise {limits.max_noise:g})")
     held = sum(layer.weight_bytes for layer in problem.graph.layers)
     for server in problem.network.servers:
@@ -140,3 +139,13 @@ def _explain(question: Question) -> str:
             limit = show(server.memory_bytes, "B")
             lines.append(f"  * memory of {server.name!r}: limit {limit}; the model's weights are {show(held, 'B')}")
     return "\n".join(lines)
+
+
+def _reachable(question: Question, only: str | None) -> str:
+    """Say the least energy (of one server, or of all) that the noise limit admits."""
+    try:
+        value = eliminate(question.problem, energy_weights(question.problem.network, only)).value
+    except SolverError:
+        return "too many schemes to say what is reachable"
+    least = np.where(question.allowed, value, np.inf).min()
+    return f"best reachable {show(least, 'J')}" if math.isfinite(least) else "no placement connects the layers"

@@ -284,6 +284,21 @@ def test_cuts_keep_exactly_what_is_not_excluded():
     assert cuts(above, 4) == ([0b0011, 0b0101, 0b0110, 0b1001, 0b1010, 0b1100], [])  # a monotone limit needs covers alone
 
 
+def test_thirty_quantizable_layers_go_to_the_milp_at_once():
+    example = ds.examples.random_problem(40, 2, quantizable=30, seed=2)
+    plan = ds.split(*example, max_noise=0.1)
+    assert plan.method == "milp"
+    assert "30 quantizable layers are too many" in plan.reason
+    assert plan.status == "optimal"
+    assert plan.noise <= 0.1 * (1 + 1e-6)
+    with pytest.raises(ds.SolverError, match="use method='milp'"):
+        ds.split(*example, max_noise=0.1, method="elimination")
+    with pytest.raises(ds.SolverError, match="use method='milp'"):
+        ds.pareto(*example)
+    with pytest.raises(ds.InfeasibleError, match="too many schemes to say"):
+        ds.split(*example, max_noise=0.1, max_energy_j=1e-6)
+
+
 def test_plan_round_trip(tmp_path):
     plan = ds.split(*ds.examples.tiny(), max_noise=0.02)
     plan.save(tmp_path / "plan.json")
