@@ -2,7 +2,8 @@
 
 Layer graphs are almost chains: eliminating one layer after another, each time minimising over its server, only ever
 needs tables over the few layers next to it (Bertele and Brioschi, Nonserial Dynamic Programming, 1972). The q bits are
-never minimised over: they ride along as axes of the tables, so that one pass gives the optimum of every scheme.
+never minimised over: they ride along as axes of the tables, so that one pass gives the optimum of every scheme. Where no
+limit on noise holds they may be minimised over too, like servers, and then any number of them is cheap.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Optima:
-    """The optimum of every quantization scheme.
+    """The optimum of every quantization scheme, or of all of them together.
 
     Attributes
     ----------
-    value : float (2^n,), the least objective of each scheme (first q bit lowest); infinite where no placement exists
-    ties : float (2^n,), the second objective of those placements
+    value : float (2^n,), the least objective of each scheme (first q bit lowest); infinite where no placement exists. With
+        free bits (1,), the least of all schemes
+    ties : float, of the same shape, the second objective of those placements
     """
 
     problem: Problem
@@ -56,21 +58,31 @@ class Optima:
 
     def placement(self, scheme: int) -> tuple[int, ...]:
         """Return the server position of each layer in the optimum of one scheme."""
-        bits = {-1 - j: scheme >> j & 1 for j in range(len(self.problem.quantizable))}
-        chosen: dict[int, int] = {}
-        for variable, axes, choice in reversed(self._choices):
-            chosen[variable] = int(choice[tuple((chosen | bits)[a] for a in axes)])
+        chosen = self._chosen(scheme)
         return tuple(chosen[i] for i in range(len(self.problem.graph.layers)))
 
+    def best(self) -> tuple[tuple[int, ...], int]:
+        """Return the placement and the scheme of the optimum over free bits."""
+        chosen = self._chosen(0)
+        scheme = sum(chosen[-1 - j] << j for j in range(len(self.problem.quantizable)))
+        return tuple(chosen[i] for i in range(len(self.problem.graph.layers))), scheme
 
-def eliminate(problem: Problem, weights: Weights, ties: Weights | None = None) -> Optima:
-    """Minimise a linear objective over all placements, for every quantization scheme.
+    def _chosen(self, scheme: int) -> dict[int, int]:
+        chosen = {-1 - j: scheme >> j & 1 for j in range(len(self.problem.quantizable))}
+        for variable, axes, choice in reversed(self._choices):
+            chosen[variable] = int(choice[tuple(chosen[a] for a in axes)])
+        return chosen
+
+
+def eliminate(problem: Problem, weights: Weights, ties: Weights | None = None, free_bits: bool = False) -> Optima:
+    """Minimise a linear objective over all placements, for every quantization scheme or over the schemes too.
 
     Parameters
     ----------
     problem : the placement problem; n = number of its quantizable layers
     weights : the objective
     ties : a second objective that decides between placements whose first one is equal (to 1e-12 of the total)
+    free_bits : minimise over the q bits as well: one optimum, whatever its noise
 
     Returns
     -------
@@ -83,12 +95,13 @@ def eliminate(problem: Problem, weights: Weights, ties: Weights | None = None) -
     factors = _factors(problem, weights, ties or 0.0 * weights)
     factors += [_together(a, b, len(problem.network.servers)) for a, b in problem.colocated]
     bits = tuple(-1 - j for j in range(len(problem.quantizable)))
-    if len(bits) > MAX_BITS:
+    if len(bits) > MAX_BITS and not free_bits:
         raise SolverError(
             f"{len(bits)} quantizable layers are too many to treat every scheme at once (at most {MAX_BITS}); use method='milp'"
         )
+    first = min(bits, default=0) if free_bits else 0  # variables from this one on are minimised over
     sizes = dict.fromkeys(range(len(problem.graph.layers)), len(problem.network.servers)) | dict.fromkeys(bits, 2)
-    order = _order(tuple(f.axes for f in factors), len(problem.network.servers))
+    order = _order(tuple(f.axes for f in factors), len(problem.network.servers), first)
     finite = np.where(np.isfinite(problem.transfer_s), problem.transfer_s, 0.0)
     scale = float(np.nansum(problem.layer_s) * weights.compute.max() + finite.sum() * weights.transfer.max())
     touching: dict[int, dict[int, Table]] = {v: {} for v in sizes}
@@ -97,7 +110,7 @@ def eliminate(problem: Problem, weights: Weights, ties: Weights | None = None) -
             touching[axis][id(factor)] = factor
     keep = {id(f): f for f in factors}  # tables stay alive, so that ids stay unique
     choices = []
-    constants = [f for f in factors if not any(a >= 0 for a in f.axes)]
+    constants = [f for f in factors if all(a < first for a in f.axes)]
     for variable in order:
         group = list(touching[variable].values())
         reduced, choice = _minimise(_sum(group, sizes), variable, 1e-12 * scale)
@@ -106,12 +119,12 @@ def eliminate(problem: Problem, weights: Weights, ties: Weights | None = None) -
             for axis in factor.axes:
                 touching[axis].pop(id(factor), None)
         keep[id(reduced)] = reduced
-        if any(a >= 0 for a in reduced.axes):
+        if any(a >= first for a in reduced.axes):
             for axis in reduced.axes:
                 touching[axis][id(reduced)] = reduced
         else:
             constants.append(reduced)
-    total = _sum(constants, sizes, bits)
+    total = _sum(constants, sizes, () if free_bits else bits)
     # axes ascend, so the last q bit comes first and flattening packs the bits as `pack_schemes` does
     return Optima(problem, total.first.reshape(-1), total.second.reshape(-1), choices)
 
@@ -169,18 +182,18 @@ def _spread(price: np.ndarray, source: int, layers: list[int], p: int, receivers
 
 
 @lru_cache(maxsize=32)
-def _order(scopes: tuple[tuple[int, ...], ...], servers: int) -> tuple[int, ...]:
-    """Return the layers in the order of the smallest next table (the greedy min-weight rule), once per graph.
+def _order(scopes: tuple[tuple[int, ...], ...], servers: int, first: int) -> tuple[int, ...]:
+    """Return the variables from `first` on in the order of the smallest next table (the greedy min-weight rule), once per graph.
 
     Raises
     ------
     SolverError : a table would be too large; said before any table is made
     """
     sizes = {a: servers if a >= 0 else 2 for scope in scopes for a in scope}
-    near: dict[int, set[int]] = {v: {v} for v in sizes if v >= 0}
+    near: dict[int, set[int]] = {v: {v} for v in sizes if v >= first}
     for scope in scopes:
         for v in scope:
-            if v >= 0:
+            if v >= first:
                 near[v].update(scope)
     weight = {v: math.prod(sizes[a] for a in near[v]) for v in near}
     waiting = [(w, v) for v, w in weight.items()]
@@ -199,7 +212,7 @@ def _order(scopes: tuple[tuple[int, ...], ...], servers: int) -> tuple[int, ...]
         del weight[variable]
         rest = near.pop(variable) - {variable}
         for v in rest:
-            if v >= 0:
+            if v >= first:
                 near[v] = (near[v] | rest) - {variable}
                 weight[v] = math.prod(sizes[a] for a in near[v])
                 heapq.heappush(waiting, (weight[v], v))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from dnnsplit.costs import Cost
 from dnnsplit.elimination import eliminate
 from dnnsplit.errors import InfeasibleError
@@ -78,15 +76,10 @@ def reference(problem: Problem) -> Reference:
 
 
 def _lexicographic(problem: Problem, first: Weights, second: Weights) -> Cost:
-    optima = eliminate(problem, first, second)
-    least = optima.value.min()
-    if not math.isfinite(least):
+    optima = eliminate(problem, first, second, free_bits=True)
+    if not math.isfinite(optima.value[0]):
         raise InfeasibleError(unreachable(problem))
-    # Several schemes may attain the first optimum; the second objective decides between them too.
-    schemes = np.flatnonzero(optima.value <= least + 1e-12 * abs(least))
-    ties = optima.ties[schemes]
-    scheme = int(schemes[np.argmin(ties)])
-    return problem.price(optima.placement(scheme), scheme)
+    return problem.price(*optima.best())
 
 
 @dataclass(frozen=True, eq=False)

@@ -204,6 +204,18 @@ def test_elimination_gives_the_optimum_of_every_scheme_and_a_placement_that_atta
             assert weights.of(cost, network) == pytest.approx(optima.value[scheme], rel=1e-12)
 
 
+@quick
+@given(seed=st.integers(0, 10**6), servers=st.integers(1, 3))
+def test_free_bits_give_the_best_of_all_schemes(seed, servers):
+    graph, network, times, noise = random_small(seed, 6, servers, 4)
+    problem = build_problem(graph, network, times, noise.layers)
+    for weights in (latency_weights(network), energy_weights(network)):
+        every, free = eliminate(problem, weights), eliminate(problem, weights, free_bits=True)
+        assert free.value.shape == (1,)
+        assert free.value[0] == pytest.approx(every.value.min(), rel=1e-12)
+        assert weights.of(problem.price(*free.best()), network) == pytest.approx(every.value.min(), rel=1e-12)
+
+
 def test_ties_go_to_the_plan_with_less_energy():
     graph, network, times = by_hand()
     same = times.frame.assign(seconds=1.0)
@@ -295,6 +307,8 @@ def test_thirty_quantizable_layers_go_to_the_milp_at_once():
         ds.split(*example, max_noise=0.1, method="elimination")
     with pytest.raises(ds.SolverError, match="use method='milp'"):
         ds.pareto(*example)
+    both = ds.split(*example, max_noise=0.1, energy_weight=1.0)  # the normalisation needs no list of schemes
+    assert (both.method, both.status) == ("milp", "optimal")
     with pytest.raises(ds.InfeasibleError, match="too many schemes to say"):
         ds.split(*example, max_noise=0.1, max_energy_j=1e-6)
 
