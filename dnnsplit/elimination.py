@@ -23,6 +23,8 @@ from dnnsplit.problem import Problem, Weights
 MAX_ENTRIES = 2**26
 # More q bits than this are refused: 2^18 schemes are a quarter of a million.
 MAX_BITS = 18
+# Objectives are sums of terms that are not negative; this is far above their rounding and far below any real difference.
+TIE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def eliminate(problem: Problem, weights: Weights, ties: Weights | None = None, f
     ----------
     problem : the placement problem; n = number of its quantizable layers
     weights : the objective
-    ties : a second objective that decides between placements whose first one is equal (to 1e-12 of the total)
+    ties : a second objective that decides between placements whose first one is equal (to 1e-12 of its value)
     free_bits : minimise over the q bits as well: one optimum, whatever its noise
 
     Returns
@@ -102,8 +104,6 @@ def eliminate(problem: Problem, weights: Weights, ties: Weights | None = None, f
     first = min(bits, default=0) if free_bits else 0  # variables from this one on are minimised over
     sizes = dict.fromkeys(range(len(problem.graph.layers)), len(problem.network.servers)) | dict.fromkeys(bits, 2)
     order = _order(tuple(f.axes for f in factors), len(problem.network.servers), first)
-    finite = np.where(np.isfinite(problem.transfer_s), problem.transfer_s, 0.0)
-    scale = float(np.nansum(problem.layer_s) * weights.compute.max() + finite.sum() * weights.transfer.max())
     touching: dict[int, dict[int, Table]] = {v: {} for v in sizes}
     for factor in factors:
         for axis in factor.axes:
@@ -113,7 +113,7 @@ def eliminate(problem: Problem, weights: Weights, ties: Weights | None = None, f
     constants = [f for f in factors if all(a < first for a in f.axes)]
     for variable in order:
         group = list(touching[variable].values())
-        reduced, choice = _minimise(_sum(group, sizes), variable, 1e-12 * scale)
+        reduced, choice = _minimise(_sum(group, sizes), variable)
         choices.append((variable, reduced.axes, choice))
         for factor in group:
             for axis in factor.axes:
@@ -231,11 +231,11 @@ def _sum(tables: Sequence[Table], sizes: dict[int, int], axes: Iterable[int] = (
     return Table(union, first, second)
 
 
-def _minimise(table: Table, variable: int, tolerance: float) -> tuple[Table, np.ndarray]:
+def _minimise(table: Table, variable: int) -> tuple[Table, np.ndarray]:
     """Minimise over one variable; return the smaller table and the choice that attains each of its entries."""
     axis = table.axes.index(variable)
     best = table.first.min(axis=axis, keepdims=True)
-    second = np.where(table.first <= best + tolerance, table.second, np.inf)
+    second = np.where(table.first <= best * (1 + TIE), table.second, np.inf)
     choice = second.argmin(axis=axis)
     pick = np.expand_dims(choice, axis)
     rest = tuple(a for a in table.axes if a != variable)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from dnnsplit.calibration import feeds_of, model_path
+from dnnsplit.calibration import feeds_of, images_sha256, model_path
 from dnnsplit.cutting import cut, int8_layers, whole
 from dnnsplit.deploy.testbed import LatencyTest, testbed
 from dnnsplit.errors import DeployError
@@ -60,26 +60,29 @@ def latency_tests(
     output_difference (greatest, relative, from the whole model with the same layers in int8), servers, parts, int8_layers,
     repeats, plan_id
     """
-    feeds = feeds_of(read_model(model_path(graph)), images)
-    done = _finished(results)
-    jobs = [(name, limit) for name in networks for limit in max_noise]
-    rows: list[dict[str, object]] = []
+    model = read_model(model_path(graph))
+    feeds = feeds_of(model, images)
+    run = (model.sha256, images_sha256(feeds), times.slowdown, repeats, warm_up, time_dilation)
+    jobs = []
+    for name, network in networks.items():
+        for limit in max_noise:
+            plan = split(graph, network, times, noise, limit)
+            what = (plan.frame.to_csv(), plan.latency_s, plan.noise, network.frame.to_csv(), name, run)
+            jobs.append((name, limit, plan, sha256(repr(what))[:16]))
+    done, table = _finished(results), pd.DataFrame()
     with tqdm(total=len(jobs), desc="latency test", unit="plan", disable=not progress) as bar:
-        for name, limit in jobs:
-            plan = split(graph, networks[name], times, noise, limit)
-            identity = sha256(repr((plan.frame.to_csv(), networks[name], times.slowdown, plan.latency_s, repeats)))[:16]
+        for name, limit, plan, identity in jobs:
             bar.set_postfix_str(f"{name}, noise <= {limit:g}")
-            if identity in done:
-                rows.append({**done[identity], "max_noise": limit})
-            else:
+            if identity not in done:
                 folder = Path(build) / f"{name}-{limit:g}"
                 row = _one(graph, networks[name], times, plan, feeds, folder, repeats, warm_up, time_dilation)
-                done[identity] = row = {"topology": name, "max_noise": limit, **row, "plan_id": identity}
-                rows.append(row)
+                done[identity] = {"topology": name, "max_noise": limit, **row, "plan_id": identity}
             bar.update()
+            # rows finished earlier stay, wherever in the list this run is stopped
+            table = pd.DataFrame([{**done[i], "max_noise": most} for _, most, _, i in jobs if i in done])
             if results is not None:
-                write_text(results, pd.DataFrame(rows).to_csv(index=False))
-    return pd.DataFrame(rows)
+                write_text(results, table.to_csv(index=False))
+    return table
 
 
 def _finished(results: str | Path | None) -> dict[str, dict[str, object]]:

@@ -258,17 +258,6 @@ class Tight(Slides):
             producer = ("xq", self.problem.producer[t], k)
             yield row(f"int8_sent_{t}_{k}_{h}", [(key, 1.0), (producer if producer in self.variables else 0.0, -1.0)], "<=")
 
-    def _cuts(self, noise: NoiseModel, most: float) -> Iterable[Row]:
-        bits = [("q", i) for i in self.problem.quantizable]
-        values = noise.every()
-        covers, single = cuts(~(np.isfinite(values) & (values <= most)), len(bits))
-        for scheme in covers:  # not all of these layers together
-            own = [bit for j, bit in enumerate(bits) if scheme >> j & 1]
-            yield row(f"cover_{scheme}", [(bit, 1.0) for bit in own], "<=", len(own) - 1.0)
-        for scheme in single:  # not exactly this scheme
-            signs = [(bit, 1.0 if scheme >> j & 1 else -1.0) for j, bit in enumerate(bits)]
-            yield row(f"scheme_{scheme}", signs, "<=", scheme.bit_count() - 1.0)
-
     def _monomial(self, n: int, z: Key, bits: Sequence[Key], coefficient: float) -> Iterable[Row]:
         both = list(super()._monomial(n, z, bits, coefficient))
         yield from both[-1:] if coefficient > 0 else both[:-1]

@@ -83,7 +83,7 @@ def profile(
             seconds=host["seconds"] * factor,
             origin="measured" if factor == 1.0 else "scaled",
             factor=factor,
-            note=f"from one core of {host_name()}",
+            note=f"from one core of {host_name()}" + host["note"],
         )
         for server, factor in slowdown(network, cpu_slowdown).items()
     ]
@@ -129,7 +129,7 @@ def profile_host(
     runs: int = 40,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Return layer, precision, seconds [s] on this machine; see `profile`."""
+    """Return layer, precision, seconds [s] on this machine, and a note on times that had to be bounded; see `profile`."""
     if layers and calibration is None:
         raise ProfileError("int8 times need a calibration: pass calibration=calibrate(graph, images)")
     model = read_model(model_path(graph))
@@ -141,7 +141,7 @@ def profile_host(
         whole = _whole_seconds(model, graph, {}, feed, runs)
         bar.update()
         scale = whole / sum(float32.values())
-        rows = [(name, "float32", seconds * scale) for name, seconds in float32.items()]
+        rows = [(name, "float32", seconds * scale, "") for name, seconds in float32.items()]
         int8 = {name: quantize_layer(model, graph, name, calibration) for name in layers}
         every = _variant_seconds(model, graph, int8, feed, runs) if int8 else {}
         change = {}
@@ -155,8 +155,10 @@ def profile_host(
         for name in layers:
             seconds = scale * float32[name] + change[name] + missed / len(layers)
             # Noise must never make a time vanish: no int8 layer is ten times faster than its float32 form on a CPU.
-            rows.append((name, "int8", max(seconds, 0.1 * scale * float32[name])))
-    return pd.DataFrame(rows, columns=["layer", "precision", "seconds"])
+            least = 0.1 * scale * float32[name]
+            note = "" if seconds >= least else f"; measured {seconds:.3g} s here, bounded to a tenth of float32"
+            rows.append((name, "int8", max(seconds, least), note))
+    return pd.DataFrame(rows, columns=["layer", "precision", "seconds", "note"])
 
 
 def _variant_seconds(

@@ -24,6 +24,7 @@ import papermill
 import yaml
 from IPython.display import display
 from jupyter_client import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
 from tqdm.auto import tqdm
 
 from dnnsplit.errors import OptionError, nearest, raise_problems
@@ -184,6 +185,8 @@ def _execute(source: str, values: dict[str, Any], output: str, progress: bool) -
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         status = {"status": "failed", "cell": f"In[{error.exec_count}]", "error": f"{error.ename}: {error.evalue}"}
+    except DeadKernelError as error:
+        status = {"status": "failed", "cell": "", "error": f"the kernel died: {error}"}
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     status["cpu_s"] = sum(u.ru_utime + u.ru_stime for u in usage)
     return status | _published(Path(output))

@@ -36,6 +36,21 @@ def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
     assert rows["error_%"].to_numpy() == pytest.approx(100 * (rows["predicted_s"] / rows["latency_s"] - 1))
     assert len(pd.read_csv(results)) == 4
 
+    # stopped while the first plan is run again: the rows of the others stay
+    rest = pd.read_csv(results).iloc[2:]
+    results.write_text(rest.to_csv(index=False))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dnnsplit.experiment._one", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ds.latency_tests(*arguments, progress=False)
+    assert list(pd.read_csv(results)["plan_id"]) == list(rest["plan_id"])
+    assert len(ds.latency_tests(*arguments, progress=False)) == 4
+    rows = pd.read_csv(results)
+
     def never(*_):
         raise AssertionError("a finished plan was run again")
 

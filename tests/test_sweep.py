@@ -89,6 +89,13 @@ def test_a_sweep_runs_each_notebook_in_its_folder_publishes_and_stops_at_a_failu
     assert "os.path.basename" not in page
 
 
+def test_a_dead_kernel_is_a_row_too(tmp_path):
+    path = notebook(tmp_path / "notebooks" / "dies.ipynb", "import os\nos._exit(3)")
+    frame = ds.run(path, out=tmp_path / "out", progress=False).frame
+    assert list(frame["status"]) == ["failed"]
+    assert "the kernel died" in frame["error"][0]
+
+
 def test_a_report_needs_an_executed_notebook(tmp_path):
     with pytest.raises(ds.OptionError, match="is no executed notebook"):
         write_report(tmp_path / "none.ipynb", tmp_path / "report.html")
