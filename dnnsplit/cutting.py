@@ -51,7 +51,8 @@ def cut(
     Raises
     ------
     DeployError : layers are quantized but no calibration is known, or the parts do not give what the whole model gives
-    ModelError : the file is no usable model, or not the one the plan was made for
+    ModelError : the file is no usable model
+    DnnSplitError : the plan places other layers than the model has
     """
     model = read_model(model_path)
     graph = load(model_path)
