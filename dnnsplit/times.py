@@ -83,8 +83,8 @@ class LayerTimes:
 
     @cached_property
     def _seconds(self) -> dict[tuple[str, str, str], float]:
-        keys = zip(self.frame["layer"], self.frame["server"], self.frame["precision"], strict=True)
-        return dict(zip(keys, self.frame["seconds"], strict=True))
+        keys = zip(*(self.frame[column].tolist() for column in ("layer", "server", "precision")), strict=True)
+        return dict(zip(keys, self.frame["seconds"].tolist(), strict=True))
 
     def seconds(self, layer: str, server: str, precision: str = "float32") -> float:
         """Return one time [s]."""

@@ -1,0 +1,151 @@
+"""The order in which variables are eliminated, and the tables that this needs: found once per graph, before any table is made."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from dnnsplit.errors import SolverError
+from dnnsplit.units import show
+
+# Eliminations that would need more memory than this are refused.
+MAX_BYTES = 4 * 2**30
+
+Scope = tuple[int, ...]  # variables of a table: layer position i >= 0, or -1 - j for the j-th q bit; ascending
+
+
+@dataclass(frozen=True)
+class Step:
+    """Sum some tables and minimise over one variable.
+
+    Attributes
+    ----------
+    variable : what is minimised over; None in the last step, which only sums
+    inputs : (position of a table, its shape among the axes): factors come first, then the result of each step
+    axes, rest : variables of the sum, and of the result
+    """
+
+    variable: int | None
+    inputs: tuple[tuple[int, tuple[int, ...]], ...]
+    axes: Scope
+    rest: Scope
+
+    @property
+    def axis(self) -> int:
+        """Position of the variable among the axes."""
+        return self.axes.index(self.variable)
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """The steps of an elimination.
+
+    Attributes
+    ----------
+    steps : one per variable that is minimised over
+    last : the sum of what is left, over all variables that are not
+    entries : of all tables together; the work
+    peak_bytes : most memory held at once
+    """
+
+    steps: tuple[Step, ...] = field(repr=False)
+    last: Step = field(repr=False)
+    entries: int
+    peak_bytes: int
+
+
+@lru_cache(maxsize=32)
+def find_ordering(scopes: tuple[Scope, ...], servers: int, bits: int, first: int, objectives: int = 2) -> Ordering:
+    """Return the steps that eliminate the variables from `first` on, the smallest next table first (greedy min-weight).
+
+    Parameters
+    ----------
+    scopes : variables of each factor
+    servers, bits : how many values a layer has, and how many q bits there are
+    first : variables from this one on are eliminated; the others stay
+    objectives : how many values each entry has
+
+    Raises
+    ------
+    SolverError : more than `MAX_BYTES` of memory would be needed
+    """
+    order = _greedy(scopes, servers, first)
+    size = lambda axes: math.prod(servers if a >= 0 else 2 for a in axes)  # noqa: E731
+    tables: list[Scope] = list(scopes)
+    touching: dict[int, dict[int, None]] = {v: {} for v in order}
+    for number, scope in enumerate(scopes):
+        for v in scope:
+            if v in touching:
+                touching[v][number] = None
+    live = sum(map(size, scopes)) * 8 * objectives
+    steps, entries, peak, used = [], 0, 0, set()
+    for variable in order:
+        group = list(touching.pop(variable))
+        step = _step(variable, group, tables, servers)
+        steps.append(step)
+        number = len(tables)
+        tables.append(step.rest)
+        used.update(group)
+        for v in step.rest:
+            if v in touching:
+                for old in group:
+                    touching[v].pop(old, None)
+                touching[v][number] = None
+        wide, narrow = size(step.axes), size(step.rest)
+        entries += wide
+        # the sum, what ties compare, the result and its choice; choices stay, tables that were read do not
+        peak = max(peak, live + wide * (8 * objectives + 9 * (objectives - 1)) + narrow * (8 * objectives + 9))
+        live += narrow * (8 * objectives + 1) - sum(size(tables[g]) for g in group if g >= len(scopes)) * 8 * objectives
+    if peak > MAX_BYTES:
+        wide = max((step.axes for step in steps), key=size)
+        raise SolverError(_refusal(wide, servers, show(peak, "B")))
+    left = [number for number in range(len(tables)) if number not in used]
+    last = _step(None, left, tables, servers, tuple(range(-bits, 0)) if first >= 0 else ())
+    return Ordering(tuple(steps), last, entries, peak)
+
+
+def _step(variable: int | None, group: list[int], tables: list[Scope], servers: int, also: Scope = ()) -> Step:
+    axes = tuple(sorted({a for number in group for a in tables[number]} | set(also)))
+    inputs = []
+    for number in group:
+        own = set(tables[number])
+        inputs.append((number, tuple((servers if a >= 0 else 2) if a in own else 1 for a in axes)))
+    return Step(variable, tuple(inputs), axes, tuple(a for a in axes if a != variable))
+
+
+def _greedy(scopes: tuple[Scope, ...], servers: int, first: int) -> list[int]:
+    sizes = {a: servers if a >= 0 else 2 for scope in scopes for a in scope}
+    near: dict[int, set[int]] = {v: {v} for v in sizes if v >= first}
+    for scope in scopes:
+        for v in scope:
+            if v >= first:
+                near[v].update(scope)
+    weight = {v: math.prod(sizes[a] for a in near[v]) for v in near}
+    waiting = [(w, v) for v, w in weight.items()]
+    heapq.heapify(waiting)
+    order: list[int] = []
+    while waiting:
+        entries, variable = heapq.heappop(waiting)
+        if weight.get(variable) != entries:
+            continue  # an entry that a later one replaced
+        if entries * 8 > MAX_BYTES or len(near[variable]) > 60:  # numpy has 64 axes
+            raise SolverError(_refusal(tuple(near[variable]), servers, show(entries * 8.0, "B") + " or more"))
+        order.append(variable)
+        del weight[variable]
+        rest = near.pop(variable) - {variable}
+        for v in rest:
+            if v >= first:
+                near[v] = (near[v] | rest) - {variable}
+                weight[v] = math.prod(sizes[a] for a in near[v])
+                heapq.heappush(waiting, (weight[v], v))
+    return order
+
+
+def _refusal(axes: Scope, servers: int, needed: str) -> str:
+    layers = sum(a >= 0 for a in axes)
+    return (
+        f"elimination needs {needed} of memory (limit {show(MAX_BYTES, 'B')}): its largest table spans {layers} layers on {servers} "
+        f"servers and {len(axes) - layers} q bits; use method='milp', fewer servers, or fewer quantizable layers"
+    )
