@@ -4,6 +4,9 @@ The slides' formulas, with f_k(i, q) the seconds of layer i on server k and g(t,
 
     T^c_k = sum_i x_ik f_k(i, q_i)            T^x_n = sum_t y_tn g(t, n)          T = sum_k T^c_k + sum_n T^x_n
     E_k   = P^c_k T^c_k + P^self_k T^x_kk + P^other_k sum_{h != k} T^x_kh         E = sum_k E_k,  E_0 = E of the source
+
+With many requests in flight a server computes one while links carry others: each T^c_k, and each T^x_kh with k != h, is a
+stage of a pipeline, and the slowest stage sets the throughput.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ class Cost:
     ----------
     latency_s : T = T^c + T^x [s], the slides' sum
     compute_s : T^c_k by server [s]
-    transfers : every y_tn = 1, with bytes and seconds; moves inside a server only where a self link prices them
+    transfers : every y_tn = 1, with bytes and seconds, a relayed tensor once per link; moves inside a server only where a
+        self link prices them
     energy_j : E [J]
     server_energy_j : E_k by server [J]
     device_energy_j : E_0, of the network's source [J]
@@ -68,6 +72,26 @@ class Cost:
         return math.fsum(t.seconds for t in self.transfers)
 
     @property
+    def stage_s(self) -> dict[str, float]:
+        """Seconds per request [s] of each stage: "compute on <server>", and "<source> -> <target>" of each link that is used."""
+        moved: dict[str, list[float]] = {}
+        for t in self.transfers:
+            if t.source != t.target:
+                moved.setdefault(f"{t.source} -> {t.target}", []).append(t.seconds)
+        stages = {f"compute on {server}": seconds for server, seconds in self.compute_s.items()}
+        return stages | {link: math.fsum(seconds) for link, seconds in moved.items()}
+
+    @property
+    def bottleneck_s(self) -> float:
+        """Seconds of the slowest stage [s]: with many requests in flight, one leaves every so often."""
+        return max(self.stage_s.values())
+
+    @property
+    def throughput_per_s(self) -> float:
+        """Requests per second [1/s] that a pipeline sustains: 1 / bottleneck."""
+        return 1.0 / self.bottleneck_s if self.bottleneck_s else math.inf
+
+    @property
     def frame(self) -> pd.DataFrame:
         """One row per term of the latency: term, seconds [s], bytes [B]."""
         rows = [(f"compute on {server}", seconds, math.nan) for server, seconds in self.compute_s.items()]
@@ -81,6 +105,7 @@ def evaluate(
     times: LayerTimes,
     assignment: Mapping[str, str],
     quantized: Iterable[str] = (),
+    routes: Mapping[str, Sequence[tuple[str, str]]] | None = None,
 ) -> Cost:
     """Price a placement by the slides' formulas, independently of every solver.
 
@@ -88,6 +113,9 @@ def evaluate(
     ----------
     assignment : server by layer, for every layer
     quantized : layers that run in int8
+    routes : (source, target) of the links between servers that a tensor takes, by its name; it pays each of them once, and
+        the sender of each pays the energy. Tensors without an entry take the link from their producer's server to each
+        receiver's
 
     Returns
     -------
@@ -95,15 +123,19 @@ def evaluate(
 
     Raises
     ------
-    ModelError, NetworkError : the assignment names unknown layers or servers, or misses a layer
+    ModelError, NetworkError : the assignment names unknown layers or servers, or misses a layer; routes of unknown tensors
     ProfileError : times that are needed are missing
-    InfeasibleError : a tensor would have to cross where there is no link
+    InfeasibleError : a tensor would have to cross where there is no link, or its route does not bring it where it is needed
     """
     quantized = tuple(quantized)
     problems = [f"layer {n!r} has no server" for n in graph.layer_names if n not in assignment]
     lost = [n for n in (*assignment, *quantized) if n not in graph.layer_index]
     problems += [f"there is no layer {n!r}{nearest(n, graph.layer_names)}" for n in dict.fromkeys(lost)]
     raise_problems(ModelError, "assignment", problems)
+    routes = routes or {}
+    tensors = [t.name for t in graph.tensors]
+    lost = [f"there is no tensor {n!r}{nearest(n, tensors)}" for n in routes if n not in tensors]
+    raise_problems(ModelError, "routes", lost)
     names = network.server_names
     strange = sorted(set(assignment.values()) - set(names))
     raise_problems(NetworkError, "assignment", [f"there is no server {s!r}{nearest(s, names)}" for s in strange])
@@ -114,7 +146,7 @@ def evaluate(
         compute[server].append(times.seconds(layer.name, server, PRECISIONS[layer.name in quantized]))
         weight[server] += layer.weight_bytes * (INT8_SHARE if layer.name in quantized else 1.0)
     compute_s = {name: math.fsum(values) for name, values in compute.items()}
-    transfers, missing = _transfers(graph, network, assignment, quantized)
+    transfers, missing = _transfers(graph, network, assignment, quantized, routes)
     raise_problems(InfeasibleError, "assignment", missing)
     energy = {}
     for server in network.servers:
@@ -135,20 +167,46 @@ def evaluate(
 
 
 def _transfers(
-    graph: LayerGraph, network: Network, assignment: Mapping[str, str], quantized: Sequence[str]
+    graph: LayerGraph,
+    network: Network,
+    assignment: Mapping[str, str],
+    quantized: Sequence[str],
+    routes: Mapping[str, Sequence[tuple[str, str]]],
 ) -> tuple[tuple[Transfer, ...], list[str]]:
-    """Return every y_tn = 1 (once per tensor and target) and the pairs of servers that lack the link for it."""
+    """Return every y_tn = 1 (each link once per tensor, in the order of travel) and what is wrong with the rest."""
     found, missing = [], []
     for tensor in graph.tensors:
         source = network.source if tensor.producer is None else assignment[tensor.producer]
         targets = [assignment[c] for c in tensor.consumers] + ([network.source] if tensor.is_output else [])
         size = tensor.size_bytes * (INT8_SHARE if tensor.producer in quantized else 1.0)
-        for target in dict.fromkeys(targets):
-            link = network.link(source, target)
+        what = f"tensor {tensor.name!r} ({show(size, 'B')})"
+        if tensor.name in routes:
+            links, lost = _travel(source, targets, routes[tensor.name])
+            missing += [f"{what}: {problem}" for problem in lost]
+        else:
+            links = [(source, target) for target in dict.fromkeys(targets)]
+        for start, end in links:
+            link = network.link(start, end)
             if link is not None:
-                found.append(Transfer(tensor.name, source, target, size, link.transfer_s(size)))
-            elif source != target:
-                missing.append(
-                    f"tensor {tensor.name!r} ({show(size, 'B')}) would cross {source!r} -> {target!r}, where there is no link"
-                )
+                found.append(Transfer(tensor.name, start, end, size, link.transfer_s(size)))
+            elif start != end:
+                missing.append(f"{what} would cross {start!r} -> {end!r}, where there is no link")
     return tuple(found), missing
+
+
+def _travel(source: str, targets: Sequence[str], route: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Put the links of a route in the order of travel; say which of them, and which targets, a tensor does not reach."""
+    waiting = [(start, end) for start, end in dict.fromkeys(route) if start != end]
+    links = [(source, source)] if source in targets else []
+    there = {source}
+    problems = []
+    while ready := [link for link in waiting if link[0] in there]:
+        links += ready
+        for start, end in ready:
+            if end in there:
+                problems.append(f"its route brings it to {end!r} once more by {start!r} -> {end!r}")
+            there.add(end)
+        waiting = [link for link in waiting if link not in ready]
+    problems += [f"its route has {start!r} -> {end!r}, but it never gets to {start!r}" for start, end in waiting]
+    problems += [f"its route does not bring it from {source!r} to {t!r}" for t in dict.fromkeys(targets) if t not in there]
+    return links, problems

@@ -8,6 +8,7 @@ limit on noise holds they may be minimised over too, like servers, and then any 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -18,11 +19,10 @@ from dnnsplit import factors
 from dnnsplit.errors import SolverError
 from dnnsplit.ordering import Ordering, Step, find_ordering
 from dnnsplit.problem import Problem, Weights
+from dnnsplit.routes import TIE
 
 # More q bits than this are refused: 2^18 schemes are a quarter of a million.
 MAX_BITS = 18
-# Objectives are sums of terms that are not negative; this is far above their rounding and far below any real difference.
-TIE = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +31,19 @@ class Optima:
 
     Attributes
     ----------
-    value : float (2^n,), the least objective of each scheme (first q bit lowest); infinite where no placement exists. With
-        free bits (1,), the least of all schemes
-    ties : float, of the same shape, the second objective of those placements; 0 if there is none
+    values : float (objectives, 2^n), of the optimum of each scheme (first q bit lowest), the first objective infinite where
+        no placement exists. With free bits (objectives, 1), of the optimum of all schemes
     """
 
     problem: Problem
-    value: np.ndarray
-    ties: np.ndarray
+    values: np.ndarray
     _steps: Sequence[Step] = field(repr=False)
     _choices: Sequence[np.ndarray] = field(repr=False)
+
+    @property
+    def value(self) -> np.ndarray:
+        """The objective that was minimised."""
+        return self.values[0]
 
     def placement(self, scheme: int) -> tuple[int, ...]:
         """Return the server position of each layer in the optimum of one scheme."""
@@ -62,8 +65,7 @@ class Optima:
 
 def eliminate(
     problem: Problem,
-    weights: Weights,
-    ties: Weights | None = None,
+    *objectives: Weights,
     free_bits: bool = False,
     bit_costs: np.ndarray | None = None,
 ) -> Optima:
@@ -72,8 +74,8 @@ def eliminate(
     Parameters
     ----------
     problem : the placement problem; n = number of its quantizable layers
-    weights : the objective
-    ties : a second objective that decides between placements whose first one is equal (to 1e-12 of its value)
+    objectives : the first is minimised; the second decides between placements whose first one is equal (to 1e-12 of its
+        value); of others the values are told
     free_bits : minimise over the q bits as well: one optimum, whatever its noise
     bit_costs : float (n, 2), added to the objective for each value of each q bit; infinity fixes a bit
 
@@ -85,7 +87,6 @@ def eliminate(
     ------
     SolverError : the tables would be too large; use the MILP (``method="milp"``), or fewer quantizable layers
     """
-    objectives = (weights,) if ties is None else (weights, ties)
     ordering, tables = prepare(problem, objectives, free_bits, bit_costs)
     choices = []
     for step in ordering.steps:
@@ -96,7 +97,7 @@ def eliminate(
             tables[number] = None
     # axes ascend, so the last q bit comes first and flattening packs the bits as `pack_schemes` does
     total = add(ordering.last, tables, len(objectives)).reshape(len(objectives), -1)
-    return Optima(problem, total[0], total[1] if ties else np.zeros_like(total[0]), ordering.steps, choices)
+    return Optima(problem, total, ordering.steps, choices)
 
 
 def marginals(problem: Problem, weights: Weights, allowed: np.ndarray) -> np.ndarray:
@@ -132,14 +133,15 @@ def marginals(problem: Problem, weights: Weights, allowed: np.ndarray) -> np.nda
                 other = tuple(n for n, size in enumerate(shape) if size == 1)
                 message = tables[position][0]
                 outside = belief.min(axis=other, keepdims=True).reshape(message.shape)
-                down[position - count] = np.where(np.isfinite(message), outside - np.where(np.isfinite(message), message, 0.0), 0.0)
+                reachable = np.isfinite(message)
+                down[position - count] = np.where(reachable, outside - np.where(reachable, message, 0.0), 0.0)
     return least
 
 
 def prepare(
     problem: Problem, objectives: Sequence[Weights], free_bits: bool = False, bit_costs: np.ndarray | None = None
 ) -> tuple[Ordering, list[np.ndarray | None]]:
-    """Return the steps of an elimination and the tables that it starts from; refuse what would be too large before any is made."""
+    """Return the steps of an elimination and the tables that it starts from; what would be too large is refused before."""
     bits = len(problem.quantizable)
     if bits > MAX_BITS and not free_bits:
         raise SolverError(
@@ -165,11 +167,12 @@ def add(step: Step, tables: Sequence[np.ndarray | None], objectives: int) -> np.
 
 def _minimise(table: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Minimise the first objective over one axis, of equal ones the second; return the values and the choices."""
-    first = table[0]
-    if len(table) == 1:
-        choice = first.argmin(axis=axis - 1)
-        return first.min(axis=axis - 1)[None], choice.astype(np.uint8)
-    best = first.min(axis=axis - 1, keepdims=True)
-    choice = np.where(first <= best * (1 + TIE), table[1], np.inf).argmin(axis=axis - 1)
-    pick = np.expand_dims(choice, (0, axis))
-    return np.take_along_axis(table, pick, axis).squeeze(axis), choice.astype(np.uint8)
+    before, after = table.shape[1:axis], table.shape[axis + 1 :]
+    flat = table.reshape(len(table), math.prod(before), table.shape[axis], -1)
+    first = flat[0]
+    compared = first
+    if len(table) > 1:
+        compared = np.where(first <= first.min(axis=1, keepdims=True) * (1 + TIE), flat[1], np.inf)
+    choice = compared.argmin(axis=1)
+    least = flat[:, np.arange(flat.shape[1])[:, None], choice, np.arange(flat.shape[3])]
+    return least.reshape(-1, *before, *after), choice.astype(np.uint8).reshape((*before, *after))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from dnnsplit.costs import INT8_SHARE
 from dnnsplit.ordering import Scope
 from dnnsplit.problem import Problem, Weights
+from dnnsplit.routes import relay_tables
 
 
 def scopes(problem: Problem) -> tuple[Scope, ...]:
@@ -24,14 +26,19 @@ def values(problem: Problem, *objectives: Weights) -> list[np.ndarray]:
     bit = _bits(problem)
     compute = np.stack([w.compute for w in objectives])
     seconds = problem.layer_s.transpose(0, 2, 1) * compute[:, None, None]  # objective, layer, precision, server
+    size = np.array([layer.weight_bytes for layer in problem.graph.layers])
+    for own, w in zip(seconds, objectives, strict=True):
+        own += (size[:, None] * (1.0, INT8_SHARE))[..., None] * w.held
     seconds[0][~np.broadcast_to(problem.allowed[:, None], seconds.shape[1:])] = np.inf
     found = [seconds[:, i] if i in bit else seconds[:, i, 0] for i in range(len(problem.graph.layers))]
     moves = problem.transfer_s.transpose(0, 3, 1, 2)  # tensor, precision, from, to
     reachable = np.isfinite(moves)
     price = np.where(reachable, moves, 0.0) * np.stack([w.transfer for w in objectives])[:, None, None]
     price[0][~reachable] = np.inf
-    for t, (p, receivers) in _tensors(problem).items():
-        table = _spread(price[:, t] if p in bit else price[:, t, :1], p, receivers, problem.source)
+    tensors = _tensors(problem)
+    relayed = relay_tables(price, tensors, problem.source) if problem.routing == "relay" else {}
+    for t, (p, receivers) in tensors.items():
+        table = relayed[t] if relayed else _spread(price[:, t] if p in bit else price[:, t, :1], p, receivers, problem.source)
         found.append(table if p in bit else table[:, 0])
     apart = np.zeros((len(objectives), servers, servers))
     apart[0][~np.eye(servers, dtype=bool)] = np.inf

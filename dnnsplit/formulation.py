@@ -16,7 +16,7 @@ import numpy as np
 from dnnsplit.costs import INT8_SHARE
 from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import Limits
-from dnnsplit.problem import Problem, Weights, energy_weights
+from dnnsplit.problem import Problem, Weights, energy_weights, latency_weights
 from dnnsplit.schemes import cuts
 
 Key = tuple[str | int, ...]
@@ -143,11 +143,12 @@ class Slides:
     def noise(self, noise: NoiseModel | None, most: float) -> Iterable[Row]:
         """eta(q) <= eta_max, each monomial z = prod q_i linearised, the intercept on "any q_i = 1".
 
-        A table of measured noise has no monomials: its schemes above the limit are cut off instead (see `cuts`).
+        Models that are no polynomials have no monomials: schemes above the limit are cut off instead (see `cuts`). The row
+        is divided by the limit, so that a solver's tolerance is a share of it.
         """
-        if noise is None or not self.problem.quantizable or (math.isinf(most) and noise.kind == "polynomial"):
+        if noise is None or not self.problem.quantizable or (math.isinf(most) and noise.kind != "table"):
             return
-        if noise.kind != "polynomial":
+        if noise.kind not in ("polynomial", "link"):
             yield from self._cuts(noise, most)
             return
         of = {name: ("q", i) for name, i in zip(noise.layers, self.problem.quantizable, strict=True)}
@@ -160,7 +161,9 @@ class Slides:
                 yield from self._monomial(n, z, bits, coefficient)
         exists = self._variable("any")
         yield from self._any(exists, list(of.values()), noise.intercept)
-        yield row("noise", [*terms, (exists, noise.intercept)], "<=", most)
+        unit = most**noise.power or 1.0
+        terms = [(z, coefficient / unit) for z, coefficient in [*terms, (exists, noise.intercept)]]
+        yield row("noise", terms, "<=", most**noise.power / unit)
 
     def _cuts(self, noise: NoiseModel, most: float) -> Iterable[Row]:
         bits = [("q", i) for i in self.problem.quantizable]
@@ -201,6 +204,26 @@ class Slides:
                 terms = [(key, size[key[1]]) for key in self.keys("x") if key[2] == k]
                 terms += [(key, -(1 - INT8_SHARE) * size[key[1]]) for key in self.keys("xq") if key[2] == k]
                 yield row(f"memory_{k}", terms, "<=", server.memory_bytes)
+
+    def stages(self, low: float, high: float, unit: float) -> Iterable[Row]:
+        """sum_i x_ik f <= b for each server, sum_t y_tn g <= b for each link; b >= low, in units of `unit` seconds.
+
+        Layers and tensors that take longer than `high` in float32 alone must be int8 there. There is no row b <= high: it
+        would cut off the plans from which a solver finds better ones.
+        """
+        b = self._variable("bottleneck")
+        self.variables[b] = False
+        loads: dict[Key, list[Term]] = {}
+        for key, seconds in self.total(latency_weights(self.problem.network)):
+            place = key[2:]  # ("x", i, k) or ("y", t, k, h)
+            if len(place) == 1 or place[0] != place[1]:  # what moves inside a server is no stage
+                loads.setdefault(place, []).append((key, seconds / unit))
+                int8 = (f"{key[0]}q", *key[1:])
+                if int8 in self.variables and seconds > high:  # too slow, unless in int8
+                    yield row("_".join(map(str, ("fast", *key))), [(key, 1.0), (int8, -1.0)], "<=")
+        for place, load in loads.items():
+            yield row("_".join(map(str, ("stage", *place))), [*load, (b, -1.0)], "<=")
+        yield row("bottleneck", [(b, 1.0)], ">=", low / unit)
 
     def rows(self, noise: NoiseModel | None, limits: Limits) -> list[Row]:
         """Return all rows; those whose variables have all become constants are left out if they hold."""
@@ -255,8 +278,12 @@ class Tight(Slides):
         for key in self.keys("yq"):
             _, t, k, h = key
             yield row(f"int8_{t}_{k}_{h}", [(key, 1.0), (("y", t, k, h), -1.0)], "<=")
-            producer = ("xq", self.problem.producer[t], k)
-            yield row(f"int8_sent_{t}_{k}_{h}", [(key, 1.0), (producer if producer in self.variables else 0.0, -1.0)], "<=")
+            yield from self._sent_int8(key)
+
+    def _sent_int8(self, key: Key) -> Iterable[Row]:
+        _, t, k, h = key
+        producer = ("xq", self.problem.producer[t], k)
+        yield row(f"int8_sent_{t}_{k}_{h}", [(key, 1.0), (producer if producer in self.variables else 0.0, -1.0)], "<=")
 
     def _monomial(self, n: int, z: Key, bits: Sequence[Key], coefficient: float) -> Iterable[Row]:
         both = list(super()._monomial(n, z, bits, coefficient))

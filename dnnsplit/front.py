@@ -109,7 +109,8 @@ def pareto(
         raise InfeasibleError(unreachable(question.problem))
     best = np.minimum.accumulate(value[order])
     new = np.r_[True, best[1:] < best[:-1] - 1e-12 * np.abs(best[:-1])]
-    plans = tuple(question.plan(question.optima.placement(int(s)), int(s), "elimination", reason=ALL_AT_ONCE) for s in order[new])
+    placements = [(question.optima.placement(int(s)), int(s)) for s in order[new]]
+    plans = tuple(question.plan(*p, "elimination", question.price(*p), reason=ALL_AT_ONCE) for p in placements)
     broken = [b for plan in plans for b in question.limits.broken(question.problem, plan.cost)]
     if broken:
         raise OptionError(f"the front would break a limit: {broken[0]}; call split for each noise limit instead")
@@ -134,7 +135,8 @@ def energy_front(
     Parameters
     ----------
     graph, network, times, noise, max_noise : as for `split`
-    resolution : points nearer to each other than this share of the range of energies may be merged
+    resolution : points nearer to each other than this share of the range of energies, or than the tolerance of limits (two
+        parts in a million), may be merged
     progress : show a progress bar
     asked : other arguments of `split`: pins, forbid, colocate, forbid_links, max_device_energy_j, solver, ...
 
@@ -149,10 +151,11 @@ def energy_front(
     problem = (graph, network, times, noise, max_noise)
     fast = split(*problem, **asked)
     frugal = split(*problem, latency_weight=0.0, energy_weight=1.0, **asked)
-    step = resolution * max(fast.energy_j - frugal.energy_j, 0.0)
+    # a smaller step would ask for the last plan again, which keeps the new limit within its tolerance
+    step = max(resolution * (fast.energy_j - frugal.energy_j), 2e-6 * fast.energy_j)
     found, limit = [fast], fast.energy_j - step
     with tqdm(desc="energy front", unit="plan", disable=not progress) as bar:
-        while step > 0 and limit > frugal.energy_j:
+        while limit > frugal.energy_j:
             plan = split(*problem, max_energy_j=limit, **asked)
             if plan.status != "optimal":
                 raise SolverError(f"the plan for {limit:.6g} J was not proved optimal (gap {plan.gap:.2%}); give it more time")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dnnsplit.costs import Cost
 from dnnsplit.elimination import eliminate
 from dnnsplit.errors import InfeasibleError
+from dnnsplit.network import Network
 from dnnsplit.problem import Problem, Weights, energy_weights, latency_weights
 from dnnsplit.units import show
 
@@ -79,22 +80,32 @@ def _lexicographic(problem: Problem, first: Weights, second: Weights) -> Cost:
     optima = eliminate(problem, first, second, free_bits=True)
     if not math.isfinite(optima.value[0]):
         raise InfeasibleError(unreachable(problem))
-    return problem.price(*optima.best())
+    return problem.price(*optima.best(), first, second)
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """A linear objective: weights, what decides ties, a constant, and its name."""
+    """A linear objective: weights, what decides ties, a constant, and its name; or the slowest stage of the pipeline."""
 
     weights: Weights
     ties: Weights
     constant: float
     name: str
+    bottleneck: bool = False
+
+    def of(self, cost: Cost, network: Network) -> float:
+        """Return the objective of a priced placement."""
+        return cost.bottleneck_s if self.bottleneck else self.weights.of(cost, network) + self.constant
 
 
-def make_objective(problem: Problem, latency_weight: float, energy_weight: float) -> Objective:
-    """Return raw latency, raw energy, or ``latency_weight * T^norm + energy_weight * E^norm`` if both weigh."""
+def make_objective(problem: Problem, latency_weight: float, energy_weight: float, kind: str = "latency") -> Objective:
+    """Return raw latency, raw energy, or ``latency_weight * T^norm + energy_weight * E^norm`` if both weigh.
+
+    For kind "throughput" the seconds of the slowest stage, whatever the weights.
+    """
     latency, energy = latency_weights(problem.network), energy_weights(problem.network)
+    if kind == "throughput":
+        return Objective(latency, energy, 0.0, "bottleneck_s", bottleneck=True)
     if energy_weight == 0:
         return Objective(latency, energy, 0.0, "latency_s")
     if latency_weight == 0:

@@ -146,6 +146,6 @@ def _greedy(scopes: tuple[Scope, ...], servers: int, first: int) -> list[int]:
 def _refusal(axes: Scope, servers: int, needed: str) -> str:
     layers = sum(a >= 0 for a in axes)
     return (
-        f"elimination needs {needed} of memory (limit {show(MAX_BYTES, 'B')}): its largest table spans {layers} layers on {servers} "
-        f"servers and {len(axes) - layers} q bits; use method='milp', fewer servers, or fewer quantizable layers"
+        f"elimination needs {needed} of memory (limit {show(MAX_BYTES, 'B')}): its largest table spans {layers} layers on "
+        f"{servers} servers and {len(axes) - layers} q bits; use method='milp', fewer servers, or fewer quantizable layers"
     )

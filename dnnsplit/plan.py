@@ -80,6 +80,15 @@ class Plan:
         return self.cost.transfers
 
     @property
+    def routes(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """The links between servers that each tensor takes, by its name; `evaluate` and `makespan` take them as `routes`."""
+        found: dict[str, tuple[tuple[str, str], ...]] = {}
+        for t in self.transfers:
+            if t.source != t.target:
+                found[t.tensor] = (*found.get(t.tensor, ()), (t.source, t.target))
+        return found
+
+    @property
     def servers(self) -> tuple[str, ...]:
         """The servers that run at least one layer."""
         return tuple(dict.fromkeys(self.assignment.values()))

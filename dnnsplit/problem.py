@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dnnsplit.costs import INT8_SHARE, Cost, evaluate
-from dnnsplit.errors import InfeasibleError, ModelError, NetworkError, nearest, raise_problems
+from dnnsplit.errors import InfeasibleError, ModelError, NetworkError, OptionError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.network import Network
+from dnnsplit.routes import tree
 from dnnsplit.times import LayerTimes
+
+ROUTINGS = ("direct", "relay")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,7 @@ class Problem:
     allowed : bool (layers, servers); pins and prohibitions
     colocated : pairs of layers that must share a server
     source : position of the source server
+    routing : "direct": a tensor crosses the link between its two servers; "relay": it may pass through other servers
     """
 
     graph: LayerGraph
@@ -44,6 +48,7 @@ class Problem:
     allowed: np.ndarray = field(repr=False)
     colocated: tuple[tuple[int, int], ...] = field(repr=False)
     source: int = 0
+    routing: str = "direct"
 
     @property
     def quantizable_names(self) -> tuple[str, ...]:
@@ -62,34 +67,99 @@ class Problem:
         assignment = {name: servers[k] for name, k in zip(self.graph.layer_names, placement, strict=True)}
         return assignment, tuple(name for j, name in enumerate(self.quantizable_names) if scheme >> j & 1)
 
-    def price(self, placement: Sequence[int], scheme: int) -> Cost:
-        """Price a placement given by positions."""
-        return evaluate(self.graph, self.network, self.times, *self.names(placement, scheme))
+    def price(
+        self,
+        placement: Sequence[int],
+        scheme: int,
+        weights: Weights | None = None,
+        ties: Weights | None = None,
+        routes: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+    ) -> Cost:
+        """Price a placement given by positions.
+
+        Parameters
+        ----------
+        placement, scheme : as for `names`
+        weights, ties : with relays, `routes` are the cheapest under `weights`, of equal ones under `ties`; see `routes`
+        routes : links of the tensors that take other ones, by name
+        """
+        if routes is None and self.routing == "relay":
+            routes = self.routes(placement, scheme, weights, ties)
+        return evaluate(self.graph, self.network, self.times, *self.names(placement, scheme), routes)
+
+    def routes(
+        self,
+        placement: Sequence[int],
+        scheme: int,
+        weights: Weights | None = None,
+        ties: Weights | None = None,
+        usable: np.ndarray | None = None,
+    ) -> dict[str, tuple[tuple[str, str], ...]]:
+        """Return the cheapest links for each tensor that leaves its server, each link once, as (source, target) names.
+
+        Parameters
+        ----------
+        placement, scheme : as for `names`
+        weights, ties : what is minimised, and what decides between equals; latency and then energy by default
+        usable : bool (tensors, servers, servers), the links that each tensor may take; all by default
+
+        Raises
+        ------
+        InfeasibleError : a tensor cannot reach a server that needs it
+        SolverError : a tensor goes to too many servers
+        """
+        if weights is None:
+            weights, ties = latency_weights(self.network), energy_weights(self.network)
+        objectives = np.stack([w.transfer for w in (weights, ties) if w is not None])
+        quantized = {i for j, i in enumerate(self.quantizable) if scheme >> j & 1}
+        names = self.network.server_names
+        found, stuck = {}, []
+        for t, (p, receivers) in enumerate(zip(self.producer, self.receivers, strict=True)):
+            start = self.source if p < 0 else placement[p]
+            targets = {self.source if r < 0 else placement[r] for r in receivers} - {start}
+            if not targets:
+                continue
+            seconds = self.transfer_s[t, :, :, int(p in quantized)]
+            there = np.isfinite(seconds) if usable is None else np.isfinite(seconds) & usable[t]
+            price = np.where(there, seconds, 0.0) * objectives
+            price[0][~there] = np.inf
+            links, name = tree(price, start, targets), self.graph.tensors[t].name
+            if links is None:
+                to = ", ".join(repr(names[k]) for k in sorted(targets))
+                stuck.append(f"tensor {name!r} cannot get from {names[start]!r} to {to}, not even by relays")
+            else:
+                found[name] = tuple((names[k], names[h]) for k, h in links)
+        raise_problems(InfeasibleError, "assignment", stuck)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A linear objective: what a second of compute on k, and a second of transfer from k to h, is worth.
+    """A linear objective, or limit: what a second of compute on k, of transfer from k to h, and a byte of weights on k is worth.
 
     Attributes
     ----------
     compute : float (servers,)
     transfer : float (servers, servers)
+    held : float (servers,), or 0
     """
 
     compute: np.ndarray
     transfer: np.ndarray
+    held: np.ndarray | float = 0.0
 
     def __add__(self, other: Weights) -> Weights:
-        return Weights(self.compute + other.compute, self.transfer + other.transfer)
+        return Weights(self.compute + other.compute, self.transfer + other.transfer, self.held + other.held)
 
     def __rmul__(self, factor: float) -> Weights:
-        return Weights(factor * self.compute, factor * self.transfer)
+        return Weights(factor * self.compute, factor * self.transfer, factor * self.held)
 
     def of(self, cost: Cost, network: Network) -> float:
         """Return the objective of a priced placement."""
         index = {name: k for k, name in enumerate(network.server_names)}
+        held = np.broadcast_to(self.held, self.compute.shape)
         terms = [self.compute[index[name]] * seconds for name, seconds in cost.compute_s.items()]
+        terms += [held[index[name]] * size for name, size in cost.weight_bytes.items()]
         return math.fsum(terms + [self.transfer[index[t.source], index[t.target]] * t.seconds for t in cost.transfers])
 
 
@@ -107,6 +177,12 @@ def energy_weights(network: Network, only: str | None = None) -> Weights:
     return Weights(keep * [s.compute_w for s in network.servers], keep[:, None] * transfer)
 
 
+def held_weights(network: Network, server: str) -> Weights:
+    """Bytes of weights on one server [B]."""
+    count = len(network.servers)
+    return Weights(np.zeros(count), np.zeros((count, count)), np.array([float(s.name == server) for s in network.servers]))
+
+
 def build_problem(
     graph: LayerGraph,
     network: Network,
@@ -116,6 +192,7 @@ def build_problem(
     forbid: Mapping[str, Sequence[str]] | None = None,
     colocate: Sequence[Sequence[str]] = (),
     forbid_links: Sequence[tuple[str, str]] = (),
+    routing: str = "direct",
 ) -> Problem:
     """Check that graph, network and times fit each other, and turn them into arrays.
 
@@ -126,13 +203,18 @@ def build_problem(
     forbid : servers by layer: the layer never runs there
     colocate : groups of layers that must share a server
     forbid_links : (source, target) of links that no tensor may use
+    routing : "direct": a tensor crosses the link between its two servers, or there is none; "relay": it may pass through
+        other servers, and each link is paid once per tensor
 
     Raises
     ------
+    OptionError : the routing is unknown
     ModelError, NetworkError : unknown layers, servers or links in what is asked
     ProfileError : times that are missing
     InfeasibleError : pins and prohibitions leave a layer no server
     """
+    if routing not in ROUTINGS:
+        raise OptionError(f"routing {routing!r} is unknown{nearest(routing, ROUTINGS)}")
     pins, forbid = dict(pins or {}), {k: (v,) if isinstance(v, str) else tuple(v) for k, v in (forbid or {}).items()}
     named = [("quantizable", n) for n in quantizable] + [("pins", n) for n in pins] + [("forbid", n) for n in forbid]
     named += [("colocate", n) for group in colocate for n in group]
@@ -143,6 +225,8 @@ def build_problem(
     raise_problems(
         NetworkError, "servers", [f"{what}: there is no server {s!r}{nearest(s, index)}" for what, s in servers if s not in index]
     )
+    inside = [f"{a!r} -> {b!r} is inside a server, where tensors move without a link too" for a, b in forbid_links if a == b]
+    raise_problems(NetworkError, "forbid_links", inside)
     network = network.without(*forbid_links)
     allowed = np.ones((len(graph.layers), len(index)), bool)
     for name, server in pins.items():
@@ -160,12 +244,13 @@ def build_problem(
         layer_s=times.array(graph, network, tuple(quantizable)),
         transfer_s=np.stack([network.transfer_s(sizes), network.transfer_s(sizes * INT8_SHARE)], axis=-1),
         producer=tuple(-1 if t.producer is None else graph.layer_index[t.producer] for t in graph.tensors),
-        receivers=tuple(
-            (*(graph.layer_index[c] for c in t.consumers), *([-1] if t.is_output else [])) for t in graph.tensors
-        ),
+        receivers=tuple((*(graph.layer_index[c] for c in t.consumers), *([-1] if t.is_output else [])) for t in graph.tensors),
         allowed=allowed,
         colocated=tuple(
-            (graph.layer_index[a], graph.layer_index[b]) for group in colocate for a, b in itertools.pairwise(group) if a != b
+            dict.fromkeys(
+                (graph.layer_index[a], graph.layer_index[b]) for group in colocate for a, b in itertools.pairwise(group) if a != b
+            )
         ),
         source=index[network.source],
+        routing=routing,
     )

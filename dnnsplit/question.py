@@ -12,15 +12,16 @@ import numpy as np
 
 from dnnsplit.costs import Cost
 from dnnsplit.elimination import Optima, eliminate
-from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, raise_problems
+from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
-from dnnsplit.milp import Solution
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import Limits, Objective, make_objective, unreachable
 from dnnsplit.plan import Plan
 from dnnsplit.problem import Problem, build_problem
 from dnnsplit.times import LayerTimes
+
+OBJECTIVES = ("latency", "throughput")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,8 @@ class Question:
     @cached_property
     def optima(self) -> Optima:
         """The best placement of every scheme, by elimination."""
+        if self.objective.bottleneck:
+            raise SolverError("the slowest stage is no sum over layers, which elimination needs; use method='milp'")
         return eliminate(self.problem, self.objective.weights, self.objective.ties)
 
     @cached_property
@@ -63,14 +66,18 @@ class Question:
         equal = np.flatnonzero(value <= least + 1e-12 * abs(least))
         return int(equal[np.argmin(self.scheme_noise[equal])])
 
+    def price(self, placement: Sequence[int], scheme: int) -> Cost:
+        """Price positions; tensors that may be relayed take the routes that are best for the objective."""
+        return self.problem.price(placement, scheme, self.objective.weights, self.objective.ties)
+
     def plan(
-        self, placement: Sequence[int], scheme: int, method: str, solution: Solution | None = None, solver: str = "",
-        cost: Cost | None = None, reason: str = "",
+        self, placement: Sequence[int], scheme: int, method: str, cost: Cost, solver: str = "", reason: str = "",
+        status: str = "optimal", bound: float | None = None,
     ) -> Plan:
-        """Turn positions into a plan, priced by `evaluate`."""
-        cost = cost or self.problem.price(placement, scheme)
+        """Turn positions and their price into a plan; without a bound (on the objective without its constant) it is one."""
         assignment, quantized = self.problem.names(placement, scheme)
-        objective = self.objective.weights.of(cost, self.problem.network) + self.objective.constant
+        objective = self.objective.of(cost, self.problem.network)
+        bound = objective if bound is None else bound + self.objective.constant
         kind = "none" if not quantized else "measured" if self.noise.kind == "table" else "predicted"
         return Plan(
             assignment=assignment,
@@ -80,9 +87,10 @@ class Question:
             noise_kind=kind,
             objective=objective,
             objective_name=self.objective.name,
-            status=solution.status if solution else "optimal",
-            bound=solution.bound + self.objective.constant if solution else objective,
-            gap=solution.gap if solution else 0.0,
+            status=status,
+            bound=bound,
+            # a normalised sum may be 0; what it was before its constant went off is what rounding is relative to
+            gap=max(0.0, objective - bound) / max(abs(objective), abs(self.objective.constant), 1e-12),
             method=method,
             reason=reason,
             solver=solver,
@@ -114,6 +122,7 @@ def ask(
     colocate: Sequence[Sequence[str]] = (),
     forbid_links: Sequence[tuple[str, str]] = (),
     routing: str = "direct",
+    objective: str = "latency",
 ) -> Question:
     """Check the arguments of `split` and `pareto` and build the problem they describe."""
     started = time.process_time()
@@ -127,12 +136,16 @@ def ask(
             problems.append(f"{name} is {value!r}; it must be a number of joules, 0 or more, or None")
     if not problems and latency_weight == energy_weight == 0:
         problems.append("latency_weight and energy_weight are both 0; there is nothing to minimise")
-    if routing != "direct":
-        problems.append(f"routing {routing!r} is unknown; there is 'direct'")
+    if objective not in OBJECTIVES:
+        problems.append(f"objective {objective!r} is unknown{nearest(objective, OBJECTIVES)}")
     raise_problems(OptionError, "options", problems)
-    problem = build_problem(graph, network, times, noise.layers if noise else (), pins, forbid, colocate, forbid_links)
-    objective = make_objective(problem, latency_weight, energy_weight)
-    return Question(problem, objective, Limits(most, max_device_energy_j, max_energy_j), noise, started)
+    layers = noise.layers if noise else ()
+    problem = build_problem(graph, network, times, layers, pins, forbid, colocate, forbid_links, routing)
+    free = problem  # the reference is one, whatever is pinned or forbidden
+    if latency_weight and energy_weight and (pins or forbid or colocate or forbid_links):
+        free = build_problem(graph, network, times, layers, routing=routing)
+    minimised = make_objective(free, latency_weight, energy_weight, objective)
+    return Question(problem, minimised, Limits(most, max_device_energy_j, max_energy_j), noise, started)
 
 
 def _max_noise(noise: NoiseModel | None, max_noise: float | None) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from dnnsplit.costs import evaluate
 from dnnsplit.graph import LayerGraph
@@ -18,17 +18,19 @@ def makespan(
     times: LayerTimes,
     assignment: Mapping[str, str],
     quantized: Iterable[str] = (),
+    routes: Mapping[str, Sequence[tuple[str, str]]] | None = None,
 ) -> float:
     """Return the seconds from the input's arrival to the last output's, with servers and links working side by side.
 
     Each server runs one layer at a time, of those whose inputs are there the one that comes first in the graph; each link
-    sends one tensor at a time, in the order in which they are made. The slides' latency is the sum of all these terms, so
+    sends one tensor at a time, in the order in which they reach it. The slides' latency is the sum of all these terms, so
     it is never less; for a plan without parallel branches the two are equal.
 
     Parameters
     ----------
     assignment : server by layer
     quantized : layers that run in int8
+    routes : links by tensor, as for `evaluate`
 
     Returns
     -------
@@ -39,7 +41,7 @@ def makespan(
     ModelError, NetworkError, ProfileError, InfeasibleError : as `evaluate`
     """
     quantized = tuple(quantized)
-    cost = evaluate(graph, network, times, assignment, quantized)
+    cost = evaluate(graph, network, times, assignment, quantized, routes)
     moves: dict[str, list[tuple[str, str, float]]] = {}
     for transfer in cost.transfers:
         moves.setdefault(transfer.tensor, []).append((transfer.source, transfer.target, transfer.seconds))
@@ -49,25 +51,29 @@ def makespan(
     busy = dict.fromkeys(network.server_names, False)
     link_free: dict[tuple[str, str], float] = {}
     count = itertools.count()
-    events: list[tuple[float, int, str, str]] = []  # time, tie-break, "arrived" or "done", layer
+    events: list[tuple[float, int, str, str | tuple[int, str]]] = []  # time, tie-break, what, of which layer or tensor where
     last = 0.0
 
-    def at(time: float, kind: str, layer: str) -> None:
-        heapq.heappush(events, (time, next(count), kind, layer))
+    def at(time: float, kind: str, what: str | tuple[int, str]) -> None:
+        heapq.heappush(events, (time, next(count), kind, what))
 
-    def made(tensor_index: int, time: float) -> float:
-        """Send a new tensor to all that read it; return when the source has it, if it is an output."""
+    def send(tensor_index: int, server: str, time: float, made: bool) -> float:
+        """Send a tensor from a server on its next links; return when the source has it, if it is an output."""
         tensor = graph.tensors[tensor_index]
-        home = network.source if tensor.producer is None else assignment[tensor.producer]
-        arrival = {home: time}
+        arrival = {server: time} if made else {}
         for source, target, seconds in moves.get(tensor.name, ()):
+            if source != server:
+                continue
             start = max(time, link_free.get((source, target), 0.0)) if source != target else time
             arrival[target] = start + seconds
             if source != target:
                 link_free[source, target] = arrival[target]
+                if any(onward == target for onward, _, _ in moves[tensor.name]):
+                    at(arrival[target], "passes", (tensor_index, target))
         for consumer in tensor.consumers:
-            at(arrival[assignment[consumer]], "arrived", consumer)
-        return arrival[network.source] if tensor.is_output else 0.0
+            if assignment[consumer] in arrival:
+                at(arrival[assignment[consumer]], "arrived", consumer)
+        return arrival.get(network.source, 0.0) if tensor.is_output else 0.0
 
     of_layer: dict[str | None, list[int]] = {}
     for index, tensor in enumerate(graph.tensors):
@@ -76,7 +82,7 @@ def makespan(
         if missing == 0:
             heapq.heappush(ready[assignment[name]], (rank[name], name))
     for index in of_layer.get(None, ()):
-        last = max(last, made(index, 0.0))
+        last = max(last, send(index, network.source, 0.0, made=True))
     now = 0.0
     while True:
         for server, queue in ready.items():
@@ -86,13 +92,15 @@ def makespan(
                 at(now + times.seconds(name, server, PRECISIONS[name in quantized]), "done", name)
         if not events:
             return last
-        now, _, kind, name = heapq.heappop(events)
-        if kind == "arrived":
-            waiting[name] -= 1
-            if waiting[name] == 0:
-                heapq.heappush(ready[assignment[name]], (rank[name], name))
+        now, _, kind, what = heapq.heappop(events)
+        if kind == "passes":
+            last = max(last, send(*what, now, made=False))
+        elif kind == "arrived":
+            waiting[what] -= 1
+            if waiting[what] == 0:
+                heapq.heappush(ready[assignment[what]], (rank[what], what))
         else:
-            busy[assignment[name]] = False
+            busy[assignment[what]] = False
             last = max(last, now)
-            for index in of_layer.get(name, ()):
-                last = max(last, made(index, now))
+            for index in of_layer.get(what, ()):
+                last = max(last, send(index, assignment[what], now, made=True))

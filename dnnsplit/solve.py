@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dnnsplit.branching import branch
 from dnnsplit.elimination import eliminate
 from dnnsplit.errors import InfeasibleError, OptionError, SolverError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
+from dnnsplit.lagrangian import Relaxation, relax
 from dnnsplit.milp import solve_milp
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
@@ -20,6 +22,8 @@ from dnnsplit.times import LayerTimes
 from dnnsplit.units import show
 
 METHODS = ("auto", "elimination", "milp", "slides")
+# Beyond this many flows the tight MILP takes longer to build than branch and bound to finish.
+MAX_FLOWS = 200_000
 
 
 def split(
@@ -41,6 +45,7 @@ def split(
     solver: str = "HiGHS",
     gap: float = 1e-9,
     time_limit_s: float | None = None,
+    objective: str = "latency",
 ) -> Plan:
     """Decide which layers run where and which run in int8.
 
@@ -57,13 +62,17 @@ def split(
     forbid : servers by layer, where it must not run
     colocate : groups of layers that must share a server
     forbid_links : (source, target) of links that no tensor may use
-    routing : "direct": a tensor crosses the link between its two servers, or there is none
-    method : "elimination" (exact, milliseconds), "milp" (tight formulation, for limits that couple layers), "slides" (the
-        slides' formulation to the letter), or "auto": elimination, and the tight MILP only where a limit on device energy or
-        memory cuts off what elimination finds, or where its tables would be too large
+    routing : "direct": a tensor crosses the link between its two servers, or there is none; "relay": it may pass through
+        other servers, and pays each link once
+    method : "elimination" (exact, milliseconds; with branch and bound over q where all schemes are too many), "milp" (tight
+        formulation, for limits that couple layers), "slides" (the slides' formulation to the letter), or "auto":
+        elimination, and the tight MILP only where a limit on energy or memory cuts off what elimination finds and
+        multipliers leave a gap, or where its tables would be too large
     solver : HiGHS, CBC, CPLEX, GUROBI or SCIP, for the MILP
     gap : relative gap at which the MILP may stop
-    time_limit_s : wall time after which the MILP must stop [s]
+    time_limit_s : wall time after which the MILP, or branch and bound, must stop [s]
+    objective : "latency", the slides' weighted sum, or "throughput": the seconds of the slowest stage of a pipeline, where
+        each server's compute and each link is a stage (`Cost.stage_s`); the weights do not count then
 
     Returns
     -------
@@ -76,49 +85,101 @@ def split(
     ModelError, NetworkError, ProfileError : graph, network and times do not fit each other
     SolverError : no solver can answer
     """
-    if method not in METHODS:
-        raise OptionError(f"method {method!r} is unknown{nearest(method, METHODS)}")
     question = ask(
         graph, network, times, noise, max_noise, latency_weight, energy_weight, max_device_energy_j, max_energy_j,
-        pins, forbid, colocate, forbid_links, routing,
+        pins, forbid, colocate, forbid_links, routing, objective,
     )  # fmt: skip
-    reason = "asked for"
-    if method in ("auto", "elimination"):
-        try:
-            return _by_elimination(question, reason if method == "elimination" else "exact, and the fastest where it applies")
-        except SolverError as error:
-            if method == "elimination":
-                raise
-            reason = str(error).partition(";")[0]
-    return _by_milp(question, "slides" if method == "slides" else "milp", solver, gap, time_limit_s, reason)
+    return answer(question, method, solver, gap, time_limit_s)
 
 
-def _by_elimination(question: Question, reason: str) -> Plan:
+def answer(
+    question: Question, method: str = "auto", solver: str = "HiGHS", gap: float = 1e-9, time_limit_s: float | None = None
+) -> Plan:
+    """Answer a question that `ask` has checked; arguments and errors are those of `split`."""
+    if method not in METHODS:
+        raise OptionError(f"method {method!r} is unknown{nearest(method, METHODS)}")
+    if method in ("milp", "slides"):
+        return _by_milp(question, method, solver, gap, time_limit_s, "asked for")
+    if method == "elimination":
+        return _by_elimination(question, "asked for", gap, time_limit_s)
+    try:
+        branches = _flows(question) > MAX_FLOWS
+        return _by_elimination(question, "exact, and the fastest where it applies", gap, time_limit_s, branches)
+    except SolverError as error:
+        relaxed = error.relaxed if isinstance(error, _GapLeft) else None
+        return _by_milp(question, "milp", solver, gap, time_limit_s, str(error).partition(";")[0], relaxed)
+
+
+class _GapLeft(SolverError):
+    """Elimination and multipliers did not prove an optimum under limits that couple layers; what they found comes along."""
+
+    def __init__(self, message: str, relaxed: Relaxation) -> None:
+        super().__init__(message)
+        self.relaxed = relaxed
+
+
+def _flows(question: Question) -> int:
+    """Return the number of flows of the tight MILP, which are most of its variables."""
+    return sum(map(len, question.problem.receivers)) * len(question.problem.network.servers) ** 2
+
+
+def _by_elimination(question: Question, reason: str, gap: float, time_limit_s: float | None, branches: bool = True) -> Plan:
     """Answer without the limits that couple layers; an answer that keeps them anyway is the optimum with them too."""
-    scheme = question.best_scheme()
-    placement = question.optima.placement(scheme)
-    cost = question.problem.price(placement, scheme)
+    status, bound = "optimal", None
+    try:
+        scheme = question.best_scheme()
+        placement = question.optima.placement(scheme)
+    except SolverError as error:
+        if question.objective.bottleneck or not branches:
+            raise
+        found = branch(question, time_limit_s)
+        placement, scheme, bound = found.placement, found.scheme, found.bound
+        status = "optimal" if found.value - bound <= gap * abs(found.value) else "feasible"
+        reason = f"branch and bound over q, {found.nodes} nodes: {str(error).partition(';')[0]}"
+    cost = question.price(placement, scheme)
     broken = question.limits.broken(question.problem, cost)
-    if broken:
-        raise SolverError(f"elimination cannot keep this limit: {broken[0]}; use method='auto' or 'milp'")
-    return question.plan(placement, scheme, "elimination", cost=cost, reason=reason)
+    if not broken:
+        return question.plan(placement, scheme, "elimination", cost, reason=reason, status=status, bound=bound)
+    relaxed = relax(question, gap)
+    if relaxed.gap <= gap:
+        placement, scheme, cost = relaxed.plan
+        reason = "multipliers on the limits leave no gap"
+        return question.plan(placement, scheme, "elimination", cost, reason=reason, bound=relaxed.bound)
+    raise _GapLeft(f"elimination cannot keep this limit: {broken[0]}; use method='auto' or 'milp'", relaxed)
 
 
 def _by_milp(
-    question: Question, formulation: str, solver: str, gap: float, time_limit_s: float | None, reason: str
-) -> Plan:
-    asked = (question.problem, question.objective.weights, question.noise, question.limits)
+    question: Question, formulation: str, solver: str, gap: float, time_limit_s: float | None, reason: str,
+    relaxed: Relaxation | None = None,
+) -> Plan:  # fmt: skip
+    problem = relaxed.problem if relaxed else question.problem
+    asked = (problem, question.objective.weights, question.noise, question.limits)
     try:
-        solution = solve_milp(*asked, formulation, solver, gap, time_limit_s)
+        solution = solve_milp(*asked, formulation, solver, gap, time_limit_s, question.objective.bottleneck)
     except InfeasibleError:
         raise InfeasibleError(_explain(question)) from None
+    except SolverError:
+        if relaxed is None or relaxed.plan is None:
+            raise
+        return _unproved(question, relaxed, f"{reason}; {solver} found nothing better in time")
     scheme = sum(bit << j for j, bit in enumerate(solution.quantized))
-    plan = question.plan(solution.placement, scheme, formulation, solution, solver, reason=reason)
+    cost = problem.price(solution.placement, scheme, question.objective.weights, question.objective.ties, solution.routes)
+    bound = max(solution.bound, relaxed.bound) if relaxed else solution.bound
+    if solution.status != "optimal" and relaxed and relaxed.value < question.objective.weights.of(cost, problem.network):
+        return _unproved(question, relaxed, f"{reason}; {solver} found nothing better in time", bound)
+    plan = question.plan(solution.placement, scheme, formulation, cost, solver, reason, solution.status, bound)
     broken = question.limits.broken(question.problem, plan.cost)
     if plan.noise > question.limits.max_noise * (1 + 1e-6) + 1e-12:
         broken.append(f"noise {plan.noise:.6g} is above max_noise {question.limits.max_noise:g}")
     raise_problems(SolverError, f"{solver} returned a plan that breaks its limits", broken)
     return plan
+
+
+def _unproved(question: Question, relaxed: Relaxation, reason: str, bound: float = -math.inf) -> Plan:
+    """Return the plan that the multipliers found, with what is known about its distance from the optimum."""
+    placement, scheme, cost = relaxed.plan
+    bound = max(relaxed.bound, bound)
+    return question.plan(placement, scheme, "elimination", cost, reason=reason, status="feasible", bound=bound)
 
 
 def _explain(question: Question) -> str:

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
-from dnnsplit.elimination import eliminate
+from dnnsplit.elimination import eliminate, marginals
 from dnnsplit.milp import available_solvers
 from dnnsplit.objective import Reference, reference
+from dnnsplit.ordering import find_ordering
 from dnnsplit.problem import build_problem, energy_weights, latency_weights
 from dnnsplit.schemes import cuts
 
@@ -72,7 +73,7 @@ def test_memory_counts_a_quarter_for_int8_layers():
     network = ds.Network(small, network.links, "device")
     plan = ds.split(graph, network, times, noise)
     assert set(plan.quantized) == {"a", "b"}  # 400 + 200 bytes fit 150 only as int8
-    assert plan.method == "milp"
+    assert plan.status == "optimal"
     with pytest.raises(ds.InfeasibleError, match=r"memory of 'device': limit 150 B; the model's weights are 600 B"):
         ds.split(graph, network, times, noise, max_noise=0.15)
 
@@ -205,6 +206,41 @@ def test_elimination_gives_the_optimum_of_every_scheme_and_a_placement_that_atta
 
 
 @quick
+@given(seed=st.integers(0, 10**6), servers=st.integers(1, 3), missing=st.sampled_from([0.0, 0.3]))
+def test_marginals_are_the_optima_with_one_layer_pinned(seed, servers, missing):
+    graph, network, times, noise = random_small(seed, 5, servers, 2, missing)
+    problem = build_problem(graph, network, times, noise.layers)
+    allowed = noise.every() <= 0.06
+    least = marginals(problem, latency_weights(network), allowed)
+    for layer, row in zip(graph.layer_names, least, strict=True):
+        for server, value in zip(network.server_names, row, strict=True):
+            try:
+                pinned = ds.split(graph, network, times, noise, 0.06, pins={layer: server}, method="elimination")
+            except ds.InfeasibleError:
+                assert math.isinf(value)
+            else:
+                assert value == pytest.approx(pinned.latency_s, rel=1e-12)
+
+
+def test_memory_is_estimated_before_tables_are_made():
+    chain = tuple((i, i + 1) for i in range(9))
+    ordering = find_ordering(chain, servers=4, bits=0, first=0, objectives=1)
+    assert len(ordering.steps) == 10
+    assert ordering.entries == 9 * 16 + 4  # every layer of a chain is eliminated with one neighbour, the last one alone
+    assert 9 * 16 * 8 <= ordering.peak_bytes <= 2 * 9 * 16 * 8
+    everything = (tuple(range(20)),)
+    with pytest.raises(ds.SolverError, match=r"needs 8.796 TB or more of memory \(limit 4.295 GB\): .* 20 layers on 4"):
+        find_ordering(everything, servers=4, bits=0, first=0)
+
+
+def test_one_reference_whatever_is_pinned():
+    graph, network, times, noise = random_small(9, 4, 2, 2)
+    free = ds.split(graph, network, times, noise, latency_weight=0.5, energy_weight=0.5)
+    pinned = ds.split(graph, network, times, noise, latency_weight=0.5, energy_weight=0.5, pins=dict(free.assignment))
+    assert pinned.objective == free.objective
+
+
+@quick
 @given(seed=st.integers(0, 10**6), servers=st.integers(1, 3))
 def test_free_bits_give_the_best_of_all_schemes(seed, servers):
     graph, network, times, noise = random_small(seed, 6, servers, 4)
@@ -236,7 +272,8 @@ def test_a_noise_limit_that_is_no_number_is_refused(bad):
     [
         ({"max_noise": -0.1}, ds.NoiseError, "it must be 0 or more"),
         ({"method": "eliminatoin"}, ds.OptionError, "did you mean 'elimination'"),
-        ({"routing": "relay"}, ds.OptionError, "there is 'direct'"),
+        ({"routing": "relais"}, ds.OptionError, "did you mean 'relay'"),
+        ({"objective": "thoughput"}, ds.OptionError, "did you mean 'throughput'"),
         ({"latency_weight": -1}, ds.OptionError, "latency_weight is -1"),
         ({"latency_weight": 0}, ds.OptionError, "nothing to minimise"),
         ({"max_device_energy_j": "x"}, ds.OptionError, "max_device_energy_j is 'x'"),
@@ -303,8 +340,9 @@ def test_thirty_quantizable_layers_go_to_the_milp_at_once():
     assert "30 quantizable layers are too many" in plan.reason
     assert plan.status == "optimal"
     assert plan.noise <= 0.1 * (1 + 1e-6)
-    with pytest.raises(ds.SolverError, match="use method='milp'"):
-        ds.split(*example, max_noise=0.1, method="elimination")
+    branched = ds.split(*example, max_noise=0.1, method="elimination")
+    assert branched.latency_s == pytest.approx(plan.latency_s, rel=1e-7)
+    assert branched.reason.startswith("branch and bound over q")
     with pytest.raises(ds.SolverError, match="use method='milp'"):
         ds.pareto(*example)
     both = ds.split(*example, max_noise=0.1, energy_weight=1.0)  # the normalisation needs no list of schemes

@@ -1,0 +1,190 @@
+"""Branch and bound over the q bits, where there are too many to carry all schemes along.
+
+A node fixes some bits. Minimising over the others too, whatever their noise, bounds it from below; a multiplier on a linear
+function below the noise lifts the bound. A node is closed by its bound, by the least noise it can have, by an optimum that
+keeps the limit, or, once its free bits are few enough, by one elimination over all its schemes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dnnsplit import factors
+from dnnsplit.elimination import MAX_BITS, eliminate
+from dnnsplit.errors import InfeasibleError, SolverError
+from dnnsplit.noise import NoiseModel
+from dnnsplit.objective import unreachable
+from dnnsplit.ordering import find_ordering
+from dnnsplit.problem import Problem
+from dnnsplit.question import Question
+from dnnsplit.routes import TIE
+from dnnsplit.schemes import all_schemes, pack_schemes
+
+# A node is solved in one pass when that carries no more bits, and fills no more table entries, than these.
+LEAF_BITS = 12
+LEAF_ENTRIES = 2**22
+
+
+@dataclass(frozen=True)
+class Branched:
+    """The best plan found, its objective, what bounds the optimum from below, and the nodes that were looked at."""
+
+    placement: tuple[int, ...]
+    scheme: int
+    value: float
+    bound: float
+    nodes: int
+
+
+def branch(question: Question, time_limit_s: float | None = None) -> Branched:
+    """Find the best scheme within the noise limit without listing all of them.
+
+    Parameters
+    ----------
+    time_limit_s : stop then [s], with the best plan so far
+
+    Raises
+    ------
+    InfeasibleError : no placement exists
+    SolverError : stopped before any plan was found, or too many servers even for one scheme
+    """
+    started = time.monotonic()
+    best = Branched((), 0, math.inf, -math.inf, 0)
+    count = itertools.count()
+    waiting = [(-math.inf, next(count), Node({}, ()))]
+    nodes = 0
+    while waiting and waiting[0][0] < best.value * (1 - TIE):
+        if time_limit_s is not None and time.monotonic() - started > time_limit_s:
+            if not best.placement:
+                raise SolverError(f"branch and bound found no plan within {time_limit_s:g} s; give it more time")
+            return replace(best, bound=waiting[0][0], nodes=nodes)
+        node = heapq.heappop(waiting)[2]
+        nodes += 1
+        bound, best, children = _look(question, node, best)
+        for child in children if bound < best.value * (1 - TIE) else ():
+            heapq.heappush(waiting, (bound, next(count), child))
+    if not best.placement:
+        raise InfeasibleError(unreachable(question.problem))
+    return replace(best, bound=best.value, nodes=nodes)
+
+
+@dataclass(frozen=True)
+class Node:
+    """Some fixed bits, and two points (linear noise, objective) between which its parent found the best multiplier."""
+
+    fixed: dict[int, int]
+    ends: tuple[tuple[float, float], ...]
+
+
+def _look(question: Question, node: Node, best: Branched) -> tuple[float, Branched, tuple[Node, ...]]:
+    """Return a lower bound of a node, the best plan so far, and the two halves of the node unless it is closed."""
+    most = question.limits.max_noise
+    base, slopes = minorant(question.noise, node.fixed)
+    if base + np.minimum(slopes, 0.0).sum() > most:
+        return math.inf, best, ()
+    problem = fix_bits(question.problem, node.fixed)
+    free = [j for j in range(len(question.problem.quantizable)) if j not in node.fixed]
+    objective = question.objective
+    if _few(problem):
+        optima = eliminate(problem, objective.weights, objective.ties)
+        value = np.where(_noise(question, node.fixed, free, all_schemes(len(free))) <= most, optima.value, np.inf)
+        own = int(value.argmin())
+        if value[own] < best.value:
+            scheme = _scheme(node.fixed, free, own)
+            best = replace(best, placement=optima.placement(own), scheme=scheme, value=float(value[own]))
+        return math.inf, best, ()
+    bound, ends, scheme = -math.inf, node.ends, 0
+    multipliers = [0.0, math.inf] if not ends else []  # the root starts from no penalty, and from no noise at all
+    for _ in range(3 if ends else 8):
+        m = multipliers.pop(0) if multipliers else (ends[1][1] - ends[0][1]) / max(ends[0][0] - ends[1][0], 1e-30)
+        costs = np.zeros((len(free), 2))
+        costs[:, 1] = np.where(slopes[free] > 0, m, 0.0) if math.isinf(m) else m * slopes[free]
+        optima = eliminate(problem, objective.weights, objective.ties, free_bits=True, bit_costs=costs)
+        if math.isinf(optima.value[0]):
+            return math.inf, best, ()
+        placement, own = optima.best()
+        scheme = _scheme(node.fixed, free, own)
+        penalty = sum(slopes[j] for j in free if scheme >> j & 1)
+        value = float(optima.value[0]) - (0.0 if math.isinf(m) else m * penalty)
+        if not math.isinf(m):
+            bound = max(bound, float(optima.value[0]) + m * (base - most))
+        bits = np.array([[own >> n & 1 for n in range(len(free))]])
+        if value < best.value and _noise(question, node.fixed, free, bits)[0] <= most:
+            best = replace(best, placement=placement, scheme=scheme, value=value)
+        end = (base + penalty, value)
+        if bound >= best.value * (1 - TIE) or most == math.inf or (m == 0 and end[0] <= most) or end in ends:
+            break
+        if len(ends) < 2:
+            ends = (*ends, end)
+        else:
+            ends = (end, ends[1]) if end[0] > most else (ends[0], end)
+    pick = max([j for j in free if scheme >> j & 1] or free, key=lambda j: abs(slopes[j]))
+    return bound, best, tuple(Node(node.fixed | {pick: bit}, ends) for bit in (1, 0))
+
+
+def minorant(noise: NoiseModel | None, fixed: Mapping[int, int]) -> tuple[float, np.ndarray]:
+    """Return (base, slopes) with base + slopes . q <= eta(q) for every scheme q that has the fixed bits.
+
+    A product of bits is at least 0, and at most the mean of its bits, which bounds terms below 0. A table is bounded by 0.
+    """
+    slopes = np.zeros(len(noise.layers) if noise else 0)
+    if noise is None or noise.kind != "polynomial":
+        return 0.0, slopes  # a link's polynomial bounds a power of the noise, which is no multiple of it
+    index = {name: j for j, name in enumerate(noise.layers)}
+    base = noise.intercept if any(fixed.values()) else min(noise.intercept, 0.0)
+    for names, coefficient in noise.terms.items():
+        bits = [index[name] for name in names]
+        free = [j for j in bits if j not in fixed]
+        if any(fixed.get(j) == 0 for j in bits):
+            continue
+        if not free:
+            base += coefficient
+        elif coefficient < 0 or len(free) == 1:
+            slopes[free] += coefficient / len(free)
+    return base, slopes
+
+
+def fix_bits(problem: Problem, fixed: Mapping[int, int]) -> Problem:
+    """Return the problem in which some q bits are settled: those layers have one precision, and are quantizable no more."""
+    layer_s, transfer_s = problem.layer_s.copy(), problem.transfer_s.copy()
+    ones = {problem.quantizable[j] for j, bit in fixed.items() if bit}
+    layer_s[list(ones), :, 0] = layer_s[list(ones), :, 1]
+    tensors = [t for t, p in enumerate(problem.producer) if p in ones]
+    transfer_s[tensors, :, :, 0] = transfer_s[tensors, :, :, 1]
+    free = tuple(i for j, i in enumerate(problem.quantizable) if j not in fixed)
+    return replace(problem, layer_s=layer_s, transfer_s=transfer_s, quantizable=free)
+
+
+def _few(problem: Problem) -> bool:
+    bits = len(problem.quantizable)
+    if bits > LEAF_BITS:
+        return False
+    try:
+        entries = find_ordering(factors.scopes(problem), len(problem.network.servers), bits, 0).entries
+        return bits == 0 or entries <= LEAF_ENTRIES
+    except SolverError:
+        return False
+
+
+def _scheme(fixed: Mapping[int, int], free: list[int], own: int) -> int:
+    return sum(bit << j for j, bit in fixed.items()) + sum((own >> n & 1) << j for n, j in enumerate(free))
+
+
+def _noise(question: Question, fixed: Mapping[int, int], free: list[int], bits: np.ndarray) -> np.ndarray:
+    """Noise of schemes given by their free bits, 0/1 (n, free)."""
+    if question.noise is None:
+        return np.zeros(len(bits))
+    schemes = np.zeros((len(bits), len(question.problem.quantizable)), np.int8)
+    schemes[:, free] = bits
+    for j, bit in fixed.items():
+        schemes[:, j] = bit
+    if schemes.shape[1] <= MAX_BITS:
+        return question.scheme_noise[pack_schemes(schemes)]
+    return question.noise.predict(schemes)
