@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,8 @@ import pandas as pd
 from dnnsplit.errors import NoiseError, nearest, raise_problems
 from dnnsplit.files import plain, write_text
 from dnnsplit.schemes import all_schemes, pack_schemes
+
+MOST_LISTED = 18  # layers of which all schemes are ever listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,12 @@ class NoiseSamples:
         return f"<b>{self!r}</b>" + self.frame.head(8).to_html(index=False)
 
 
+class Predictor(Protocol):
+    """A regressor of any kind: the noise of 0/1 rows (n, layers), or a bound that many standard deviations above it."""
+
+    def predict(self, schemes: np.ndarray, sigmas: float = 0.0) -> np.ndarray: ...
+
+
 @dataclass(frozen=True, eq=False)
 class NoiseModel:
     """eta(q): the noise of a scheme, 0 exactly where no layer is quantized.
@@ -117,9 +125,12 @@ class NoiseModel:
     Attributes
     ----------
     layers : V_Q, in the order of the columns that `predict` expects
-    kind : "polynomial" or "table"
-    terms : for a polynomial, coefficient of each product of layers
+    kind : "polynomial" (eta is one), "link" (eta^power is one), "gp" (a Gaussian process), "informed" (one of
+        these that was told measurements, see `verify`), or "table": schemes that were measured, and nothing else
+    terms : for a polynomial or a link, coefficient of each product of layers
     intercept : for a polynomial, added once any layer is quantized
+    power : for a link, p of eta^p
+    predictor : for a Gaussian process, or an informed model
     table : for measured schemes, noise by scheme (bits packed as an integer, first layer lowest)
     scores : how well it was found to predict (`fit_noise` fills them by cross-validation)
     origin : what the samples behind it depend on
@@ -129,6 +140,8 @@ class NoiseModel:
     kind: str
     terms: Mapping[tuple[str, ...], float] = field(default_factory=dict, repr=False)
     intercept: float = 0.0
+    power: float = 1.0
+    predictor: Predictor | None = field(default=None, repr=False)
     table: Mapping[int, float] = field(default_factory=dict, repr=False)
     scores: Mapping[str, float] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -139,18 +152,21 @@ class NoiseModel:
         terms: Mapping[Sequence[str] | str, float],
         intercept: float = 0.0,
         origin: Mapping[str, Any] | None = None,
+        power: float = 1.0,
     ) -> NoiseModel:
-        """Return eta(q) = intercept * [any q_i = 1] + sum over terms of coefficient * product of its q_i.
+        """Return eta(q)^power = intercept * [any q_i = 1] + sum over terms of coefficient * product of its q_i.
 
         Parameters
         ----------
         layers : V_Q
         terms : coefficient by layer name or tuple of layer names
         intercept : counts once any layer is quantized
+        origin : what the samples behind it depend on
+        power : above 0; the kind is "link" where it is not 1
 
         Raises
         ------
-        NoiseError : a term names a layer that is not in `layers`, or a coefficient is not finite
+        NoiseError : a term names a layer that is not in `layers`, a coefficient is not finite, a power that is not above 0
 
         Examples
         --------
@@ -173,8 +189,11 @@ class NoiseModel:
             clean[names] = clean.get(names, 0.0) + float(value)
         if not isinstance(intercept, Real) or not np.isfinite(intercept):
             problems.append(f"intercept {intercept!r} is not a finite number")
+        if not isinstance(power, Real) or not 0 < power < np.inf:
+            problems.append(f"power {power!r} is not a number above 0")
         raise_problems(NoiseError, "noise polynomial", problems)
-        return NoiseModel(layers, "polynomial", clean, float(intercept), origin=origin or {})
+        kind = "polynomial" if power == 1 else "link"
+        return NoiseModel(layers, kind, clean, float(intercept), float(power), origin=origin or {})
 
     @staticmethod
     def measured(samples: NoiseSamples) -> NoiseModel:
@@ -199,6 +218,35 @@ class NoiseModel:
         ------
         NoiseError : wrong number of columns, entries other than 0 and 1, or (for a table) a scheme not measured
         """
+        q = self._checked(schemes)
+        if self.kind == "table":
+            keys = pack_schemes(q)
+            missing = [k for k in keys.tolist() if k not in self.table]
+            if missing:
+                raise NoiseError(f"{len(missing)} of {len(q)} schemes were not measured; measure all, or fit a model (fit_noise)")
+            return np.array([self.table[k] for k in keys.tolist()], float)
+        if self.predictor is not None:
+            return np.where(q.any(axis=1), self.predictor.predict(q), 0.0)
+        index = {name: i for i, name in enumerate(self.layers)}
+        eta = np.where(q.any(axis=1), self.intercept, 0.0)
+        for names, coefficient in self.terms.items():
+            eta += coefficient * q[:, [index[n] for n in names]].all(axis=1)
+        # A fitted polynomial can dip below 0; a noise cannot, and max_noise >= 0 is met either way.
+        return np.maximum(eta, 0.0) ** (1 / self.power)
+
+    def predict_std(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
+        """Return how uncertain the noise of each scheme is: one standard deviation, float (n,).
+
+        It is 0 for measured schemes and where nothing is quantized; a polynomial cannot tell.
+        """
+        q = self._checked(schemes)
+        if self.kind == "table":
+            return 0.0 * self.predict(q)
+        if self.predictor is None:
+            raise NoiseError(f"a {self.kind} tells no uncertainty; fit a Gaussian process (model='gp')")
+        return np.where(q.any(axis=1), self.predictor.predict(q, 1.0) - self.predictor.predict(q), 0.0)
+
+    def _checked(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
         try:
             q = np.atleast_2d(np.asarray(schemes))
         except ValueError:
@@ -209,22 +257,20 @@ class NoiseModel:
             raise NoiseError(f"a scheme has {q.shape[1]} entries; this noise model has {len(self.layers)} layers")
         if not np.isin(q, (0, 1)).all():
             raise NoiseError("a scheme holds entries other than 0 and 1")
-        q = q.astype(bool)
-        if self.kind == "table":
-            keys = pack_schemes(q)
-            missing = [k for k in keys.tolist() if k not in self.table]
-            if missing:
-                raise NoiseError(f"{len(missing)} of {len(q)} schemes were not measured; measure all, or fit a model (fit_noise)")
-            return np.array([self.table[k] for k in keys.tolist()], float)
-        index = {name: i for i, name in enumerate(self.layers)}
-        eta = np.where(q.any(axis=1), self.intercept, 0.0)
-        for names, coefficient in self.terms.items():
-            eta += coefficient * q[:, [index[n] for n in names]].all(axis=1)
-        # A fitted polynomial can dip below 0; a noise cannot, and max_noise >= 0 is met either way.
-        return np.maximum(eta, 0.0)
+        return q.astype(bool)
 
     def every(self) -> np.ndarray:
-        """Return the noise of all 2^n schemes, float (2^n,), first layer lowest; infinite where a table has no measurement."""
+        """Return the noise of all 2^n schemes, float (2^n,), first layer lowest; infinite where a table has no measurement.
+
+        Raises
+        ------
+        NoiseError : more than 18 layers
+        """
+        if len(self.layers) > MOST_LISTED:
+            raise NoiseError(
+                f"this model ({self.kind}) needs all schemes listed, and those of {len(self.layers)} layers are too many (at "
+                f"most {MOST_LISTED} layers); quantize fewer, or fit model='polynomial', whose limit is made of linear rows"
+            )
         if self.kind == "table":
             return np.array([self.table.get(k, np.inf) for k in range(2 ** len(self.layers))])
         return self.predict(all_schemes(len(self.layers)))
@@ -237,9 +283,9 @@ class NoiseModel:
         return float(self.predict([[int(name in quantized) for name in self.layers]])[0])
 
     def __repr__(self) -> str:
-        size = f"{len(self.terms)} terms" if self.kind == "polynomial" else f"{len(self.table)} measured schemes"
-        scores = "".join(f", {name} {value:.4g}" for name, value in self.scores.items() if name in ("degree", "R2"))
-        return f"NoiseModel({self.kind} over {len(self.layers)} layers, {size}{scores})"
+        size = f", {len(self.terms)} terms" if self.terms else f", {len(self.table)} measured schemes" if self.table else ""
+        scores = "".join(f", {name} {value:.4g}" for name, value in self.scores.items() if name in ("degree", "power", "R2"))
+        return f"NoiseModel({self.kind} over {len(self.layers)} layers{size}{scores})"
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><td>{name}</td><td>{value:.4g}</td></tr>" for name, value in self.scores.items())
