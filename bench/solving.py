@@ -2,22 +2,192 @@
 
     python bench/solving.py                              the shipped model and random graphs
     python bench/solving.py --instance FOLDER            also a folder as `dnnsplit.Instance.save` writes it
+
+Every case runs in a process of its own, so that nothing is cached and the peak of its memory is its own. The clock starts
+with graph, network, times and noise in memory, and stops with the plan. Short cases run several times; the median counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
 import resource
-from collections.abc import Callable
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 import dnnsplit as ds
 
 BASELINE = "slides, CBC"
+METHODS = (("slides", "CBC"), ("slides", "HiGHS"), ("milp", "CBC"), ("milp", "HiGHS"))
+POINTS = 20  # limits that a front would be drawn from, one solve each
+AGREE, SAME = 1e-6, 1e-9  # relative differences: of what MILPs prove, and of exact optima
+Make = Callable[[], ds.Instance]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method answered: objective [s], the gap that it proved, and a remark."""
+
+    objective: float
+    gap: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    Attributes
+    ----------
+    instance, question, method : what is solved, under which limits, how
+    make, work : return the instance, which is not measured, and answer, which is
+    repeats : how often; the median of the CPU seconds counts
+    solves : of the baseline at `against`, another question, that do the same work
+    """
+
+    instance: str
+    question: str
+    method: str
+    make: Make
+    work: Callable[[ds.Instance], Answer]
+    repeats: int = 1
+    solves: int = 1
+    against: str = ""
+
+
+def shipped() -> ds.Instance:
+    """Return the shipped model with a polynomial fitted to its noise table."""
+    graph, network, times, _ = ds.examples.yolo11n()
+    samples = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.csv")
+    return ds.Instance(graph, network, times, ds.fit_noise(samples, degree=2))
+
+
+def six_servers(instance: ds.Instance) -> ds.Instance:
+    """Return the same problem with three made-up servers between the instance's three.
+
+    MADE UP, to have a larger problem: times are interpolated geometrically, powers linearly; a link has its sender's
+    bandwidth, interpolated geometrically too, and the latency of the way along the chain of the three.
+    """
+    graph, network, times, noise = instance
+    places = np.array([0, 1 / 2, 1, 4 / 3, 5 / 3, 2])
+    names = [network.server_names[int(p)] if p == int(p) else f"between{p:.2f}" for p in places]
+    seconds = times.frame.pivot(index=["layer", "precision"], columns="server", values="seconds")[list(network.server_names)]
+    low = np.minimum(places.astype(int), 1)
+    share = places - low
+    values = seconds.to_numpy()
+    frame = pd.DataFrame(values[:, low] ** (1 - share) * values[:, low + 1] ** share, index=seconds.index, columns=names)
+    frame = frame.reset_index().melt(["layer", "precision"], var_name="server", value_name="seconds").dropna()
+    watts = [
+        [float(np.interp(p, range(3), [getattr(s, what) for s in network.servers])) for p in places]
+        for what in ("compute_w", "transmit_w", "transmit_self_w")
+    ]
+    sent = [max(n.bandwidth_bytes_per_s for n in network.links if n.source == s) for s in network.server_names]
+    bandwidth = np.exp(np.interp(places, range(3), np.log(sent)))
+    hops = [network.link(a, b).latency_s for a, b in zip(network.server_names, network.server_names[1:], strict=False)]
+    way = np.interp(places, range(3), np.r_[0, np.cumsum(hops)])
+    links = [
+        ds.Link(names[a], names[b], float(bandwidth[a]), float(abs(way[a] - way[b])))
+        for a in range(len(places))
+        for b in range(len(places))
+        if a != b
+    ]
+    servers = [ds.Server(name, *w) for name, *w in zip(names, *watts, strict=True)]
+    return ds.Instance(graph, ds.Network(servers, links, network.source), ds.LayerTimes(frame), noise)
+
+
+def split(method: str, solver: str = "HiGHS", **options: Any) -> Callable[[ds.Instance], Answer]:
+    """Return the work of one solve."""
+
+    def work(instance: ds.Instance) -> Answer:
+        plan = ds.split(*instance, method=method, solver=solver, **options)
+        return Answer(plan.latency_s, plan.gap, f"by {plan.method}" if method == "auto" else "")
+
+    return work
+
+
+def limits_of(instance: ds.Instance) -> np.ndarray:
+    """Return noise limits from none to all that there is."""
+    return np.linspace(0, instance.noise.every().max(), POINTS)
+
+
+def front(instance: ds.Instance) -> Answer:
+    """Make the whole exact front; the objective is the mean over the limits of `limits_of`."""
+    found = ds.pareto(*instance)
+    return Answer(statistics.mean(found.at(limit).latency_s for limit in limits_of(instance)), note=f"{len(found.plans)} plans")
+
+
+def points(time_limit_s: float, instance: ds.Instance) -> Answer:
+    """Solve the baseline at each of the limits of `limits_of`."""
+    plans = [
+        ds.split(*instance, max_noise=float(limit), method="slides", solver="CBC", time_limit_s=time_limit_s)
+        for limit in limits_of(instance)
+    ]
+    return Answer(statistics.mean(p.latency_s for p in plans), max(p.gap for p in plans), f"{POINTS} solves")
+
+
+def known_optima(folder: Path, instance: ds.Instance) -> Answer:
+    """Solve everything that ``optima.csv`` knows the optimum of."""
+    graph, network, times, noise = instance
+    worst, rows = 0.0, list(pd.read_csv(folder / "optima.csv").itertuples())
+    for row in rows:
+        plan = ds.split(graph, network.only(*row.servers.split("+")), times, noise, row.max_noise, method="elimination")
+        worst = max(worst, abs(getattr(plan, row.objective) / row.optimum - 1))
+    verdict = "the same" if worst <= SAME else "DISAGREE"
+    return Answer(math.nan, 0.0, f"{len(rows)} known optima {verdict}, worst relative difference {worst:.1e}")
+
+
+def cases(options: argparse.Namespace) -> Iterator[Case]:
+    """Yield every row that is to be measured, the long ones last."""
+    limit, question = {"max_noise": options.max_noise}, f"noise <= {options.max_noise:g}"
+    timed = {"time_limit_s": options.time_limit}
+    found: dict[str, Make] = {"random 100 x 3": partial(ds.examples.random_problem, 100, 3, quantizable=6), "yolo11n": shipped}
+    if options.instance:
+        found[options.instance.name] = partial(ds.Instance.load, options.instance)
+    for name, make in found.items():
+        for method, solver in METHODS:
+            yield Case(name, question, f"{method}, {solver}", make, split(method, solver, **limit, **timed))
+        yield Case(name, question, "elimination", make, split("elimination", **limit), repeats=5)
+        if options.all_points:
+            yield Case(name, "front", BASELINE, make, partial(points, options.time_limit))
+        yield Case(name, "front", "elimination", make, front, 5, *((1, "") if options.all_points else (POINTS, question)))
+    name, make = next(reversed(found.items()))
+    if options.instance and (options.instance / "optima.csv").exists():
+        yield Case(name, "optima.csv", "elimination", make, partial(known_optima, options.instance))
+    fastest = isolated(lambda: ds.split(*make(), **limit).device_energy_j)
+    for share in (0.97, 0.995):
+        budget = {**limit, "max_device_energy_j": share * fastest}
+        asked = f"{question}, E_0 <= {share * fastest:.4g} J"
+        yield Case(name, asked, BASELINE, make, split("slides", "CBC", **budget, **timed))
+        yield Case(name, asked, "auto", make, split("auto", **budget, **timed))
+    yield Case(f"{name}, 6 servers (made up)", question, "auto", lambda: six_servers(make()), split("auto", **limit, **timed))
+    large = partial(ds.examples.random_problem, 10000, 10)
+    yield Case("random 10000 x 10", "float32", "elimination", large, split("elimination"))
+
+
+def isolated(work: Callable[[], Any]) -> Any:
+    """Return what `work` returns in a process of its own."""
+    context = multiprocessing.get_context("fork")  # which needs nothing that can be pickled, and keeps what is imported
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: sender.send(work()))
+    child.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        child.join()
+        raise RuntimeError(f"the process of this case ended with code {child.exitcode}") from None
+    finally:
+        child.join()
 
 
 def cpu_s() -> float:
@@ -26,58 +196,75 @@ def cpu_s() -> float:
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
-def instances(folder: Path | None) -> dict[str, ds.Instance]:
-    """Problems with a noise polynomial and three servers."""
-    graph, network, times, _ = ds.examples.yolo11n()
-    samples = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.csv")
-    found = {
-        "random 100 x 3": ds.examples.random_problem(100, 3, quantizable=6),
-        "yolo11n (shipped), degree 2": ds.Instance(graph, network, times, ds.fit_noise(samples, degree=2)),
-    }
-    if folder:
-        found[folder.name] = ds.Instance.load(folder)
+def measure(case: Case) -> dict[str, Any]:
+    """One row of the table, measured in this process: CPU seconds, peak memory [MB], and the answer."""
+    instance = case.make()
+    for method in ("milp", "slides"):  # what is imported on first use is no part of a solve
+        ds.split(*ds.examples.tiny(), method=method, solver="CBC" if "CBC" in case.method else "HiGHS")
+    started = cpu_s()
+    try:
+        answer = case.work(instance)
+    except ds.SolverError as error:
+        answer = Answer(math.nan, math.nan, str(error).partition(";")[0])
+    seconds = cpu_s() - started
+    # Linux counts in kB, macOS in bytes
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    if not answer.gap <= AGREE:
+        answer = replace(answer, note=answer.note or "not proved in time")
+    names = {"instance": case.instance, "question": case.question, "method": case.method}
+    return names | {"cpu_s": seconds, "objective": answer.objective, "gap": answer.gap, "peak_mb": peak, "note": answer.note}
+
+
+def with_factors(rows: list[dict[str, Any]], asked: list[Case]) -> pd.DataFrame:
+    """Add how many times faster than the baseline each row is, in the same run."""
+    baseline = {(r["instance"], r["question"]): r for r in rows if r["method"] == BASELINE}
+    for row, case in zip(rows, asked, strict=False):
+        slow = baseline.get((case.instance, case.against or case.question))
+        if slow is None or not row["gap"] <= AGREE:
+            row["times faster"] = ""
+            continue
+        proved = slow["gap"] <= AGREE
+        row["times faster"] = f"{'' if proved else 'at least '}{case.solves * slow['cpu_s'] / row['cpu_s']:.4g}"
+        remarks = [row["note"], f"{case.solves} baseline solves" * (case.solves > 1), "baseline not proved" * (not proved)]
+        row["note"] = "; ".join(filter(None, remarks))
+    return pd.DataFrame(rows)
+
+
+def disagreements(table: pd.DataFrame) -> list[str]:
+    """Say which answers that were proved differ."""
+    found = [f"{row.instance}: {row.note}" for row in table.itertuples() if "DISAGREE" in row.note]
+    for key, group in table[table["gap"] <= AGREE].dropna(subset="objective").groupby(["instance", "question"]):
+        low, high = group["objective"].min(), group["objective"].max()
+        if high - low > 2 * AGREE * abs(low):
+            found.append(f"{' with '.join(key)}: proved optima from {low!r} to {high!r}")
     return found
 
 
-def measure(name: str, method: str, work: Callable[[], tuple[float, float]]) -> dict[str, object]:
-    """One row of the table: CPU seconds from graph to plan, the objective and the gap that was proved."""
-    started = cpu_s()
-    try:
-        objective, gap = work()
-        note = "" if gap <= 1e-6 else "not proved"
-    except ds.SolverError as error:
-        objective, gap, note = math.nan, math.nan, str(error)
-    return {"instance": name, "method": method, "cpu_s": cpu_s() - started, "objective": objective, "gap": gap, "note": note}
-
-
-def main() -> None:
+def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--instance", type=Path)
+    parser.add_argument("--instance", type=Path, help="folder of an instance")
     parser.add_argument("--max-noise", type=float, default=0.05)
-    parser.add_argument("--time-limit", type=float, default=180.0, help="wall seconds for each MILP")
+    parser.add_argument("--time-limit", type=float, default=300.0, help="wall seconds for each MILP")
+    parser.add_argument("--only", default="", help="measure only the rows whose names contain this")
+    parser.add_argument("--all-points", action="store_true", help=f"solve the baseline at {POINTS} limits for the front, really")
     options = parser.parse_args()
-    rows = []
-    methods = [("slides", "CBC"), ("slides", "HiGHS"), ("milp", "CBC"), ("milp", "HiGHS"), ("elimination", "")]
-    for name, instance in instances(options.instance).items():
-        for method, solver in tqdm(methods, desc=name):
-
-            def one(method: str = method, solver: str = solver, instance: ds.Instance = instance) -> tuple[float, float]:
-                limits = {"max_noise": options.max_noise, "time_limit_s": options.time_limit}
-                plan = ds.split(*instance, method=method, solver=solver or "HiGHS", **limits)
-                return plan.latency_s, plan.gap
-
-            rows.append(measure(name, f"{method}, {solver}".rstrip(", "), one))
-
-        def front(instance: ds.Instance = instance) -> tuple[float, float]:
-            return ds.pareto(*instance).at(options.max_noise).latency_s, 0.0
-
-        rows.append(measure(name, "elimination, whole front", front))
-    table = pd.DataFrame(rows)
-    baseline = table[table["method"] == BASELINE].set_index("instance")["cpu_s"]
-    table["times faster"] = table["instance"].map(baseline) / table["cpu_s"]
-    print(table.to_string(index=False, float_format="{:.4g}".format))
+    tqdm.monitor_interval = 0  # no thread beside the processes that are forked
+    asked = [c for c in cases(options) if options.only.lower() in f"{c.instance}, {c.question}, {c.method}".lower()]
+    rows: list[dict[str, Any]] = []
+    try:
+        with tqdm(asked, unit="row") as bar:
+            for case in bar:
+                bar.set_description(f"{case.instance}, {case.question}, {case.method}")
+                runs = [isolated(partial(measure, case)) for _ in range(case.repeats)]
+                rows.append(runs[0] | {"cpu_s": statistics.median(run["cpu_s"] for run in runs)})
+    finally:  # an interruption keeps what is there
+        table = with_factors(rows, asked)
+        print(table.to_string(index=False, float_format="{:.4g}".format))
+    wrong = disagreements(table)
+    print("\n".join(wrong) if wrong else "All proved answers agree.")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

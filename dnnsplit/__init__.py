@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dnnsplit import examples, plots, scenes
+    from dnnsplit.bandwidth import BandwidthPlans, bandwidths
     from dnnsplit.blocks import load
     from dnnsplit.calibration import Calibration, QuantizationSetting, calibrate
     from dnnsplit.costs import Cost, Transfer, evaluate
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         SolverError,
     )
     from dnnsplit.experiment import latency_tests
+    from dnnsplit.explanation import Explanation, explain
     from dnnsplit.front import Front, energy_front, pareto
     from dnnsplit.graph import Layer, LayerGraph, Tensor
     from dnnsplit.instance import Instance
@@ -59,6 +61,7 @@ _HOME = {
     "Instance": "instance",
     "Cost": "costs", "Transfer": "costs", "evaluate": "costs",
     "Plan": "plan", "split": "solve", "Front": "front", "pareto": "front", "energy_front": "front", "makespan": "schedule",
+    "Explanation": "explanation", "explain": "explanation", "BandwidthPlans": "bandwidth", "bandwidths": "bandwidth",
     # cut, deploy
     "Bundle": "deploy.bundle", "cut": "cutting", "testbed": "deploy.testbed",
     "latency_test": "deploy.testbed", "latency_tests": "experiment",
@@ -70,11 +73,13 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = [
+    "BandwidthPlans",
     "Bundle",
     "Calibration",
     "Cost",
     "DeployError",
     "DnnSplitError",
+    "Explanation",
     "Front",
     "InfeasibleError",
     "Instance",
@@ -96,11 +101,13 @@ __all__ = [
     "SolverError",
     "Tensor",
     "Transfer",
+    "bandwidths",
     "calibrate",
     "cut",
     "energy_front",
     "evaluate",
     "examples",
+    "explain",
     "fit_noise",
     "latency_test",
     "latency_tests",

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_addoption(parser):
     parser.addoption("--instance", type=Path, help="folder of a real instance: layers, tensors, times, noise (csv), network.yaml")
+    parser.addoption("--agreement", type=int, help="how many random questions all methods are asked (default 200)")
 
 
 @pytest.fixture
