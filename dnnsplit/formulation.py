@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,31 +16,8 @@ from dnnsplit.costs import INT8_SHARE
 from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import Limits
 from dnnsplit.problem import Problem, Weights, energy_weights, latency_weights
+from dnnsplit.rows import Key, Row, Term, holds, row
 from dnnsplit.schemes import cuts
-
-Key = tuple[str | int, ...]
-Term = tuple[Key | float, float]  # a variable, or a constant, and its coefficient
-
-
-@dataclass(frozen=True)
-class Row:
-    """A linear constraint: sum of coefficient * variable, then "<=", ">=" or "==", then the bound."""
-
-    name: str
-    terms: tuple[tuple[Key, float], ...]
-    sense: str
-    bound: float
-
-
-def row(name: str, terms: Iterable[Term], sense: str, bound: float = 0.0) -> Row:
-    """Return a row; constants among the terms move to the bound, equal variables are added up."""
-    coefficients: dict[Key, float] = {}
-    for term, coefficient in terms:
-        if isinstance(term, tuple):
-            coefficients[term] = coefficients.get(term, 0.0) + coefficient
-        else:
-            bound -= term * coefficient
-    return Row(name, tuple(coefficients.items()), sense, float(bound))
 
 
 class Slides:
@@ -231,7 +207,7 @@ class Slides:
             self.assignment(), self.coherence(), self.colocation(), self.products(), self.noise(noise, limits.max_noise),
             self.energy(limits), self.memory(),
         )  # fmt: skip
-        return [r for family in families for r in family if r.terms or not _holds(r)]
+        return [r for family in families for r in family if r.terms or not holds(r)]
 
 
 class Tight(Slides):
@@ -295,7 +271,3 @@ class Tight(Slides):
 
 
 FORMULATIONS = {"slides": Slides, "milp": Tight}
-
-
-def _holds(r: Row) -> bool:
-    return {"<=": r.bound >= 0, ">=": r.bound <= 0, "==": r.bound == 0}[r.sense]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dnnsplit.formulation import FORMULATIONS, Key, Row, Slides, Tight, row
+from dnnsplit.formulation import FORMULATIONS, Slides, Tight
 from dnnsplit.problem import Problem
+from dnnsplit.rows import Key, Row, row
 
 
 class Relay(Slides):

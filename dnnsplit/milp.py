@@ -14,11 +14,12 @@ import pulp
 from pulp.apis.coin_api import pulp_cbc_path
 
 from dnnsplit.errors import InfeasibleError, SolverError, nearest
-from dnnsplit.formulation import Key, Slides
+from dnnsplit.formulation import Slides
 from dnnsplit.formulation_relay import formulate
 from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import Limits
 from dnnsplit.problem import Problem, Weights
+from dnnsplit.rows import Key
 from dnnsplit.stages import Bracket, bracket, without_slow
 
 SOLVERS = {"HiGHS": "HiGHS", "CBC": "COIN_CMD", "CPLEX": "CPLEX_PY", "GUROBI": "GUROBI", "SCIP": "SCIP_PY"}

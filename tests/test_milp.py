@@ -5,10 +5,11 @@ import pytest
 from conftest import by_hand, random_small
 
 import dnnsplit as ds
-from dnnsplit.formulation import FORMULATIONS, row
+from dnnsplit.formulation import FORMULATIONS
 from dnnsplit.milp import build, solve_milp
 from dnnsplit.objective import Limits
 from dnnsplit.problem import build_problem, energy_weights, latency_weights
+from dnnsplit.rows import row
 
 SPLIT = {"a": "device", "b": "edge", "c": "edge", "d": "device"}
 

@@ -1,0 +1,35 @@
+"""Linear rows over named variables, as any solver interface can take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+Key = tuple[str | int, ...]
+Term = tuple[Key | float, float]  # a variable, or a constant, and its coefficient
+
+
+@dataclass(frozen=True)
+class Row:
+    """A linear constraint: sum of coefficient * variable, then "<=", ">=" or "==", then the bound."""
+
+    name: str
+    terms: tuple[tuple[Key, float], ...]
+    sense: str
+    bound: float
+
+
+def row(name: str, terms: Iterable[Term], sense: str, bound: float = 0.0) -> Row:
+    """Return a row; constants among the terms move to the bound, equal variables are added up."""
+    coefficients: dict[Key, float] = {}
+    for term, coefficient in terms:
+        if isinstance(term, tuple):
+            coefficients[term] = coefficients.get(term, 0.0) + coefficient
+        else:
+            bound -= term * coefficient
+    return Row(name, tuple(coefficients.items()), sense, float(bound))
+
+
+def holds(r: Row) -> bool:
+    """Whether a row without variables is true."""
+    return {"<=": r.bound >= 0, ">=": r.bound <= 0, "==": r.bound == 0}[r.sense]
