@@ -136,9 +136,12 @@ class Plan:
         sent = f"{len(crossing)} tensors cross ({size})" if crossing else "nothing crosses"
         gap = "" if self.status == "optimal" else f", gap {self.gap:.2%}"
         noise = f"{self.noise:.4g} ({self.noise_kind})" if self.quantized else "0"
+        slowest = ""
+        if self.objective_name == "bottleneck_s":
+            slowest = f"slowest stage {show(self.cost.bottleneck_s, 's')} ({self.cost.throughput_per_s:.4g} requests/s), "
         return (
             f"Plan: {where}; {len(self.quantized)} in int8; {sent}\n"
-            f"  latency {show(self.latency_s, 's')}, energy {show(self.energy_j, 'J')} "
+            f"  {slowest}latency {show(self.latency_s, 's')}, energy {show(self.energy_j, 'J')} "
             f"(device {show(self.device_energy_j, 'J')}), noise {noise}\n"
             f"  {self.status}{gap}, by {self.method}{f' with {self.solver}' if self.solver else ''}; times {self.times_origin}"
         )
