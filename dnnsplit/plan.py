@@ -38,6 +38,7 @@ class Plan:
     source : the server where inputs start and outputs end
     times_origin : where the layer times came from: "measured", "scaled", ...
     origin : what the noise behind it depends on (model, images, quantization setting)
+    measurements : schemes that were measured to verify this plan
     """
 
     assignment: Mapping[str, str]
@@ -58,6 +59,7 @@ class Plan:
     source: str = ""
     times_origin: str = "given"
     origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    measurements: int = 0
 
     @property
     def latency_s(self) -> float:

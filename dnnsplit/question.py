@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from dnnsplit.costs import Cost
-from dnnsplit.elimination import Optima, eliminate
+from dnnsplit.elimination import MAX_BITS, Optima, eliminate
 from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.network import Network
@@ -45,6 +45,13 @@ class Question:
         if self.objective.bottleneck:
             raise SolverError("the slowest stage is no sum over layers, which elimination needs; use method='milp'")
         return eliminate(self.problem, self.objective.weights, self.objective.ties)
+
+    def with_noise(self, noise: NoiseModel) -> Question:
+        """Return the same question with another noise model over the same layers; what does not depend on it is kept."""
+        other = replace(self, noise=noise)
+        if len(self.problem.quantizable) <= MAX_BITS and not self.objective.bottleneck:
+            other.__dict__["optima"] = self.optima
+        return other
 
     @cached_property
     def allowed(self) -> np.ndarray:

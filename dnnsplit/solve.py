@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from dnnsplit import verification
 from dnnsplit.branching import branch
 from dnnsplit.elimination import eliminate
-from dnnsplit.errors import InfeasibleError, OptionError, SolverError, nearest, raise_problems
+from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.lagrangian import Relaxation, relax
 from dnnsplit.milp import solve_milp
 from dnnsplit.network import Network
-from dnnsplit.noise import NoiseModel
+from dnnsplit.noise import NoiseModel, NoiseSamples
 from dnnsplit.plan import Plan
 from dnnsplit.problem import energy_weights
 from dnnsplit.question import Question, ask
@@ -46,6 +48,8 @@ def split(
     gap: float = 1e-9,
     time_limit_s: float | None = None,
     objective: str = "latency",
+    verify: Callable[[tuple[str, ...]], float] | None = None,
+    samples: NoiseSamples | None = None,
 ) -> Plan:
     """Decide which layers run where and which run in int8.
 
@@ -73,6 +77,9 @@ def split(
     time_limit_s : wall time after which the MILP, or branch and bound, must stop [s]
     objective : "latency", the slides' weighted sum, or "throughput": the seconds of the slowest stage of a pipeline, where
         each server's compute and each link is a stage (`Cost.stage_s`); the weights do not count then
+    verify : names of the quantized layers -> measured noise. With it no plan is returned on a prediction: its scheme is
+        measured, and one above max_noise is excluded and the next best sought (`dnnsplit.verification.verify`)
+    samples : what was measured before, such as what `noise` was fitted to; it is not measured again
 
     Returns
     -------
@@ -89,7 +96,14 @@ def split(
         graph, network, times, noise, max_noise, latency_weight, energy_weight, max_device_energy_j, max_energy_j,
         pins, forbid, colocate, forbid_links, routing, objective,
     )  # fmt: skip
-    return answer(question, method, solver, gap, time_limit_s)
+    if verify is None:
+        return answer(question, method, solver, gap, time_limit_s)
+    if max_noise is None:
+        raise NoiseError("verify needs a limit to verify: give max_noise")
+    choose = lambda model: answer(question.with_noise(model), method, solver, gap, time_limit_s)  # noqa: E731
+    found = verification.verify(noise, verify, choose, max_noise, samples)
+    kind = "measured" if found.quantized else "none"
+    return replace(found.choice, noise=found.noise, noise_kind=kind, measurements=len(found.measured), origin=noise.origin)
 
 
 def answer(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dnnsplit as ds
 from dnnsplit.errors import NoiseError, OptionError
 from dnnsplit.noise import NoiseModel, NoiseSamples
 from dnnsplit.regression import fit_noise
@@ -148,3 +149,31 @@ def test_samples_of_other_layers_are_refused():
     samples = NoiseSamples(pd.DataFrame({"a": [1], "noise": [0.1]}))
     with pytest.raises(NoiseError, match="samples are of the layers"):
         verify(NoiseModel.polynomial(LAYERS, {"b": 0.1}), lambda names: 0.1, lambda noise: (), 0.2, samples)
+
+
+@pytest.mark.parametrize("model", ["gp", "link", "polynomial"])
+def test_no_plan_of_split_breaks_its_limit(model):
+    graph, network, times, table = ds.examples.yolo11n()
+    every = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.csv")
+    few, _ = every.divide(100, seed=3)
+    noise = ds.fit_noise(few, model, **({"degree": 2} if model == "link" else {"degree": 1} if model == "polynomial" else {}))
+    for limit in (0.02, 0.05, 0.07):
+        best = ds.split(graph, network, times, table, limit)
+        plan = ds.split(graph, network, times, noise, limit, verify=table.of, samples=few)
+        assert plan.noise == table.of(plan.quantized) <= limit
+        assert plan.noise_kind == ("measured" if plan.quantized else "none")
+        assert plan.measurements <= 35
+        assert plan.latency_s >= best.latency_s * (1 - 1e-9)
+        if model == "gp":
+            assert plan.latency_s == pytest.approx(best.latency_s, rel=0.02)
+
+
+def test_verify_through_the_milp_and_with_a_limit_on_energy():
+    graph, network, times, table = ds.examples.tiny()
+    wrong = ds.NoiseModel.polynomial(table.layers, {(n,): 0.001 for n in table.layers})  # far too hopeful
+    for method in ("elimination", "milp", "slides"):
+        plan = ds.split(graph, network, times, wrong, 0.02, method=method, verify=table.of)
+        assert plan.quantized == ("conv1",)
+        assert plan.measurements == 2  # both layers first, which is too noisy
+    with pytest.raises(ds.NoiseError, match="verify needs a limit"):
+        ds.split(graph, network, times, wrong, verify=table.of)
