@@ -161,7 +161,8 @@ def explain(
     ----------
     plan : from `split`
     graph, network, times, noise, max_noise : as for that `split`
-    asked : the other arguments of that `split`: latency_weight, energy_weight, pins, max_device_energy_j, solver, ...
+    asked : the other arguments of that `split`: latency_weight, energy_weight, pins, max_device_energy_j, solver, ...; with
+        `verify`, alternatives are by the noise model alone
 
     Returns
     -------

@@ -17,6 +17,7 @@ from dnnsplit.question import Question, ask
 from dnnsplit.times import LayerTimes
 
 HOW = ("method", "solver", "gap", "time_limit_s")  # arguments of `split` that say how to solve, not what
+CHECKED = ("verify", "samples")  # those that only check an answer
 ANOTHER = "the plan answers another question; pass the arguments that split was given"
 
 
@@ -55,7 +56,7 @@ class Inquiry:
     ) -> Inquiry:
         """Tell what is asked from how it is to be solved, and check it once."""
         how = {name: value for name, value in asked.items() if name in HOW}
-        what = {name: value for name, value in asked.items() if name not in HOW}
+        what = {name: value for name, value in asked.items() if name not in (*HOW, *CHECKED)}
         question = ask(graph, network, times, noise, max_noise, **what)
         return Inquiry(graph, network, times, noise, max_noise, what, how, question)
 
@@ -128,5 +129,6 @@ class Inquiry:
         forbid = {k: (v,) if isinstance(v, str) else tuple(v) for k, v in (self.what.get("forbid") or {}).items()}
         forbid |= {name: (*forbid.get(name, ()), *off) for name in self.graph.layer_names}
         inside = set(links_among)
-        cut = [(link.source, link.target) for link in self.network.links if not {link.source, link.target} <= inside]
+        pairs = [(link.source, link.target) for link in self.network.links if link.source != link.target]
+        cut = [pair for pair in pairs if not set(pair) <= inside]
         return self.again(forbid=forbid, forbid_links=[*(self.what.get("forbid_links") or ()), *cut])

@@ -234,3 +234,14 @@ def test_throughput_has_alternatives_but_no_prices():
     assert explanation.price_of_pin("fc", plan.assignment["fc"]) == pytest.approx(0.0, abs=1e-6)
     assert explanation.pin_prices.isna().all(axis=None)
     assert "slower in its slowest stage" in explanation.verdict
+
+
+def test_self_links_and_verified_plans_are_explained():
+    graph, network, times, noise = ds.examples.tiny()
+    inside = [ds.Link(name, name, 1e9) for name in network.server_names]
+    network = ds.Network(network.servers, [*network.links, *inside], "device")
+    asked = {"max_noise": 0.02, "verify": noise.of}
+    plan = ds.split(graph, network, times, noise, **asked)
+    found = ds.explain(plan, graph, network, times, noise, **asked)
+    assert {a.name for a in found.alternatives} >= {"everything on 'device'", "everything on 'edge'"}
+    assert all(a.plan for a in found.alternatives)
