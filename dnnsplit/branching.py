@@ -167,7 +167,7 @@ def _few(problem: Problem) -> bool:
     if bits > LEAF_BITS:
         return False
     try:
-        entries = find_ordering(factors.scopes(problem), len(problem.network.servers), bits, 0).entries
+        entries = find_ordering(factors.scopes(problem), factors.sizes(problem), bits, 0).entries
         return bits == 0 or entries <= LEAF_ENTRIES
     except SolverError:
         return False

@@ -126,7 +126,7 @@ def marginals(problem: Problem, weights: Weights, allowed: np.ndarray) -> np.nda
         inner = number < len(ordering.steps)
         step = ordering.steps[number] if inner else ordering.last
         belief = sums[number] + np.expand_dims(down.pop(number), step.axis) if inner else last
-        if inner and step.variable >= 0:
+        if inner and step.variable < len(least):
             least[step.variable] = belief.min(axis=tuple(n for n, a in enumerate(step.axes) if a != step.variable))
         for position, shape in step.inputs:
             if position >= count:
@@ -147,10 +147,10 @@ def prepare(
         raise SolverError(
             f"{bits} quantizable layers are too many to treat every scheme at once (at most {MAX_BITS}); use method='milp'"
         )
-    scopes = factors.scopes(problem)
+    scopes, sizes = factors.scopes(problem), factors.sizes(problem)
     if bit_costs is not None:
         scopes += tuple((-1 - j,) for j in range(bits))
-    ordering = find_ordering(scopes, len(problem.network.servers), bits, -bits if free_bits else 0, len(objectives))
+    ordering = find_ordering(scopes, sizes, bits, -bits if free_bits else 0, len(objectives))
     tables: list[np.ndarray | None] = list(factors.values(problem, *objectives))
     for own in bit_costs if bit_costs is not None else ():
         tables.append(np.stack([own, *[np.zeros(2)] * (len(objectives) - 1)]))

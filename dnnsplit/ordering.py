@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -13,7 +14,25 @@ from dnnsplit.units import show
 # Eliminations that would need more memory than this are refused.
 MAX_BYTES = 4 * 2**30
 
-Scope = tuple[int, ...]  # variables of a table: layer position i >= 0, or -1 - j for the j-th q bit; ascending
+# Variables of a table, ascending: -1 - j is the j-th q bit, 0 to layers - 1 are the layers' servers, and from there on come sets
+# of servers, those that a tensor with many receivers has reached so far.
+Scope = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many values the variables have."""
+
+    servers: int
+    layers: int
+
+    def of(self, variable: int) -> int:
+        """Return 2 for a bit, the number of servers for a layer, that of their subsets for a set."""
+        return 2 if variable < 0 else self.servers if variable < self.layers else 2**self.servers
+
+    def entries(self, axes: Iterable[int]) -> int:
+        """Return the entries of a table."""
+        return math.prod(map(self.of, axes))
 
 
 @dataclass(frozen=True)
@@ -57,13 +76,14 @@ class Ordering:
 
 
 @lru_cache(maxsize=32)
-def find_ordering(scopes: tuple[Scope, ...], servers: int, bits: int, first: int, objectives: int = 2) -> Ordering:
+def find_ordering(scopes: tuple[Scope, ...], sizes: Sizes, bits: int, first: int, objectives: int = 2) -> Ordering:
     """Return the steps that eliminate the variables from `first` on, the smallest next table first (greedy min-weight).
 
     Parameters
     ----------
     scopes : variables of each factor
-    servers, bits : how many values a layer has, and how many q bits there are
+    sizes : how many values the variables have
+    bits : how many q bits there are
     first : variables from this one on are eliminated; the others stay
     objectives : how many values each entry has
 
@@ -71,8 +91,7 @@ def find_ordering(scopes: tuple[Scope, ...], servers: int, bits: int, first: int
     ------
     SolverError : more than `MAX_BYTES` of memory would be needed
     """
-    order = _greedy(scopes, servers, first)
-    size = lambda axes: math.prod(servers if a >= 0 else 2 for a in axes)  # noqa: E731
+    order, size = _greedy(scopes, sizes, first), sizes.entries
     tables: list[Scope] = list(scopes)
     touching: dict[int, dict[int, None]] = {v: {} for v in order}
     for number, scope in enumerate(scopes):
@@ -83,7 +102,7 @@ def find_ordering(scopes: tuple[Scope, ...], servers: int, bits: int, first: int
     steps, entries, peak, used = [], 0, 0, set()
     for variable in order:
         group = list(touching.pop(variable))
-        step = _step(variable, group, tables, servers)
+        step = _step(variable, group, tables, sizes)
         steps.append(step)
         number = len(tables)
         tables.append(step.rest)
@@ -100,29 +119,28 @@ def find_ordering(scopes: tuple[Scope, ...], servers: int, bits: int, first: int
         live += narrow * (8 * objectives + 1) - sum(size(tables[g]) for g in group if g >= len(scopes)) * 8 * objectives
     if peak > MAX_BYTES:
         wide = max((step.axes for step in steps), key=size)
-        raise SolverError(_refusal(wide, servers, show(peak, "B")))
+        raise SolverError(_refusal(wide, sizes, show(peak, "B")))
     left = [number for number in range(len(tables)) if number not in used]
-    last = _step(None, left, tables, servers, tuple(range(-bits, 0)) if first >= 0 else ())
+    last = _step(None, left, tables, sizes, tuple(range(-bits, 0)) if first >= 0 else ())
     return Ordering(tuple(steps), last, entries, peak)
 
 
-def _step(variable: int | None, group: list[int], tables: list[Scope], servers: int, also: Scope = ()) -> Step:
+def _step(variable: int | None, group: list[int], tables: list[Scope], sizes: Sizes, also: Scope = ()) -> Step:
     axes = tuple(sorted({a for number in group for a in tables[number]} | set(also)))
     inputs = []
     for number in group:
         own = set(tables[number])
-        inputs.append((number, tuple((servers if a >= 0 else 2) if a in own else 1 for a in axes)))
+        inputs.append((number, tuple(sizes.of(a) if a in own else 1 for a in axes)))
     return Step(variable, tuple(inputs), axes, tuple(a for a in axes if a != variable))
 
 
-def _greedy(scopes: tuple[Scope, ...], servers: int, first: int) -> list[int]:
-    sizes = {a: servers if a >= 0 else 2 for scope in scopes for a in scope}
-    near: dict[int, set[int]] = {v: {v} for v in sizes if v >= first}
+def _greedy(scopes: tuple[Scope, ...], sizes: Sizes, first: int) -> list[int]:
+    near: dict[int, set[int]] = {v: {v} for scope in scopes for v in scope if v >= first}
     for scope in scopes:
         for v in scope:
             if v >= first:
                 near[v].update(scope)
-    weight = {v: math.prod(sizes[a] for a in near[v]) for v in near}
+    weight = {v: sizes.entries(near[v]) for v in near}
     waiting = [(w, v) for v, w in weight.items()]
     heapq.heapify(waiting)
     order: list[int] = []
@@ -131,21 +149,21 @@ def _greedy(scopes: tuple[Scope, ...], servers: int, first: int) -> list[int]:
         if weight.get(variable) != entries:
             continue  # an entry that a later one replaced
         if entries * 8 > MAX_BYTES or len(near[variable]) > 60:  # numpy has 64 axes
-            raise SolverError(_refusal(tuple(near[variable]), servers, show(entries * 8.0, "B") + " or more"))
+            raise SolverError(_refusal(tuple(near[variable]), sizes, show(entries * 8.0, "B") + " or more"))
         order.append(variable)
         del weight[variable]
         rest = near.pop(variable) - {variable}
         for v in rest:
             if v >= first:
                 near[v] = (near[v] | rest) - {variable}
-                weight[v] = math.prod(sizes[a] for a in near[v])
+                weight[v] = sizes.entries(near[v])
                 heapq.heappush(waiting, (weight[v], v))
     return order
 
 
-def _refusal(axes: Scope, servers: int, needed: str) -> str:
+def _refusal(axes: Scope, sizes: Sizes, needed: str) -> str:
     layers = sum(a >= 0 for a in axes)
     return (
         f"elimination needs {needed} of memory (limit {show(MAX_BYTES, 'B')}): its largest table spans {layers} layers on "
-        f"{servers} servers and {len(axes) - layers} q bits; use method='milp', fewer servers, or fewer quantizable layers"
+        f"{sizes.servers} servers and {len(axes) - layers} q bits; use method='milp', fewer servers, or fewer quantizable layers"
     )

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
+from dnnsplit import factors
 from dnnsplit.elimination import eliminate, marginals
 from dnnsplit.milp import available_solvers
 from dnnsplit.objective import Reference, reference
-from dnnsplit.ordering import find_ordering
+from dnnsplit.ordering import Sizes, find_ordering
 from dnnsplit.problem import build_problem, energy_weights, latency_weights
 from dnnsplit.schemes import cuts
 
@@ -222,15 +223,48 @@ def test_marginals_are_the_optima_with_one_layer_pinned(seed, servers, missing):
                 assert value == pytest.approx(pinned.latency_s, rel=1e-12)
 
 
+@quick
+@given(
+    seed=st.integers(0, 10**6), servers=st.integers(1, 3), missing=st.sampled_from([0.0, 0.3]),
+    routing=st.sampled_from(["direct", "relay"]),
+)  # fmt: skip
+def test_sets_of_servers_give_what_one_table_gives(seed, servers, missing, routing):
+    graph, network, times, noise = random_small(seed, 6, servers, 2, missing)
+    problem = build_problem(graph, network, times, noise.layers, routing=routing)
+    latency, energy = latency_weights(network), energy_weights(network)
+    whole = eliminate(problem, latency, energy)
+    allowed = noise.every() <= 0.06
+    least = marginals(problem, latency, allowed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(factors, "_many", lambda problem, receivers: sum(r >= 0 for r in receivers) > 1)
+        parts = eliminate(problem, latency, energy)
+        assert parts.values == pytest.approx(whole.values, rel=1e-12)
+        assert marginals(problem, latency, allowed) == pytest.approx(least, rel=1e-12)
+    for scheme in range(4):
+        if math.isfinite(whole.value[scheme]):
+            cost = problem.price(parts.placement(scheme), scheme, latency, energy)
+            assert latency.of(cost, network) == pytest.approx(whole.value[scheme], rel=1e-12)
+
+
+def test_a_mask_that_every_block_reads_leaves_the_front_exact():
+    graph, network, times, noise = ds.examples.random_problem(120, 3, quantizable=6, seed=7)
+    mask = ds.Tensor("mask", None, graph.layer_names[::6], 4e3)
+    graph = ds.LayerGraph(graph.layers, (*graph.tensors, mask))
+    front = ds.pareto(graph, network, times, noise)
+    for plan in (front.plans[0], front.plans[-1]):
+        tight = ds.split(graph, network, times, noise, plan.noise, method="milp")
+        assert tight.latency_s == pytest.approx(plan.latency_s, rel=1e-7)
+
+
 def test_memory_is_estimated_before_tables_are_made():
     chain = tuple((i, i + 1) for i in range(9))
-    ordering = find_ordering(chain, servers=4, bits=0, first=0, objectives=1)
+    ordering = find_ordering(chain, Sizes(servers=4, layers=10), bits=0, first=0, objectives=1)
     assert len(ordering.steps) == 10
     assert ordering.entries == 9 * 16 + 4  # every layer of a chain is eliminated with one neighbour, the last one alone
     assert 9 * 16 * 8 <= ordering.peak_bytes <= 2 * 9 * 16 * 8
     everything = (tuple(range(20)),)
     with pytest.raises(ds.SolverError, match=r"needs 8.796 TB or more of memory \(limit 4.295 GB\): .* 20 layers on 4"):
-        find_ordering(everything, servers=4, bits=0, first=0)
+        find_ordering(everything, Sizes(servers=4, layers=20), bits=0, first=0)
 
 
 def test_one_reference_whatever_is_pinned():
