@@ -1,4 +1,6 @@
-"""How well few measurements predict the noise, and what verified plans lose, in one run; CPU seconds of one thread.
+"""What measuring costs, how well few measurements predict the noise, and what verified plans lose, in one run.
+
+CPU seconds of one thread; the machine may be busy.
 
 python bench/noise.py                       the shipped model's exhaustive table
 python bench/noise.py --samples TABLE.csv   also a table of random schemes: 0/1 columns, the last column is the noise
@@ -7,6 +9,7 @@ python bench/noise.py --samples TABLE.csv   also a table of random schemes: 0/1 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +19,16 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 import dnnsplit as ds
+from dnnsplit.calibration import Calibration
+from dnnsplit.cutting import run_parts
 from dnnsplit.design import design_schemes
+from dnnsplit.meter import noise_meter
+from dnnsplit.model import read_model
+from dnnsplit.parts import build_part
+from dnnsplit.quantize import quantize_layer
 from dnnsplit.regression import noise_scores
-from dnnsplit.schemes import all_schemes, pack_schemes
+from dnnsplit.runtime import session
+from dnnsplit.schemes import all_schemes, pack_schemes, sample_schemes
 from dnnsplit.verification import verify
 
 SHARES = (0.1, 0.2, 0.4, 0.7)  # noise limits, as shares of the largest noise
@@ -50,6 +60,67 @@ def score(what: str, samples: ds.NoiseSamples, chosen: np.ndarray, target: str =
     scores = noise_scores(test.noise, model.predict(test.schemes))
     cross = {f"cv {name}": model.scores[name] for name in ("R2", "MAPE_%")}
     return {"what": what, "fitted to": int(chosen.sum()), **scores, "to reach": target, **cross, "fit, cpu_s": cpu_s}
+
+
+def costs() -> pd.DataFrame:
+    """CPU seconds of the shipped model's schemes on one image, against float32 runs of the whole model beside it."""
+    graph = ds.examples.yolo11n().graph
+    model, pictures = read_model(graph.model_path), ds.examples.load_images(count=4, seed=2)
+    calibration = ds.calibrate(graph, ds.examples.load_images(count=4, seed=1))
+    float32, feed = session(model.proto.SerializeToString()), {model.inputs[0]: pictures[:1]}
+
+    def runs(count: int = 100) -> list[float]:
+        return [cpu(lambda: float32.run(None, feed)) for _ in range(count)]
+
+    def build(names: tuple[str, ...]) -> None:
+        int8 = {name: quantize_layer(model, graph, name, calibration) for name in names}
+        session(build_part(model, graph, graph.layer_names, model.outputs, int8).SerializeToString())
+
+    options = {"layers": 12, "calibration": calibration, "workers": 1, "progress": False}
+    around = runs()  # float32 runs before, between and after: a machine that slows down slows both
+    cases = []
+    for title, detections in (("all 4096 schemes", False), ("  with the agreement of detections", True)):
+        seconds = cpu(lambda d=detections: ds.measure_noise(graph, pictures[:1], detections=d, **options))
+        around += runs()
+        cases.append((title, seconds, seconds / 4096))
+    few = cpu(lambda: ds.measure_noise(graph, pictures, budget=40, **options))
+    cases.append(("40 designed schemes, 4 images", few, few / 160))
+    run = float(np.median(around))
+    rows = [{"what": title, "cpu_s": total, "float32 runs each": each / run} for title, total, each in cases]
+    rows[0]["to reach"] = "0.35"
+    built = [cpu(lambda s=scheme: build(tuple(n for n, bit in zip(graph.quantizable(12), s, strict=True) if bit)))
+             for scheme in sample_schemes(12, 24)[1:]]  # fmt: skip
+    rows.insert(0, {"what": "one float32 run", "cpu_s": run, "float32 runs each": 1.0})
+    title = "build one scheme as a session of its own"
+    rows.append({"what": title, "cpu_s": float(np.mean(built)), "float32 runs each": np.mean(built) / run, "to reach": "0.2 s"})
+    return pd.DataFrame(rows).fillna("")
+
+
+def deployed(samples: ds.NoiseSamples) -> pd.DataFrame:
+    """Noise of plans on the parts that are deployed, run here one after the other, against the table."""
+    graph, network, times, table = ds.examples.yolo11n()
+    pictures, front = ds.examples.load_images(count=samples.origin["images"], seed=2), ds.pareto(graph, network, times, table)
+    meter = noise_meter(graph, pictures, Calibration.from_json(samples.origin["calibration"]), table.layers)
+    (name,), plain = meter.outputs(()), next(iter(meter.outputs(()).values()))
+    feed = read_model(graph.model_path).inputs[0]
+    rows = []
+    for share in SHARES:
+        plan = front.at(share * samples.noise.max())
+        with tempfile.TemporaryDirectory() as folder:
+            bundle = ds.cut(graph.model_path, plan, folder)
+            found = np.concatenate([run_parts(bundle, {feed: picture[None]})[name] for picture in pictures])
+        rho = np.mean([np.abs(a - b).mean(dtype=float) for a, b in zip(plain, found, strict=True)])
+        off = abs(rho / plan.noise - 1) if plan.noise else float(rho > 0)
+        rows.append({"limit": share, "parts": len(bundle.parts), "int8 layers": len(plan.quantized), "table": plan.noise,
+                     "on the parts": rho, "off_%": 100 * off, "to reach": "1 %"})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def cpu(work: Callable[[], object]) -> float:
+    """CPU seconds of a call, of all threads."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
 
 
 def first(samples: ds.NoiseSamples, count: int) -> np.ndarray:
@@ -109,8 +180,10 @@ def main() -> None:
     parser.add_argument("--samples", type=Path)
     parser.add_argument("--plans", type=int, default=200, help="random vectors of gains")
     options = parser.parse_args()
-    shipped = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.csv")
-    shipped = ds.NoiseSamples(shipped.frame[shipped.schemes.any(axis=1)], shipped.origin)
+    table = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.csv")
+    print(costs().to_string(index=False, float_format="{:.3g}".format), end="\n\n")
+    print(deployed(table).to_string(index=False, float_format="{:.4g}".format), end="\n\n")
+    shipped = ds.NoiseSamples(table.frame[table.schemes.any(axis=1)], table.origin)
     goal = "R2 .99, MAPE 3, low 6"
     rows = [score(f"shipped, degree {d}, random", shipped, random(shipped, 1000), degree=d) for d in (2, 3)]
     started = time.process_time()

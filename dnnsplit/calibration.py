@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,38 @@ class QuantizationSetting:
         if self.calibration != "minmax":
             raise NoiseError(f"calibration {self.calibration!r} is unknown; there is 'minmax'")
 
+    @staticmethod
+    def of(setting: QuantizationSetting | Mapping[str, Any] | str | None) -> QuantizationSetting:
+        """Return a setting from its name ("default" or "thesis"), from its JSON value, or as it is; None is the default."""
+        if isinstance(setting, QuantizationSetting):
+            return setting
+        if isinstance(setting, Mapping):
+            unknown = sorted({*setting} - {f.name for f in fields(QuantizationSetting)})
+            if unknown:
+                raise NoiseError(f"a quantization setting has no {unknown[0]!r}")
+            return QuantizationSetting(**setting)
+        if setting is not None and setting not in SETTINGS:
+            raise NoiseError(f"quantization setting {setting!r} is unknown{nearest(setting, SETTINGS)}")
+        return SETTINGS[setting or "default"]
+
 
 #: The thesis' setting: S8S8, symmetric, per tensor.
 THESIS = QuantizationSetting("int8", per_channel=False, reduce_range=False)
+SETTINGS = {"default": QuantizationSetting(), "thesis": THESIS}
+
+
+def check_one_setting(origins: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise NoiseError where int8 means two different things: noise of one setting beside times of another is worth nothing.
+
+    Parameters
+    ----------
+    origins : ``origin`` of samples, times, a plan and so on, by what they are called; one without a setting says nothing
+    """
+    known = {what: QuantizationSetting.of(origin["setting"]) for what, origin in origins.items() if origin.get("setting")}
+    for what, setting in known.items():
+        first = next(iter(known))
+        if setting != known[first]:
+            raise NoiseError(f"the {what} are for {setting}, the {first} for {known[first]}; measure both with one setting")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +103,7 @@ class Calibration:
         """Read what `to_json` wrote."""
         try:
             ranges = {name: (float(low), float(high)) for name, (low, high) in value["ranges"].items()}
-            setting = QuantizationSetting(**value["setting"])
+            setting = QuantizationSetting.of(value["setting"])
             return Calibration(ranges, setting, value["model_sha256"], value["images_sha256"])
         except (KeyError, TypeError, ValueError) as error:
             raise NoiseError(f"no calibration can be read from this: {error!r}") from None
@@ -94,7 +123,7 @@ class Calibration:
 
 
 def calibrate(
-    graph: LayerGraph, images: np.ndarray | Mapping[str, np.ndarray], setting: QuantizationSetting | None = None
+    graph: LayerGraph, images: np.ndarray | Mapping[str, np.ndarray], setting: QuantizationSetting | str | None = None
 ) -> Calibration:
     """Measure the range of every tensor over some images, once.
 
@@ -102,7 +131,7 @@ def calibrate(
     ----------
     graph : read from an ONNX file
     images : float32 (n, *shape of one image) for a model with one input, else an array by input name
-    setting : kept with the ranges
+    setting : kept with the ranges; or its name, "thesis" for the thesis' S8S8, symmetric, per tensor
 
     Returns
     -------
@@ -110,7 +139,7 @@ def calibrate(
     """
     model = read_model(model_path(graph))
     feeds = feeds_of(model, images)
-    setting = setting or QuantizationSetting()
+    setting = QuantizationSetting.of(setting)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(model.proto, path)

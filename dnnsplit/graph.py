@@ -177,15 +177,31 @@ class LayerGraph:
                 made[tensor.producer].append(tensor)
         return {name: tuple(tensors) for name, tensors in made.items()}
 
-    def quantizable(self, count: int = 12) -> tuple[str, ...]:
-        """Return V_Q: the `count` layers with most FLOPs that int8 kernels exist for, in topological order.
+    def quantizable(self, count: int = 12, by: str = "flops", without: Iterable[str] = ()) -> tuple[str, ...]:
+        """Return V_Q: the first `count` layers that int8 kernels exist for, in topological order.
 
         Candidates are Conv, ConvTranspose, Gemm and MatMul layers with constant weights and one output tensor.
+
+        Parameters
+        ----------
+        count : how many; all candidates where there are fewer
+        by : "flops" (2 x multiply-accumulates: the time that int8 may save) or "wire" (bytes that the output saves in int8
+            where it crosses a link, three quarters of it)
+        without : names of layers to leave out, such as `dnnsplit.metrics.fragile` ones
         """
         if isinstance(count, bool) or not isinstance(count, Integral) or count < 0:
             raise OptionError(f"count is {count!r}; it must be a whole number, 0 or more")
-        candidates = [layer for layer in self.layers if layer.quantizable]
-        chosen = {layer.name for layer in sorted(candidates, key=lambda layer: -layer.flops)[:count]}
+        without = {without} if isinstance(without, str) else {*without}
+        for name in without:
+            self.layer(name)
+        saved = {
+            "flops": lambda layer: layer.flops,
+            "wire": lambda layer: 0.75 * sum(t.size_bytes for t in self.outputs_of[layer.name]),
+        }
+        if by not in saved:
+            raise OptionError(f"layers are quantized by 'flops' or by 'wire', not by {by!r}")
+        candidates = [layer for layer in self.layers if layer.quantizable and layer.name not in without]
+        chosen = {layer.name for layer in sorted(candidates, key=saved[by], reverse=True)[:count]}
         return tuple(name for name in self.topological if name in chosen)
 
     @property

@@ -27,6 +27,7 @@ class NoiseSamples:
     ----------
     frame : one 0/1 column per layer (1: it runs in int8) and the column ``noise`` (rho, 0 or more)
     origin : what the samples depend on: model, images, quantization setting, metric (JSON values)
+    details : one row per sample: other metrics, and their spread over images; neither saved nor divided
 
     Raises
     ------
@@ -35,6 +36,7 @@ class NoiseSamples:
 
     frame: pd.DataFrame = field(repr=False)
     origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    details: pd.DataFrame | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.frame, pd.DataFrame):
@@ -54,6 +56,8 @@ class NoiseSamples:
         problems += [f"row {i}: this scheme is given twice" for i in twice.index]
         if not len(frame):
             problems.append("there is no sample")
+        if self.details is not None and len(self.details) != len(frame):
+            problems.append(f"there are details of {len(self.details)} samples, and {len(frame)} samples")
         raise_problems(NoiseError, "noise samples", problems, most=8)
         frame[layers] = frame[layers].astype(np.int8)
         object.__setattr__(self, "frame", frame)

@@ -116,7 +116,26 @@ def test_committed_detector_reaches_its_accuracy_on_fresh_canvases():
     pixels, labels = scenes.labelled_canvases(24, seed=20_240)
     name = session.get_inputs()[0].name
     found = [detect.decode(session.run(None, {name: picture[None]})[0]) for picture in pixels]
-    mean, per_class = detect.average_precision50(
-        found, [detect.true_boxes(boxes, 320) for boxes in labels], len(scenes.CLASSES)
-    )
+    mean, per_class = detect.average_precision50(found, [detect.true_boxes(boxes, 320) for boxes in labels], len(scenes.CLASSES))
     assert mean >= 0.8, dict(zip(scenes.CLASSES, per_class.round(3), strict=True))
+
+
+def test_agreement_by_hand():
+    first = np.array([row(0, 0.9, 0), row(0, 0.5, 20), row(1, 0.8, 0)])
+    assert detect.agreement(first, first) == 1.0
+    assert detect.agreement(first[:0], first[:0]) == 1.0
+    assert detect.agreement(first[:0], first) == detect.agreement(first, first[:0]) == 0.0
+    assert detect.agreement(first[:2], first) == pytest.approx(2 * 2 / 5)
+    moved = np.array([row(0, 0.9, 1)])  # overlaps 9/11 = 0.818: within 7 of COCO's 10
+    assert detect.agreement(moved, first[:1]) == pytest.approx(0.7)
+    assert detect.agreement(np.array([row(1, 0.9, 0)]), first[:1]) == 0.0  # another class
+
+
+def test_the_spread_of_map_is_that_over_pictures():
+    found, wanted = [np.array([row(0, 0.9, 0)])] * 4, [truth(0)] * 4
+    assert detect.average_precision50_spread(found, wanted, 1) == (1.0, 0.0)
+    wanted[0] = truth(50)
+    mean, spread = detect.average_precision50_spread(found, wanted, 1)
+    assert mean == detect.average_precision50(found, wanted, 1)[0] < 1.0
+    assert spread > 0.05
+    assert detect.average_precision50_spread(found[:2], [truth(0), truth()], 1)[0] == 1.0  # draws without any box are left out

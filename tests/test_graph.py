@@ -147,6 +147,25 @@ def test_quantizable_picks_by_flops_and_answers_in_topological_order():
     assert graph.quantizable(3) == ("d", "e", "b")
     assert graph.quantizable() == ("a", "d", "e", "b")
     assert graph.quantizable(0) == ()
+    assert graph.quantizable(2, without=("b",)) == ("d", "e")
+    assert graph.quantizable(without="b") == ("a", "d", "e")
+
+
+def test_quantizable_picks_by_the_bytes_that_int8_saves_on_the_wire():
+    layers = [Layer("a", "Conv", 9), Layer("b", "Conv", 8), Layer("c", "Conv", 7), Layer("d", "Add", 1)]
+    tensors = [
+        Tensor("t", "a", ("b",), 40),
+        Tensor("u", "b", ("c",), 400),
+        Tensor("v", "c", ("d",), 100),
+        Tensor("w", "d", (), 900),
+    ]
+    graph = LayerGraph(layers, tensors)
+    assert graph.quantizable(1) == ("a",)
+    assert graph.quantizable(1, by="wire") == ("b",)
+    assert graph.quantizable(2, by="wire") == ("b", "c")
+    assert graph.quantizable(2, "wire", without=["b"]) == ("a", "c")
+    refused(["by 'flops' or by 'wire'", "'bytes'"], graph.quantizable, 2, "bytes", error=OptionError)
+    refused(["there is no layer 'x'"], graph.quantizable, 2, without=["x"])
 
 
 def test_a_layer_may_say_itself_whether_it_can_be_quantized():

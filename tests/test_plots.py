@@ -107,3 +107,15 @@ def test_predicted_measured_and_scale():
     figure, numbers = ds.plots.scale(stopped)  # hollow, as it would have taken longer; without a time, it is left out
     assert [len(points.get_offsets()) for points in figure.axes[0].collections] == [2, 0, 1, 0, 0, 1]
     assert numbers["rows"]["cpu_s"][-1] is None
+
+
+def test_noise_fronts_count_the_plans_that_break_their_limit():
+    exact = pd.DataFrame({"noise": [0.0, 0.02, 0.05], "latency_s": [0.4, 0.3, 0.2]})
+    model = pd.DataFrame({"noise": [0.0, 0.01, 0.04], "latency_s": [0.4, 0.3, 0.2], "measured": [0.0, 0.012, 0.03]})
+    free = pd.DataFrame({"noise": [0.0, 0.06], "latency_s": [0.3, 0.2], "measured": [0.02, 0.06]})
+    figure, numbers = ds.plots.noise_fronts(exact, {"gp": model, "bold": free}, "tiny")
+    assert {name: part["broken"] for name, part in numbers["predicted"].items()} == {"gp": 1, "bold": 1}
+    front, excess = figure.axes
+    assert front.get_title(loc="left") + front.get_title() == "tiny"
+    assert excess.collections[0].get_offsets()[:, 1].tolist() == pytest.approx([20, -25])  # a limit of 0 has no share to overstep
+    assert excess.get_legend().get_texts()[1].get_text() == "1 of 2 plans over their limit"
