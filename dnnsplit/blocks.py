@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ import onnx
 import onnxruntime as ort
 
 from dnnsplit.errors import ModelError
+from dnnsplit.external import is_large, move_weights
 from dnnsplit.flops import node_flops
 from dnnsplit.graph import QUANTIZABLE_OPS, Layer, LayerGraph, Tensor
 from dnnsplit.model import Model, read_model
@@ -49,7 +51,8 @@ def find_blocks(model: Model) -> list[tuple[str, ...]]:
 
     A tensor that survives in the model ONNX Runtime writes at ORT_ENABLE_EXTENDED (before layouts change) is a
     boundary; nodes with no boundary between them are one block. An activation joins the convolution that alone
-    feeds it. Blocks never form a cycle.
+    feeds it. What has no kernel of its own at ORT_ENABLE_ALL joins the kernel that does its work: on processors with
+    blocked layouts a convolution adds the residual too. Blocks never form a cycle.
 
     Returns
     -------
@@ -72,24 +75,67 @@ def find_blocks(model: Model) -> list[tuple[str, ...]]:
             readers = {groups[c] for c in model.consumers[source]}
             if len(readers) == 1 and any(model.nodes[n].op_type in QUANTIZABLE_OPS for n in _members(groups, producer)):
                 groups.union(producer, *model.consumers[source])
+    _join_absorbed(model, groups, optimize(model.proto, ort.GraphOptimizationLevel.ORT_ENABLE_ALL))
     blocks = [tuple(n for n in model.nodes if n in members) for members in groups.to_sets()]
     return _acyclic(model, blocks)
 
 
+def node_of(model: Model, kernel: onnx.NodeProto) -> str | None:
+    """Return the node of the model that an executed kernel is named after: by its outputs, else by its own name; or None."""
+    stem = re.sub(r"(_nchwc|_nhwc|_token_\d+)+$", "", kernel.name)
+    found = [model.producer.get(o, "") for o in kernel.output]
+    while True:
+        found += [model.producer.get(stem, ""), stem]
+        if named := next((n for n in found if n in model.nodes), None):
+            return named
+        stem = stem.rstrip("/").rpartition("/")[0]  # fused nodes append to the name of the node they replace
+        if not stem:
+            return None
+
+
+def _join_absorbed(model: Model, groups: nx.utils.UnionFind, executed: onnx.ModelProto) -> None:
+    """Join groups without a kernel of their own to the last kernel that makes one of their inputs: it does their work."""
+    position: dict[str, int] = {}
+    for i, kernel in enumerate(executed.graph.node):
+        node = node_of(model, kernel)
+        if node and not kernel.op_type.startswith("Reorder"):
+            position[groups[node]] = i
+    for name, node in model.nodes.items():  # in topological order, so that what feeds a group is settled before it
+        if groups[name] not in position:
+            makers = [groups[model.producer[t]] for t in node_inputs(node) if model.producer.get(t) in model.nodes]
+            if known := [m for m in makers if m in position and m != groups[name]]:
+                last = max(known, key=position.__getitem__)
+                at = position[last]
+                groups.union(last, name)
+                position[groups[name]] = at
+
+
 def optimize(proto: onnx.ModelProto, level: ort.GraphOptimizationLevel) -> onnx.ModelProto:
-    """Return the model as ONNX Runtime rewrites it at one optimisation level on the CPU."""
+    """Return the model as ONNX Runtime rewrites it at one optimisation level on the CPU; large weights stay in a file."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimized.onnx"
+        whole, path = Path(folder) / "whole.onnx", Path(folder) / "optimized.onnx"
         options = ort.SessionOptions()
         options.graph_optimization_level = level
         options.optimized_model_filepath = str(path)
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
+        if is_large(proto):  # neither encoded nor read back: only the nodes are of interest
+            proto = _copy(proto)
+            move_weights(proto, Path(folder) / "whole.data")
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
+            options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        whole.write_bytes(proto.SerializeToString())
         try:
-            ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            ort.InferenceSession(str(whole), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             raise ModelError(f"ONNX Runtime cannot load the model: {str(error).strip().splitlines()[0]}") from None
-        return onnx.load(path)
+        return onnx.load(path, load_external_data=False)
+
+
+def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(proto)
+    return copied
 
 
 def _members(groups: nx.utils.UnionFind, node: str) -> Iterable[str]:
@@ -160,4 +206,3 @@ def _graph(model: Model, blocks: list[tuple[str, ...]]) -> LayerGraph:
                 )
             )
     return LayerGraph(tuple(layers), tuple(tensors), model_path=model.path)
-

@@ -20,6 +20,7 @@ import pandas as pd
 from dnnsplit.errors import InfeasibleError, ModelError, NetworkError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.network import Network
+from dnnsplit.overhead import priced
 from dnnsplit.times import PRECISIONS, LayerTimes
 from dnnsplit.units import show
 
@@ -127,7 +128,7 @@ def evaluate(
     ProfileError : times that are needed are missing
     InfeasibleError : a tensor would have to cross where there is no link, or its route does not bring it where it is needed
     """
-    quantized = tuple(quantized)
+    quantized, network = tuple(quantized), priced(network, times.overhead)
     problems = [f"layer {n!r} has no server" for n in graph.layer_names if n not in assignment]
     lost = [n for n in (*assignment, *quantized) if n not in graph.layer_index]
     problems += [f"there is no layer {n!r}{nearest(n, graph.layer_names)}" for n in dict.fromkeys(lost)]
@@ -188,7 +189,9 @@ def _transfers(
         for start, end in links:
             link = network.link(start, end)
             if link is not None:
-                found.append(Transfer(tensor.name, start, end, size, link.transfer_s(size)))
+                handled = tensor.producer is not None and bool(tensor.consumers)
+                seconds = link.transfer_s(size, handled)
+                found.append(Transfer(tensor.name, start, end, size, seconds))
             elif start != end:
                 missing.append(f"{what} would cross {start!r} -> {end!r}, where there is no link")
     return tuple(found), missing

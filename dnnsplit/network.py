@@ -50,6 +50,8 @@ class Link:
     bandwidth_bytes_per_s : [B/s], above 0; infinity is allowed for links inside a server
     latency_s : one-way latency [s]
     serialise_s_per_byte : measured cost of packing and unpacking [s/B]
+    handling_s, handling_s_per_byte : what the two servers themselves do where a model is cut, per tensor between layers
+        [s] and per byte of it [s/B]; set by `priced` from a profile
     note : where the figures come from
     """
 
@@ -59,10 +61,19 @@ class Link:
     latency_s: float = 0.0
     serialise_s_per_byte: float = 0.0
     note: str = ""
+    handling_s: float = 0.0
+    handling_s_per_byte: float = 0.0
 
-    def transfer_s(self, size_bytes: float) -> float:
-        """Seconds to move `size_bytes` over this link: g(t, n) = latency + bytes / bandwidth (+ serialisation)."""
-        return self.latency_s + size_bytes / self.bandwidth_bytes_per_s + size_bytes * self.serialise_s_per_byte
+    def transfer_s(self, size_bytes: float, handled: bool = True) -> float:
+        """Seconds to move `size_bytes` over this link: g(t, n) = latency + bytes / bandwidth (+ serialisation, + handling).
+
+        Parameters
+        ----------
+        handled : whether a layer makes the tensor and another reads it; inputs and outputs of the model are the same work
+            wherever it runs, and the layers' times hold that
+        """
+        seconds = self.latency_s + size_bytes / self.bandwidth_bytes_per_s + size_bytes * self.serialise_s_per_byte
+        return seconds + handled * (self.handling_s + size_bytes * self.handling_s_per_byte)
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,8 @@ class Network:
             seen.add((link.source, link.target))
             yield from _number(link.bandwidth_bytes_per_s, f"{where}: bandwidth_bytes_per_s", positive=True, finite=False)
             yield from _number(link.latency_s, f"{where}: latency_s")
-            yield from _number(link.serialise_s_per_byte, f"{where}: serialise_s_per_byte")
+            for attribute in ("serialise_s_per_byte", "handling_s", "handling_s_per_byte"):
+                yield from _number(getattr(link, attribute), f"{where}: {attribute}")
 
     @property
     def server_names(self) -> tuple[str, ...]:
@@ -145,12 +157,13 @@ class Network:
         """Return the link from `source` to `target`, or None."""
         return next((link for link in self.links if (link.source, link.target) == (source, target)), None)
 
-    def transfer_s(self, size_bytes: np.ndarray) -> np.ndarray:
+    def transfer_s(self, size_bytes: np.ndarray, handled: np.ndarray | bool = True) -> np.ndarray:
         """Seconds to move each size between each pair of servers.
 
         Parameters
         ----------
         size_bytes : float (n,) [B]
+        handled : bool (n,), whether the tensor goes from layer to layer; see `Link.transfer_s`
 
         Returns
         -------
@@ -160,7 +173,7 @@ class Network:
         seconds = np.full((len(size_bytes), len(index), len(index)), np.inf)
         seconds[:, range(len(index)), range(len(index))] = 0.0
         for link in self.links:
-            seconds[:, index[link.source], index[link.target]] = link.transfer_s(np.asarray(size_bytes, float))
+            seconds[:, index[link.source], index[link.target]] = link.transfer_s(np.asarray(size_bytes, float), handled)
         return seconds
 
     def without(self, *links: tuple[str, str]) -> Network:

@@ -28,6 +28,8 @@ _LINK_KEYS = {
     "bandwidth": ("bandwidth_bytes_per_s", "bandwidth"),
     "latency": ("latency_s", "latency"),
     "serialise": ("serialise_s_per_byte", "serialise"),
+    "handling": ("handling_s", "latency"),
+    "handling_per_byte": ("handling_s_per_byte", "serialise"),
     "note": ("note", None),
 }
 
@@ -66,7 +68,10 @@ def write(path: str | Path, source: str, servers: Sequence[object], links: Seque
         "servers": [_entry(server, _SERVER_KEYS) for server in servers],
         "links": [_entry(link, _LINK_KEYS) for link in links],
     }
-    write_text(path, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    if yaml.safe_load(text) != document:  # some line separators survive only escaped
+        text = yaml.safe_dump(document, sort_keys=False)
+    write_text(path, text)
 
 
 def _entry(record: object, keys: Mapping[str, tuple[str, str | None]]) -> dict[str, str]:

@@ -39,6 +39,7 @@ class Plan:
     times_origin : where the layer times came from: "measured", "scaled", ...
     origin : what the noise behind it depends on (model, images, quantization setting)
     measurements : schemes that were measured to verify this plan
+    error_s : how far the compute time may be off, by splits that were measured [s]; NaN where none were
     """
 
     assignment: Mapping[str, str]
@@ -60,11 +61,17 @@ class Plan:
     times_origin: str = "given"
     origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
     measurements: int = 0
+    error_s: float = math.nan
 
     @property
     def latency_s(self) -> float:
         """T [s]."""
         return self.cost.latency_s
+
+    @property
+    def latency_interval_s(self) -> tuple[float, float]:
+        """Where the latency will be by what measured splits were off [s]; NaN where none were measured."""
+        return self.latency_s - self.error_s, self.latency_s + self.error_s
 
     @property
     def energy_j(self) -> float:
@@ -118,8 +125,8 @@ class Plan:
                 raise DnnSplitError(f"{path} is no plan of schema {SCHEMA}")
             cost = document.pop("cost")
             cost["transfers"] = tuple(Transfer(**t) for t in cost["transfers"])
-            for key in ("bound", "gap"):
-                document[key] = math.nan if document[key] is None else document[key]
+            for key in ("bound", "gap", "error_s"):
+                document[key] = math.nan if document.get(key) is None else document[key]
             return Plan(cost=Cost(**cost), **document | {"quantized": tuple(document["quantized"])})
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise DnnSplitError(f"{path} is not readable as a plan: {error}") from None

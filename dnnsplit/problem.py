@@ -13,6 +13,7 @@ from dnnsplit.costs import INT8_SHARE, Cost, evaluate
 from dnnsplit.errors import InfeasibleError, ModelError, NetworkError, OptionError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.network import Network
+from dnnsplit.overhead import priced
 from dnnsplit.routes import tree
 from dnnsplit.times import LayerTimes
 
@@ -227,7 +228,7 @@ def build_problem(
     )
     inside = [f"{a!r} -> {b!r} is inside a server, where tensors move without a link too" for a, b in forbid_links if a == b]
     raise_problems(NetworkError, "forbid_links", inside)
-    network = network.without(*forbid_links)
+    network = priced(network.without(*forbid_links), times.overhead)
     allowed = np.ones((len(graph.layers), len(index)), bool)
     for name, server in pins.items():
         allowed[graph.layer_index[name]] = np.arange(len(index)) == index[server]
@@ -236,13 +237,14 @@ def build_problem(
     stuck = [f"layer {graph.layer_names[i]!r} may run on no server" for i in np.flatnonzero(~allowed.any(axis=1))]
     raise_problems(InfeasibleError, "pins and prohibitions", stuck)
     sizes = np.array([t.size_bytes for t in graph.tensors], float)
+    handled = np.array([t.producer is not None and len(t.consumers) > 0 for t in graph.tensors])
     return Problem(
         graph=graph,
         network=network,
         times=times,
         quantizable=tuple(graph.layer_index[n] for n in quantizable),
         layer_s=times.array(graph, network, tuple(quantizable)),
-        transfer_s=np.stack([network.transfer_s(sizes), network.transfer_s(sizes * INT8_SHARE)], axis=-1),
+        transfer_s=np.stack([network.transfer_s(sizes, handled), network.transfer_s(sizes * INT8_SHARE, handled)], axis=-1),
         producer=tuple(-1 if t.producer is None else graph.layer_index[t.producer] for t in graph.tensors),
         receivers=tuple((*(graph.layer_index[c] for c in t.consumers), *([-1] if t.is_output else [])) for t in graph.tensors),
         allowed=allowed,

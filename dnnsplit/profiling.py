@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import tempfile
 import time
 from collections import defaultdict
@@ -17,11 +16,14 @@ import onnxruntime as ort
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dnnsplit.blocks import node_of
 from dnnsplit.calibration import Calibration, feeds_of, model_path
 from dnnsplit.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model, read_model
 from dnnsplit.network import Network
+from dnnsplit.overhead import Overhead, fit_overhead
+from dnnsplit.part_times import layers_seconds, measure_parts, random_splits, whole_model
 from dnnsplit.parts import build_part
 from dnnsplit.quantize import QuantizedLayer, quantize_layer
 from dnnsplit.runtime import session, session_options
@@ -40,6 +42,7 @@ def profile(
     source_seconds: float | None = None,
     runs: int = 40,
     progress: bool = True,
+    splits: int = 12,
 ) -> LayerTimes:
     """Measure the layers on this machine and scale them to the servers of a network.
 
@@ -50,6 +53,8 @@ def profile(
     two: the layer alone in int8 against none, and all wanted layers in int8 against all but this one. Neighbours in int8
     share conversions, so that either of the two alone would be off where several are quantized. What all of them then
     miss of the CPU time of the model with all wanted layers in int8 is shared out evenly.
+    Parts: the parts of random splits are run as a deployment runs them. What they take beside their layers, and how far
+    predictions of splits left out are off, is kept in `LayerTimes.overhead`; the layers are scaled to agree with them.
 
     Parameters
     ----------
@@ -63,6 +68,8 @@ def profile(
         the same test-bed on every machine
     runs : of the whole model
     progress : show a progress bar
+    splits : random splits whose parts are measured, half of them with int8 layers where `layers` are given; 0 measures none,
+        else 3 or more; ignored for a model of one layer, which cannot be split
 
     Returns
     -------
@@ -74,6 +81,9 @@ def profile(
     """
     slowdown(network, cpu_slowdown)  # what is wrong with the network is said before anything is measured
     host = profile_host(graph, images, calibration, layers, runs, progress)
+    overhead = None
+    if splits and len(graph.layers) > 1:
+        host, overhead = _calibrated(graph, host, images, calibration, layers, runs, progress, splits)
     if source_seconds is not None:
         here = host.loc[host["precision"] == "float32", "seconds"].sum()
         cpu_slowdown = source_seconds / here * network.server(network.source).speed_cpu
@@ -88,7 +98,19 @@ def profile(
         for server, factor in slowdown(network, cpu_slowdown).items()
     ]
     columns = ["layer", "server", "precision", "seconds", "origin", "factor", "note"]
-    return LayerTimes(pd.concat(frames, ignore_index=True)[columns])
+    scaled = {name: overhead.scaled(factor) for name, factor in slowdown(network, cpu_slowdown).items()} if overhead else {}
+    return LayerTimes(pd.concat(frames, ignore_index=True)[columns], scaled)
+
+
+def _calibrated(
+    graph: LayerGraph, host: pd.DataFrame, images: np.ndarray | Mapping[str, np.ndarray], calibration: Calibration | None,
+    layers: Sequence[str], runs: int, progress: bool, splits: int,
+) -> tuple[pd.DataFrame, Overhead]:  # fmt: skip
+    """Return the seconds of the layers, scaled to agree with measured parts, and what parts take beside them."""
+    plans = [*random_splits(graph, splits, layers), whole_model(graph), *([whole_model(graph, layers)] if layers else [])]
+    parts = measure_parts(graph, plans, images, calibration, max(3, runs // 4), progress=progress)
+    factor, overhead = fit_overhead(parts.assign(layers_s=layers_seconds(parts, host)))
+    return host.assign(seconds=host["seconds"] * factor), overhead
 
 
 def slowdown(network: Network, cpu_slowdown: float = 1.0) -> dict[str, float]:
@@ -141,7 +163,8 @@ def profile_host(
         whole = _whole_seconds(model, graph, {}, feed, runs)
         bar.update()
         scale = whole / sum(float32.values())
-        rows = [(name, "float32", seconds * scale, "") for name, seconds in float32.items()]
+        absorbed = "; no kernel of its own here, done by its neighbours"
+        rows = [(name, "float32", s * scale, "" if s else absorbed) for name, s in float32.items()]
         int8 = {name: quantize_layer(model, graph, name, calibration) for name in layers}
         every = _variant_seconds(model, graph, int8, feed, runs) if int8 else {}
         change = {}
@@ -231,18 +254,7 @@ def _layer_seconds(
 def _owners(model: Model, graph: LayerGraph, executed: onnx.GraphProto) -> dict[str, str]:
     """Return the layer of each executed node: by its outputs' names, by its own, else that of its neighbours."""
     of_node = {node: layer.name for layer in graph.layers for node in layer.nodes}
-    of_tensor = {o: of_node[p] for o, p in model.producer.items() if p in of_node}
-    owner: dict[str, str] = {}
-    for node in executed.node:
-        stem = re.sub(r"(_nchwc|_nhwc|_token_\d+)+$", "", node.name)
-        named = [of_tensor[o] for o in node.output if o in of_tensor]
-        guesses = [*named, of_tensor.get(stem), of_node.get(stem)]
-        while not any(guesses) and "/" in stem.strip("/"):  # fused nodes append to the name of the node they replace
-            stem = stem.rstrip("/").rpartition("/")[0]
-            guesses = [of_node.get(stem), of_tensor.get(stem)]
-        found = next((g for g in guesses if g), None)
-        if found:
-            owner[node.name] = found
+    owner = {kernel.name: of_node[node] for kernel in executed.node if (node := node_of(model, kernel)) in of_node}
     makers = {o: n.name for n in executed.node for o in n.output}
     # A change of layout goes with the kernel that needs it, else with the one that made its input.
     for node in reversed(executed.node):

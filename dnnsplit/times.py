@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dnnsplit.errors import ProfileError, nearest, raise_problems
-from dnnsplit.files import write_text
+from dnnsplit.files import plain, write_text
 from dnnsplit.graph import LayerGraph
 from dnnsplit.network import Network
+from dnnsplit.overhead import Overhead
 from dnnsplit.units import show
 
 PRECISIONS = ("float32", "int8")
@@ -28,6 +32,9 @@ class LayerTimes:
     frame : columns layer, server, precision ("float32" or "int8"), seconds [s], and optionally origin
         ("measured", "scaled", "flops", "given"), factor (seconds there per CPU second of the machine it was measured
         on) and note (that machine)
+    overhead : by server, what its parts take beside their layers, and how far predictions of them were off; empty where
+        no part was measured
+    made : by server, what its times were measured with: packages, CPU, provider, options, hashes (JSON values)
 
     Raises
     ------
@@ -35,6 +42,8 @@ class LayerTimes:
     """
 
     frame: pd.DataFrame = field(repr=False)
+    overhead: Mapping[str, Overhead] = field(default_factory=dict, repr=False)
+    made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.frame, pd.DataFrame):
@@ -55,6 +64,9 @@ class LayerTimes:
         problems += [f"precision {p!r} is unknown{nearest(p, PRECISIONS)}" for p in unknown]
         twice = frame[frame.duplicated(["layer", "server", "precision"])]
         problems += [f"layer {r.layer!r} on {r.server!r} in {r.precision} is given twice" for r in twice.itertuples()]
+        servers = frame["server"].unique()
+        strangers = [s for s in self.overhead if s not in servers]
+        problems += [f"an overhead is given of server {s!r}, which has no times{nearest(s, servers)}" for s in strangers]
         raise_problems(ProfileError, "layer times", problems)
         frame["seconds"] = seconds.astype(float)
         frame.attrs["units"] = {"seconds": "s"}
@@ -67,19 +79,26 @@ class LayerTimes:
 
     @staticmethod
     def load(path: str | Path) -> LayerTimes:
-        """Read the CSV that `save` writes."""
+        """Read the CSV that `save` writes, or any CSV with the columns of `frame`."""
         try:
+            with Path(path).open(encoding="utf-8") as file:
+                first = file.readline()
+            header = json.loads(first[1:]) if first.startswith("#") else {}
+            overhead = {server: Overhead(**values) for server, values in header.get("overhead", {}).items()}
             texts = dict.fromkeys(("layer", "server", "precision", "origin", "note"), str)
-            frame = pd.read_csv(path, dtype=texts, keep_default_na=False)
-        except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            frame = pd.read_csv(path, dtype=texts, keep_default_na=False, skiprows=int(first.startswith("#")))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, pd.errors.ParserError,
+                pd.errors.EmptyDataError) as error:  # fmt: skip
             raise ProfileError(f"{path} is not readable as a table of layer times: {error}") from None
         if "factor" in frame:
             frame["factor"] = pd.to_numeric(frame["factor"], errors="coerce")
-        return LayerTimes(frame)
+        return LayerTimes(frame, overhead, header.get("made", {}))
 
     def save(self, path: str | Path) -> None:
-        """Write a CSV, atomically."""
-        write_text(path, self.frame.to_csv(index=False))
+        """Write a CSV, atomically; overheads and what the times were made with are JSON in a comment on its first line."""
+        header = {"overhead": {server: asdict(one) for server, one in self.overhead.items()}, "made": self.made}
+        first = f"# {json.dumps(header, default=plain)}\n" if self.overhead or self.made else ""
+        write_text(path, first + self.frame.to_csv(index=False))
 
     @cached_property
     def _seconds(self) -> dict[tuple[str, str, str], float]:
@@ -138,6 +157,22 @@ class LayerTimes:
             known = self.frame["server"].unique()
             raise ProfileError(f"there are no {precision} times of server {server!r}{nearest(server, known)}")
         return float(rows["seconds"].sum())
+
+    def error_s(self, compute_s: Mapping[str, float]) -> float:
+        """How far the compute time of a plan may be off [s]: the worst that split models were, on each of its servers.
+
+        Parameters
+        ----------
+        compute_s : T^c_k by server, as `Cost.compute_s`
+
+        Returns
+        -------
+        float : NaN where the plan computes on a server whose parts were never measured
+        """
+        unknown = [server for server, seconds in compute_s.items() if seconds > 0 and server not in self.overhead]
+        if unknown:
+            return math.nan
+        return math.fsum(self.overhead[server].worst * seconds for server, seconds in compute_s.items() if seconds > 0)
 
     @property
     def slowdown(self) -> dict[str, float]:

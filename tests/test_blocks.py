@@ -1,7 +1,9 @@
 """Layers as ONNX Runtime executes them: on small models by hand, on random ones, and on the shipped model."""
 
+import platform
 from pathlib import Path
 
+import architectures
 import networkx as nx
 import numpy as np
 import pytest
@@ -10,9 +12,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from dnnsplit.blocks import find_blocks, load
+from dnnsplit.calibration import calibrate
+from dnnsplit.cutting import whole
 from dnnsplit.errors import ModelError
 from dnnsplit.model import read_model
 from dnnsplit.onnx_graph import node_inputs
+from dnnsplit.quantize import quantize_layer
 
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "models" / "yolo11n-ppe-320.onnx"
 node = helper.make_node
@@ -197,6 +202,54 @@ def test_a_model_that_onnx_runtime_cannot_load_is_refused(tmp_path):
 def test_bad_files_are_refused_as_the_reader_does(tmp_path):
     with pytest.raises(ModelError, match=r"there is no model file .*no\.onnx"):
         load(tmp_path / "no.onnx")
+
+
+# ---------------------------------------------------------------- architectures
+
+X86 = platform.machine().lower() in ("x86_64", "amd64")  # where ONNX Runtime has blocked layouts
+
+
+@pytest.mark.parametrize("name", architectures.ALL)
+def test_every_architecture_is_partitioned(name, tmp_path):
+    path = architectures.ALL[name](tmp_path / f"{name}.onnx")
+    check_partition(read_model(path), load(path))
+
+
+@pytest.mark.skipif(not X86, reason="the convolution adds the residual only in blocked layouts")
+def test_a_residual_that_the_convolution_adds_is_in_its_layer(tmp_path):
+    graph = load(architectures.res_net(tmp_path / "m.onnx"))
+    assert graph.layer("b0").nodes == ("b0", "add0", "relu0")
+    assert graph.layer("b1").nodes == ("b1", "add1", "relu1")
+    assert graph.layer("side1").nodes == ("side1",)
+    assert {"b0", "b1", "side1", "classes"} <= set(graph.quantizable(99))
+    mobile = load(architectures.mobile_net(tmp_path / "mobile.onnx"))
+    assert [layer.nodes for layer in mobile.layers if "Add" in str(layer.nodes) or "add0" in layer.nodes] == [("down0", "add0")]
+
+
+def test_gelu_bias_and_normalisation_of_a_transformer_are_fused(tmp_path):
+    graph = load(architectures.transformer(tmp_path / "m.onnx"))
+    nodes = {layer.name: layer.nodes for layer in graph.layers}
+    assert nodes["wide"] == ("wide", "wide/bias", "gelu/div", "gelu/erf", "gelu/add", "gelu/mul", "gelu/half")
+    assert nodes["norm1"] == ("skip1", "norm1")
+    assert nodes["scores"] == ("scores", "scale")
+    assert {"query", "key", "value", "project", "wide", "narrow"} == set(graph.quantizable(99))
+
+
+def test_heads_for_masks_boxes_and_classes_keep_their_layers(tmp_path):
+    graph = load(architectures.yolo_heads(tmp_path / "m.onnx"))
+    assert {"proto", "box", "classes", "neck"} <= set(graph.quantizable(99))
+    assert {t.name for t in graph.tensors if t.is_output} == {"proto2/mul.out", "corners.out", "scores.out"}
+
+
+@pytest.mark.parametrize("name", architectures.ALL)
+def test_any_layer_of_any_architecture_runs_in_int8_close_to_float32(name, tmp_path):
+    path = architectures.ALL[name](tmp_path / f"{name}.onnx")
+    graph, model = load(path), read_model(path)
+    feed = {"x": np.random.default_rng(0).normal(size=model.types["x"][1]).astype(np.float32)}
+    int8 = {n: quantize_layer(model, graph, n, calibrate(graph, feed["x"])) for n in graph.quantizable(99)}
+    plain, found = whole(model, graph, {}, feed), whole(model, graph, int8, feed)
+    for output in model.outputs:
+        assert np.abs(found[output] - plain[output]).mean() <= 0.15 * np.abs(plain[output]).max()
 
 
 # ---------------------------------------------------------------- random models

@@ -246,7 +246,7 @@ def test_numpy_figures_survive_the_file(tmp_path):
 
 
 def test_saving_loses_no_field(tmp_path):
-    full = Network([Server("a", 1.0, 2.0, 3.0, 4.0, 5.0, "n")], [Link("a", "a", 6.0, 7.0, 8.0, "m")])
+    full = Network([Server("a", 1.0, 2.0, 3.0, 4.0, 5.0, "n")], [Link("a", "a", 6.0, 7.0, 8.0, "m", 9.0, 10.0)])
     for thing in (*full.servers, *full.links):
         assert all(getattr(thing, f.name) != f.default for f in dataclasses.fields(thing))
     full.save(tmp_path / "net.yaml")
@@ -311,3 +311,9 @@ def test_a_missing_file_a_folder_and_no_text_are_refused(tmp_path):
     refused([str(tmp_path), "not readable"], Network.load, tmp_path)
     (tmp_path / "bin.yaml").write_bytes(b"\xff\xfe\x00\x81")
     refused(["bin.yaml", "not readable"], Network.load, tmp_path / "bin.yaml")
+
+
+def test_a_name_with_a_line_separator_survives_the_file(tmp_path):
+    network = Network([Server("\x85"), Server("Rechenzentrum Zürich")])
+    network.save(tmp_path / "net.yaml")
+    assert Network.load(tmp_path / "net.yaml") == network

@@ -1,13 +1,22 @@
 """Profiles of this machine: complete, positive, and scaled as they say."""
 
+import time
+
 import numpy as np
 import pytest
+from architectures import ALL
 from small_models import conv_net, images
 
 import dnnsplit as ds
 from dnnsplit.calibration import calibrate
 from dnnsplit.profiling import cpu_seconds, profile_host, slowdown
 from dnnsplit.runtime import session
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """A server rests between requests; nothing here is about how long that makes it."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +48,46 @@ def test_the_layers_sum_to_the_whole_model(net):
 
 
 def test_times_are_scaled_by_what_they_say(net):
-    times = ds.profile(net, network(device=0.5, edge=1.0, cloud=20.0), images(1, 64), cpu_slowdown=4.0, runs=5, progress=False)
+    times = ds.profile(
+        net, network(device=0.5, edge=1.0, cloud=20.0), images(1, 64), cpu_slowdown=4.0, runs=5, progress=False, splits=0
+    )
     assert times.slowdown == {"device": 8.0, "edge": 4.0, "cloud": 0.2}
     assert set(times.frame["origin"]) == {"scaled"}
     assert times.seconds("c1", "device") == pytest.approx(2 * times.seconds("c1", "edge"))
     assert times.frame["note"].str.startswith("from one core of ").all()
-    here = ds.profile(net, network(here=1.0), images(1, 64), runs=5, progress=False)
+    here = ds.profile(net, network(here=1.0), images(1, 64), runs=5, progress=False, splits=0)
     assert set(here.frame["origin"]) == {"measured"}
 
 
 def test_source_seconds_fixes_the_whole_model_on_the_source(net):
-    times = ds.profile(net, network(device=0.5, edge=1.0), images(1, 64), source_seconds=1.5, runs=5, progress=False)
+    times = ds.profile(net, network(device=0.5, edge=1.0), images(1, 64), source_seconds=1.5, runs=5, progress=False, splits=0)
     assert times.seconds_of("device") == pytest.approx(1.5)
     assert times.seconds_of("edge") == pytest.approx(0.75)
+
+
+def test_parts_are_measured_and_scaled_as_the_layers_are(net):
+    pictures = images(1, 64)
+    calibration = calibrate(net, pictures)
+    times = ds.profile(net, network(device=0.5, edge=1.0), pictures, calibration, ("c1", "c2"), runs=8, progress=False, splits=4)
+    device, edge = times.overhead["device"], times.overhead["edge"]
+    assert device == edge.scaled(2.0)
+    assert edge.splits == 4
+    assert 0 <= edge.error <= edge.worst
+    assert times.error_s({"edge": 1.0}) == edge.worst
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_profile_of_any_architecture_has_a_negative_or_missing_time(name, tmp_path):
+    graph = ds.load(ALL[name](tmp_path / f"{name}.onnx"))
+    shape = next(t.shape for t in graph.tensors if t.producer is None)
+    pictures = np.random.default_rng(0).normal(size=(2, *shape[1:])).astype(np.float32)
+    layers = graph.quantizable(3)
+    here = network(here=1.0)
+    times = ds.profile(graph, here, pictures, calibrate(graph, pictures), layers, runs=4, progress=False, splits=3)
+    array = times.array(graph, here, layers)
+    assert (array[:, :, 0] >= 0).all()
+    assert (array[[graph.layer_index[n] for n in layers], :, 1] > 0).all()
+    assert not times.frame["note"].str.contains("no kernel of its own").any()
 
 
 def test_bad_requests_are_named(net):

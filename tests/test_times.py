@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dnnsplit.errors import ProfileError
 from dnnsplit.graph import Layer, LayerGraph
 from dnnsplit.network import Network, Server
+from dnnsplit.overhead import Overhead
 from dnnsplit.times import LayerTimes
 
 COLUMNS = ["layer", "server", "precision", "seconds"]
@@ -154,3 +155,29 @@ def test_files_that_are_no_table_are_refused(tmp_path):
         refused(["bad.csv"], LayerTimes.load, tmp_path / "bad.csv")
     (tmp_path / "other.csv").write_text("layer,seconds\na,1\n")
     refused(["lack the columns server, precision"], LayerTimes.load, tmp_path / "other.csv")
+
+
+OVERHEAD = Overhead(1e-9, 2e-9, 3e-4, 2.5, 0.01, 0.04, 12)
+
+
+def test_overheads_and_what_times_were_made_with_survive_the_file(tmp_path):
+    times = LayerTimes(table(), {"edge": OVERHEAD}, {"edge": {"cpu": 'a, "b" # c', "packages": {"x": "1"}}})
+    times.save(tmp_path / "times.csv")
+    again = LayerTimes.load(tmp_path / "times.csv")
+    assert again.overhead == times.overhead
+    assert again.made == times.made
+    pd.testing.assert_frame_equal(again.frame, times.frame, check_dtype=False)
+
+
+def test_the_error_of_a_plan_by_hand():
+    times = LayerTimes(table(), {"edge": OVERHEAD})
+    assert times.error_s({"edge": 10.0, "device": 0.0}) == pytest.approx(0.4)
+    assert times.error_s({}) == 0.0
+    assert math.isnan(times.error_s({"edge": 10.0, "device": 1.0}))  # nobody knows how far the device's times are off
+
+
+def test_an_overhead_without_times_and_broken_headers_are_refused(tmp_path):
+    refused(["'egde', which has no times", "did you mean 'edge'"], LayerTimes, table(), {"egde": OVERHEAD})
+    for header in ('# {"overhead": {"edge": {"s_per_part": 1}}}', "# {", "# []", '# {"overhead": 3}'):
+        (tmp_path / "bad.csv").write_text(header + "\nlayer,server,precision,seconds\na,edge,float32,1\n")
+        refused(["bad.csv"], LayerTimes.load, tmp_path / "bad.csv")

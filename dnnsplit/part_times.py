@@ -1,0 +1,183 @@
+"""Seconds of the parts of a cut model, measured here: random splits, and every part as a deployment runs it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from dnnsplit.calibration import Calibration, feeds_of, model_path
+from dnnsplit.cutting import components
+from dnnsplit.errors import ProfileError
+from dnnsplit.graph import LayerGraph
+from dnnsplit.model import Model, read_model
+from dnnsplit.overhead import Overhead
+from dnnsplit.parts import boundary, build_part
+from dnnsplit.quantize import QuantizedLayer, quantize_layer
+from dnnsplit.runtime import session
+from dnnsplit.times import PRECISIONS
+
+WARM_UP = 3
+MOST_BYTES = 1e9  # of weights in sessions that are open at once
+
+
+@dataclass(frozen=True)
+class Split:
+    """A placement to be measured: server by layer, and the layers in int8."""
+
+    assignment: Mapping[str, str]
+    quantized: tuple[str, ...] = ()
+
+
+def random_splits(graph: LayerGraph, count: int, layers: Sequence[str] = (), seed: int = 0, servers: int = 3) -> list[Split]:
+    """Cut the layers at random places of their topological order; every second split has a random half of `layers` in int8.
+
+    Parameters
+    ----------
+    count : how many
+    layers : those that may run in int8
+    servers : how many pieces; fewer where the graph has fewer layers
+    """
+    rng = np.random.default_rng(seed)
+    names = graph.topological
+    splits = []
+    for i in range(count):
+        cuts = np.sort(rng.choice(np.arange(1, len(names)), min(servers, len(names)) - 1, replace=False))
+        piece = np.searchsorted(cuts, np.arange(len(names)), side="right")
+        int8 = tuple(name for name in layers if i % 2 and rng.random() < 0.5)
+        splits.append(Split({name: f"server{k}" for name, k in zip(names, piece, strict=True)}, int8))
+    return splits
+
+
+def whole_model(graph: LayerGraph, quantized: Sequence[str] = ()) -> Split:
+    """Return the split into one part."""
+    return Split(dict.fromkeys(graph.layer_names, "server0"), tuple(quantized))
+
+
+def measure_parts(
+    graph: LayerGraph,
+    splits: Sequence[Split],
+    images: np.ndarray | Mapping[str, np.ndarray],
+    calibration: Calibration | None = None,
+    runs: int = 10,
+    pause_s: float = 0.1,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Run every part of every split in turn, again and again, so that what disturbs the machine disturbs all alike.
+
+    Parameters
+    ----------
+    graph : read from an ONNX file
+    images : the first is run
+    calibration : needed where layers are quantized
+    runs : that count, of each part
+    pause_s : sleep before each run, as a server does that waits for its inputs [s]
+
+    Returns
+    -------
+    DataFrame, one row per part: split (position), server, layers (tuple), quantized (those of the layers in int8),
+    bytes_in, bytes_out [B] and tensors_in (from and to other parts), seconds, low_s, high_s (median and quartiles of the CPU
+    time) [s]
+    """
+    model = read_model(model_path(graph))
+    feed = feeds_of(model, images)[0]
+    wanted = dict.fromkeys(name for split in splits for name in split.quantized)
+    if wanted and calibration is None:
+        raise ProfileError("parts with int8 layers need a calibration: pass calibration=calibrate(graph, images)")
+    int8 = {name: quantize_layer(model, graph, name, calibration) for name in wanted}
+    together = max(1, int(MOST_BYTES // max(1.0, sum(layer.weight_bytes for layer in graph.layers))))
+    tables = []
+    with tqdm(total=len(splits), desc="parts", unit="split", disable=not progress) as bar:
+        for start in range(0, len(splits), together):
+            batch = list(enumerate(splits[start : start + together], start=start))
+            parts = [part for i, split in batch for part in _parts(model, graph, i, split, int8, feed)]
+            for run in range(-WARM_UP, runs):
+                for part in parts:
+                    part.run(keep=run >= 0, pause_s=pause_s if run >= 0 else 0.0)
+            tables += [part.row() for part in parts]
+            bar.update(len(batch))
+    return pd.DataFrame(tables)
+
+
+def layers_seconds(parts: pd.DataFrame, layers: pd.DataFrame) -> list[float]:
+    """Return the sum of the layers of each part [s].
+
+    Parameters
+    ----------
+    parts : from `measure_parts`
+    layers : layer, precision, seconds [s]
+    """
+    seconds = {(row.layer, row.precision): row.seconds for row in layers.itertuples()}
+    return [sum(seconds[name, PRECISIONS[name in row.quantized]] for name in row.layers) for row in parts.itertuples()]
+
+
+def predicted(parts: pd.DataFrame, layers: pd.DataFrame, overhead: Overhead | None = None) -> pd.DataFrame:
+    """Predict measured parts.
+
+    Parameters
+    ----------
+    parts : from `measure_parts`
+    layers : layer, precision, seconds of one server [s]
+    overhead : of that server; None adds nothing to the layers
+
+    Returns
+    -------
+    DataFrame : `parts` with predicted_s (the part alone) and priced_s (what a plan is charged for it: its layers, and its
+        tensors at the links) [s]
+    """
+    parts = parts.assign(layers_s=layers_seconds(parts, layers))
+    parts["predicted_s"] = parts["priced_s"] = parts["layers_s"]
+    if overhead is not None:
+        moved = parts["bytes_in"] * overhead.s_per_byte_in + parts["bytes_out"] * overhead.s_per_byte_out
+        share = parts["layers_s"] / parts.groupby("split")["layers_s"].transform("sum")
+        parts["predicted_s"] += moved + (1 - share) * overhead.s_per_part
+        parts["priced_s"] += moved + parts["tensors_in"] * overhead.s_per_tensor
+    return parts
+
+
+class _Part:
+    """One part with its session, its inputs and its times."""
+
+    def __init__(self, one: Any, feed: dict[str, np.ndarray], outputs: list[str], about: dict[str, object]) -> None:
+        self.session, self.feed, self.outputs, self.about = one, feed, outputs, about
+        self.seconds: list[float] = []
+
+    def run(self, keep: bool, pause_s: float) -> None:
+        time.sleep(pause_s)
+        start = time.thread_time()
+        self.session.run(self.outputs, self.feed)
+        if keep:
+            self.seconds.append(time.thread_time() - start)
+
+    def row(self) -> dict[str, object]:
+        low, middle, high = np.percentile(self.seconds, [25, 50, 75])
+        return self.about | {"seconds": middle, "low_s": low, "high_s": high}
+
+
+def _parts(
+    model: Model, graph: LayerGraph, index: int, split: Split, int8: Mapping[str, QuantizedLayer], feed: Mapping[str, np.ndarray]
+) -> list[_Part]:
+    """Build the parts of one split as `cut` does, and run them once to have their inputs."""
+    chosen = {name: int8[name] for name in split.quantized}
+    form = {q.output: q.wire for q in chosen.values()}
+    outside = {*model.inputs, *model.outputs, *(form.get(o, o) for o in model.outputs)}
+    values, parts = dict(feed), []
+    for names in components(graph, split.assignment):
+        outputs = [form.get(t, t) for t in boundary(model, graph, names).outputs]
+        one = session(build_part(model, graph, names, outputs, chosen).SerializeToString())
+        inputs = {i.name: values[i.name] for i in one.get_inputs()}
+        made = dict(zip(outputs, one.run(outputs, inputs), strict=True))
+        values |= made
+        come, go = ([v.nbytes for name, v in group.items() if name not in outside] for group in (inputs, made))
+        about = {
+            "split": index, "server": split.assignment[names[0]], "layers": names,
+            "quantized": tuple(n for n in names if n in chosen), "bytes_in": sum(come), "bytes_out": sum(go),
+            "tensors_in": len(come),
+        }  # fmt: skip
+        parts.append(_Part(one, inputs, outputs, about))
+    return parts
