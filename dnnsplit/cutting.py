@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import numpy as np
 
 from dnnsplit.blocks import load
-from dnnsplit.calibration import Calibration
-from dnnsplit.deploy.bundle import Bundle, Output, Part, Wire
+from dnnsplit.calibration import Calibration, check_one_setting
+from dnnsplit.deploy.bundle import Bundle, Hop, Output, Part, Wire
+from dnnsplit.deploy.repository import part_file, write_repository
 from dnnsplit.errors import DeployError
+from dnnsplit.external import Place, borrow_weights, is_large, move_weights
 from dnnsplit.files import sha256, write_bytes
 from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model, read_model
@@ -63,16 +67,14 @@ def cut(
     wires: dict[str, Wire] = {}
     form = {q.output: q.wire for q in int8.values()}
     by_wire = {q.wire: q for q in int8.values()}
-    parts = []
+    parts, weights = [], {}
     for index, names in enumerate(groups):
         edge = boundary(model, graph, names)
         outputs = [form.get(t, t) for t in edge.outputs]
         proto = build_part(model, graph, names, outputs, int8, f"part {index}")
-        content = proto.SerializeToString(deterministic=True)
-        file = f"part{index:02d}.onnx"
-        write_bytes(out / file, content)
-        inputs = tuple(i.name for i in proto.graph.input)
-        parts.append(Part(f"part{index:02d}", plan.assignment[names[0]], file, sha256(content), inputs, tuple(outputs)))
+        part, places = _write(proto, out, f"part{index:02d}", plan.assignment[names[0]])
+        parts.append(part)
+        weights |= places
         for name in outputs:
             wires[name] = _wire(model, name, by_wire.get(name))
     bundle = Bundle(
@@ -87,9 +89,11 @@ def cut(
         parts=tuple(parts),
         plan=plan.to_json(),
     )
+    bundle = replace(bundle, hops=_hops(bundle, plan, form))
     bundle.save()
+    write_repository(bundle)
     if check:
-        verify(bundle, model, graph, int8)
+        verify(bundle, model, graph, int8, weights)
     return bundle
 
 
@@ -104,6 +108,8 @@ def int8_layers(
                 "pass calibration=calibrate(graph, images)"
             )
         calibration = Calibration.from_json(plan.origin["calibration"])
+    if plan.quantized:
+        check_one_setting({"noise of the plan": plan.origin, "calibration": {"setting": asdict(calibration.setting)}})
     return {name: quantize_layer(model, graph, name, calibration) for name in plan.quantized}
 
 
@@ -126,10 +132,33 @@ def components(graph: LayerGraph, assignment: Mapping[str, str]) -> list[tuple[s
     return sorted(groups, key=lambda group: (level[group[0]], position[group[0]]))
 
 
+def _write(proto: Any, out: Path, name: str, server: str) -> tuple[Part, dict[str, Place]]:
+    """Write a part, with the weights of a large one in a file beside it; tell where in `out` those are."""
+    file, data, digest, places = part_file(name), "", "", {}
+    if is_large(proto):
+        data = f"{file}.data"
+        places, digest = move_weights(proto, out / data)
+    content = proto.SerializeToString(deterministic=True)
+    write_bytes(out / file, content)
+    inputs, outputs = (tuple(value.name for value in values) for values in (proto.graph.input, proto.graph.output))
+    weights = {weight: (data, *place[1:]) for weight, place in places.items()}
+    return Part(name, server, file, sha256(content), inputs, outputs, data, digest), weights
+
+
+def _hops(bundle: Bundle, plan: Plan, form: Mapping[str, str]) -> tuple[Hop, ...]:
+    """Links of the tensors that the plan sends through other servers; `form` gives the wire of a quantized tensor."""
+    links: dict[str, list[tuple[str, str]]] = {}
+    for transfer in plan.transfers:
+        if transfer.source != transfer.target:
+            links.setdefault(form.get(transfer.tensor, transfer.tensor), []).append((transfer.source, transfer.target))
+    straight = {name: {(bundle.producers[name], target) for target in targets} for name, targets in bundle.needed.items()}
+    return tuple(Hop(name, *link) for name, route in links.items() if set(route) != straight.get(name, set()) for link in route)
+
+
 def _wire(model: Model, name: str, int8: QuantizedLayer | None = None) -> Wire:
     if int8 is None:
         return Wire(name, str(model.dtype(name)), model.types[name][1])
-    return Wire(name, int8.dtype, model.types[int8.output][1], int8.scale, int8.zero_point)
+    return Wire(name, int8.dtype, model.types[int8.output][1], int8.scale, int8.zero_point, int8.output)
 
 
 def run_parts(bundle: Bundle, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -143,15 +172,38 @@ def run_parts(bundle: Bundle, feed: Mapping[str, np.ndarray]) -> dict[str, np.nd
 
 
 def whole(
-    model: Model, graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Mapping[str, np.ndarray]
+    model: Model,
+    graph: LayerGraph,
+    int8: Mapping[str, QuantizedLayer],
+    feed: Mapping[str, np.ndarray],
+    folder: Path | None = None,
+    weights: Mapping[str, Place] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Run the whole model, with the same layers in int8, as one session."""
+    """Run the whole model, with the same layers in int8, as one session; some weights may be taken from files in `folder`."""
     proto = build_part(model, graph, graph.layer_names, model.outputs, int8, "whole")
-    return dict(zip(model.outputs, session(proto.SerializeToString()).run(list(model.outputs), dict(feed)), strict=True))
+    if folder is None or not weights:
+        return dict(zip(model.outputs, session(proto.SerializeToString()).run(list(model.outputs), dict(feed)), strict=True))
+    borrow_weights(proto, weights)
+    file = write_bytes(folder / "whole.onnx", proto.SerializeToString())
+    try:
+        del proto
+        return dict(zip(model.outputs, session(file).run(list(model.outputs), dict(feed)), strict=True))
+    finally:
+        file.unlink()
 
 
-def verify(bundle: Bundle, model: Model, graph: LayerGraph, int8: Mapping[str, QuantizedLayer]) -> float:
+def verify(
+    bundle: Bundle,
+    model: Model,
+    graph: LayerGraph,
+    int8: Mapping[str, QuantizedLayer],
+    weights: Mapping[str, Place] | None = None,
+) -> float:
     """Compare the parts with the whole model (the same layers in int8) on one random input.
+
+    Parameters
+    ----------
+    weights : where in the bundle's folder the weights of large parts are, so that the whole model need not hold them
 
     Returns
     -------
@@ -163,7 +215,8 @@ def verify(bundle: Bundle, model: Model, graph: LayerGraph, int8: Mapping[str, Q
     """
     rng = np.random.default_rng(0)
     feed = {name: rng.random(model.types[name][1]).astype(model.dtype(name)) for name in model.inputs}
-    expected, found = whole(model, graph, int8, feed), run_parts(bundle, feed)
+    expected = whole(model, graph, int8, feed, bundle.folder, weights)
+    found = run_parts(bundle, feed)
     worst = 0.0
     for name in model.outputs:
         difference = np.abs(found[name].astype(np.float64) - expected[name])

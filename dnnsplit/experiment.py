@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from dnnsplit.calibration import feeds_of, images_sha256, model_path
 from dnnsplit.cutting import cut, int8_layers, whole
+from dnnsplit.deploy.comparison import compare
 from dnnsplit.deploy.testbed import LatencyTest, testbed
 from dnnsplit.errors import DeployError
 from dnnsplit.files import sha256, write_text
@@ -18,6 +19,7 @@ from dnnsplit.graph import LayerGraph
 from dnnsplit.model import read_model
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
+from dnnsplit.overhead import priced
 from dnnsplit.plan import Plan
 from dnnsplit.solve import split
 from dnnsplit.times import LayerTimes
@@ -47,7 +49,7 @@ def latency_tests(
     noise : with the calibration that its layers are quantized by
     max_noise : the noise limits
     images : requests carry them in turn; the noise of a plan is measured over all of them
-    build : folder for the parts
+    build : folder for the parts; each plan's also gets ``terms.csv``, predicted beside measured for every term
     repeats, warm_up : requests that count, and those before them that do not (the thesis: 25 and 10)
     results : CSV that gets each row as soon as it is there; rows that it holds of the same plans and times are kept
     time_dilation : see `testbed`
@@ -66,7 +68,8 @@ def latency_tests(
     jobs = []
     for name, network in networks.items():
         for limit in max_noise:
-            plan = split(graph, network, times, noise, limit)
+            # what servers do at a cut is planned with, but not emulated: they really do it
+            plan = split(graph, priced(network, times.overhead), times, noise, limit)
             what = (plan.frame.to_csv(), plan.latency_s, plan.noise, network.frame.to_csv(), name, run)
             jobs.append((name, limit, plan, sha256(repr(what))[:16]))
     done, table = _finished(results), pd.DataFrame()
@@ -110,6 +113,7 @@ def _one(
                 answers.append(outputs)
     test = LatencyTest(np.array([t.latency_s for t in traces]), tuple(traces))
     noise, difference = _compare(graph, plan, feeds[: len(answers)], answers)
+    write_text(build / "terms.csv", compare(test, bundle).to_csv(index=False))
     low, high = test.spread_s
     return {
         "predicted_s": plan.latency_s,

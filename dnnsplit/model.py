@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper, shape_inference
 
 from dnnsplit.errors import ModelError, raise_problems
 from dnnsplit.files import sha256
-from dnnsplit.onnx_graph import constants_to_weights, name_nodes, node_inputs, topological, used
+from dnnsplit.onnx_graph import constants_to_weights, name_nodes, node_inputs, topological, used, without_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +134,10 @@ def _read(path: Path, mtime: int, size: int) -> Model:
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give the .onnx file itself")
     content = path.read_bytes()
+    digest = sha256(content)
     try:
         proto = onnx.load_from_string(content)
+        del content
     except (DecodeError, ValueError) as error:
         raise ModelError(f"{path} is no ONNX file ({error}); export the network with its framework's ONNX exporter") from None
     if not proto.graph.node or not proto.graph.output or not proto.opset_import:
@@ -148,11 +150,15 @@ def _read(path: Path, mtime: int, size: int) -> Model:
     constants_to_weights(proto.graph)
     ordered = used(proto.graph, topological(proto.graph, path))
     try:
-        onnx.checker.check_model(proto, full_check=False)
-        proto = shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+        bare = without_weights(proto)
+        onnx.checker.check_model(bare, full_check=False)
+        inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True).graph
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
         raise ModelError(f"{path} is not a valid ONNX model: {str(error).strip().splitlines()[0]}") from None
     graph = proto.graph
+    for entries, found in ((graph.value_info, inferred.value_info), (graph.output, inferred.output)):
+        del entries[:]
+        entries.extend(found)
     weights = {w.name: w for w in graph.initializer}
     producer = {o: n.name for n in graph.node for o in n.output if o}
     by_name = {n.name: n for n in graph.node}
@@ -174,7 +180,7 @@ def _read(path: Path, mtime: int, size: int) -> Model:
     types |= {w.name: (w.data_type, tuple(w.dims)) for w in graph.initializer}
     model = Model(
         path=path,
-        sha256=sha256(content),
+        sha256=digest,
         proto=proto,
         nodes={name: by_name[name] for name in ordered if name not in constant},
         constant_nodes=constant,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from dnnsplit.errors import ModelError
+from dnnsplit.external import SMALL
 
 
 def node_inputs(node: onnx.NodeProto) -> list[str]:
@@ -108,3 +110,21 @@ def used(graph: onnx.GraphProto, ordered: list[str]) -> list[str]:
     graph.node.extend(kept)
     names = {node.name for node in kept}
     return [name for name in ordered if name in names]
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose large weights are inputs instead: what checks and shape inference need, in a small message."""
+    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    graph, old = bare.graph, model.graph
+    graph.name = old.name
+    for entries, more in ((graph.node, old.node), (graph.input, old.input), (graph.output, old.output)):
+        entries.extend(more)
+    graph.value_info.extend(old.value_info)
+    graph.sparse_initializer.extend(old.sparse_initializer)
+    known = {value.name for value in old.input}
+    for weight in old.initializer:
+        if math.prod(weight.dims) <= SMALL:
+            graph.initializer.append(weight)
+        elif weight.name not in known:
+            graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    return bare

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from bundle_models import ROWS, SIZE, mlp
 
-from dnnsplit.deploy.bundle import Bundle, Output, Wire
+from dnnsplit.deploy.bundle import Bundle, Hop, Output, Wire
 from dnnsplit.errors import DeployError
 
 
@@ -154,3 +154,36 @@ def test_a_part_without_inputs(bundle):
     parts = (*bundle.parts[:3], replace(bundle.parts[3], inputs=()))
     with pytest.raises(DeployError, match="part 'd' has no inputs"):
         replace(bundle, parts=parts).check()
+
+
+def test_hops_take_the_place_of_straight_routes(bundle):
+    hops = (Hop("h2", "cloud", "edge"), Hop("h2", "edge", "device"))
+    relayed = replace(bundle, hops=hops)
+    relayed.save()
+    assert Bundle.load(bundle.folder).hops == hops
+    assert relayed.routes == {
+        ("h0", "device"): ("edge", "cloud"),
+        ("q1", "edge"): ("device", "cloud"),
+        ("h2", "cloud"): ("edge",),
+        ("h2", "edge"): ("device",),
+    }
+    assert relayed.needed == bundle.needed == {"h0": ("edge", "cloud"), "q1": ("device", "cloud"), "h2": ("device",)}
+    by_fog = (Hop("h2", "cloud", "fog"), Hop("h2", "fog", "device"))
+    fog = replace(bundle, servers=("device", "fog", "edge", "cloud"), hops=by_fog)
+    assert fog.stages == ("device", "fog", "edge", "cloud")
+    assert relayed.digest == Bundle.load(bundle.folder).digest
+
+
+@pytest.mark.parametrize(
+    ("hops", "text"),
+    [
+        ([Hop("h9", "cloud", "device")], "nobody makes that wire .did you mean 'h"),
+        ([Hop("h2", "cloud", "edge")], "the hops of wire 'h2' do not bring it to 'device', which needs it"),
+        ([Hop("h2", "edge", "device")], "the wire has not come to 'edge' before"),
+        ([Hop("h2", "cloud", "device"), Hop("h2", "cloud", "device")], "the wire is at 'device' already"),
+        ([Hop("h2", "cloud", "devise")], "'devise' is no server of the bundle .did you mean 'device'"),
+    ],
+)
+def test_hops_that_lead_nowhere(bundle, hops, text):
+    with pytest.raises(DeployError, match=text):
+        replace(bundle, hops=hops).check()

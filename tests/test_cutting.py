@@ -126,3 +126,62 @@ def test_a_deployed_plan_returns_the_whole_models_output_over_real_sockets(net, 
             for name in model.outputs:
                 step = max(q.scale for q in int8.values())
                 assert np.abs(found[name] - expected[name]).max() <= 1e-3 * np.abs(expected[name]).max() + 2 * step
+
+
+def test_relayed_tensors_pass_through_servers_that_do_not_need_them(net, tmp_path):
+    """device -> edge -> cloud and back, without a link between device and cloud: the edge relays, with and without parts."""
+    import pandas as pd
+
+    graph, calibration = net
+    links = [ds.Link(a, b, 1e6, 0.001) for a, b in (("device", "edge"), ("edge", "device"), ("edge", "cloud"), ("cloud", "edge"))]
+    chain = ds.Network([ds.Server(name, 1.0, 1.0) for name in SERVERS], links, "device")
+    rows = [(n, s, p, 1.0 if p == "float32" else 0.1) for n in graph.layer_names for s in SERVERS for p in ("float32", "int8")]
+    times = ds.LayerTimes(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"]))
+    noise = ds.NoiseModel.polynomial(("c1",), {("c1",): 0.0})
+    order = graph.topological
+    for assignment in (dict.fromkeys(order, "cloud"), {n: "device" if n == order[0] else "cloud" for n in order}):
+        plan = ds.split(graph, chain, times, noise, pins=assignment, routing="relay")
+        assert plan.quantized == ("c1",)
+        bundle = ds.cut(graph.model_path, plan, tmp_path / assignment[order[0]], calibration)
+        assert bundle.stages == SERVERS
+        assert {part.server for part in bundle.parts} == set(assignment.values())  # the edge runs none
+        assert len(bundle.hops) == len([t for t in plan.transfers if t.source != t.target])
+        assert ds.Bundle.load(bundle.folder) == bundle
+        feed = {"x": images(1, seed=3)}
+        with ds.testbed(bundle, chain) as client:
+            found, trace = client.trace(feed)
+        expected = run_parts(bundle, feed)
+        for name in expected:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+        sent = {(t.wire, t.source, t.target) for t in trace.transfers}
+        assert sent == {(hop.wire, hop.source, hop.target) for hop in bundle.hops}
+        assert sum(t.size_bytes for t in trace.transfers) == sum(t.size_bytes for t in plan.transfers)
+
+
+@pytest.mark.parametrize("quantized", [(), ("c1", "c2")])
+def test_weights_of_large_parts_are_in_files_of_their_own(net, tmp_path, monkeypatch, quantized):
+    graph, calibration = net
+    plan = plan_for(graph, dict(zip(graph.topological, ["device", "edge", "edge", "cloud", "cloud"], strict=True)), quantized)
+    small = ds.cut(graph.model_path, plan, tmp_path / "small", calibration)
+    monkeypatch.setattr("dnnsplit.external.LARGE", 100)
+    monkeypatch.setattr("dnnsplit.external.SMALL", 8)
+    large = ds.cut(graph.model_path, plan, tmp_path / "large", calibration)  # compares with the whole model, by the same files
+    assert {part.data for part in small.parts} == {""}
+    heavy = [part for part in large.parts if part.data]
+    assert heavy
+    assert not (large.folder / "whole.onnx").exists()
+    feed = {"x": images(1, seed=2)}
+    for name, array in run_parts(small, feed).items():
+        np.testing.assert_array_equal(run_parts(large, feed)[name], array)
+    with ds.testbed(large.folder, any_network()) as client:
+        for name, array in client.infer(feed).items():
+            np.testing.assert_allclose(array, run_parts(small, feed)[name], rtol=1e-5, atol=1e-6)
+    data = large.folder / heavy[0].data
+    content = bytearray(data.read_bytes())
+    content[0] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(ds.DeployError, match=r"model\.onnx\.data' was changed after the cut"):
+        ds.Bundle.load(large.folder)
+    data.unlink()
+    with pytest.raises(ds.DeployError, match=r"model\.onnx\.data' is missing"):
+        ds.Bundle.load(large.folder)

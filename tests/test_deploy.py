@@ -50,7 +50,7 @@ def stage_pids(bundle):
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             command = (entry / "cmdline").read_bytes().decode().split("\0")
-            if parent == os.getpid() and "dnnsplit.deploy.stage" in command:
+            if parent == os.getpid() and "dnnsplit.deploy.operation" in command:
                 config = json.loads(Path(command[3]).read_text())
                 if Path(config["bundle"]) == bundle.folder.resolve():
                     pids[config["server"]] = int(entry.name)
@@ -244,7 +244,7 @@ class TestWrongRequests:
     def test_raw_contents_of_a_wrong_size(self, client):
         with grpc.insecure_channel(client.address) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            message = infer_request("mlp", tensors={"x": images()})
+            message = service_pb2.ModelInferRequest.FromString(infer_request("mlp", tensors={"x": images()}).encode())
             message.raw_input_contents[0] = b"1234"
             with pytest.raises(grpc.RpcError) as caught:
                 stub.ModelInfer(message, timeout=10)

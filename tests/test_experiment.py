@@ -15,7 +15,8 @@ def setup(tmp_path_factory):
     networks = {"alone": ds.Network(servers[:1], (), "device"), "both": ds.Network(servers, links, "device")}
     pictures = images(3, 32)
     calibration = ds.calibrate(graph, pictures)
-    times = ds.profile(graph, networks["both"], pictures, calibration, ("c1", "c2"), source_seconds=0.15, runs=6, progress=False)
+    few = {"runs": 6, "splits": 3, "progress": False}
+    times = ds.profile(graph, networks["both"], pictures, calibration, ("c1", "c2"), source_seconds=0.15, **few)
     samples = ds.measure_noise(graph, pictures, layers=["c1", "c2"], calibration=calibration, progress=False)
     return graph, networks, times, ds.fit_noise(samples, "measured"), pictures
 
@@ -35,6 +36,15 @@ def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
     assert (rows["latency_s"] > 0.01).all()
     assert rows["error_%"].to_numpy() == pytest.approx(100 * (rows["predicted_s"] / rows["latency_s"] - 1))
     assert len(pd.read_csv(results)) == 4
+    for row in rows.drop_duplicates("plan_id").itertuples():  # one plan may answer two limits
+        terms = pd.read_csv(tmp_path / "build" / f"{row.topology}-{row.max_noise:g}" / "terms.csv").set_index("term")
+        assert terms.loc["latency", "predicted_s"] == pytest.approx(row.predicted_s)
+        assert terms.loc["latency", "measured_s"] == pytest.approx(row.latency_s)
+        # nothing that was predicted is left out or counted twice, and so with what was measured
+        assert terms.drop(index="latency")[["predicted_s", "measured_s"]].sum().tolist() == pytest.approx(
+            [row.predicted_s, row.latency_s]
+        )
+        assert abs(terms.loc["hand-over", "measured_s"]) < 0.2 * row.latency_s
 
     # stopped while the first plan is run again: the rows of the others stay
     rest = pd.read_csv(results).iloc[2:]

@@ -9,10 +9,10 @@ from typing import Any
 
 import grpc
 import numpy as np
-from tritonclient.grpc import service_pb2_grpc
 
 from dnnsplit.deploy.bundle import Part
-from dnnsplit.deploy.messages import PartRecord, TransferRecord, channel
+from dnnsplit.deploy.channels import Stub, Tls
+from dnnsplit.deploy.messages import PartRecord, TransferRecord
 
 
 class Request:
@@ -34,11 +34,10 @@ class Request:
 class Peer:
     """Another stage: its channel, the queue of its link, and the last question whether it lives."""
 
-    def __init__(self, name: str, address: str, limit_bytes: int) -> None:
+    def __init__(self, name: str, address: str, limit_bytes: int, tls: Tls | None) -> None:
         self.name, self.address = name, address
-        self.channel = channel(address, limit_bytes)
-        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
-        self.queue: queue.SimpleQueue[tuple[Request, str]] = queue.SimpleQueue()
+        self.stub = Stub(address, limit_bytes, tls, peer=True)
+        self.queue: queue.SimpleQueue[tuple[Request, str] | None] = queue.SimpleQueue()
         self.real_s: dict[str, float] = {}  # least wall seconds of the real send, by wire
         self.ping: Any = None
         self.pinged = 0.0

@@ -12,7 +12,7 @@ import numpy as np
 
 from dnnsplit.deploy.bundle_checks import DATATYPES, SCHEMA, bundle_problems, read_document
 from dnnsplit.errors import DeployError, raise_problems
-from dnnsplit.files import write_json
+from dnnsplit.files import sha256, write_json
 from dnnsplit.units import show
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Wire:
     dtype : numpy name, "float32", "uint8", ...
     shape : fixed extents
     scale, zero_point : set when the values are the uint8 form of a float32 tensor: real = (value - zero_point) * scale
+    tensor : name of that tensor in the whole model, where it is another
     """
 
     name: str
@@ -44,6 +45,7 @@ class Wire:
     shape: tuple[int, ...]
     scale: float | None = None
     zero_point: int | None = None
+    tensor: str = ""
 
     def __post_init__(self) -> None:
         _tuples(self, "shape")
@@ -67,7 +69,10 @@ class Wire:
 
 @dataclass(frozen=True)
 class Part:
-    """An ONNX file of the bundle and the server that runs it; `inputs` and `outputs` are Wire names = its ONNX names."""
+    """An ONNX file of the bundle and the server that runs it; `inputs` and `outputs` are Wire names = its ONNX names.
+
+    The weights of a large part are in a file of their own, `data`, beside the first.
+    """
 
     name: str
     server: str
@@ -75,6 +80,8 @@ class Part:
     sha256: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    data: str = ""
+    data_sha256: str = ""
 
     def __post_init__(self) -> None:
         _tuples(self, "inputs", "outputs")
@@ -86,6 +93,15 @@ class Output:
 
     name: str
     wire: str
+
+
+@dataclass(frozen=True)
+class Hop:
+    """A link that a relayed wire takes: `source` sends it to `target`, whoever of them runs parts that need it."""
+
+    wire: str
+    source: str
+    target: str
 
 
 @dataclass(frozen=True)
@@ -104,6 +120,8 @@ class Bundle:
     wires : tensors that the parts produce
     parts : in topological order
     plan : the plan's JSON, or {}
+    hops : all links of the wires that pass through other servers, in the order of travel; wires that are not named go
+        straight from their producer to each server that needs them
     """
 
     folder: Path
@@ -116,10 +134,11 @@ class Bundle:
     wires: tuple[Wire, ...]
     parts: tuple[Part, ...]
     plan: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    hops: tuple[Hop, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", Path(self.folder))
-        _tuples(self, "servers", "inputs", "outputs", "wires", "parts")
+        _tuples(self, "servers", "inputs", "outputs", "wires", "parts", "hops")
 
     def save(self) -> Path:
         """Check the bundle and write `bundle.json` into its folder, atomically; the parts must be there already."""
@@ -138,7 +157,7 @@ class Bundle:
             all problems at once
         """
         document = read_document(Path(folder) / FILE)
-        lists = {"inputs": Wire, "outputs": Output, "wires": Wire, "parts": Part}
+        lists = {"inputs": Wire, "outputs": Output, "wires": Wire, "parts": Part, "hops": Hop}
         document |= {key: [kind(**entry) for entry in document[key]] for key, kind in lists.items()}
         bundle = Bundle(folder=Path(folder), **document)
         bundle.check()
@@ -161,20 +180,35 @@ class Bundle:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The servers that need a running stage: the source and every server with a part."""
-        busy = {self.source, *(part.server for part in self.parts)}
+        """The servers that need a running stage: the source, every server with a part, and those that relay a wire."""
+        busy = {self.source, *(part.server for part in self.parts), *(hop.target for hop in self.hops)}
         return tuple(server for server in self.servers if server in busy)
 
     @property
-    def routes(self) -> dict[tuple[str, str], tuple[str, ...]]:
-        """(wire, source server) -> the other servers that need it; wires that stay where they are made are left out."""
-        routes = {}
+    def needed(self) -> dict[str, tuple[str, ...]]:
+        """Wire -> the servers other than its producer's that need it; wires that stay where they are made are left out."""
+        needed = {}
         for name, server in self.producers.items():
-            needed = {part.server for part in self.parts if name in part.inputs}
-            needed |= {self.source for output in self.outputs if output.wire == name}
-            if targets := tuple(target for target in self.servers if target in needed and target != server):
-                routes[name, server] = targets
+            users = {part.server for part in self.parts if name in part.inputs}
+            users |= {self.source for output in self.outputs if output.wire == name}
+            if targets := tuple(target for target in self.servers if target in users and target != server):
+                needed[name] = targets
+        return needed
+
+    @property
+    def routes(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        """(wire, server that sends it) -> the servers it sends it to."""
+        relayed = {hop.wire for hop in self.hops}
+        producers = self.producers
+        routes = {(name, producers[name]): targets for name, targets in self.needed.items() if name not in relayed}
+        for hop in self.hops:
+            routes[hop.wire, hop.source] = (*routes.get((hop.wire, hop.source), ()), hop.target)
         return routes
+
+    @property
+    def digest(self) -> str:
+        """Hash of `bundle.json`, which holds those of all files: stages of one deployment agree in it."""
+        return sha256(self.folder / FILE)
 
     @property
     def largest_message_bytes(self) -> int:

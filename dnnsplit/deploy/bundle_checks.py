@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -9,7 +10,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from dnnsplit.errors import DeployError, nearest, raise_problems
-from dnnsplit.files import sha256
 
 if TYPE_CHECKING:
     from dnnsplit.deploy.bundle import Bundle
@@ -27,12 +27,16 @@ DATATYPES = {
 ZERO_POINTS = {"uint8": (0, 255), "int8": (-128, 127)}
 
 # key -> type of the JSON value; a list holds its item, null is allowed where None is listed
-_WIRE = {"name": str, "dtype": str, "shape": [int], "scale": (int, float, None), "zero_point": (int, None)}
+_WIRE = {
+    "name": str, "dtype": str, "shape": [int], "scale": (int, float, None), "zero_point": (int, None), "tensor": str,
+}  # fmt: skip
 _OUTPUT = {"name": str, "wire": str}
-_PART = {"name": str, "server": str, "file": str, "sha256": str, "inputs": [str], "outputs": [str]}
+_PART = {
+    "name": str, "server": str, "file": str, "sha256": str, "inputs": [str], "outputs": [str], "data": str, "data_sha256": str,
+}  # fmt: skip
 _BUNDLE = {
     "model_name": str, "model_sha256": str, "source": str, "servers": [str], "inputs": [_WIRE], "outputs": [_OUTPUT],
-    "wires": [_WIRE], "parts": [_PART], "plan": {},
+    "wires": [_WIRE], "parts": [_PART], "plan": {}, "hops": [{"wire": str, "source": str, "target": str}],
 }  # fmt: skip
 
 
@@ -80,6 +84,7 @@ def bundle_problems(bundle: Bundle) -> Iterable[str]:
     yield from _name_problems(bundle)
     yield from _wire_problems(bundle)
     yield from _part_problems(bundle)
+    yield from _hop_problems(bundle)
     yield from _file_problems(bundle)
 
 
@@ -135,14 +140,41 @@ def _part_problems(bundle: Bundle) -> Iterable[str]:
             yield f"output {output.name!r} is carried by {output.wire!r}, which nobody makes{nearest(output.wire, made)}"
 
 
+def _hop_problems(bundle: Bundle) -> Iterable[str]:
+    producers, needed = bundle.producers, bundle.needed
+    there = {name: {server} for name, server in producers.items()}
+    for hop in bundle.hops:
+        where = f"hop of {hop.wire!r}, {hop.source!r} -> {hop.target!r}"
+        if hop.wire not in producers:
+            yield f"{where}: nobody makes that wire{nearest(hop.wire, producers)}"
+            continue
+        for server in {hop.source, hop.target} - set(bundle.servers):
+            yield f"{where}: {server!r} is no server of the bundle{nearest(server, bundle.servers)}"
+        if hop.source not in there[hop.wire]:
+            yield f"{where}: the wire has not come to {hop.source!r} before; put the hops in the order of travel"
+        if hop.target in there[hop.wire]:
+            yield f"{where}: the wire is at {hop.target!r} already"
+        there[hop.wire].add(hop.target)
+    for name in dict.fromkeys(hop.wire for hop in bundle.hops if hop.wire in producers):
+        for server in needed.get(name, ()):
+            if server not in there[name]:
+                yield f"the hops of wire {name!r} do not bring it to {server!r}, which needs it"
+
+
 def _file_problems(bundle: Bundle) -> Iterable[str]:
     for part in bundle.parts:
-        if _leaves(bundle.folder, part.file):
-            yield f"part {part.name!r}: the path {part.file!r} leaves the bundle folder; use a plain file name"
-        elif not (bundle.folder / part.file).is_file():
-            yield f"part {part.name!r}: the file {part.file!r} is missing"
-        elif sha256(bundle.folder / part.file) != part.sha256:
-            yield f"part {part.name!r}: {part.file!r} was changed after the cut (its sha256 differs); cut the model again"
+        for file, digest in ((part.file, part.sha256), *([(part.data, part.data_sha256)] if part.data else [])):
+            if _leaves(bundle.folder, file):
+                yield f"part {part.name!r}: the path {file!r} leaves the bundle folder; use a plain file name"
+            elif not (bundle.folder / file).is_file():
+                yield f"part {part.name!r}: the file {file!r} is missing"
+            elif _sha256(bundle.folder / file) != digest:
+                yield f"part {part.name!r}: {file!r} was changed after the cut (its sha256 differs); cut the model again"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:  # piece by piece: it may be larger than the memory
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _repeated(names: Iterable[str]) -> list[str]:

@@ -11,14 +11,14 @@ from typing import Any
 import grpc
 import numpy as np
 import pandas as pd
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
+from dnnsplit.deploy.channels import Stub, Tls
 from dnnsplit.deploy.messages import (
     NUMPY,
     TRACE,
     PartRecord,
     TransferRecord,
-    channel,
     infer_request,
     mismatch,
     tensors_of,
@@ -68,17 +68,18 @@ class Client:
     model_name : name of the model there
     deadline_s : limit on each call [s], in wall time
     diagnose : returns a text that is added when a server is not reached in time (the test-bed tells which has died)
+    tls : files that secure the connection; None for a plain one
     """
 
     def __init__(
-        self, address: str, model_name: str, deadline_s: float = 60.0, diagnose: Callable[[], str] | None = None
-    ) -> None:
+        self, address: str, model_name: str, deadline_s: float = 60.0, diagnose: Callable[[], str] | None = None,
+        tls: Tls | None = None,
+    ) -> None:  # fmt: skip
         if not (isinstance(deadline_s, int | float) and 0 < deadline_s < math.inf):
             raise DeployError(f"deadline_s is {deadline_s!r}; give a finite number of seconds above 0")
         self.address, self.model_name, self.deadline_s = address, model_name, deadline_s
         self._diagnose = diagnose or (lambda: "")
-        self._channel = channel(address)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._stub = Stub(address, tls=tls)
         self._metadata: Any = None
 
     @property
@@ -110,16 +111,16 @@ class Client:
     def trace(self, inputs: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Trace]:
         """Run the model once; return the outputs and what every part and transfer took."""
         self._check(inputs)
-        response = self._call(self._stub.ModelInfer, infer_request(self.model_name, tensors=inputs))
-        outputs = tensors_of(response.outputs, response.raw_output_contents, self.outputs)
-        if TRACE not in response.parameters:
+        response = self._call(self._stub.infer, infer_request(self.model_name, tensors=inputs))
+        outputs = tensors_of(response.head.outputs, response.contents, self.outputs)
+        if TRACE not in response.head.parameters:
             return outputs, Trace(math.nan, (), ())
-        latency_s, parts, transfers = trace_of(response)
+        latency_s, parts, transfers = trace_of(response.head)
         return outputs, Trace(latency_s, tuple(parts), tuple(transfers))
 
     def close(self) -> None:
         """Close the connection."""
-        self._channel.close()
+        self._stub.close()
 
     def __enter__(self) -> Client:
         return self

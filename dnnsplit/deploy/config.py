@@ -20,9 +20,11 @@ class Config:
     server : which of its servers this stage is
     host, port : where to listen; port 0 lets the system choose. The address is printed as the first line
     peers : server -> ``host:port`` of every other stage; when empty, they are awaited as a ``<model>/peers`` message
-    slowdown, time_dilation, links : see `Emulation`; without slowdown and links nothing is emulated
+    slowdown, time_dilation, links, shaped : see `Emulation`; without slowdown and links nothing is emulated
     deadline_s : wall seconds after which an unanswered request is dropped
     in_flight : most requests in flight at a time
+    tls : the parameters of `Tls`; without them connections are plain
+    model_server : ``host:port`` of a server of the Open Inference Protocol, such as Triton, that runs the parts instead
     parent_pid : the stage exits when this process is no longer its parent
     """
 
@@ -34,8 +36,11 @@ class Config:
     slowdown: float | None = None
     time_dilation: float = 1.0
     links: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    shaped: bool = False
     deadline_s: float = 60.0
     in_flight: int = 8
+    tls: Mapping[str, str | bool] = field(default_factory=dict)
+    model_server: str = ""
     parent_pid: int | None = None
 
     @staticmethod

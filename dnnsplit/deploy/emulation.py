@@ -22,16 +22,24 @@ class Emulation:
     slowdown : emulated seconds per CPU second of this machine; None for a real host, where nothing is dilated
     time_dilation : wall seconds per emulated second, 1 or more; what is reported is divided by it
     links : target server -> (latency_s [s], seconds_per_byte [s/B]); a target that is not named is not paced
+    shaped : whether the kernel paces the links, so that the sender waits for their latency alone
     """
 
     slowdown: float | None = None
     time_dilation: float = 1.0
     links: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    shaped: bool = False
 
     def transfer_s(self, target: str, size_bytes: int) -> float:
         """Emulated seconds to move `size_bytes` [B] to `target`; 0 where no link is emulated."""
         latency_s, seconds_per_byte = self.links.get(target, (0.0, 0.0))
         return latency_s + size_bytes * seconds_per_byte
+
+    def hold_s(self, target: str, size_bytes: int, real_s: float) -> float:
+        """Wall seconds that a sender waits before a send that takes `real_s` [s] by itself; below 0: no longer than that."""
+        if self.shaped:
+            return self.time_dilation * self.links.get(target, (0.0, 0.0))[0]
+        return self.time_dilation * self.transfer_s(target, size_bytes) - real_s
 
     def compute_s(self, cpu_s: float) -> float:
         """Emulated seconds of a part that took `cpu_s` [s] of CPU time on this machine."""

@@ -18,10 +18,12 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from dnnsplit.deploy.bundle_checks import DATATYPES
+from dnnsplit.deploy.encoding import Infer, array_of, raw
 from dnnsplit.errors import DeployError, nearest
 
 TRACE = "dnnsplit_trace"
 VERSION = "1"
+PROBE = "dnnsplit/probe"  # takes any tensor and forgets it; no model of a bundle has a '/' in its name
 # gRPC carries the text of an error in a header, which must stay below 8 KiB
 LONGEST_ERROR = 2000
 NUMPY = {datatype: dtype for dtype, (datatype, _) in DATATYPES.items()}
@@ -58,31 +60,30 @@ class TransferRecord:
     paced_s: float
 
 
-def channel(address: str, limit_bytes: int = -1) -> grpc.Channel:
-    """Open a plain channel to ``host:port`` for messages up to `limit_bytes` [B] (-1: any size), past any HTTP proxy."""
-    return grpc.insecure_channel(address, [*size_options(limit_bytes), ("grpc.enable_http_proxy", 0)])
-
-
-def size_options(limit_bytes: int) -> list[tuple[str, int]]:
-    """Return the gRPC options that allow messages up to `limit_bytes` [B]."""
-    return [("grpc.max_send_message_length", limit_bytes), ("grpc.max_receive_message_length", limit_bytes)]
-
-
 def earlier(remaining_s: float) -> float:
     """Time that is left to whom a request is passed on [s]: a little less, so that its error arrives before ours."""
     return max(0.95 * remaining_s, remaining_s - 1.0)
 
 
 def infer_request(model: str, identity: str = "", tensors: Mapping[str, np.ndarray] | None = None,
-                  **parameters: str | float) -> service_pb2.ModelInferRequest:  # fmt: skip
-    """Build a ModelInferRequest with raw tensors; text and float parameters."""
+                  **parameters: str | float) -> Infer:  # fmt: skip
+    """Build a ModelInfer request with raw tensors; text and float parameters."""
     message = service_pb2.ModelInferRequest(model_name=model, id=identity)
-    for name, array in (tensors or {}).items():
-        message.inputs.add(name=name, datatype=DATATYPES[array.dtype.name][0], shape=array.shape)
-        message.raw_input_contents.append(raw(array))
     for key, value in parameters.items():
         set_parameter(message, key, value)
-    return message
+    return Infer(message, describe(message.inputs, tensors or {}))
+
+
+def acknowledge(message: Infer) -> Infer:
+    """Return the answer to a request that asks for no tensors."""
+    return Infer(service_pb2.ModelInferResponse(model_name=message.head.model_name, id=message.head.id))
+
+
+def describe(entries: Any, tensors: Mapping[str, np.ndarray]) -> list[memoryview]:
+    """Add the names, types and shapes of tensors to the inputs or outputs of a message; return their raw contents."""
+    for name, array in tensors.items():
+        entries.add(name=name, datatype=DATATYPES[array.dtype.name][0], shape=array.shape)
+    return [raw(array) for array in tensors.values()]
 
 
 def set_parameter(message: Any, key: str, value: str | float) -> None:
@@ -93,12 +94,9 @@ def set_parameter(message: Any, key: str, value: str | float) -> None:
         message.parameters[key].double_param = value
 
 
-def raw(array: np.ndarray) -> bytes:
-    """Return the values in row-major order and little-endian, as the protocol wants them."""
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-
-
-def tensors_of(entries: Iterable[Any], contents: Iterable[bytes], expected: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict:
+def tensors_of(
+    entries: Iterable[Any], contents: Iterable[memoryview], expected: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> dict[str, np.ndarray]:
     """Read the raw tensors of a message.
 
     Parameters
@@ -129,7 +127,7 @@ def tensors_of(entries: Iterable[Any], contents: Iterable[bytes], expected: Mapp
         if problem:
             problems.append(problem)
             continue
-        arrays[entry.name] = np.frombuffer(content, np.dtype(dtype).newbyteorder("<")).reshape(shape)
+        arrays[entry.name] = array_of(content, dtype, shape)
     if problems:
         raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "; ".join(problems))
     return arrays
@@ -152,7 +150,7 @@ def trace_text(latency_s: float | None, parts: Iterable[PartRecord], transfers: 
 
 
 def trace_of(message: Any) -> tuple[float | None, list[PartRecord], list[TransferRecord]]:
-    """Read the JSON that `trace_text` wrote from the parameters of a response."""
+    """Read the JSON that `trace_text` wrote from the parameters of a response (its head)."""
     document = json.loads(message.parameters[TRACE].string_param)
     parts = [PartRecord(**record) for record in document["parts"]]
     return document["latency_s"], parts, [TransferRecord(**record) for record in document["transfers"]]

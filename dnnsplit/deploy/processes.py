@@ -8,16 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
 from dnnsplit.deploy.bundle import Bundle
-from dnnsplit.deploy.messages import channel, infer_request, set_parameter
+from dnnsplit.deploy.channels import Stub
+from dnnsplit.deploy.messages import infer_request, set_parameter
+from dnnsplit.deploy.namespaces import Place
 from dnnsplit.errors import DeployError
 from dnnsplit.files import write_json
 
@@ -30,19 +32,20 @@ TAIL_LINES = 12
 class StageProcess:
     """A stage as a child process; its output goes to files, so that nobody has to read pipes."""
 
-    def __init__(self, server: str, config: Mapping[str, Any], stem: Path) -> None:
-        self.server = server
+    def __init__(self, server: str, config: Mapping[str, Any], stem: Path, place: Place | None = None) -> None:
+        self.server, self.place = server, place
         self.out, self.err = stem.with_suffix(".out"), stem.with_suffix(".err")
-        command = [sys.executable, "-m", "dnnsplit.deploy.stage", str(write_json(stem.with_suffix(".json"), config))]
+        command = [sys.executable, "-m", "dnnsplit.deploy.operation", str(write_json(stem.with_suffix(".json"), config))]
+        command = [*(place.command if place else ()), *command]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)
 
     @property
     def address(self) -> str:
-        """The ``host:port`` that it has printed; empty until then."""
+        """The ``host:port`` where it can be called; empty until it has printed that it listens."""
         first, newline, _ = self.out.read_text(encoding="utf-8").partition("\n")
-        return first if newline else ""
+        return (self.place.address if self.place else first) if newline else ""
 
     @property
     def tail(self) -> str:
@@ -74,25 +77,28 @@ class StageProcess:
 
 
 @contextmanager
-def running(bundle: Bundle, configs: Mapping[str, Any], folder: Path) -> Iterator[dict[str, StageProcess]]:
-    """Start all stages, introduce them to each other, and end them whatever happens."""
+def running(
+    bundle: Bundle, configs: Mapping[str, Any], folder: Path, places: Mapping[str, Place] | None = None
+) -> Iterator[dict[str, StageProcess]]:
+    """Start all stages, introduce them to each other unless they know where the others are, and end them whatever happens."""
     stages: dict[str, StageProcess] = {}
     try:
         for i, (server, config) in enumerate(configs.items()):
-            stages[server] = StageProcess(server, config, folder / str(i))
+            stages[server] = StageProcess(server, config, folder / str(i), places[server] if places else None)
         limit = time.monotonic() + READY_S
         for stage in stages.values():
             _until(partial(getattr, stage, "address"), stage, stages, limit)
         message = infer_request(f"{bundle.model_name}/peers")
         for stage in stages.values():
-            set_parameter(message, stage.server, stage.address)
+            set_parameter(message.head, stage.server, stage.address)
         with ExitStack() as stack:
-            channels = [stack.enter_context(channel(stage.address)) for stage in stages.values()]
-            stubs = [service_pb2_grpc.GRPCInferenceServiceStub(opened) for opened in channels]
-            for stage, stub in zip(stages.values(), stubs, strict=True):
-                _until(partial(stub.ModelInfer, message, timeout=READY_S), stage, stages, limit)
-            for stage, stub in zip(stages.values(), stubs, strict=True):
-                _until(partial(_is_ready, stub), stage, stages, limit)
+            stubs = {server: stack.enter_context(closing(Stub(stage.address))) for server, stage in stages.items()}
+            for server, stage in stages.items() if not places else ():
+                _until(partial(stubs[server].infer, message, timeout=READY_S), stage, stages, limit)
+            for server, stage in stages.items():  # each asks its peers, which opens the connections that requests will use
+                _until(partial(_is_ready, stubs[server], bundle.model_name), stage, stages, limit)
+        for server, place in (places or {}).items():  # only now: starting is not what a quota is for
+            place.admit(stages[server].process.pid)
         yield stages
     finally:
         for stage in stages.values():
@@ -101,8 +107,8 @@ def running(bundle: Bundle, configs: Mapping[str, Any], folder: Path) -> Iterato
             stage.wait()
 
 
-def _is_ready(stub: service_pb2_grpc.GRPCInferenceServiceStub) -> bool:
-    return stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=READY_S).ready
+def _is_ready(stub: Stub, model_name: str) -> bool:
+    return stub.ModelReady(service_pb2.ModelReadyRequest(name=model_name), timeout=READY_S).ready
 
 
 def _until(step: Callable[[], Any], stage: StageProcess, stages: Mapping[str, StageProcess], limit: float) -> None:

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -20,6 +20,7 @@ from tritonclient.grpc import service_pb2
 
 from dnnsplit.deploy.buffers import Peer, Request, explain
 from dnnsplit.deploy.bundle import Bundle, Part
+from dnnsplit.deploy.channels import Tls
 from dnnsplit.deploy.emulation import Emulation
 from dnnsplit.deploy.messages import (
     LONGEST_ERROR,
@@ -60,16 +61,33 @@ class Runner:
         self.requests: dict[str, Request] = {}
         self.ended: deque[str] = deque(maxlen=REMEMBERED)
         self.state = threading.Condition()
-        self.work: queue.SimpleQueue[tuple[Request, Part]] = queue.SimpleQueue()
+        self.work: queue.SimpleQueue[tuple[Request, Part] | None] = queue.SimpleQueue()
         self.told: set[Any] = set()
-        threading.Thread(target=self._compute_all, name="compute", daemon=True).start()
+        self.observe: Callable[[list[TransferRecord]], None] = lambda transfers: None  # told of every answered request
+        self.threads: list[threading.Thread] = []
+        self._start("compute", self._compute_all)
 
-    def connect(self, addresses: Mapping[str, str]) -> None:
+    def connect(self, addresses: Mapping[str, str], tls: Tls | None = None) -> None:
         """Open a channel and a sender thread to every other stage: server -> ``host:port``."""
         for name in self.bundle.stages:
             if name != self.server:
-                peer = self.peers[name] = Peer(name, addresses[name], self.bundle.largest_message_bytes)
-                threading.Thread(target=self._send_all, args=(peer,), name=f"send to {name}", daemon=True).start()
+                peer = self.peers[name] = Peer(name, addresses[name], self.bundle.largest_message_bytes, tls)
+                self._start(f"send to {name}", self._send_all, peer)
+
+    def close(self) -> None:
+        """End all requests, threads and channels."""
+        for request in list(self.requests.values()):
+            self.fail(request, grpc.StatusCode.UNAVAILABLE, f"{self.server!r} was told to end")
+        for ending in (self.work, *(peer.queue for peer in self.peers.values())):
+            ending.put(None)
+        for peer in self.peers.values():
+            peer.stub.close()
+        for thread in self.threads:
+            thread.join(SETTLE_S)
+
+    def _start(self, name: str, target: Callable[..., None], *arguments: Any) -> None:
+        self.threads.append(threading.Thread(target=target, args=arguments, name=name, daemon=True))
+        self.threads[-1].start()
 
     def open(self, identity: str, remaining_s: float, limit: int) -> Request | None:
         """Return the buffer of a request, a new one if need be; None when the request has ended already.
@@ -91,8 +109,8 @@ class Runner:
     def deliver(self, request: Request, name: str, array: np.ndarray) -> None:
         """Take a tensor that has come into being or has arrived: start the parts that waited for it, send it on."""
         with self.state:
-            if request.dropped.is_set():
-                return
+            if request.dropped.is_set() or name in request.tensors:
+                return  # a tensor that comes again is not sent on again
             request.tensors[name] = array
             due = [part for part in request.waiting if all(n in request.tensors for n in part.inputs)]
             request.waiting = [part for part in request.waiting if part not in due]
@@ -151,8 +169,9 @@ class Runner:
         parts, transfers = self.finish(request.identity)
         for future in asked:
             if future.exception() is None:
-                _, more_parts, more_transfers = trace_of(future.result())
+                _, more_parts, more_transfers = trace_of(future.result().head)
                 parts, transfers = parts + more_parts, transfers + more_transfers
+        self.observe(transfers)
         order, wires = [part.name for part in self.bundle.parts], list(self.producers)
         return (sorted(parts, key=lambda r: order.index(r.name)),
                 sorted(transfers, key=lambda r: (wires.index(r.wire), r.target)))  # fmt: skip
@@ -160,7 +179,7 @@ class Runner:
     def tell(self, peer: Peer, kind: str, identity: str, limit_s: float, **parameters: str) -> Any:
         """Send a control message without waiting for the answer; return its future."""
         message = infer_request(f"{self.bundle.model_name}/{kind}", identity, **parameters)
-        future = peer.stub.ModelInfer.future(message, timeout=limit_s)
+        future = peer.stub.infer.future(message, timeout=limit_s)
         self.told.add(future)  # a future that nobody holds is cancelled
         future.add_done_callback(self.told.discard)
         return future
@@ -206,8 +225,8 @@ class Runner:
         return f"the deadline of {request.deadline - request.started:.3g} s passed on {self.server!r}: {'; '.join(reasons)}"
 
     def _compute_all(self) -> None:
-        while True:
-            request, part = self.work.get()
+        while (item := self.work.get()) is not None:
+            request, part = item
             if request.dropped.is_set():
                 continue
             try:
@@ -236,8 +255,8 @@ class Runner:
         return arrays
 
     def _send_all(self, peer: Peer) -> None:
-        while True:
-            request, name = peer.queue.get()
+        while (item := peer.queue.get()) is not None:
+            request, name = item
             try:
                 self._send(request, name, peer)
             except grpc.RpcError as error:
@@ -254,13 +273,14 @@ class Runner:
         message = infer_request(f"{self.bundle.model_name}/tensors", request.identity, {name: request.tensors[name]})
         paced_s, dilation = self.emulation.transfer_s(peer.name, size_bytes), self.emulation.time_dilation
         # The real send is a part of the emulated one: what the same tensor took at its fastest is waited less.
-        request.dropped.wait(max(started + paced_s * dilation - peer.real_s.get(name, 0.0) - time.monotonic(), 0.0))
+        hold_s = self.emulation.hold_s(peer.name, size_bytes, peer.real_s.get(name, 0.0))
+        request.dropped.wait(max(started + hold_s - time.monotonic(), 0.0))
         remaining_s = earlier(request.deadline - time.monotonic())
         if request.dropped.is_set() or remaining_s <= 0:
             return
-        set_parameter(message, "remaining_s", remaining_s)
+        set_parameter(message.head, "remaining_s", remaining_s)
         sent = time.monotonic()
-        peer.stub.ModelInfer(message, timeout=remaining_s)
+        peer.stub.infer(message, timeout=remaining_s)
         peer.real_s[name] = min(time.monotonic() - sent, peer.real_s.get(name, math.inf))
         seconds = (time.monotonic() - started) / dilation
         with self.state:

@@ -1,4 +1,4 @@
-"""The test-bed: every server of a cut model as a process of this machine, with emulated speeds and links."""
+"""The test-bed: a cut model in operation, on this machine with emulated speeds and links, or on real hosts."""
 
 # ruff: noqa: PT028  (`testbed` is no test)
 
@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,18 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dnnsplit.deploy.bundle import Bundle
+from dnnsplit.deploy.channels import Stub, Tls, server_identity
 from dnnsplit.deploy.client import COLUMNS, Client, Trace
 from dnnsplit.deploy.emulation import smallest_dilation
+from dnnsplit.deploy.hosts import check_servers, read_hosts
+from dnnsplit.deploy.namespaces import PORT, namespaces, why_not
 from dnnsplit.deploy.processes import deaths, running
 from dnnsplit.errors import DeployError, nearest, raise_problems
 from dnnsplit.network import Network
 from dnnsplit.units import show
 
-KINDS = ("emulated",)
+KINDS = ("emulated", "netns", "hosts")
+ASK_S = 5.0  # limit on a question to a host
 
 
 @contextmanager
@@ -36,11 +40,15 @@ def testbed(
     time_dilation: float | None = None,
     deadline_s: float = 60.0,
     kind: str = "emulated",
+    hosts: Mapping[str, str] | str | Path | None = None,
+    tls: Tls | None = None,
 ) -> Iterator[Client]:
-    """Start a stage for every server of a bundle, and yield a client of the whole model.
+    """Yield a client of the whole model, with a stage in operation for every server of the bundle.
 
-    The stages are real processes that talk over real sockets of this machine. Their speeds and their links are emulated by
-    sleeping: a part lasts `CPU seconds * slowdown`, a transfer lasts what its link in `network` says before it is sent.
+    "emulated": the stages are real processes that are started here and talk over real sockets of this machine. Their speeds
+    and their links are emulated by sleeping: a part lasts `CPU seconds * slowdown`, a transfer what its link in `network`
+    says. "netns" (root on Linux): each stage has a network namespace and a CPU quota of 1 / slowdown; the kernel shapes the
+    links. "hosts": the stages run already (`dnnsplit serve`); nothing is emulated, and what is measured is what it takes.
 
     Parameters
     ----------
@@ -51,12 +59,14 @@ def testbed(
         dilation is 1.25 or more: a server that is faster than this machine cannot be emulated in real time, so everything
         runs slower by the same factor and the reported times are divided by it
     deadline_s : limit on each request [s], in wall time
-    kind : "emulated" is the only one
+    kind : "emulated", "netns" or "hosts"
+    hosts : for "hosts", ``host:port`` by server, or the YAML or JSON file that the stages were given
+    tls : for "hosts", files that secure the connections
 
     Raises
     ------
     DeployError : unknown servers, links that are needed and not there, wrong numbers (all at once); a stage that dies or
-        does not get ready, with the end of its stderr
+        does not get ready, with the end of its stderr; hosts that do not answer or serve another bundle
     """
     if kind not in KINDS:
         raise DeployError(f"there is no test-bed of the kind {kind!r}{nearest(kind, KINDS)}")
@@ -64,10 +74,20 @@ def testbed(
         bundle.check()
     else:
         bundle = Bundle.load(bundle)
+    given = {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
+    if foreign := [name for name, value in given.items() if value is not None]:
+        raise DeployError(f"{foreign[0]} does not go with a test-bed of the kind {kind!r}; leave it out")
     slowdown = dict.fromkeys(bundle.stages, 1.0) | dict(slowdown or {})
     raise_problems(DeployError, "test-bed", list(_problems(bundle, network, slowdown, time_dilation, deadline_s)))
+    if kind == "hosts":
+        addresses = read_hosts(hosts or {})
+        check_servers(addresses, bundle.stages)
+        _meet(bundle, addresses, tls)
+        with Client(addresses[bundle.source], bundle.model_name, deadline_s, tls=tls) as client:
+            yield client
+        return
     dilation = time_dilation or smallest_dilation({server: slowdown[server] for server in bundle.stages})
-    configs = {
+    configs: dict[str, dict[str, Any]] = {
         server: {
             "bundle": str(bundle.folder.resolve()),
             "server": server,
@@ -79,12 +99,20 @@ def testbed(
         }
         for server in bundle.stages
     }
-    with (
-        tempfile.TemporaryDirectory(prefix="dnnsplit-") as folder,
-        running(bundle, configs, Path(folder)) as stages,
-        Client(stages[bundle.source].address, bundle.model_name, deadline_s, lambda: deaths(stages.values())) as client,
-    ):
-        yield client
+    with ExitStack() as stack:
+        places = None
+        if kind == "netns":
+            if reason := why_not():
+                raise DeployError(f"no test-bed of the kind 'netns' here: {reason}; take kind='emulated'")
+            share = {server: 1 / (slowdown[server] * dilation) for server in bundle.stages}
+            places = stack.enter_context(namespaces(bundle.stages, network, share, dilation))
+            for server, place in places.items():
+                listen = {"host": "0.0.0.0", "port": PORT, "peers": place.peers}
+                configs[server] |= listen | {"slowdown": None, "shaped": True}
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dnnsplit-"))
+        stages = stack.enter_context(running(bundle, configs, Path(folder), places))
+        address = stages[bundle.source].address
+        yield stack.enter_context(Client(address, bundle.model_name, deadline_s, lambda: deaths(stages.values())))
 
 
 testbed.__test__ = False  # pytest would take the name for that of a test
@@ -173,6 +201,21 @@ def _problems(
         for target in targets:
             if {source, target} <= set(network.server_names) and network.link(source, target) is None:
                 yield f"tensor {wire!r} goes from {source!r} to {target!r}, but the network has no link {source!r} -> {target!r}"
+
+
+def _meet(bundle: Bundle, addresses: Mapping[str, str], tls: Tls | None) -> None:
+    """Ask every host who it is and what it serves; raise with all that is wrong."""
+    problems = []
+    for server, address in addresses.items():
+        with closing(Stub(address, tls=tls)) as stub:
+            name, extensions, problem = server_identity(stub, ASK_S)
+        if problem:
+            problems.append(f"{server!r} at {address} does not answer: {problem}; start it with 'dnnsplit serve'")
+        elif name != f"dnnsplit-{server}":
+            problems.append(f"{server!r} at {address} is {name!r} instead")
+        elif f"bundle-{bundle.digest}" not in extensions:
+            problems.append(f"{server!r} at {address} serves another bundle; copy {bundle.folder} there and start it anew")
+    raise_problems(DeployError, "hosts", problems)
 
 
 def _is_positive(value: Any) -> bool:

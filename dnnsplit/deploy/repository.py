@@ -1,0 +1,42 @@
+"""The bundle as a model repository of Triton: one folder per part with ``config.pbtxt`` and ``1/model.onnx``.
+
+Triton serves the parts under their own names (``tritonserver --model-repository FOLDER``); a stage that is given its address
+lets it run them, and moves the tensors.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dnnsplit.deploy.bundle import Bundle, Part, Wire
+from dnnsplit.deploy.bundle_checks import DATATYPES
+from dnnsplit.files import write_text
+
+FILE = "model.onnx"
+
+
+def part_file(name: str) -> str:
+    """Return where Triton looks for the first version of a part, from the bundle's folder."""
+    return f"{name}/1/{FILE}"
+
+
+def write_repository(bundle: Bundle) -> list[Path]:
+    """Write ``config.pbtxt`` beside the version folder of every part; return the files."""
+    return [write_text(bundle.folder / part.name / "config.pbtxt", part_config(bundle, part)) for part in bundle.parts]
+
+
+def part_config(bundle: Bundle, part: Part) -> str:
+    """Return the configuration of a part, in the text form of protocol buffers: no batching, one thread, on the CPU."""
+    wires = bundle.wire_by_name
+    blocks = [_tensor("input", wires[name]) for name in part.inputs] + [_tensor("output", wires[name]) for name in part.outputs]
+    threads = 'parameters { key: "intra_op_thread_count" value: { string_value: "1" } }'
+    head = [f"name: {json.dumps(part.name)}", 'platform: "onnxruntime_onnx"', "max_batch_size: 0"]
+    return "\n".join([*head, *blocks, "instance_group [ { count: 1 kind: KIND_CPU } ]", threads, ""])
+
+
+def _tensor(kind: str, wire: Wire) -> str:
+    # Triton wants at least one extent; a scalar is one value that is given the shape of a scalar
+    shape = f"dims: {list(wire.shape)}" if wire.shape else "dims: [1] reshape: { shape: [] }"
+    name = json.dumps(wire.name, ensure_ascii=False)
+    return f"{kind} [ {{ name: {name} data_type: TYPE_{DATATYPES[wire.dtype][0]} {shape} }} ]"
