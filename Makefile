@@ -1,6 +1,7 @@
-# make figures   the main job: from the ONNX file to figures/ and figures/report.html
+# make figures   the main job: from the ONNX file to figures/ and figures/report.html; on a model of yours, into figures/<name>:
+#                MODEL=path.onnx IMAGES=images.npy, and ARGS="-p schemes=1000 ..." for parameters of the notebooks
 # make test      all tests
-# make bench     solve times, all methods in one run; BENCH="--instance FOLDER" adds an instance of yours
+# make bench     all benchmarks: solving (BENCH="--instance FOLDER" adds yours), noise (NOISE="--samples CSV"), times, deployment
 # make lab       JupyterLab on the notebooks
 # make lint      ruff over the package, the tests and the notebooks
 # make clean     remove the environment and executed notebooks
@@ -15,7 +16,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS := 1
 
 help:
-	@sed -n 's/^# //p' Makefile | head -7
+	@sed -n 's/^# //p' Makefile | head -8
 
 # Installed again only when what is to be installed changes.
 $(READY): pyproject.toml constraints.txt
@@ -29,14 +30,22 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	@touch $(READY)
 
+# The notebooks run in notebooks/, so paths that are given become absolute.
+FIGURES := figures$(if $(MODEL),/$(basename $(notdir $(MODEL))))
+GIVEN := $(if $(MODEL),-p "model=$(abspath $(MODEL))" -p "figures=$(abspath $(FIGURES))" \
+	-p "build=$(abspath data/runs/$(notdir $(FIGURES))/build)" -o "data/runs/$(notdir $(FIGURES))") $(if $(IMAGES),-p "images=$(abspath $(IMAGES))") $(ARGS)
+
 figures: $(READY)
-	.venv/bin/dnnsplit run notebooks/thesis.yaml --report figures/report.html
+	.venv/bin/dnnsplit run notebooks/thesis.yaml --report "$(FIGURES)/report.html" $(GIVEN)
 
 test: $(READY)
 	.venv/bin/python -m pytest -q
 
 bench: $(READY)
 	.venv/bin/python bench/solving.py $(BENCH)
+	.venv/bin/python bench/noise.py $(NOISE)
+	.venv/bin/python bench/times.py $(TIMES)
+	.venv/bin/python bench/deploy.py $(DEPLOY)
 
 lab: $(READY)
 	.venv/bin/jupyter lab notebooks

@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dnnsplit import examples, plots, scenes
+    from dnnsplit.adapting import cut_plans
     from dnnsplit.bandwidth import BandwidthPlans, bandwidths
     from dnnsplit.blocks import load
     from dnnsplit.calibration import Calibration, QuantizationSetting, calibrate
     from dnnsplit.costs import Cost, Transfer, evaluate
     from dnnsplit.cutting import cut
     from dnnsplit.deploy.bundle import Bundle
+    from dnnsplit.deploy.channels import Tls
+    from dnnsplit.deploy.client import Client
+    from dnnsplit.deploy.comparison import compare
+    from dnnsplit.deploy.probing import answer_probes, probe
+    from dnnsplit.deploy.serving import serve
     from dnnsplit.deploy.testbed import latency_test, testbed
     from dnnsplit.errors import (
         DeployError,
@@ -36,11 +42,14 @@ if TYPE_CHECKING:
     from dnnsplit.graph import Layer, LayerGraph, Tensor
     from dnnsplit.instance import Instance
     from dnnsplit.measure import measure_noise
+    from dnnsplit.meter import NoiseMeter, noise_meter
     from dnnsplit.network import Link, Network, Server
     from dnnsplit.noise import NoiseModel, NoiseSamples
+    from dnnsplit.overhead import Overhead, priced
     from dnnsplit.plan import Plan
     from dnnsplit.profiling import profile
     from dnnsplit.regression import fit_noise
+    from dnnsplit.remote_times import flops_times, joined, profile_here, scaled_times
     from dnnsplit.schedule import makespan
     from dnnsplit.solve import split
     from dnnsplit.sweep import publish, run
@@ -53,9 +62,11 @@ _HOME = {
     # network
     "Link": "network", "Network": "network", "Server": "network",
     # profile
-    "LayerTimes": "times", "profile": "profiling",
+    "LayerTimes": "times", "profile": "profiling", "Overhead": "overhead", "priced": "overhead",
+    "profile_here": "remote_times", "joined": "remote_times", "scaled_times": "remote_times", "flops_times": "remote_times",
     # noise
     "Calibration": "calibration", "QuantizationSetting": "calibration", "calibrate": "calibration",
+    "NoiseMeter": "meter", "noise_meter": "meter",
     "NoiseModel": "noise", "NoiseSamples": "noise", "fit_noise": "regression", "measure_noise": "measure",
     # costs, solve, plan
     "Instance": "instance",
@@ -64,7 +75,9 @@ _HOME = {
     "Explanation": "explanation", "explain": "explanation", "BandwidthPlans": "bandwidth", "bandwidths": "bandwidth",
     # cut, deploy
     "Bundle": "deploy.bundle", "cut": "cutting", "testbed": "deploy.testbed",
-    "latency_test": "deploy.testbed", "latency_tests": "experiment",
+    "latency_test": "deploy.testbed", "latency_tests": "experiment", "compare": "deploy.comparison",
+    "cut_plans": "adapting", "serve": "deploy.serving", "Client": "deploy.client", "Tls": "deploy.channels",
+    "probe": "deploy.probing", "answer_probes": "deploy.probing",
     # notebooks and figures
     "publish": "sweep", "run": "sweep", "examples": "", "plots": "", "scenes": "",
     # errors
@@ -76,6 +89,7 @@ __all__ = [
     "BandwidthPlans",
     "Bundle",
     "Calibration",
+    "Client",
     "Cost",
     "DeployError",
     "DnnSplitError",
@@ -91,35 +105,49 @@ __all__ = [
     "Network",
     "NetworkError",
     "NoiseError",
+    "NoiseMeter",
     "NoiseModel",
     "NoiseSamples",
     "OptionError",
+    "Overhead",
     "Plan",
     "ProfileError",
     "QuantizationSetting",
     "Server",
     "SolverError",
     "Tensor",
+    "Tls",
     "Transfer",
+    "answer_probes",
     "bandwidths",
     "calibrate",
+    "compare",
     "cut",
+    "cut_plans",
     "energy_front",
     "evaluate",
     "examples",
     "explain",
     "fit_noise",
+    "flops_times",
+    "joined",
     "latency_test",
     "latency_tests",
     "load",
     "makespan",
     "measure_noise",
+    "noise_meter",
     "pareto",
     "plots",
+    "priced",
+    "probe",
     "profile",
+    "profile_here",
     "publish",
     "run",
+    "scaled_times",
     "scenes",
+    "serve",
     "split",
     "testbed",
 ]

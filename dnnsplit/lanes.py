@@ -27,6 +27,7 @@ def placement(graph: LayerGraph, plan: Plan, title: str = "") -> tuple[Figure, d
     title : above the drawing
     """
     lanes = [s for s in plan.cost.compute_s if s in plan.servers or s == plan.source]
+    colours = {s: SERVER_COLOURS[i % 6] for i, s in enumerate(plan.cost.compute_s)}  # the same in every plan of a network
     groups = _groups(graph, plan)
     of = {layer: key for key, layers in groups.items() for layer in layers}
     x = {key: i for i, key in enumerate(groups)}
@@ -35,15 +36,15 @@ def placement(graph: LayerGraph, plan: Plan, title: str = "") -> tuple[Figure, d
     with style():
         figure, axis = plt.subplots(figsize=(max(6.0, 0.27 * len(groups) + 1.6), 0.75 + 0.95 * len(lanes)))
         axis.grid(False)
-        for i, server in enumerate(lanes):
-            axis.axhspan(y[server] - 0.42, y[server] + 0.42, color=SERVER_COLOURS[i % 6], alpha=0.09, linewidth=0)
+        for server in lanes:
+            axis.axhspan(y[server] - 0.42, y[server] + 0.42, color=colours[server], alpha=0.09, linewidth=0)
             seconds = plan.cost.compute_s[server]
             axis.text(-2.0, y[server], f"{server}\n{show(seconds, 's')}", ha="right", va="center", fontsize=8)
         crossings = _draw_tensors(axis, graph, plan, of, x, y, ends)
         for key, layers in groups.items():
             prefix, server = key
             quantized = [n for n in layers if n in plan.quantized]
-            colour = SERVER_COLOURS[lanes.index(server) % 6]
+            colour = colours[server]
             axis.scatter(x[key], y[server], s=95, color=colour, edgecolors="black" if quantized else colour,
                          linewidths=1.4 if quantized else 0.5, zorder=3)  # fmt: skip
             axis.text(x[key], y[server], re.sub(r"^model\.", "", prefix)[-4:], ha="center", va="center", fontsize=5.8,

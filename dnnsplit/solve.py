@@ -100,6 +100,7 @@ def split(
         return answer(question, method, solver, gap, time_limit_s)
     if max_noise is None:
         raise NoiseError("verify needs a limit to verify: give max_noise")
+    _same_origin(noise, verify)
     choose = lambda model: answer(question.with_noise(model), method, solver, gap, time_limit_s)  # noqa: E731
     found = verification.verify(noise, verify, choose, max_noise, samples)
     kind = "measured" if found.quantized else "none"
@@ -122,6 +123,15 @@ def answer(
     except SolverError as error:
         relaxed = error.relaxed if isinstance(error, _GapLeft) else None
         return _by_milp(question, "milp", solver, gap, time_limit_s, str(error).partition(";")[0], relaxed)
+
+
+def _same_origin(noise: NoiseModel, verify: object) -> None:
+    """Refuse a measurer that tells its origin, if its noise is not that of the model."""
+    origin = getattr(verify, "origin", {})
+    keys = [k for k in ("metric", "model_sha256", "images_sha256", "setting") if k in origin and k in noise.origin]
+    other = [k for k in keys if noise.origin[k] != origin[k]]
+    problems = [f"{k} is {noise.origin[k]} in the noise model, {origin[k]} in verify" for k in other]
+    raise_problems(NoiseError, "verify measures another noise than the model predicts", problems)
 
 
 class _GapLeft(SolverError):

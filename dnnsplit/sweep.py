@@ -1,36 +1,32 @@
-"""Run notebooks through papermill: one notebook, or the list of a sweep file, each in a process of its own.
+"""Run notebooks: one, a grid of its parameters, or all of a sweep file; each in a process of its own, and none twice.
 
 papermill lets a misspelt parameter pass with a warning, and numpy values or paths crash it; `run` closes these holes.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-import multiprocessing
-import resource
-import shutil
-import tempfile
-import time
-from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nbformat
-import pandas as pd
-import papermill
-import yaml
-from IPython.display import display
-from jupyter_client import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
 from tqdm.auto import tqdm
 
-from dnnsplit.errors import OptionError, nearest, raise_problems
-from dnnsplit.files import plain, write_json
+from dnnsplit import runner
+from dnnsplit.errors import OptionError
+from dnnsplit.files import write_text
+from dnnsplit.jobs import Job, jobs_of
+from dnnsplit.parameters import check_parameters, parameters_of
+from dnnsplit.record import read_record
+from dnnsplit.results import publish
 
-MIME = "application/vnd.dnnsplit.result+json"
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Runs", "check_parameters", "parameters_of", "publish", "run"]
+
+STATES = ("done", "kept", "failed", "blocked")
 
 
 @dataclass(frozen=True)
@@ -39,71 +35,49 @@ class Runs:
 
     Attributes
     ----------
-    frame : one row per run: notebook, status ("done" or "failed"), seconds (wall) [s], cpu_s (user and system, of the
-        notebook's process and its children) [s], cell and error (of failed ones), output (path of the executed
-        notebook), and one column per published result
+    jobs : what was asked for, in order
+    rows : by the name of the run; a sweep that was stopped has fewer
     """
 
-    frame: pd.DataFrame
+    jobs: tuple[Job, ...]
+    rows: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per run.
+
+        run (its name), notebook, status ("done"; "kept": nothing changed since it was done; "failed"; "blocked": something
+        that it needs failed), seconds (wall) [s], cpu_s (user and system, of its process and kernel) [s], cell and error (of
+        failed ones), output (path of the executed notebook); a column ``p.<name>`` for each parameter that differs between
+        runs of one notebook, and a column per published result
+        """
+        import pandas as pd
+
+        rows = []
+        for job in self.jobs:
+            if job.name in self.rows:
+                row = {k: v for k, v in self.rows[job.name].items() if k != "results"}
+                varied = {f"p.{name}": _cell(job.parameters[name]) for name in self._varied(job)}
+                rows.append({**row, **varied, **self.rows[job.name]["results"]})
+        return pd.DataFrame(rows)
 
     @property
     def failed(self) -> pd.DataFrame:
-        """The rows that failed."""
-        return self.frame[self.frame["status"] == "failed"]
+        """The rows that failed, or that something failed for."""
+        return self.frame[self.frame["status"].isin(["failed", "blocked"])]
 
+    def __repr__(self) -> str:
+        states = [row["status"] for row in self.rows.values()]
+        counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
+        return f"Runs({len(self.jobs)} runs: {', '.join(counts) or 'none begun'})"
 
-def publish(**results: Any) -> None:
-    """Show results as the output of a notebook cell, in a form that `run` reads back.
+    def _repr_html_(self) -> str:
+        shown = self.frame.drop(columns=["notebook", "output"], errors="ignore")
+        return f"<b>{self!r}</b>" + shown.to_html(index=False, float_format="{:.4g}".format, na_rep="")
 
-    Parameters
-    ----------
-    results : JSON values, numpy scalars or paths, by name
-    """
-    clean = json.loads(json.dumps(results, default=plain))
-    display({MIME: clean, "text/plain": "\n".join(f"{k}: {v}" for k, v in clean.items())}, raw=True)
-
-
-def parameters_of(notebook: str | Path) -> dict[str, Any]:
-    """Return the parameters of a notebook and their defaults: the literals of the cell tagged ``parameters``.
-
-    Raises
-    ------
-    OptionError : no such file, no notebook, no tagged cell, or a default that is no literal
-    """
-    path = Path(notebook)
-    try:
-        document = nbformat.read(path, as_version=4)
-    except FileNotFoundError:
-        raise OptionError(f"there is no notebook {path}") from None
-    except (OSError, UnicodeDecodeError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        raise OptionError(f"{path} is no notebook: {str(error).splitlines()[0]}") from None
-    cells = [c for c in document.cells if c.cell_type == "code" and "parameters" in c.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise OptionError(
-            f"{path.name} has {len(cells)} cells tagged 'parameters' and needs one; in JupyterLab open the property inspector "
-            "(the cogs) of the cell and add the tag"
-        )
-    found: dict[str, Any] = {}
-    for statement in ast.parse(cells[0].source).body:
-        targets = [statement.target] if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [])
-        if len(targets) != 1 or not isinstance(targets[0], ast.Name) or statement.value is None:
-            raise OptionError(f"{path.name}: the parameters cell may only assign literals to names (line {statement.lineno})")
-        try:
-            found[targets[0].id] = ast.literal_eval(statement.value)
-        except ValueError:
-            raise OptionError(f"{path.name}: the default of {targets[0].id!r} is no literal") from None
-    return found
-
-
-def check_parameters(notebook: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all parameters of a run, defaults included, as plain JSON values; refuse unknown names."""
-    defaults = parameters_of(notebook)
-    raise_problems(
-        OptionError,
-        Path(notebook).name,
-        [f"there is no parameter {name!r}{nearest(name, defaults)}" for name in given if name not in defaults],
-    )
-    return json.loads(json.dumps(defaults | dict(given), default=plain))
+    def _varied(self, job: Job) -> list[str]:
+        others = [other.parameters for other in self.jobs if other.notebook == job.notebook]
+        return [name for name, value in job.parameters.items() if any(other[name] != value for other in others)]
 
 
 def run(
@@ -111,16 +85,28 @@ def run(
     parameters: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     progress: bool = True,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+    again: bool = False,
 ) -> Runs:
-    """Run one notebook, or all of a sweep file, in order; a failure is a row, and ends the runs that come after it.
+    """Run one notebook, a grid of it, or all of a sweep file; a failure is a row, and stops only what needs it.
+
+    A run is not repeated while its parameters, its notebook, the versions of the packages, the sources of the modules it
+    imported and the contents of all files that it read are the same, and the files that it wrote are still as it left them.
 
     Parameters
     ----------
-    notebook : an ``.ipynb``, or a ``.yaml`` with ``runs: [{notebook, parameters}, ...]`` relative to the file, and
-        optionally ``parameters`` for all of them
+    notebook : an ``.ipynb``, or a ``.yaml`` with ``runs``, a list of {notebook, name, parameters, grid, needs}, relative to
+        the file, and optionally ``parameters`` for all of them; ``needs`` lists names of earlier runs
     parameters : of every notebook of a sweep that has them; of a single notebook all must exist
-    out : folder for the executed notebooks; default ``data/runs`` beside the folder of the notebook
+    out : folder for executed notebooks, logs, records and the table ``<sweep>.csv``; default ``data/runs`` beside the folder
+        of the notebook
     progress : show a progress line
+    grid : values by parameter; every combination is a run of its own
+    workers : how many runs side by side; more than one distorts what notebooks measure
+    scheduler : address of a Dask scheduler, such as ``tcp://host:8786``, whose workers run them instead of this machine
+    again : run what is finished, too
 
     Returns
     -------
@@ -128,89 +114,58 @@ def run(
 
     Raises
     ------
-    OptionError : unknown notebooks or parameters; nothing was run then
+    OptionError : unknown notebooks or parameters, or no scheduler there; nothing was run then
     """
     path = Path(notebook).resolve()
-    if path.suffix in (".yaml", ".yml"):
-        jobs = _sweep(path, parameters or {})
-    else:
-        jobs = [(path, check_parameters(path, parameters or {}))]
-    folder = Path(out) if out else path.parent.parent / "data" / "runs"
-    rows: list[dict[str, Any]] = []
-    with tqdm(total=len(jobs), desc=path.stem, unit="notebook", disable=not progress) as bar:
-        for source, values in jobs:
-            bar.set_postfix_str(source.stem)
-            rows.append(_isolated(source, values, folder / source.name, progress))
-            bar.update()
-            write_json(folder / f"{source.stem}.json", {"parameters": values, **rows[-1]})
-            if rows[-1]["status"] == "failed":
-                break
-    return Runs(pd.DataFrame(rows))
+    if workers < 1:
+        raise OptionError(f"workers is {workers}; it must be 1 or more")
+    folder = Path(out).resolve() if out else path.parent.parent / "data" / "runs"
+    jobs = jobs_of(path, parameters or {}, grid or {}, folder)
+    rows: dict[str, Mapping[str, Any]] = {}
+    runs, runner_rows = Runs(jobs, rows), _rows(jobs, rows, workers, scheduler, again)
+    with tqdm(total=len(jobs), desc=path.stem, disable=not progress, bar_format="{desc} [{elapsed}]") as bar:
+        for job, row in runner_rows:
+            if job is not None:
+                rows[job.name] = row
+                write_text(folder / f"{path.stem}.csv", runs.frame.to_csv(index=False))
+                bar.update()
+            bar.set_description_str(f"{path.stem}: {_told(runs, workers)}")
+    return runs
 
 
-def _sweep(path: Path, parameters: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        entries, common = document["runs"], document.get("parameters") or {}
-        listed = [(path.parent / entry["notebook"], entry.get("parameters") or {}) for entry in entries]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
-        raise OptionError(f"{path} is no sweep file (runs: [{{notebook: ..., parameters: ...}}]): {error}") from None
-    known = {source: parameters_of(source) for source, _ in listed}
-    everywhere = {name for names in known.values() for name in names}
-    lost = [n for n in {**common, **parameters} if n not in everywhere]
-    raise_problems(OptionError, path.name, [f"no notebook has the parameter {n!r}{nearest(n, everywhere)}" for n in lost])
-    jobs = []
-    for source, own in listed:
-        # what the caller gives wins over a run's own entry, and that over the entry for all runs
-        shared, last = ({k: v for k, v in group.items() if k in known[source]} for group in (common, parameters))
-        jobs.append((source, check_parameters(source, {**shared, **own, **last})))
-    return jobs
+def _rows(
+    jobs: Sequence[Job], rows: Mapping[str, Mapping[str, Any]], workers: int, scheduler: str | None, again: bool
+) -> Iterator[tuple[Job | None, dict[str, Any]]]:
+    """Yield each job with its row as they finish; first of all nothing, so that the progress line is there from the start."""
+    yield None, {}
+    runner.stopping.clear()
+    if workers > 1 or scheduler:
+        from dnnsplit.cluster import on_workers
+
+        yield from on_workers(jobs, workers, scheduler, again)
+        return
+    for job in jobs:
+        yield job, runner.work(job, [rows[name] for name in job.needs], again)
 
 
-def _isolated(source: Path, values: dict[str, Any], output: Path, progress: bool) -> dict[str, Any]:
-    """Run one notebook in a fresh process, so that its working folder, its kernel and its failure are its own."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        row = pool.submit(_execute, str(source), values, str(output.resolve()), progress).result()
-    return {"notebook": source.stem, **row, "seconds": time.perf_counter() - started, "output": str(output)}
+def _told(runs: Runs, workers: int) -> str:
+    """The progress in words, with the time left where all that is left ran before, or enough of this sweep has."""
+    states = [row["status"] for row in runs.rows.values()]
+    parts = [f"{states.count(state)} {state}" for state in STATES if state in states]
+    left = [job for job in runs.jobs if job.name not in runs.rows]
+    took = [row["seconds"] for row in runs.rows.values() if row["status"] == "done"]
+    usual = sum(took) / len(took) if took else None
+    guesses = [_seconds(read_record(job), usual) for job in left]
+    if left:
+        known = None not in guesses
+        parts.append(f"{len(left)} left" + (f", about {sum(guesses) / workers:.0f} s" if known else ""))
+        parts.append(f"now {left[0].name}" if workers == 1 else "")
+    return ", ".join(filter(None, parts))
 
 
-def _execute(source: str, values: dict[str, Any], output: str, progress: bool) -> dict[str, Any]:
-    status: dict[str, Any] = {"status": "done", "cell": "", "error": ""}
-    try:
-        papermill.execute_notebook(
-            source, output, values, kernel_name="python3", cwd=str(Path(source).parent), progress_bar=progress,
-            kernel_manager_class=LocalKernelManager, autosave_cell_every=30,
-        )  # fmt: skip
-    except papermill.PapermillExecutionError as error:
-        status = {"status": "failed", "cell": f"In[{error.exec_count}]", "error": f"{error.ename}: {error.evalue}"}
-    except DeadKernelError as error:
-        status = {"status": "failed", "cell": "", "error": f"the kernel died: {error}"}
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    status["cpu_s"] = sum(u.ru_utime + u.ru_stime for u in usage)
-    return status | _published(Path(output))
+def _seconds(record: Mapping[str, Any] | None, usual: float | None) -> float | None:
+    return record["row"]["seconds"] if record else usual
 
 
-class LocalKernelManager(AsyncKernelManager):
-    """Talks to its kernel over Unix sockets: no ports to collide, and nobody else on the machine can connect."""
-
-    def __init__(self, **options: Any) -> None:
-        # a short path: Unix sockets take about 100 characters
-        self._folder = tempfile.mkdtemp(prefix="dnns-")
-        super().__init__(transport="ipc", connection_file=str(Path(self._folder) / "k.json"), **options)
-
-    async def _async_cleanup_resources(self, restart: bool = False) -> None:
-        await super()._async_cleanup_resources(restart)
-        if not restart:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    cleanup_resources = _async_cleanup_resources
-
-
-def _published(output: Path) -> dict[str, Any]:
-    results: dict[str, Any] = {}
-    for cell in nbformat.read(output, as_version=4).cells:
-        for shown in cell.get("outputs", []):
-            results |= shown.get("data", {}).get(MIME, {})
-    return results
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict) else value

@@ -2,11 +2,13 @@
 
 import json
 
+import pandas as pd
 import pytest
 from conftest import ROOT
+from notebook_files import notebook
 
 import dnnsplit as ds
-from dnnsplit.__main__ import main
+from dnnsplit.__main__ import COMMANDS, main
 
 MODEL, NETWORK, TIMES, NOISE = (
     str(ROOT / "data" / part)
@@ -48,7 +50,10 @@ def test_pareto_prints_csv(tmp_path, capsys):
         (["run", "none.ipynb"], "there is no notebook"),
         (["run", str(ROOT / "notebooks" / "00-quickstart.ipynb"), "-p", "max_nose=1"], "did you mean 'max_noise'"),
         (["run", str(ROOT / "notebooks" / "00-quickstart.ipynb"), "-p", "max_noise"], "is not NAME=VALUE"),
+        (["run", str(ROOT / "notebooks" / "00-quickstart.ipynb"), "-g", "max_noise=1,,2"], "a value is missing"),
+        (["run", str(ROOT / "notebooks" / "00-quickstart.ipynb"), "-w", "0"], "workers is 0; it must be 1 or more"),
         (["cut", MODEL, "none.json"], "none.json is not readable as a plan"),
+        (["bench", "solvin"], "there is no benchmark 'solvin' (did you mean 'solving'?)"),
     ],
 )
 def test_bad_input_is_exit_code_2_and_one_message(arguments, text, capsys):
@@ -63,4 +68,28 @@ def test_help_names_the_commands(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
-    assert "pareto" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_explains_its_arguments(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert COMMANDS[name][1] in capsys.readouterr().out
+
+
+def test_run_prints_a_row_per_run_and_writes_the_report(tmp_path, capsys):
+    path = notebook(tmp_path / "n.ipynb", "import dnnsplit as ds\nds.publish(double=2 * x)")
+    command = ["run", str(path), "-o", str(tmp_path / "out"), "-g", "x=1,2"]
+    assert main([*command, "--report", str(tmp_path / "report.html")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split()[:3] == ["run", "p.x", "status"]
+    assert printed[-1] == str(tmp_path / "report.html")
+    table = pd.read_csv(tmp_path / "out" / "n.csv")
+    assert list(table["double"]) == [2, 4]
+    assert main(["run", str(notebook(tmp_path / "bad.ipynb", "1 / 0")), "-o", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert "ZeroDivisionError: division by zero" in captured.out
+    assert "bad failed; see" in captured.err

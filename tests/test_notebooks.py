@@ -57,13 +57,15 @@ def test_quickstart_answers_from_the_shipped_data(tmp_path):
 
 def test_the_whole_line_runs_with_small_parameters(workplace):
     small = {
-        "02-profile.ipynb": {"runs": 6, "calibration_images": 2, "source_seconds": 0.4},
-        "03-noise.ipynb": {"schemes": 120, "train": 110, "noise_images": 1, "calibration_images": 2},
+        "02-profile.ipynb": {"runs": 6, "calibration_images": 2, "source_seconds": 0.4, "splits": 3, "held_out": 3},
+        "03-noise.ipynb": {
+            "count": 6, "train": 40, "budget": 20, "sizes": [10, 20], "noise_images": 1, "calibration_images": 2,
+        },
         "06-latency-test.ipynb": {"limits": [0.0, 0.05], "repeats": 2, "warm_up": 1, "noise_images": 1},
         "07-scale.ipynb": {"layers": [20, 50], "servers": [2], "slides_layers": [20]},
-        "08-figures.ipynb": {"train": 110},
-    }
-    # degree 3 has 299 coefficients; the small run fits degree 2 and 1
+        "08-figures.ipynb": {"train": 40},
+    }  # fmt: skip
+    # degree 3 of 6 layers has 42 coefficients; the small run fits degree 2 and 1
     for name in ("03-noise.ipynb", "08-figures.ipynb"):
         path = workplace / "notebooks" / name
         path.write_text(path.read_text(encoding="utf-8").replace("(2, 3)", "(1, 2)"), encoding="utf-8")

@@ -1,5 +1,6 @@
 """Elimination, the slides' MILP and brute force agree; limits hold; bad requests are told what is wrong."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -401,3 +402,27 @@ def test_a_real_instance_reaches_the_known_optima(instance):
     for known in pd.read_csv(instance / "optima.csv").itertuples():
         plan = ds.split(graph, network.only(*known.servers.split("+")), times, noise, known.max_noise)
         assert plan.latency_s == pytest.approx(known.optimum, rel=1e-9)
+
+
+def test_two_quantization_settings_are_refused():
+    graph, network, times, noise = ds.examples.tiny()
+    one, two = {"activation": "uint8", "per_channel": True}, {"activation": "int8", "per_channel": False}
+    made = dataclasses.replace(times, made={"device": {"setting": one}})
+    noise = dataclasses.replace(noise, origin={"setting": two})
+    with pytest.raises(ds.NoiseError, match=r"the noise and the times of device are of two quantization settings"):
+        ds.split(graph, network, made, noise)
+    assert ds.split(graph, network, made, dataclasses.replace(noise, origin={"setting": one}))
+
+
+def test_a_measurer_of_another_noise_is_refused():
+    graph, network, times, noise = ds.examples.tiny()
+    noise = dataclasses.replace(noise, origin={"metric": "rho", "model_sha256": "a"})
+
+    class Meter:
+        origin = {"metric": "relative", "model_sha256": "a"}  # noqa: RUF012
+
+        def __call__(self, names):
+            return 0.0
+
+    with pytest.raises(ds.NoiseError, match="metric is rho in the noise model, relative in verify"):
+        ds.split(graph, network, times, noise, 0.02, verify=Meter())
