@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     )
     from dnnsplit.experiment import latency_tests
     from dnnsplit.explanation import Explanation, explain
+    from dnnsplit.explorer import explore
     from dnnsplit.front import Front, energy_front, pareto
     from dnnsplit.graph import Layer, LayerGraph, Tensor
+    from dnnsplit.grid import single_servers, sweep_plans
     from dnnsplit.instance import Instance
     from dnnsplit.measure import measure_noise
     from dnnsplit.meter import NoiseMeter, noise_meter
@@ -50,9 +52,10 @@ if TYPE_CHECKING:
     from dnnsplit.profiling import profile
     from dnnsplit.regression import fit_noise
     from dnnsplit.remote_times import flops_times, joined, profile_here, scaled_times
+    from dnnsplit.results import publish
     from dnnsplit.schedule import makespan
     from dnnsplit.solve import split
-    from dnnsplit.sweep import publish, run
+    from dnnsplit.sweep import Runs, run
     from dnnsplit.times import LayerTimes
 
 # name -> module that defines it; "" for a module that is public as a whole
@@ -79,7 +82,8 @@ _HOME = {
     "cut_plans": "adapting", "serve": "deploy.serving", "Client": "deploy.client", "Tls": "deploy.channels",
     "probe": "deploy.probing", "answer_probes": "deploy.probing",
     # notebooks and figures
-    "publish": "sweep", "run": "sweep", "examples": "", "plots": "", "scenes": "",
+    "publish": "results", "run": "sweep", "Runs": "sweep", "sweep_plans": "grid", "single_servers": "grid",
+    "explore": "explorer", "examples": "", "plots": "", "scenes": "",
     # errors
     "DnnSplitError": "errors", "DeployError": "errors", "InfeasibleError": "errors", "ModelError": "errors",
     "NetworkError": "errors", "NoiseError": "errors", "OptionError": "errors", "ProfileError": "errors", "SolverError": "errors",
@@ -113,6 +117,7 @@ __all__ = [
     "Plan",
     "ProfileError",
     "QuantizationSetting",
+    "Runs",
     "Server",
     "SolverError",
     "Tensor",
@@ -128,6 +133,7 @@ __all__ = [
     "evaluate",
     "examples",
     "explain",
+    "explore",
     "fit_noise",
     "flops_times",
     "joined",
@@ -148,7 +154,9 @@ __all__ = [
     "scaled_times",
     "scenes",
     "serve",
+    "single_servers",
     "split",
+    "sweep_plans",
     "testbed",
 ]
 

@@ -99,6 +99,13 @@ class Cost:
         rows += [(f"{t.tensor}: {t.source} -> {t.target}", t.seconds, t.size_bytes) for t in self.transfers]
         return pd.DataFrame(rows, columns=["term", "seconds", "bytes"])
 
+    def _repr_html_(self) -> str:
+        rows = self.frame
+        rows["seconds"] = [show(s, "s") for s in rows["seconds"]]
+        rows["bytes"] = ["" if math.isnan(b) else show(b, "B") for b in rows["bytes"]]
+        total = f"latency {show(self.latency_s, 's')}, energy {show(self.energy_j, 'J')}"
+        return f"<b>{total}</b>" + rows.to_html(index=False)
+
 
 def evaluate(
     graph: LayerGraph,

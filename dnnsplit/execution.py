@@ -59,7 +59,7 @@ class LocalKernelManager(AsyncKernelManager):
 
 def main() -> None:
     """Run the job of the first line of standard input."""
-    job, abandoned = Job.from_line(sys.stdin.buffer.readline()), threading.Event()
+    job, abandoned = Job.from_line(_read_line()), threading.Event()
     threading.Thread(target=_watch, args=(abandoned,), daemon=True).start()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="dnns-") as folder:
@@ -73,6 +73,16 @@ def main() -> None:
     row |= {"cpu_s": sum(u.ru_utime + u.ru_stime for u in usage), "seconds": time.perf_counter() - started}
     results = published(job.output) if job.output.exists() else {}
     write_record(job, row | {"output": str(job.output), "results": results}, **files)
+
+
+def _read_line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        more = os.read(0, 1 << 16)  # nothing is sent after the line
+        if not more:
+            sys.exit("no job came on standard input")
+        line += more
+    return line
 
 
 def _execute(job: Job) -> dict[str, str]:
@@ -91,7 +101,9 @@ def _execute(job: Job) -> dict[str, str]:
 
 def _watch(abandoned: threading.Event) -> None:
     """Wait until whoever started this process lets go of it; then interrupt the cell, and end all soon after."""
-    sys.stdin.buffer.read()
+    # not through sys.stdin, whose lock this thread would still hold when the interpreter ends
+    while os.read(0, 4096):
+        pass
     abandoned.set()
     for number, wait in ((signal.SIGINT, GRACE_S), (signal.SIGKILL, 0.0)):
         for pid in LocalKernelManager.pids:

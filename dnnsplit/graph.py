@@ -277,4 +277,6 @@ class LayerGraph:
 
     def _repr_html_(self) -> str:
         top = self.frame.nlargest(12, "flops")
+        units = {"flops": "FLOP"} | {column: "B" for column in top if column.endswith("_bytes")}
+        top = top.assign(**{column: [show(v, unit) for v in top[column]] for column, unit in units.items()})
         return f"<b>{self!r}</b><br>The twelve layers with most FLOPs:" + top.to_html(index=False)

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,9 @@ def profile(
     ]
     columns = ["layer", "server", "precision", "seconds", "origin", "factor", "note"]
     scaled = {name: overhead.scaled(factor) for name, factor in slowdown(network, cpu_slowdown).items()} if overhead else {}
-    return LayerTimes(pd.concat(frames, ignore_index=True)[columns], scaled)
+    setting = {"setting": asdict(calibration.setting)} if calibration and layers else {}
+    made = {server.name: setting for server in network.servers} if setting else {}
+    return LayerTimes(pd.concat(frames, ignore_index=True)[columns], scaled, made)
 
 
 def _calibrated(

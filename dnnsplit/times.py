@@ -199,7 +199,9 @@ class LayerTimes:
         return f"LayerTimes({floats['layer'].nunique()} layers; whole model in float32: {', '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        return f"<b>{self!r}</b>" + self.totals.to_html(index=False)
+        totals = self.totals
+        totals["seconds"] = [show(s, "s") for s in totals["seconds"]]
+        return f"<b>{self!r}</b>" + totals.to_html(index=False, float_format="{:.3g}".format)
 
 
 def _one(values: pd.Series) -> str:
