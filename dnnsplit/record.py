@@ -33,10 +33,11 @@ def write_record(job: Job, row: Mapping[str, Any], read: Iterable[str], written:
 
 
 def read_record(job: Job) -> dict[str, Any] | None:
-    """Return the record that a run left, or None."""
+    """Return the record that a run left, or None; also for one that another version of this package wrote otherwise."""
     try:
-        return json.loads(job.record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = json.loads(job.record.read_text(encoding="utf-8"))
+        return record if isinstance(record["row"]["seconds"], int | float) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
