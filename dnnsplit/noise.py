@@ -230,7 +230,9 @@ class NoiseModel:
                 raise NoiseError(f"{len(missing)} of {len(q)} schemes were not measured; measure all, or fit a model (fit_noise)")
             return np.array([self.table[k] for k in keys.tolist()], float)
         if self.predictor is not None:
-            return np.where(q.any(axis=1), self.predictor.predict(q), 0.0)
+            # what is quantized has some noise, so that nothing is at a limit of 0; measurements may know better
+            least = np.finfo(float).tiny if self.kind == "gp" else 0.0
+            return np.where(q.any(axis=1), np.maximum(self.predictor.predict(q), least), 0.0)
         index = {name: i for i, name in enumerate(self.layers)}
         eta = np.where(q.any(axis=1), self.intercept, 0.0)
         for names, coefficient in self.terms.items():

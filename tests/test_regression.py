@@ -282,3 +282,11 @@ def test_sensitivity_draws_shares_only_where_they_are_known():
     assert numbers["first_order"] is None
     assert len(figure.axes) == 1
     assert set(ds.plots.sensitivity(part, fit_noise(part, "gp"))[1]["first_order"]) == set(SIX)
+
+
+def test_a_gaussian_process_quantizes_nothing_at_a_limit_of_zero():
+    samples = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.csv")
+    noise = ds.fit_noise(samples.divide(60, seed=1)[0], "gp")
+    assert (noise.every()[1:] > 0).all()
+    graph, network, times, _ = ds.examples.yolo11n()
+    assert ds.split(graph, network, times, noise, 0).quantized == ()
