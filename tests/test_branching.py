@@ -76,9 +76,10 @@ def test_a_stopped_search_says_what_it_knows():
     assert plan.noise <= 0.5
 
 
-def test_twenty_servers_and_twelve_bits_that_no_table_could_hold():
-    graph, network, times, noise = ds.examples.random_problem(60, 20, quantizable=14, seed=5)
+def test_twenty_bits_on_ten_servers_are_more_schemes_than_are_listed():
+    graph, network, times, noise = ds.examples.random_problem(40, 10, quantizable=20, seed=5)
     plan = ds.split(graph, network, times, noise, 0.3, method="elimination")
+    assert plan.reason.startswith("branch and bound over q")
     few = ds.split(graph, network.only("s0", "s1", "s2"), times, noise, 0.3)
     assert plan.status == "optimal"
     assert plan.latency_s <= few.latency_s
