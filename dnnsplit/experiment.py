@@ -19,7 +19,6 @@ from dnnsplit.graph import LayerGraph
 from dnnsplit.model import read_model
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
-from dnnsplit.overhead import priced
 from dnnsplit.plan import Plan
 from dnnsplit.solve import split
 from dnnsplit.times import LayerTimes
@@ -68,8 +67,8 @@ def latency_tests(
     jobs = []
     for name, network in networks.items():
         for limit in max_noise:
-            # what servers do at a cut is planned with, but not emulated: they really do it
-            plan = split(graph, priced(network, times.overhead), times, noise, limit)
+            # what servers do at a cut is in the plan, but not emulated: they really do it
+            plan = split(graph, network, times, noise, limit)
             what = (plan.frame.to_csv(), plan.latency_s, plan.noise, network.frame.to_csv(), name, run)
             jobs.append((name, limit, plan, sha256(repr(what))[:16]))
     done, table = _finished(results), pd.DataFrame()
