@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dnnsplit.adapting import cut_plans
     from dnnsplit.bandwidth import BandwidthPlans, bandwidths
     from dnnsplit.blocks import load
-    from dnnsplit.calibration import Calibration, QuantizationSetting, calibrate
+    from dnnsplit.calibration import Calibration, calibrate
     from dnnsplit.costs import Cost, Transfer, evaluate
     from dnnsplit.cutting import cut
     from dnnsplit.deploy.bundle import Bundle
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from dnnsplit.remote_times import flops_times, joined, profile_here, scaled_times
     from dnnsplit.results import publish
     from dnnsplit.schedule import makespan
+    from dnnsplit.setting import QuantizationSetting
     from dnnsplit.solve import split
     from dnnsplit.sweep import Runs, run
     from dnnsplit.times import LayerTimes
@@ -68,7 +69,7 @@ _HOME = {
     "LayerTimes": "times", "profile": "profiling", "Overhead": "overhead", "priced": "overhead",
     "profile_here": "remote_times", "joined": "remote_times", "scaled_times": "remote_times", "flops_times": "remote_times",
     # noise
-    "Calibration": "calibration", "QuantizationSetting": "calibration", "calibrate": "calibration",
+    "Calibration": "calibration", "QuantizationSetting": "setting", "calibrate": "calibration",
     "NoiseMeter": "meter", "noise_meter": "meter",
     "NoiseModel": "noise", "NoiseSamples": "noise", "fit_noise": "regression", "measure_noise": "measure",
     # costs, solve, plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,69 +13,13 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, create_calibrator
 from onnxruntime.quantization.quant_utils import compute_data_quant_params
 
-from dnnsplit.errors import NoiseError, nearest
+from dnnsplit.errors import NoiseError
 from dnnsplit.files import sha256
 from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model, read_model
+from dnnsplit.setting import QuantizationSetting
 
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-
-
-@dataclass(frozen=True)
-class QuantizationSetting:
-    """How tensors become int8.
-
-    Attributes
-    ----------
-    activation : "uint8" (asymmetric) or "int8" (symmetric)
-    per_channel : one scale per output channel of the weights, which are always symmetric int8
-    reduce_range : weights use 7 of the 8 bits, which keeps CPUs without VNNI from saturating 16-bit sums
-    calibration : "minmax"
-    """
-
-    activation: str = "uint8"
-    per_channel: bool = True
-    reduce_range: bool = True
-    calibration: str = "minmax"
-
-    def __post_init__(self) -> None:
-        if self.activation not in _TYPES:
-            raise NoiseError(f"activation type {self.activation!r} is unknown{nearest(self.activation, _TYPES)}")
-        if self.calibration != "minmax":
-            raise NoiseError(f"calibration {self.calibration!r} is unknown; there is 'minmax'")
-
-    @staticmethod
-    def of(setting: QuantizationSetting | Mapping[str, Any] | str | None) -> QuantizationSetting:
-        """Return a setting from its name ("default" or "thesis"), from its JSON value, or as it is; None is the default."""
-        if isinstance(setting, QuantizationSetting):
-            return setting
-        if isinstance(setting, Mapping):
-            unknown = sorted({*setting} - {f.name for f in fields(QuantizationSetting)})
-            if unknown:
-                raise NoiseError(f"a quantization setting has no {unknown[0]!r}")
-            return QuantizationSetting(**setting)
-        if setting is not None and setting not in SETTINGS:
-            raise NoiseError(f"quantization setting {setting!r} is unknown{nearest(setting, SETTINGS)}")
-        return SETTINGS[setting or "default"]
-
-
-#: The thesis' setting: S8S8, symmetric, per tensor.
-THESIS = QuantizationSetting("int8", per_channel=False, reduce_range=False)
-SETTINGS = {"default": QuantizationSetting(), "thesis": THESIS}
-
-
-def check_one_setting(origins: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise NoiseError where int8 means two different things: noise of one setting beside times of another is worth nothing.
-
-    Parameters
-    ----------
-    origins : ``origin`` of samples, times, a plan and so on, by what they are called; one without a setting says nothing
-    """
-    known = {what: QuantizationSetting.of(origin["setting"]) for what, origin in origins.items() if origin.get("setting")}
-    for what, setting in known.items():
-        first = next(iter(known))
-        if setting != known[first]:
-            raise NoiseError(f"the {what} are for {setting}, the {first} for {known[first]}; measure both with one setting")
 
 
 @dataclass(frozen=True, eq=False)

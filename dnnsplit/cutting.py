@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 
 from dnnsplit.blocks import load
-from dnnsplit.calibration import Calibration, check_one_setting
+from dnnsplit.calibration import Calibration
 from dnnsplit.deploy.bundle import Bundle, Hop, Output, Part, Wire
 from dnnsplit.deploy.repository import part_file, write_repository
 from dnnsplit.errors import DeployError
@@ -23,6 +23,7 @@ from dnnsplit.parts import boundary, build_part
 from dnnsplit.plan import Plan
 from dnnsplit.quantize import QuantizedLayer, quantize_layer
 from dnnsplit.runtime import session
+from dnnsplit.setting import check_one_setting
 
 TOLERANCE = 1e-3  # relative to the largest output; other kernels are chosen where a model is cut
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dnnsplit.calibration import Calibration, QuantizationSetting
+from dnnsplit.calibration import Calibration
 from dnnsplit.design import design_schemes
 from dnnsplit.errors import NoiseError
 from dnnsplit.graph import LayerGraph
 from dnnsplit.meter import NoiseMeter, noise_meter
 from dnnsplit.noise import NoiseSamples
 from dnnsplit.schemes import all_schemes, sample_schemes
+from dnnsplit.setting import QuantizationSetting
 
 
 def measure_noise(

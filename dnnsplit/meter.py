@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from dnnsplit.calibration import Calibration, QuantizationSetting, calibrate, feeds_of, images_sha256, model_path
+from dnnsplit.calibration import Calibration, calibrate, feeds_of, images_sha256, model_path
 from dnnsplit.errors import NoiseError, OptionError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.journal import read_journal, write_journal
@@ -22,6 +22,7 @@ from dnnsplit.model import read_model
 from dnnsplit.noise import NoiseSamples
 from dnnsplit.prefix_tree import RUNTIME, PrefixTree, build_tree
 from dnnsplit.quantize import ranges_needed
+from dnnsplit.setting import QuantizationSetting
 
 SAVE_S = 3.0  # between two writes of the file to resume from; a killed measurement loses no more than that
 

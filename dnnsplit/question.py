@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import Limits, Objective, make_objective, unreachable
 from dnnsplit.plan import Plan
 from dnnsplit.problem import Problem, build_problem
+from dnnsplit.setting import check_one_setting
 from dnnsplit.times import LayerTimes
 
 OBJECTIVES = ("latency", "throughput")
@@ -150,7 +150,7 @@ def ask(
     raise_problems(OptionError, "options", problems)
     layers = noise.layers if noise else ()
     if noise:
-        _one_setting({"noise": noise.origin} | {f"times of {server}": made for server, made in times.made.items()})
+        check_one_setting({"noise": noise.origin} | {f"times of {server}": made for server, made in times.made.items()})
     problem = build_problem(graph, network, times, layers, pins, forbid, colocate, forbid_links, routing)
     free = problem  # the reference is one, whatever is pinned or forbidden
     if latency_weight and energy_weight and (pins or forbid or colocate or forbid_links):
@@ -169,18 +169,6 @@ def _max_noise(noise: NoiseModel | None, max_noise: float | None) -> float:
     if noise is None:
         raise NoiseError("max_noise needs a noise model: pass noise=fit_noise(samples), or leave max_noise out")
     return float(max_noise)
-
-
-def _one_setting(origins: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse int8 that means two things: noise measured with one quantization setting, times with another."""
-    settings = {what: dict(origin["setting"]) for what, origin in origins.items() if origin.get("setting")}
-    for what, setting in settings.items():
-        first = next(iter(settings))
-        if setting != settings[first]:
-            raise NoiseError(
-                f"the {first} and the {what} are of two quantization settings, {settings[first]} and {setting}; "
-                "measure both with one"
-            )
 
 
 def _is_number(value: object) -> bool:

@@ -12,11 +12,12 @@ import pytest
 from small_models import conv_net, images
 
 import dnnsplit as ds
-from dnnsplit.calibration import THESIS, Calibration, QuantizationSetting, calibrate, check_one_setting
+from dnnsplit.calibration import Calibration, calibrate
 from dnnsplit.cutting import run_parts, whole
 from dnnsplit.meter import noise_meter
 from dnnsplit.model import read_model
 from dnnsplit.quantize import quantize_layer
+from dnnsplit.setting import THESIS, QuantizationSetting, check_one_setting
 
 THREE = ("c1", "c2", "c3")
 

@@ -5,11 +5,12 @@ import pytest
 from small_models import conv_net, images
 
 import dnnsplit as ds
-from dnnsplit.calibration import THESIS, Calibration, QuantizationSetting, calibrate
+from dnnsplit.calibration import Calibration, calibrate
 from dnnsplit.model import read_model
 from dnnsplit.parts import boundary, build_part
 from dnnsplit.quantize import quantize_layer
 from dnnsplit.runtime import session
+from dnnsplit.setting import THESIS, QuantizationSetting
 
 
 @pytest.fixture(scope="module")
