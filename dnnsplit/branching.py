@@ -58,7 +58,7 @@ def branch(question: Question, time_limit_s: float | None = None) -> Branched:
     started = time.monotonic()
     best = Branched((), 0, math.inf, -math.inf, 0)
     count = itertools.count()
-    waiting = [(-math.inf, next(count), Node({}, ()))]
+    waiting = [(-math.inf, next(count), Node({}))]
     nodes = 0
     while waiting and waiting[0][0] < best.value * (1 - TIE):
         if time_limit_s is not None and time.monotonic() - started > time_limit_s:
@@ -77,10 +77,10 @@ def branch(question: Question, time_limit_s: float | None = None) -> Branched:
 
 @dataclass(frozen=True)
 class Node:
-    """Some fixed bits, and two points (linear noise, objective) between which its parent found the best multiplier."""
+    """Some fixed bits, and two points (linear noise, objective), over the limit and not, that tell its parent's multiplier."""
 
     fixed: dict[int, int]
-    ends: tuple[tuple[float, float], ...]
+    ends: tuple[tuple[float, float] | None, tuple[float, float] | None] = (None, None)
 
 
 def _look(question: Question, node: Node, best: Branched) -> tuple[float, Branched, tuple[Node, ...]]:
@@ -100,12 +100,16 @@ def _look(question: Question, node: Node, best: Branched) -> tuple[float, Branch
             scheme = _scheme(node.fixed, free, own)
             best = replace(best, placement=optima.placement(own), scheme=scheme, value=float(value[own]))
         return math.inf, best, ()
-    bound, ends, scheme = -math.inf, node.ends, 0
-    multipliers = [0.0, math.inf] if not ends else []  # the root starts from no penalty, and from no noise at all
-    for _ in range(3 if ends else 8):
-        m = multipliers.pop(0) if multipliers else (ends[1][1] - ends[0][1]) / max(ends[0][0] - ends[1][0], 1e-30)
+    bound, scheme = -math.inf, 0
+    over, under = node.ends
+    multipliers = [0.0, math.inf] if over is None else []  # first no penalty, then the least noise that there can be
+    for _ in range(8 if multipliers else 3):
+        m = multipliers.pop(0) if multipliers else max(0.0, (under[1] - over[1]) / (over[0] - under[0]))
         costs = np.zeros((len(free), 2))
-        costs[:, 1] = np.where(slopes[free] > 0, m, 0.0) if math.isinf(m) else m * slopes[free]
+        if math.isinf(m):
+            costs[slopes[free] > 0, 1] = costs[slopes[free] < 0, 0] = math.inf
+        else:
+            costs[:, 1] = m * slopes[free]
         optima = eliminate(problem, objective.weights, objective.ties, free_bits=True, bit_costs=costs)
         if math.isinf(optima.value[0]):
             return math.inf, best, ()
@@ -114,19 +118,23 @@ def _look(question: Question, node: Node, best: Branched) -> tuple[float, Branch
         penalty = sum(slopes[j] for j in free if scheme >> j & 1)
         value = float(optima.value[0]) - (0.0 if math.isinf(m) else m * penalty)
         if not math.isinf(m):
-            bound = max(bound, float(optima.value[0]) + m * (base - most))
+            bound = max(bound, float(optima.value[0]) + _lift(m, base, slopes, most))
         bits = np.array([[own >> n & 1 for n in range(len(free))]])
         if value < best.value and _noise(question, node.fixed, free, bits)[0] <= most:
             best = replace(best, placement=placement, scheme=scheme, value=value)
         end = (base + penalty, value)
-        if bound >= best.value * (1 - TIE) or most == math.inf or (m == 0 and end[0] <= most) or end in ends:
+        converged = end in (over, under)
+        over, under = (end, under) if end[0] > most else (over, end)
+        if bound >= best.value * (1 - TIE) or converged or over is None:
             break
-        if len(ends) < 2:
-            ends = (*ends, end)
-        else:
-            ends = (end, ends[1]) if end[0] > most else (ends[0], end)
     pick = max([j for j in free if scheme >> j & 1] or free, key=lambda j: abs(slopes[j]))
+    ends = (None, None) if over is None or under is None else (over, under)
     return bound, best, tuple(Node(node.fixed | {pick: bit}, ends) for bit in (1, 0))
+
+
+def _lift(m: float, base: float, slopes: np.ndarray, most: float) -> float:
+    """What a multiplier on the linear noise adds to a bound; rounding is taken off, so that the bound stays one."""
+    return m * (base - most) - 1e-12 * m * (abs(base) + abs(most) + float(np.abs(slopes).sum())) if m else 0.0
 
 
 def minorant(noise: NoiseModel | None, fixed: Mapping[int, int]) -> tuple[float, np.ndarray]:
@@ -153,13 +161,14 @@ def minorant(noise: NoiseModel | None, fixed: Mapping[int, int]) -> tuple[float,
 
 def fix_bits(problem: Problem, fixed: Mapping[int, int]) -> Problem:
     """Return the problem in which some q bits are settled: those layers have one precision, and are quantizable no more."""
-    layer_s, transfer_s = problem.layer_s.copy(), problem.transfer_s.copy()
+    layer_s, transfer_s, size_bytes = problem.layer_s.copy(), problem.transfer_s.copy(), problem.size_bytes.copy()
     ones = {problem.quantizable[j] for j, bit in fixed.items() if bit}
     layer_s[list(ones), :, 0] = layer_s[list(ones), :, 1]
     tensors = [t for t, p in enumerate(problem.producer) if p in ones]
     transfer_s[tensors, :, :, 0] = transfer_s[tensors, :, :, 1]
+    size_bytes[tensors, 0] = size_bytes[tensors, 1]
     free = tuple(i for j, i in enumerate(problem.quantizable) if j not in fixed)
-    return replace(problem, layer_s=layer_s, transfer_s=transfer_s, quantizable=free)
+    return replace(problem, layer_s=layer_s, transfer_s=transfer_s, size_bytes=size_bytes, quantizable=free)
 
 
 def _few(problem: Problem) -> bool:
