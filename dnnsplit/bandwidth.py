@@ -12,6 +12,7 @@ import pandas as pd
 from dnnsplit.errors import NetworkError, OptionError, SolverError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.inquiry import Inquiry
+from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.overhead import priced
@@ -109,7 +110,7 @@ class BandwidthPlans:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<b>{str(self).splitlines()[0]}</b>" + self.frame.to_html(index=False, float_format="{:.4g}".format)
+        return shown(str(self).splitlines()[0], self.frame)
 
 
 def bandwidths(
@@ -126,7 +127,8 @@ def bandwidths(
 ) -> BandwidthPlans:
     """Return the optimal plan at every bandwidth of a link, with the exact bandwidths where it changes.
 
-    What a plan is worth is linear in 1 / bandwidth, so the optimum is a concave, piecewise linear function of it: from the
+    What a plan is worth is linear in 1 / bandwidth (a power of sending that grows with the rate adds the same energy per byte
+    at every bandwidth), so the optimum is a concave, piecewise linear function of it: from the
     plans of both ends, solve where their lines cross, until no better plan is found there (Eisner and Severance, J. ACM 23,
     1976). That takes at most two solves per interval.
 
@@ -202,7 +204,7 @@ def _lines(
     free = [replace(t, seconds=unlimited.link(t.source, t.target).transfer_s(t.size_bytes, t.tensor not in outer)) for t in swept]
     rest = [t for t in plan.transfers if (t.source, t.target) not in links]
     fixed = replace(plan.cost, transfers=(*rest, *free))
-    sized = replace(plan.cost, compute_s={}, transfers=tuple(replace(t, seconds=t.size_bytes) for t in swept))
+    sized = replace(plan.cost, compute_s={}, transfers=tuple(replace(t, seconds=t.size_bytes, size_bytes=0.0) for t in swept))
     for each in weights:
         yield each.of(fixed, unlimited), each.of(sized, unlimited)
 

@@ -5,6 +5,8 @@ The slides' formulas, with f_k(i, q) the seconds of layer i on server k and g(t,
     T^c_k = sum_i x_ik f_k(i, q_i)            T^x_n = sum_t y_tn g(t, n)          T = sum_k T^c_k + sum_n T^x_n
     E_k   = P^c_k T^c_k + P^self_k T^x_kk + P^other_k sum_{h != k} T^x_kh         E = sum_k E_k,  E_0 = E of the source
 
+Where P^other_k grows with the throughput, each transfer is priced at its own, bytes / g(t, n): see `Server`.
+
 With many requests in flight a server computes one while links carry others: each T^c_k, and each T^x_kh with k != h, is a
 stage of a pipeline, and the slowest stage sets the throughput.
 """
@@ -19,6 +21,7 @@ import pandas as pd
 
 from dnnsplit.errors import InfeasibleError, ModelError, NetworkError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
+from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.overhead import priced
 from dnnsplit.times import PRECISIONS, LayerTimes
@@ -36,6 +39,10 @@ class Transfer:
     target: str
     size_bytes: float
     seconds: float
+
+    def _repr_html_(self) -> str:
+        facts = {"size": show(self.size_bytes, "B"), "time": show(self.seconds, "s")}
+        return shown(f"Transfer of {self.tensor}", {"source": self.source, "target": self.target, **facts})
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ class Cost:
         rows["seconds"] = [show(s, "s") for s in rows["seconds"]]
         rows["bytes"] = ["" if math.isnan(b) else show(b, "B") for b in rows["bytes"]]
         total = f"latency {show(self.latency_s, 's')}, energy {show(self.energy_j, 'J')}"
-        return f"<b>{total}</b>" + rows.to_html(index=False)
+        return shown(total, rows)
 
 
 def evaluate(
@@ -159,10 +166,9 @@ def evaluate(
     energy = {}
     for server in network.servers:
         self_s = math.fsum(t.seconds for t in transfers if t.source == t.target == server.name)
-        other_s = math.fsum(t.seconds for t in transfers if t.source == server.name != t.target)
-        energy[server.name] = (
-            server.compute_w * compute_s[server.name] + server.transmit_self_w * self_s + server.transmit_w * other_s
-        )
+        sent = [t for t in transfers if t.source == server.name != t.target]
+        sending_j = server.sending_j(math.fsum(t.seconds for t in sent), math.fsum(t.size_bytes for t in sent))
+        energy[server.name] = server.compute_w * compute_s[server.name] + server.transmit_self_w * self_s + sending_j
     return Cost(
         latency_s=math.fsum([*compute_s.values(), *(t.seconds for t in transfers)]),
         compute_s=compute_s,

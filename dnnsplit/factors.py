@@ -49,10 +49,9 @@ def values(problem: Problem, *objectives: Weights) -> list[np.ndarray]:
         own += (size[:, None] * (1.0, INT8_SHARE))[..., None] * w.held
     seconds[0][~np.broadcast_to(problem.allowed[:, None], seconds.shape[1:])] = np.inf
     found = [seconds[:, i] if i in bit else seconds[:, i, 0] for i in range(len(problem.graph.layers))]
-    moves = problem.transfer_s.transpose(0, 3, 1, 2)  # tensor, precision, from, to
-    reachable = np.isfinite(moves)
-    price = np.where(reachable, moves, 0.0) * np.stack([w.transfer for w in objectives])[:, None, None]
-    price[0][~reachable] = np.inf
+    moves = np.stack([w.moves(problem) for w in objectives])
+    moves[0][~np.isfinite(problem.transfer_s)] = np.inf
+    price = np.moveaxis(moves, -1, 2)  # objective, tensor, precision, from, to
     tensors = _tensors(problem)
     few = {t: ends for t, ends in tensors.items() if not _many(problem, ends[1])}
     relayed = relay_tables(price, few, problem.source) if problem.routing == "relay" else {}

@@ -72,15 +72,15 @@ class Slides:
         return ("x", i, k) if ("x", i, k) in self.variables else 0.0
 
     def total(self, weights: Weights) -> list[tuple[Key, float]]:
-        """T, E, E_0 or a mix: sum_ik w_k (f x + (f' - f) x^q) + sum_tn w_n (g y + (g' - g) y^q)."""
+        """T, E, E_0 or a mix: sum_ik w_k (f x + (f' - f) x^q) + sum_tn w_n (g y + (g' - g) y^q), and bytes sent alike."""
         terms: list[tuple[Key, float]] = []
-        for kind, cost, price in (("x", self.problem.layer_s, weights.compute), ("y", self.problem.transfer_s, weights.transfer)):
+        worth = {"x": self.problem.layer_s * weights.compute[:, None], "y": weights.moves(self.problem)}
+        for kind, every in worth.items():
             for key in self.keys(kind):
-                place = key[1:]
-                seconds, worth = cost[place], float(price[place[1:]] if kind == "y" else price[place[1]])
-                terms.append((key, worth * float(seconds[0])))
-                if (f"{kind}q", *place) in self.variables:
-                    terms.append(((f"{kind}q", *place), worth * float(seconds[1] - seconds[0])))
+                float32, int8 = every[key[1:]].tolist()
+                terms.append((key, float32))
+                if (f"{kind}q", *key[1:]) in self.variables:
+                    terms.append(((f"{kind}q", *key[1:]), int8 - float32))
         return terms
 
     def assignment(self) -> Iterable[Row]:
@@ -224,7 +224,8 @@ class Tight(Slides):
         return key
 
     def _sent(self, t: int, k: int, h: int) -> bool:
-        return self._priced(t, k, h) and bool(self.problem.transfer_s[t, k, h].max() > 0)
+        paid = self.problem.transfer_s[t, k, h].max() > 0 or self.problem.network.servers[k].transmit_j_per_byte > 0
+        return self._priced(t, k, h) and bool(paid)
 
     def coherence(self) -> Iterable[Row]:
         """Flows between the servers of a tensor's producer and of each receiver, and y above all of them."""

@@ -13,6 +13,7 @@ import pandas as pd
 
 from dnnsplit import network_file
 from dnnsplit.errors import NetworkError, nearest, raise_problems
+from dnnsplit.markup import shown
 from dnnsplit.units import show
 
 
@@ -20,15 +21,21 @@ from dnnsplit.units import show
 class Server:
     """A place where layers run, k in V_N.
 
+    Sending to another server at a throughput takes P^other_k = transmit_w + transmit_j_per_byte * throughput: a constant on the
+    slides, affine in the throughput where it was measured (J. Huang et al., "A Close Examination of Performance and Power
+    Characteristics of 4G LTE Networks", MobiSys 2012). The throughput of a transfer is its bytes over all its seconds, so that
+    it takes transmit_w * seconds + transmit_j_per_byte * bytes, whatever the rate at which they flow; see `sending_j`.
+
     Parameters
     ----------
     name : unique
     compute_w : P^c_k [W], drawn while a layer runs
-    transmit_w : P^other_k [W], drawn while a tensor is sent to another server
+    transmit_w : P^other_k [W], drawn while a tensor is sent to another server; its constant part where it grows with the rate
     transmit_self_w : P^self_k [W], drawn while a tensor moves inside the server (only where a self link gives it a time)
     memory_bytes : upper limit on the weights held [B], or None
     speed_cpu : compute speed in CPUs of the test-bed [CPU]; used only to scale a profile, never by the solver
     note : where the figures come from
+    transmit_j_per_byte : what P^other_k grows by per throughput [W per B/s, which is J/B]
     """
 
     name: str
@@ -38,6 +45,21 @@ class Server:
     memory_bytes: float | None = None
     speed_cpu: float | None = None
     note: str = ""
+    transmit_j_per_byte: float = 0.0
+
+    def sending_w(self, bytes_per_s: float) -> float:
+        """Power drawn while bytes flow to another server at a throughput [W]: P^other_k."""
+        return self.transmit_w + self.transmit_j_per_byte * bytes_per_s
+
+    def sending_j(self, seconds: float, size_bytes: float) -> float:
+        """Energy of a transfer to another server [J]: `sending_w` of its own throughput, times its seconds."""
+        return self.transmit_w * seconds + self.transmit_j_per_byte * size_bytes
+
+    def _repr_html_(self) -> str:
+        sending, inside = _sending(self), show(self.transmit_self_w, "W")
+        powers = {"computing": show(self.compute_w, "W"), "sending": sending, "moving inside": inside}
+        memory = None if self.memory_bytes is None else show(self.memory_bytes, "B")
+        return shown(f"Server {self.name}", {**powers, "memory": memory, "CPUs": self.speed_cpu, "note": self.note})
 
 
 @dataclass(frozen=True)
@@ -74,6 +96,12 @@ class Link:
         """
         seconds = self.latency_s + size_bytes / self.bandwidth_bytes_per_s + size_bytes * self.serialise_s_per_byte
         return seconds + handled * (self.handling_s + size_bytes * self.handling_s_per_byte)
+
+    def _repr_html_(self) -> str:
+        facts = {"bandwidth": show(self.bandwidth_bytes_per_s, "B/s"), "latency": show(self.latency_s, "s")}
+        handling = f"{show(self.handling_s, 's')} per tensor, {show(self.handling_s_per_byte, 's')} per byte"
+        facts["handling"] = handling if self.handling_s or self.handling_s_per_byte else ""
+        return shown(f"Link {self.source} -> {self.target}", {**facts, "note": self.note})
 
 
 @dataclass(frozen=True)
@@ -121,9 +149,9 @@ class Network:
         for name in sorted({n for n in names if names.count(n) > 1}):
             yield f"two servers are named {name!r}; names must be unique"
         for server in self.servers:
-            for attribute in ("compute_w", "transmit_w", "transmit_self_w", "memory_bytes", "speed_cpu"):
+            for attribute in (f.name for f in fields(Server) if f.name not in ("name", "note")):
                 value = getattr(server, attribute)
-                if value is not None:
+                if value is not None or attribute not in ("memory_bytes", "speed_cpu"):
                     yield from _number(value, f"server {server.name!r}: {attribute}", positive=attribute == "speed_cpu")
         if names and self.source not in names:
             yield f"source {self.source!r} is no server{nearest(self.source, names)}"
@@ -201,7 +229,7 @@ class Network:
 
     @property
     def servers_frame(self) -> pd.DataFrame:
-        """One row per server: powers [W], memory [B], speed [CPU]."""
+        """One row per server: powers [W], what sending takes per byte [J/B], memory [B], speed [CPU]."""
         columns = [f.name for f in fields(Server)]
         return pd.DataFrame([[getattr(server, c) for c in columns] for server in self.servers], columns=columns)
 
@@ -212,13 +240,13 @@ class Network:
     def _repr_html_(self) -> str:
         servers = self.servers_frame.assign(
             compute_w=[show(s.compute_w, "W") for s in self.servers],
-            transmit_w=[show(s.transmit_w, "W") for s in self.servers],
+            transmit_w=[_sending(s) for s in self.servers],
         )[["name", "speed_cpu", "compute_w", "transmit_w", "note"]]
         links = self.frame.assign(
             bandwidth=[show(link.bandwidth_bytes_per_s, "B/s") for link in self.links],
             latency=[show(link.latency_s, "s") for link in self.links],
         )[["source", "target", "bandwidth", "latency", "note"]]
-        return f"<b>{self!r}</b>" + servers.to_html(index=False) + links.to_html(index=False)
+        return shown(self, servers, links)
 
     @staticmethod
     def load(path: str | Path) -> Network:
@@ -226,8 +254,8 @@ class Network:
 
         Parameters
         ----------
-        path : file with ``source``, ``servers`` (name, compute, transmit, memory, speed, note) and ``links``
-            (source, target, bandwidth, latency, note); quantities as ``5 MB/s``, ``5 ms``, ``2.9 W``
+        path : file with ``source``, ``servers`` (name, compute, transmit, transmit_per_rate, memory, speed, note) and ``links``
+            (source, target, bandwidth, latency, note); quantities as ``5 MB/s``, ``5 ms``, ``2.9 W``, ``438 mW/(Mbit/s)``
 
         Raises
         ------
@@ -240,6 +268,11 @@ class Network:
     def save(self, path: str | Path) -> None:
         """Write the YAML that `load` reads back to an equal network."""
         network_file.write(path, self.source, self.servers, self.links)
+
+
+def _sending(server: Server) -> str:
+    slope = f" + {show(server.transmit_j_per_byte * 125e3, 'W')} per Mbit/s" if server.transmit_j_per_byte else ""
+    return show(server.transmit_w, "W") + slope
 
 
 def _number(value: Any, what: str, positive: bool = False, finite: bool = True) -> Iterable[str]:

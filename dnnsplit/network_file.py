@@ -17,6 +17,7 @@ _SERVER_KEYS = {
     "name": ("name", None),
     "compute": ("compute_w", "power"),
     "transmit": ("transmit_w", "power"),
+    "transmit_per_rate": ("transmit_j_per_byte", "power_per_rate"),
     "transmit_self": ("transmit_self_w", "power"),
     "memory": ("memory_bytes", "memory"),
     "speed": ("speed_cpu", "speed"),
@@ -34,7 +35,9 @@ _LINK_KEYS = {
 }
 
 
-_SI = {"power": "W", "memory": "B", "speed": "CPU", "bandwidth": "B/s", "latency": "s", "serialise": "s/B"}
+_SI = {
+    "power": "W", "power_per_rate": "J/B", "memory": "B", "speed": "CPU", "bandwidth": "B/s", "latency": "s", "serialise": "s/B",
+}  # fmt: skip
 _TOP = ("source", "servers", "links", "description")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Problem:
     quantizable : positions of the layers of V_Q
     layer_s : float (layers, servers, 2) [s]; NaN in [..., 1] for layers that are not quantizable
     transfer_s : float (tensors, servers, servers, 2) [s], by the producer's precision; infinite without a link
+    size_bytes : float (tensors, 2) [B], by the producer's precision
     producer : position of each tensor's producer, -1 for graph inputs (they are at the source)
     receivers : positions of each tensor's consumers; -1 stands for the delivery of an output to the source
     allowed : bool (layers, servers); pins and prohibitions
@@ -44,6 +45,7 @@ class Problem:
     quantizable: tuple[int, ...]
     layer_s: np.ndarray = field(repr=False)
     transfer_s: np.ndarray = field(repr=False)
+    size_bytes: np.ndarray = field(repr=False)
     producer: tuple[int, ...] = field(repr=False)
     receivers: tuple[tuple[int, ...], ...] = field(repr=False)
     allowed: np.ndarray = field(repr=False)
@@ -111,7 +113,7 @@ class Problem:
         """
         if weights is None:
             weights, ties = latency_weights(self.network), energy_weights(self.network)
-        objectives = np.stack([w.transfer for w in (weights, ties) if w is not None])
+        worth = np.stack([w.moves(self) for w in (weights, ties) if w is not None])
         quantized = {i for j, i in enumerate(self.quantizable) if scheme >> j & 1}
         names = self.network.server_names
         found, stuck = {}, []
@@ -120,9 +122,9 @@ class Problem:
             targets = {self.source if r < 0 else placement[r] for r in receivers} - {start}
             if not targets:
                 continue
-            seconds = self.transfer_s[t, :, :, int(p in quantized)]
-            there = np.isfinite(seconds) if usable is None else np.isfinite(seconds) & usable[t]
-            price = np.where(there, seconds, 0.0) * objectives
+            linked = np.isfinite(self.transfer_s[t, :, :, int(p in quantized)])
+            there = linked if usable is None else linked & usable[t]
+            price = np.where(there, worth[:, t, :, :, int(p in quantized)], 0.0)
             price[0][~there] = np.inf
             links, name = tree(price, start, targets), self.graph.tensors[t].name
             if links is None:
@@ -136,32 +138,44 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A linear objective, or limit: what a second of compute on k, of transfer from k to h, and a byte of weights on k is worth.
+    """A linear objective, or limit: what a second of compute on k, of transfer from k to h, and a byte of either is worth.
 
     Attributes
     ----------
-    compute : float (servers,)
-    transfer : float (servers, servers)
-    held : float (servers,), or 0
+    compute : float (servers,), of a second of compute
+    transfer : float (servers, servers), of a second of transfer
+    held : float (servers,), of a byte of weights, or 0
+    sent : float (servers, servers), of a byte that crosses, or 0
     """
 
     compute: np.ndarray
     transfer: np.ndarray
     held: np.ndarray | float = 0.0
+    sent: np.ndarray | float = 0.0
 
     def __add__(self, other: Weights) -> Weights:
-        return Weights(self.compute + other.compute, self.transfer + other.transfer, self.held + other.held)
+        return Weights(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Weights)))
 
     def __rmul__(self, factor: float) -> Weights:
-        return Weights(factor * self.compute, factor * self.transfer, factor * self.held)
+        return Weights(*(factor * getattr(self, f.name) for f in fields(Weights)))
+
+    def moves(self, problem: Problem) -> np.ndarray:
+        """Return what each tensor is worth on each link: float (tensors, servers, servers, 2); 0 without a link."""
+        linked = np.isfinite(problem.transfer_s)
+        seconds = np.where(linked, problem.transfer_s, 0.0)
+        sent = problem.size_bytes[:, None, None, :] * np.asarray(self.sent)[..., None]
+        return seconds * self.transfer[..., None] + np.where(linked, sent, 0.0)
 
     def of(self, cost: Cost, network: Network) -> float:
         """Return the objective of a priced placement."""
         index = {name: k for k, name in enumerate(network.server_names)}
-        held = np.broadcast_to(self.held, self.compute.shape)
+        held, sent = np.broadcast_to(self.held, self.compute.shape), np.broadcast_to(self.sent, self.transfer.shape)
         terms = [self.compute[index[name]] * seconds for name, seconds in cost.compute_s.items()]
         terms += [held[index[name]] * size for name, size in cost.weight_bytes.items()]
-        return math.fsum(terms + [self.transfer[index[t.source], index[t.target]] * t.seconds for t in cost.transfers])
+        for t in cost.transfers:
+            link = index[t.source], index[t.target]
+            terms += [self.transfer[link] * t.seconds, sent[link] * t.size_bytes]
+        return math.fsum(terms)
 
 
 def latency_weights(network: Network) -> Weights:
@@ -171,11 +185,12 @@ def latency_weights(network: Network) -> Weights:
 
 
 def energy_weights(network: Network, only: str | None = None) -> Weights:
-    """E [J per s], or E_k of one server alone when `only` names it."""
+    """E [J per s, and per byte sent], or E_k of one server alone when `only` names it."""
     keep = np.array([only in (None, server.name) for server in network.servers], float)
     transfer = np.repeat(np.array([[s.transmit_w] for s in network.servers]), len(keep), axis=1)
     np.fill_diagonal(transfer, [s.transmit_self_w for s in network.servers])
-    return Weights(keep * [s.compute_w for s in network.servers], keep[:, None] * transfer)
+    sent = np.array([[s.transmit_j_per_byte] for s in network.servers]) * ~np.eye(len(keep), dtype=bool)
+    return Weights(keep * [s.compute_w for s in network.servers], keep[:, None] * transfer, sent=keep[:, None] * sent)
 
 
 def held_weights(network: Network, server: str) -> Weights:
@@ -245,6 +260,7 @@ def build_problem(
         quantizable=tuple(graph.layer_index[n] for n in quantizable),
         layer_s=times.array(graph, network, tuple(quantizable)),
         transfer_s=np.stack([network.transfer_s(sizes, handled), network.transfer_s(sizes * INT8_SHARE, handled)], axis=-1),
+        size_bytes=np.stack([sizes, sizes * INT8_SHARE], axis=-1),
         producer=tuple(-1 if t.producer is None else graph.layer_index[t.producer] for t in graph.tensors),
         receivers=tuple((*(graph.layer_index[c] for c in t.consumers), *([-1] if t.is_output else [])) for t in graph.tensors),
         allowed=allowed,

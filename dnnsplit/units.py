@@ -20,6 +20,7 @@ _UNITS = {
     "memory": {"B": 1.0},
     "speed": {"CPU": 1.0},
     "serialise": {"s/B": 1.0},
+    "power_per_rate": {"W/(bit/s)": 8.0, "W/(B/s)": 1.0, "J/bit": 8.0, "J/B": 1.0},
 }
 _EXAMPLE = {
     "bandwidth": "5 MB/s",
@@ -29,7 +30,9 @@ _EXAMPLE = {
     "memory": "16 GB",
     "speed": "0.5 CPU",
     "serialise": "1.2 ns/B",
+    "power_per_rate": "438.39 mW/(Mbit/s)",
 }
+_PER = re.compile(r"^([^\s/()]+) *(?:/| per ) *(\()?([^()]+)(?(2)\))$")  # mW/(Mbit/s), mW/Mbps, mW per Mbit/s
 _NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf)\s*(.*?)\s*$")
 
 
@@ -38,8 +41,9 @@ def parse(text: str | float, dimension: str) -> float:
 
     Parameters
     ----------
-    text : ``"5 MB/s"``; a bare number is taken as SI (B/s, s, W, J, B, CPU)
-    dimension : ``bandwidth``, ``latency``, ``power``, ``energy``, ``memory``, ``speed`` or ``serialise``
+    text : ``"5 MB/s"``; a bare number is taken as SI (B/s, s, W, J, B, CPU, s/B, J/B)
+    dimension : ``bandwidth``, ``latency``, ``power``, ``energy``, ``memory``, ``speed``, ``serialise`` or ``power_per_rate``
+        (W per B/s, which is J/B)
 
     Returns
     -------
@@ -69,12 +73,22 @@ def parse(text: str | float, dimension: str) -> float:
 def _factor(unit: str, dimension: str, text: str, example: str) -> float:
     if not unit:
         return 1.0
+    found = _scale(unit, dimension)
+    if found is None and dimension == "power_per_rate" and (match := _PER.match(unit)):
+        power, rate = _scale(match[1], "power"), _scale(match[3], "bandwidth")
+        found = power / rate if power and rate else None
+    if found is not None:
+        return found
+    known = ", ".join(_UNITS[dimension])
+    raise OptionError(f"{dimension} {text!r} has the unknown unit {unit!r} (known: {known}, with k, M, G, m, ...); {example}")
+
+
+def _scale(unit: str, dimension: str) -> float | None:
     for symbol, factor in _UNITS[dimension].items():
         for prefix, scale in (_PREFIX | _BINARY).items():
             if unit == prefix + symbol:
                 return scale * factor
-    known = ", ".join(_UNITS[dimension])
-    raise OptionError(f"{dimension} {text!r} has the unknown unit {unit!r} (known: {known}, with k, M, G, m, ...); {example}")
+    return None
 
 
 def show(value: float, unit: str) -> str:

@@ -123,10 +123,12 @@ def _network(rng, recipe, hosts, weights):
     if recipe.self_links:
         links += [ds.Link(a, a, 800.0, 0.005) for a in hosts if rng.random() < 0.6]
     limited = [recipe.memory and rng.random() < 0.8 for _ in hosts]
+    # in a third of the questions the power of sending grows with the rate, but for one server
     servers = [
-        ds.Server(a, *rng.uniform(0.5, 5, 3), memory_bytes=float(rng.integers(weights // 4, weights + 2)) if limit else None)
-        for a, limit in zip(hosts, limited, strict=True)
-    ]
+        ds.Server(a, *rng.uniform(0.5, 5, 3), memory_bytes=float(rng.integers(weights // 4, weights + 2)) if limit else None,
+                  transmit_j_per_byte=0.0 if recipe.seed % 3 else 0.05 * n)
+        for n, (a, limit) in enumerate(zip(hosts, limited, strict=True))
+    ]  # fmt: skip
     return ds.Network(servers, links, str(rng.choice(hosts)))
 
 

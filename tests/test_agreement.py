@@ -47,8 +47,9 @@ class Every:
         forbidden = options.get("forbid_links", ())
         self.links = {(n.source, n.target): n for n in self.network.links if (n.source, n.target) not in forbidden}
         seconds = {(r.layer, r.server, r.precision): r.seconds for r in problem["times"].frame.itertuples()}
-        # compute seconds, seconds of sending to itself and to others, and bytes of weights: by server, scheme, assignment
-        self.compute, self.within, self.across, self.held = np.zeros((4, len(self.hosts), len(self.schemes), self.x.shape[1]))
+        # seconds of compute, of sending to itself and to others, bytes to others, and of weights: by server, scheme, assignment
+        shape = (5, len(self.hosts), len(self.schemes), self.x.shape[1])
+        self.compute, self.within, self.across, self.sent, self.held = np.zeros(shape)
         self.unlinked = np.zeros(self.x.shape[1], bool)
         for i, layer in enumerate(self.graph.layers):
             for k, host in enumerate(self.hosts):
@@ -59,8 +60,8 @@ class Every:
             self._send(tensor)
         self.latency_s = (self.compute + self.within + self.across).sum(axis=0)
         joules = [
-            s.compute_w * c + s.transmit_self_w * w + s.transmit_w * a
-            for s, c, w, a in zip(self.network.servers, self.compute, self.within, self.across, strict=True)
+            s.compute_w * c + s.transmit_self_w * w + s.transmit_w * a + s.transmit_j_per_byte * b
+            for s, c, w, a, b in zip(self.network.servers, self.compute, self.within, self.across, self.sent, strict=True)
         ]
         self.energy_j, self.device_energy_j = sum(joules), joules[self.hosts.index(self.network.source)]
         self.placed = np.broadcast_to(~self.unlinked & self._placed(options), self.latency_s.shape)
@@ -93,6 +94,7 @@ class Every:
             sizes = self._by_precision(tensor.producer, tensor.size_bytes, tensor.size_bytes / 4)
             g = link.latency_s + sizes / link.bandwidth_bytes_per_s + sizes * link.serialise_s_per_byte
             (self.within if k == h else self.across)[k] += g * y
+            self.sent[k] += sizes * y * (k != h)
 
     def _placed(self, options):
         """bool (assignments,): where pins, prohibitions and colocation hold."""

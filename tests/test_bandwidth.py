@@ -26,11 +26,12 @@ def with_bandwidth(network, bandwidth, *links):
 @settings(deadline=None, max_examples=15)
 @given(
     seed=st.integers(0, 10**6), servers=st.integers(2, 3), both_ways=st.booleans(), energy=st.booleans(),
-    serialise=st.sampled_from([0.0, 1e-3]), routing=st.sampled_from(["direct", "relay"]),
+    serialise=st.sampled_from([0.0, 1e-3]), routing=st.sampled_from(["direct", "relay"]), per_byte=st.sampled_from([0.0, 0.05]),
 )  # fmt: skip
-def test_split_finds_nothing_better_at_any_bandwidth(seed, servers, both_ways, energy, serialise, routing):
+def test_split_finds_nothing_better_at_any_bandwidth(seed, servers, both_ways, energy, serialise, routing, per_byte):
     graph, network, times, noise = random_small(seed, 5, servers, 2)
     network = replace(network, links=tuple(replace(n, serialise_s_per_byte=serialise) for n in network.links))
+    network = replace(network, servers=tuple(replace(s, transmit_j_per_byte=per_byte) for s in network.servers))
     asked = {"max_noise": 0.08, "latency_weight": 1.0 - energy, "energy_weight": float(energy), "routing": routing}
     what = "energy_j" if energy else "latency_s"
     found = bandwidths(graph, network, times, noise, link=FORTH, low=1.0, high=1e5, both_ways=both_ways, **asked)

@@ -1,12 +1,20 @@
 """The slides' cost equations, each against numbers computed by hand."""
 
 import dataclasses
+import math
 
+import numpy as np
 import pandas as pd
 import pytest
-from conftest import by_hand
+from conftest import brute_force, by_hand, random_small
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import dnnsplit as ds
+from dnnsplit.branching import fix_bits
+from dnnsplit.elimination import eliminate
+from dnnsplit.objective import reference
+from dnnsplit.problem import build_problem, energy_weights
 
 EDGE = {"a": "device", "b": "edge", "c": "edge", "d": "device"}
 
@@ -64,6 +72,74 @@ def test_a_self_link_prices_moves_inside_a_server():
     cost = ds.evaluate(graph, network, times, dict.fromkeys("abcd", "device"))
     assert sum(t.seconds for t in cost.transfers) == pytest.approx((1000 + 400 + 200 + 400 + 100) / 1000)
     assert cost.energy_j == pytest.approx(2.0 * 7.5 + 0.5 * 2.1)  # P^self T^self
+
+
+def with_rates(network, *joules_per_byte):
+    """The network with powers of sending that grow with the rate."""
+    pairs = zip(network.servers, joules_per_byte, strict=True)
+    return dataclasses.replace(network, servers=tuple(dataclasses.replace(s, transmit_j_per_byte=j) for s, j in pairs))
+
+
+def test_a_power_that_grows_with_the_rate_is_that_of_each_transfer():
+    graph, network, times = by_hand()
+    cost = ds.evaluate(graph, with_rates(network, 0.02, 0.01), times, EDGE)
+    # t1: 400 B in 4.5 s; t2: 200 B in 1.25 s; t3: 400 B in 2.25 s
+    assert cost.server_energy_j["device"] == pytest.approx(2.0 * 4.5 + (3.0 + 0.02 * 400 / 4.5) * 4.5)
+    edge = (1.0 + 0.01 * 200 / 1.25) * 1.25 + (1.0 + 0.01 * 400 / 2.25) * 2.25
+    assert cost.server_energy_j["edge"] == pytest.approx(5.0 * 0.75 + edge)
+    assert (cost.device_energy_j, cost.energy_j) == pytest.approx((30.5, 30.5 + 13.25))
+    assert cost.latency_s == ds.evaluate(graph, network, times, EDGE).latency_s
+    inside = dataclasses.replace(network, links=(*network.links, ds.Link("device", "device", math.inf)))
+    assert ds.evaluate(graph, with_rates(inside, 0.02, 0.01), times, EDGE).energy_j == pytest.approx(43.75)  # none inside
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    seed=st.integers(0, 10**6), method=st.sampled_from(["elimination", "milp", "slides"]), servers=st.integers(2, 3),
+    latency_weight=st.sampled_from([0.0, 1.0]), limited=st.booleans(), free_link=st.booleans(),
+)  # fmt: skip
+def test_every_method_finds_the_optimum_of_evaluate(seed, method, servers, latency_weight, limited, free_link):
+    graph, network, times, noise = random_small(seed, 4, servers, 2)
+    network = with_rates(network, *np.random.default_rng(seed).uniform(0, 0.2, servers))
+    if free_link:  # bytes cost energy even where they take no time
+        links = (dataclasses.replace(network.links[0], bandwidth_bytes_per_s=math.inf, latency_s=0.0), *network.links[1:])
+        network = dataclasses.replace(network, links=links)
+    asked = {"max_noise": 0.08, "latency_weight": latency_weight, "energy_weight": 1.0, "method": method}
+    most = math.inf
+    if limited and method != "elimination":
+        most = 0.9 * ds.split(graph, network, times, noise=noise, **asked).device_energy_j
+        asked["max_device_energy_j"] = most
+    fixed = reference(build_problem(graph, network, times, noise.layers))
+
+    def value(cost):
+        return np.dot((latency_weight, 1.0), fixed.normalise(cost.latency_s, cost.energy_j))
+
+    best = brute_force(graph, network, times, noise, 0.08, value, lambda cost: cost.device_energy_j <= most * (1 + 1e-6))
+    if math.isinf(best):
+        with pytest.raises(ds.InfeasibleError):
+            ds.split(graph, network, times, noise=noise, **asked)
+    else:
+        plan = ds.split(graph, network, times, noise=noise, **asked)
+        cost = ds.evaluate(graph, network, times, plan.assignment, plan.quantized)
+        assert value(cost) == pytest.approx(best, rel=1e-6, abs=1e-6)
+        assert plan.energy_j == pytest.approx(cost.energy_j, rel=1e-12)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 10**6), routing=st.sampled_from(["direct", "relay"]))
+def test_what_elimination_adds_up_is_what_evaluate_says(seed, routing):
+    graph, network, times, noise = random_small(seed, 5, 3, 2)
+    network = with_rates(network, *np.random.default_rng(seed).uniform(0, 0.2, 3))
+    problem = build_problem(graph, network, times, noise.layers, routing=routing)
+    for only in (None, "s0"):
+        weights = energy_weights(network, only)
+        optima = eliminate(problem, weights)
+        for scheme, fixed in enumerate(({0: 0, 1: 0}, {0: 1, 1: 0}, {0: 0, 1: 1}, {0: 1, 1: 1})):
+            cost = problem.price(optima.placement(scheme), scheme, weights)
+            energy = cost.device_energy_j if only else cost.energy_j
+            assert energy == pytest.approx(optima.value[scheme], rel=1e-12)
+            assert weights.of(cost, network) == pytest.approx(energy, rel=1e-12)
+            assert eliminate(fix_bits(problem, fixed), weights).value[0] == pytest.approx(energy, rel=1e-12)
 
 
 def test_serialisation_counts_per_byte():

@@ -65,6 +65,34 @@ def test_a_self_link_gives_the_diagonal_a_time():
     assert network.transfer_s([1e6])[0].diagonal().tolist() == pytest.approx([0.002, 0.0])
 
 
+# ---------------------------------------------------------------- power of sending
+
+
+def test_the_power_of_sending_is_a_constant_unless_it_grows_with_the_rate():
+    assert Server("device", transmit_w=3.507).sending_w(5e6) == 3.507
+    assert Server("device", transmit_w=3.507).sending_j(0.205, 1e6) == pytest.approx(3.507 * 0.205, rel=1e-12)
+
+
+def test_a_published_power_is_read_and_priced(tmp_path):
+    # LTE of Huang et al. (MobiSys 2012), uplink: 438.39 mW per Mbit/s and 1288.04 mW; 5 MB/s are 40 Mbit/s
+    text = "servers: [{name: phone, transmit: 1288.04 mW, transmit_per_rate: 438.39 mW/(Mbit/s)}, {name: edge}]\n"
+    network = read(tmp_path, text + "links: [{source: phone, target: edge, bandwidth: 40 Mbit/s, latency: 50 ms}]\n")
+    phone, link = network.servers[0], network.links[0]
+    watts = 1.28804 + 0.43839 * 40
+    assert phone.sending_w(link.bandwidth_bytes_per_s) == pytest.approx(watts, rel=1e-12)
+    # a megabyte: 0.2 s at that power, and 50 ms in which nothing flows
+    seconds = link.transfer_s(1e6)
+    assert phone.sending_j(seconds, 1e6) == pytest.approx(watts * 0.2 + 1.28804 * 0.05, rel=1e-12)
+    assert phone.sending_j(seconds, 1e6) == pytest.approx(phone.sending_w(1e6 / seconds) * seconds, rel=1e-12)  # P x t
+    assert "1.288 W + 438.4 mW per Mbit/s" in network._repr_html_()
+    assert network.servers_frame["transmit_j_per_byte"].tolist() == pytest.approx([0.43839 / 125e3, 0.0])
+
+
+def test_a_link_without_end_takes_no_endless_power():
+    device = Server("device", transmit_w=2.0, transmit_j_per_byte=1e-6)
+    assert device.sending_j(Link("device", "edge", math.inf).transfer_s(1e6), 1e6) == 1.0
+
+
 # ---------------------------------------------------------------- names and parts
 
 
@@ -183,6 +211,9 @@ def test_a_wrong_link_is_named(link, says):
         (Server("device", memory_bytes=-5), ["memory_bytes is -5"]),
         (Server("device", speed_cpu=0), ["speed_cpu is 0", "above 0"]),
         (Server("device", compute_w="2 W"), ["compute_w is '2 W', not a number"]),
+        (Server("device", transmit_w=None), ["transmit_w is None, not a number"]),
+        (Server("device", transmit_j_per_byte=-1e-6), ["server 'device': transmit_j_per_byte is -1e-06", "0 or more"]),
+        (Server("device", transmit_j_per_byte=math.inf), ["transmit_j_per_byte is inf", "finite"]),
         (Server(""), ["no name"]),
         ("device", ["'device'", "Server("]),
     ],
@@ -220,7 +251,7 @@ above = st.floats(1e-9, 1e12)
 def networks(draw):
     called = draw(names)
     note, memory, speed = st.text(max_size=8), st.none() | amount, st.none() | above
-    figures = st.tuples(amount, amount, amount, memory, speed, note)
+    figures = st.tuples(amount, amount, amount, memory, speed, note, amount)
     servers = [Server(name, *draw(figures)) for name in called]
     links = [
         Link(a, b, draw(above | st.just(math.inf)), draw(amount), draw(st.floats(0, 1)), draw(note))
@@ -246,7 +277,7 @@ def test_numpy_figures_survive_the_file(tmp_path):
 
 
 def test_saving_loses_no_field(tmp_path):
-    full = Network([Server("a", 1.0, 2.0, 3.0, 4.0, 5.0, "n")], [Link("a", "a", 6.0, 7.0, 8.0, "m", 9.0, 10.0)])
+    full = Network([Server("a", 1.0, 2.0, 3.0, 4.0, 5.0, "n", 11.0)], [Link("a", "a", 6.0, 7.0, 8.0, "m", 9.0, 10.0)])
     for thing in (*full.servers, *full.links):
         assert all(getattr(thing, f.name) != f.default for f in dataclasses.fields(thing))
     full.save(tmp_path / "net.yaml")
@@ -286,6 +317,8 @@ def test_names_that_look_like_numbers_stay_names(tmp_path):
         ("servers: [{name: d, comptue: 1 W}]", ["server 1 'd'", "unknown key 'comptue'", "did you mean 'compute'"]),
         ("servers: [{name: d, compute: 1 kg}]", ["server 1 'd'", "'1 kg'", "2.9 W"]),
         ("servers: [{name: d, compute: .nan}]", ["server 1 'd'", "nan"]),
+        ("servers: [{name: d, transmit_per_rate: 438 mW}]", ["server 1 'd'", "'438 mW'", "438.39 mW/(Mbit/s)"]),
+        ("servers: [{name: d, transmit_pr_rate: 1 J/B}]", ["'transmit_pr_rate'", "did you mean 'transmit_per_rate'"]),
         ("servers: [{name: d, compute: }]", ["server 1 'd'", "'compute' is empty"]),
         ("servers: [{name: d, speed: 0}]", ["speed_cpu is 0", "above 0"]),
         ("servers: [{name: d}, {name: d}]", ["two servers are named 'd'"]),
