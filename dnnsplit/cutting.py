@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def cut(
     out: str | Path,
     calibration: Calibration | None = None,
     check: bool = True,
+    providers: Sequence[str] = ("cpu",),
 ) -> Bundle:
     """Write the parts of a plan.
 
@@ -48,6 +50,7 @@ def cut(
     out : folder for the parts and ``bundle.json``; made if missing
     calibration : ranges for the quantized layers; default: those the plan's noise was measured with
     check : run the parts one after the other and compare them with the whole model before returning
+    providers : those that the plan's graph was read with, see `load`
 
     Returns
     -------
@@ -60,7 +63,7 @@ def cut(
     DnnSplitError : the plan places other layers than the model has
     """
     model = read_model(model_path)
-    graph = load(model_path)
+    graph = load(model_path, providers)
     plan.check(graph.layer_names)
     int8 = int8_layers(model, graph, plan, calibration)
     out = Path(out)
@@ -135,7 +138,8 @@ def components(graph: LayerGraph, assignment: Mapping[str, str]) -> list[tuple[s
 
 def _write(proto: Any, out: Path, name: str, server: str) -> tuple[Part, dict[str, Place]]:
     """Write a part, with the weights of a large one in a file beside it; tell where in `out` those are."""
-    file, data, digest, places = part_file(name), "", "", {}
+    file, data, digest, places = part_file(name, is_large(proto)), "", "", {}
+    _make_room(out / part_file(name), (out / file).parent)
     if is_large(proto):
         data = f"{file}.data"
         places, digest = move_weights(proto, out / data)
@@ -144,6 +148,14 @@ def _write(proto: Any, out: Path, name: str, server: str) -> tuple[Part, dict[st
     inputs, outputs = (tuple(value.name for value in values) for values in (proto.graph.input, proto.graph.output))
     weights = {weight: (data, *place[1:]) for weight, place in places.items()}
     return Part(name, server, file, sha256(content), inputs, outputs, data, digest), weights
+
+
+def _make_room(path: Path, folder: Path) -> None:
+    """Remove what an earlier cut left where `path` is to be a file, or a folder if that is `folder`."""
+    if path == folder:
+        path.unlink() if path.is_file() else None
+    elif path.is_dir():
+        shutil.rmtree(path)
 
 
 def _hops(bundle: Bundle, plan: Plan, form: Mapping[str, str]) -> tuple[Hop, ...]:

@@ -8,6 +8,8 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from bundle_models import lookup, mlp
+from standalone import deployment
 
 import dnnsplit as ds
 
@@ -38,11 +40,28 @@ def shipped(shipped_path):
     return ds.load(shipped_path)
 
 
+@pytest.fixture(scope="module")
+def mlp_bundle(tmp_path_factory):
+    return mlp(tmp_path_factory.mktemp("mlp"))
+
+
+@pytest.fixture(scope="module")
+def lookup_bundle(tmp_path_factory):
+    return lookup(tmp_path_factory.mktemp("lookup"))
+
+
+@pytest.fixture(scope="module")
+def running(mlp_bundle, tmp_path_factory):
+    """Three stages on fixed ports, which the tests of a module leave alive."""
+    with deployment(mlp_bundle, tmp_path_factory.mktemp("stages")) as one:
+        yield one.start()
+
+
 def by_hand():
     """A graph, a network and times whose every cost is easy to compute by hand.
 
-        input --> a --> t1 --> b --> t2 --> d --> out
-                   \\-> t1 --> c --> t3 --/
+    input --> a --> t1 --> b --> t2 --> d --> out
+               \\-> t1 --> c --> t3 --/
     """
     graph = ds.LayerGraph(
         layers=[ds.Layer("a", "Conv", 100, 400), ds.Layer("b", "Conv", 50, 200), ds.Layer("c", "Relu"), ds.Layer("d", "Add")],
@@ -73,8 +92,17 @@ def by_hand():
     return graph, network, times
 
 
-def brute_force(graph, network, times, noise=None, max_noise=math.inf, value=lambda cost: cost.latency_s, keep=lambda cost: True,
-                allowed=lambda layer, server: True, together=()):
+def brute_force(
+    graph,
+    network,
+    times,
+    noise=None,
+    max_noise=math.inf,
+    value=lambda cost: cost.latency_s,
+    keep=lambda cost: True,
+    allowed=lambda layer, server: True,
+    together=(),
+):
     """Return the least value over every assignment and every scheme, priced by `evaluate` alone; inf if there is none."""
     layers = noise.layers if noise else ()
     best = math.inf

@@ -22,20 +22,25 @@ def free_ports(count):
 class Deployment:
     """The stages of a bundle as processes on fixed ports, that can be ended and started again one by one."""
 
-    def __init__(self, bundle, folder, deadline_s=10.0, via=None, **config):
-        self.bundle, self.folder, self.deadline_s, self.config = bundle, folder, deadline_s, config
+    def __init__(self, bundle, folder, deadline_s=10.0, **config):
+        self.bundle, self.folder, self.config = bundle, folder, {"deadline_s": deadline_s, **config}
         self.addresses = dict(zip(bundle.stages, (f"127.0.0.1:{p}" for p in free_ports(len(bundle.stages))), strict=True))
-        self.seen = self.addresses | (via or {})  # how the others call a stage
+        self.seen = dict(self.addresses)  # how the others call a stage
         self.stages = {}
+
+    def launch(self, server, name="", **changes):
+        """Start the process of one stage, under a name of its own where there is one already; wait for nothing."""
+        peers = {n: a for n, a in self.seen.items() if n != server}
+        port = int(self.addresses[server].rpartition(":")[2])
+        config = {"bundle": str(self.bundle.folder), "server": server, "port": port, "peers": peers} | self.config | changes
+        name = name or server
+        self.stages[name] = StageProcess(server, config, self.folder / name)
+        return self.stages[name]
 
     def start(self, *servers):
         """Start some stages, or all, and wait until the whole model is ready."""
         for server in servers or self.bundle.stages:
-            config = {
-                "bundle": str(self.bundle.folder), "server": server, "port": int(self.addresses[server].rpartition(":")[2]),
-                "peers": {n: a for n, a in self.seen.items() if n != server}, "deadline_s": self.deadline_s, **self.config,
-            }  # fmt: skip
-            self.stages[server] = StageProcess(server, config, self.folder / server)
+            self.launch(server)
         wait_until(self.ready, 20, lambda: [stage.death or stage.tail for stage in self.stages.values()])
         return self
 

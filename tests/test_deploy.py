@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from bundle_models import ROWS, SCALE, SIZE, lookup, mlp, mlp_numpy
+from standalone import deployment, wait_until
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
@@ -24,7 +25,6 @@ from dnnsplit.deploy import processes
 from dnnsplit.deploy.client import Client
 from dnnsplit.deploy.emulation import Emulation, smallest_dilation
 from dnnsplit.deploy.messages import infer_request
-from dnnsplit.deploy.processes import StageProcess
 from dnnsplit.deploy.testbed import latency_test, testbed
 from dnnsplit.errors import DeployError
 from dnnsplit.files import sha256
@@ -65,16 +65,6 @@ def assert_close(outputs, x):
     np.testing.assert_allclose(outputs["hidden"], hidden, atol=1.01 * SCALE)
     np.testing.assert_allclose(outputs["y"], y, atol=5 * SCALE)
     assert outputs["y"].dtype == outputs["hidden"].dtype == np.float32
-
-
-@pytest.fixture(scope="module")
-def mlp_bundle(tmp_path_factory):
-    return mlp(tmp_path_factory.mktemp("mlp"))
-
-
-@pytest.fixture(scope="module")
-def lookup_bundle(tmp_path_factory):
-    return lookup(tmp_path_factory.mktemp("lookup"))
 
 
 @pytest.fixture
@@ -334,20 +324,16 @@ class TestTrouble:
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         # a stage by itself, as on a real host: its peers are in the configuration and nothing is emulated
-        peers = {"edge": f"127.0.0.1:{port}"}
-        config = {"bundle": str(lookup_bundle.folder), "server": "device", "deadline_s": 1.0, "peers": peers}
-        stage = StageProcess("device", config, tmp_path / "stage")
         try:
-            limit = time.monotonic() + 20
-            while not stage.address and time.monotonic() < limit:
-                time.sleep(0.05)
-            with Client(stage.address, "lookup", 10.0) as client:
-                while "not ready" in (text := message_of(client)) and time.monotonic() < limit:
-                    time.sleep(0.05)
-                assert "the deadline of 1 s passed on 'device': tensor 'value' did not arrive from 'edge'" in text
+            with deployment(lookup_bundle, tmp_path, deadline_s=1.0) as one:
+                stage = one.launch("device", peers={"edge": f"127.0.0.1:{port}"})
+                wait_until(lambda: stage.address, 20)
+                with Client(stage.address, "lookup", 10.0) as client:
+                    wait_until(lambda: "not ready" not in message_of(client), 20)
+                    assert "the deadline of 1 s passed on 'device': tensor 'value' did not arrive from 'edge'" in message_of(
+                        client
+                    )
         finally:
-            stage.ask_to_end()
-            stage.wait()
             server.stop(0).wait(5)
         assert stage.process.returncode == 0
 

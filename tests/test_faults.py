@@ -10,32 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
-from bundle_models import lookup, mlp, mlp_numpy
-from standalone import Cable, Deployment, deployment, state_of, wait_until
+from bundle_models import mlp_numpy
+from standalone import Cable, deployment, free_ports, state_of, wait_until
 from test_deploy import assert_close, images
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from dnnsplit.deploy.client import Client
 from dnnsplit.deploy.messages import infer_request
-from dnnsplit.deploy.processes import StageProcess
 from dnnsplit.errors import DeployError
-
-
-@pytest.fixture(scope="module")
-def lookup_bundle(tmp_path_factory):
-    return lookup(tmp_path_factory.mktemp("lookup"))
-
-
-@pytest.fixture(scope="module")
-def mlp_bundle(tmp_path_factory):
-    return mlp(tmp_path_factory.mktemp("mlp"))
-
-
-@pytest.fixture(scope="module")
-def running(mlp_bundle, tmp_path_factory):
-    """Three stages that the faults below leave alive."""
-    with deployment(mlp_bundle, tmp_path_factory.mktemp("stages")) as one:
-        yield one.start()
 
 
 def ask(client, index):
@@ -94,6 +76,32 @@ def answers(client):
         return ask(client, 1) == 10.0
     except DeployError:
         return False
+
+
+@pytest.mark.parametrize("path", ["from the source", "from another stage"])
+def test_a_request_that_a_stage_took_before_it_was_started_anew(mlp_bundle, tmp_path, path):
+    """Another process stands at the same address, before anybody asks whether the old one is alive."""
+    lost, sender = ("edge", "device") if path == "from the source" else ("cloud", "edge")
+    with deployment(mlp_bundle, tmp_path, deadline_s=60.0) as one, ThreadPoolExecutor(1) as pool:
+        cable, spare = Cable(one.addresses[lost]), free_ports(1)[0]
+        one.launch(lost, slowdown=1e5)  # its part lasts for ever
+        again = one.launch(lost, "again", port=spare)
+        for name in set(one.bundle.stages) - {lost}:
+            one.seen = one.addresses | ({lost: cable.address} if name == sender else {})
+            one.launch(name)
+        wait_until(lambda: again.address and one.ready(), 20)
+        with one.client(deadline_s=60.0) as client:
+            client.metadata  # noqa: B018
+            started = time.monotonic()
+            answer = pool.submit(client.infer, {"x": images()})
+            time.sleep(0.2)
+            cable.target = spare
+            cable.cut()
+            cable.mend()
+            with pytest.raises(DeployError, match=rf"UNAVAILABLE: server '{lost}' at {cable.address} was started anew"):
+                answer.result(30)
+            assert time.monotonic() - started < 10  # of 60
+        cable.cut()
 
 
 def test_a_link_that_is_cut_and_comes_back(lookup_bundle, tmp_path):
@@ -258,21 +266,16 @@ def test_a_hung_stage_and_requests_that_go_on_after_it(lookup_bundle, tmp_path):
 def test_a_port_that_is_taken(lookup_bundle, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        config = {"bundle": str(lookup_bundle.folder), "server": "edge", "port": port, "peers": {"device": "127.0.0.1:9"}}
-        stage = StageProcess("edge", config, tmp_path / "edge")
-        assert stage.process.wait(20) == 1
+        with deployment(lookup_bundle, tmp_path) as one:
+            stage = one.launch("edge", port=port)
+            assert stage.process.wait(20) == 1
         assert f"cannot listen on 127.0.0.1:{port}" in stage.tail
         assert "choose port 0 or a free one" in stage.tail
 
 
 def test_a_stage_started_twice_is_refused_by_its_port(lookup_bundle, tmp_path):
-    one = Deployment(lookup_bundle, tmp_path)
-    try:
+    with deployment(lookup_bundle, tmp_path) as one:
         one.start()
-        again = StageProcess("edge", {"bundle": str(lookup_bundle.folder), "server": "edge",
-                                      "port": int(one.addresses["edge"].rpartition(":")[2])}, tmp_path / "again")  # fmt: skip
-        assert again.process.wait(20) == 1
+        assert one.launch("edge", "again").process.wait(20) == 1
         with one.client() as client:
             assert ask(client, 1) == 10.0
-    finally:
-        one.close()

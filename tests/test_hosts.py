@@ -10,11 +10,13 @@ from dataclasses import replace
 
 import grpc
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import tritonclient.grpc as triton
 from bundle_models import lookup, mlp
 from google.protobuf import text_format
+from onnx import TensorProto, helper
 from small_models import conv_net
 from standalone import deployment, free_ports, wait_until
 from test_cutting import plan_for
@@ -23,28 +25,18 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 import dnnsplit as ds
+from dnnsplit.deploy.bundle_checks import DATATYPES
 from dnnsplit.deploy.channels import Tls
 from dnnsplit.deploy.client import Client
 from dnnsplit.deploy.comparison import compare
 from dnnsplit.deploy.encoding import Infer
 from dnnsplit.deploy.hosts import read_hosts
 from dnnsplit.deploy.messages import infer_request
-from dnnsplit.deploy.repository import part_config
+from dnnsplit.deploy.repository import part_config, part_file
 from dnnsplit.deploy.serving import serve
 from dnnsplit.deploy.testbed import latency_test, testbed
 from dnnsplit.errors import DeployError
 from dnnsplit.network import Link, Network, Server
-
-
-@pytest.fixture(scope="module")
-def mlp_bundle(tmp_path_factory):
-    return mlp(tmp_path_factory.mktemp("mlp"))
-
-
-@pytest.fixture(scope="module")
-def running(mlp_bundle, tmp_path_factory):
-    with deployment(mlp_bundle, tmp_path_factory.mktemp("stages")) as one:
-        yield one.start()
 
 
 def started(bundle, server, hosts, *more):
@@ -238,12 +230,13 @@ class ModelServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         for entry, content in zip(request.inputs, request.raw_input_contents, strict=True):
             assert model_config_pb2.DataType.Name(described[entry.name].data_type) == f"TYPE_{entry.datatype}"
             assert list(described[entry.name].dims) == list(entry.shape)
-            feed[entry.name] = np.frombuffer(content, triton._utils.triton_to_np_dtype(entry.datatype)).reshape(entry.shape)
+            shape = [] if described[entry.name].HasField("reshape") else entry.shape
+            feed[entry.name] = np.frombuffer(content, triton._utils.triton_to_np_dtype(entry.datatype)).reshape(shape)
         self.runs += 1
         response = service_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
         for output, value in zip(config.output, session.run([o.name for o in config.output], feed), strict=True):
             response.outputs.add(
-                name=output.name, datatype=model_config_pb2.DataType.Name(output.data_type)[5:], shape=value.shape
+                name=output.name, datatype=model_config_pb2.DataType.Name(output.data_type)[5:], shape=output.dims
             )
             response.raw_output_contents.append(value.tobytes())
         return response
@@ -273,6 +266,30 @@ def test_parts_may_live_in_another_model_server(tmp_path):
             client.infer(feed)
 
 
+def test_a_scalar_goes_to_a_model_server_and_back(tmp_path):
+    info = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", [2, 3]), ("y", [2, 3]))}
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["total"], "total", keepdims=0),
+        helper.make_node("Sqrt", ["total"], ["root"], "root"),
+        helper.make_node("Mul", ["x", "root"], ["y"], "y"),
+    ]
+    graph = helper.make_graph(nodes, "scalar", [info["x"]], [info["y"]])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "scalar.onnx")
+    model = ds.load(tmp_path / "scalar.onnx")
+    plan = plan_for(model, {name: "edge" if name == "root" else "device" for name in model.topological})
+    bundle = ds.cut(model.model_path, plan, tmp_path / "bundle")
+    server = grpc.server(ThreadPoolExecutor(2))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(ModelServer(bundle.folder), server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with deployment(bundle, tmp_path, model_server=address) as one, one.start().client() as client:
+            x = np.arange(6, dtype=np.float32).reshape(2, 3)
+            np.testing.assert_allclose(client.infer({"x": x})["y"], x * np.sqrt(15.0), rtol=1e-6)
+    finally:
+        server.stop(0).wait(5)
+
+
 def test_the_configuration_of_a_scalar_has_one_extent(mlp_bundle):
     wires = tuple(replace(wire, shape=()) if wire.name == "h0" else wire for wire in mlp_bundle.wires)
     text = part_config(replace(mlp_bundle, wires=wires), mlp_bundle.parts[2])
@@ -280,6 +297,24 @@ def test_the_configuration_of_a_scalar_has_one_extent(mlp_bundle):
     assert {i.name: (list(i.dims), i.HasField("reshape")) for i in config.input} == {"q1": ([64, 256], False), "h0": ([1], True)}
     assert config.max_batch_size == 0
     assert config.parameters["intra_op_thread_count"].string_value == "1"
+
+
+def test_every_part_is_a_model_as_triton_wants_it(mlp_bundle):
+    """The layout and the fields that Triton's documentation of model repositories and configurations asks for."""
+    for part in mlp_bundle.parts:
+        config = text_format.Parse(part_config(mlp_bundle, part), model_config_pb2.ModelConfig())
+        assert config.name == part.name  # that of its folder, if it is given
+        assert part_file(part.name) == f"{part.name}/1/model.onnx"  # a numeric version without a leading 0, and the default file
+        assert (config.platform, config.max_batch_size) == ("onnxruntime_onnx", 0)
+        assert [group.kind for group in config.instance_group] == [model_config_pb2.ModelInstanceGroup.KIND_CPU]
+        wires = mlp_bundle.wire_by_name
+        for names, entries in ((part.inputs, config.input), (part.outputs, config.output)):
+            assert tuple(entry.name for entry in entries) == names
+            for entry in entries:
+                assert tuple(entry.dims) == wires[entry.name].shape
+                assert all(extent > 0 for extent in entry.dims)
+                assert model_config_pb2.DataType.Name(entry.data_type) == f"TYPE_{DATATYPES[wires[entry.name].dtype][0]}"
+    assert {f"TYPE_{name}" for name, _ in DATATYPES.values()} <= set(model_config_pb2.DataType.keys())
 
 
 class TestEncoding:

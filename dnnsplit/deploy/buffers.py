@@ -25,6 +25,7 @@ class Request:
         self.waiting = list(parts)
         self.tensors: dict[str, np.ndarray] = {}
         self.sending = 0
+        self.accepted: dict[str, tuple[str, float]] = {}  # other stage -> the process that took a tensor, and when
         self.parts: list[PartRecord] = []
         self.transfers: list[TransferRecord] = []
         self.error: tuple[grpc.StatusCode, str] | None = None

@@ -13,6 +13,7 @@ import numpy as np
 from dnnsplit.deploy.bundle_checks import DATATYPES, SCHEMA, bundle_problems, read_document
 from dnnsplit.errors import DeployError, raise_problems
 from dnnsplit.files import sha256, write_json
+from dnnsplit.markup import shown
 from dnnsplit.units import show
 
 if TYPE_CHECKING:
@@ -226,9 +227,15 @@ class Bundle:
 
         wires, producers, routes = self.wire_by_name, self.producers, self.routes
         rows = [
-            [part.name, part.server, part.file, ", ".join(part.inputs), ", ".join(part.outputs),
-             sum(wires[n].size_bytes for n in part.inputs if producers[n] != part.server),
-             sum(wires[n].size_bytes * len(routes.get((n, part.server), ())) for n in part.outputs)]
+            [
+                part.name,
+                part.server,
+                part.file,
+                ", ".join(part.inputs),
+                ", ".join(part.outputs),
+                sum(wires[n].size_bytes for n in part.inputs if producers[n] != part.server),
+                sum(wires[n].size_bytes * len(routes.get((n, part.server), ())) for n in part.outputs),
+            ]
             for part in self.parts
         ]
         return pd.DataFrame(rows, columns=["part", "server", "file", "inputs", "outputs", "received_bytes", "sent_bytes"])
@@ -240,4 +247,4 @@ class Bundle:
         return f"Bundle({self.model_name}: {len(self.parts)} parts on {', '.join(self.stages)}; {sent}; source {self.source})"
 
     def _repr_html_(self) -> str:
-        return f"<b>{self!r}</b>" + self.frame.to_html(index=False)
+        return shown(self, self.frame)

@@ -91,8 +91,11 @@ def bundle_problems(bundle: Bundle) -> Iterable[str]:
 def _name_problems(bundle: Bundle) -> Iterable[str]:
     if not bundle.model_name or "/" in bundle.model_name:
         yield f"the model name {bundle.model_name!r} must not be empty nor hold '/'"
-    for what, names in (("server", bundle.servers), ("part", [part.name for part in bundle.parts]),
-                        ("output", [output.name for output in bundle.outputs])):
+    for what, names in (
+        ("server", bundle.servers),
+        ("part", [part.name for part in bundle.parts]),
+        ("output", [output.name for output in bundle.outputs]),
+    ):
         yield from (f"two {what}s are named {name!r}" for name in _repeated(names))
     if not bundle.outputs:
         yield "it has no outputs; name at least one"

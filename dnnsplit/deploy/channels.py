@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from dnnsplit.deploy.encoding import Infer
 from dnnsplit.errors import DeployError, raise_problems
 
 SERVICE = "inference.GRPCInferenceService"
+INSTANCE = "dnnsplit-instance"  # trailing metadata of every answer of a stage: which process it was
 # A cut link is noticed after these times [ms] while a call is waiting, and a stage that comes back is tried again soon.
 KEEPALIVE = [("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 5_000)]
 RECONNECT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 1_000),
@@ -116,12 +118,27 @@ def server_identity(stub: Stub, limit_s: float) -> tuple[str, tuple[str, ...], s
         return "", (), f"{error.code().name}: {error.details()}"
 
 
+def instance_of(call: Any) -> str:
+    """Return which process answered a call that has ended; empty for a server that is none of ours."""
+    return str(dict(call.trailing_metadata() or ()).get(INSTANCE, ""))
+
+
 def handlers(servicer: Any) -> grpc.GenericRpcHandler:
-    """Return what makes a gRPC server answer with the methods of `servicer`, tensors uncopied."""
-    methods = {"ModelInfer": grpc.unary_unary_rpc_method_handler(servicer.ModelInfer, Infer.request, Infer.encode)}
+    """Return what makes a gRPC server answer with the methods of `servicer`, tensors uncopied, and say which process it is."""
+    metadata = ((INSTANCE, uuid.uuid4().hex),)
+
+    def signed(name: str) -> Callable[[Any, grpc.ServicerContext], Any]:
+        answer: Callable[[Any, grpc.ServicerContext], Any] = getattr(servicer, name)
+
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            context.set_trailing_metadata(metadata)
+            return answer(request, context)
+
+        return call
+
+    methods = {"ModelInfer": grpc.unary_unary_rpc_method_handler(signed("ModelInfer"), Infer.request, Infer.encode)}
     for name, (request, response) in PLAIN.items():
-        answer: Callable[..., Any] = getattr(servicer, name)
-        methods[name] = grpc.unary_unary_rpc_method_handler(answer, request.FromString, response.SerializeToString)
+        methods[name] = grpc.unary_unary_rpc_method_handler(signed(name), request.FromString, response.SerializeToString)
     return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 

@@ -38,11 +38,13 @@ class Trace:
     latency_s : from the arrival of the request at the source to all outputs being there, in emulated seconds [s]
     parts : one record per part; empty where the server is not one of ours
     transfers : one record per tensor and target server
+    plan : folder of the plan it was run by, where the deployment has several (`cut_plans`); else empty
     """
 
     latency_s: float
     parts: tuple[PartRecord, ...]
     transfers: tuple[TransferRecord, ...]
+    plan: str = ""
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -99,24 +101,32 @@ class Client:
         """Graph output -> (numpy dtype, shape)."""
         return _kinds(self.metadata.outputs)
 
-    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def infer(self, inputs: Mapping[str, np.ndarray], max_noise: float | None = None) -> dict[str, np.ndarray]:
         """Run the model once: input name -> array, to output name -> array (read-only).
+
+        Parameters
+        ----------
+        max_noise : where the deployment has several plans, the best one that keeps this noise limit is taken; None sets no limit
 
         Raises
         ------
-        DeployError : wrong inputs (all of them at once), or the error of the server
+        DeployError : wrong inputs (all of them at once), a limit that no plan keeps, or the error of the server
         """
-        return self.trace(inputs)[0]
+        return self.trace(inputs, max_noise)[0]
 
-    def trace(self, inputs: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Trace]:
+    def trace(self, inputs: Mapping[str, np.ndarray], max_noise: float | None = None) -> tuple[dict[str, np.ndarray], Trace]:
         """Run the model once; return the outputs and what every part and transfer took."""
         self._check(inputs)
-        response = self._call(self._stub.infer, infer_request(self.model_name, tensors=inputs))
+        limit = {} if max_noise is None else {"max_noise": float(max_noise)}
+        response = self._call(self._stub.infer, infer_request(self.model_name, tensors=inputs, **limit))
+        plan = response.head.parameters["plan"].string_param
+        if limit and not plan:
+            raise DeployError(f"{self.model_name!r} at {self.address} has one plan, so it cannot keep max_noise; leave it out")
         outputs = tensors_of(response.head.outputs, response.contents, self.outputs)
         if TRACE not in response.head.parameters:
-            return outputs, Trace(math.nan, (), ())
+            return outputs, Trace(math.nan, (), (), plan)
         latency_s, parts, transfers = trace_of(response.head)
-        return outputs, Trace(latency_s, tuple(parts), tuple(transfers))
+        return outputs, Trace(latency_s, tuple(parts), tuple(transfers), plan)
 
     def close(self) -> None:
         """Close the connection."""

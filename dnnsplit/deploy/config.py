@@ -25,6 +25,7 @@ class Config:
     in_flight : most requests in flight at a time
     tls : the parameters of `Tls`; without them connections are plain
     model_server : ``host:port`` of a server of the Open Inference Protocol, such as Triton, that runs the parts instead
+    provider : execution provider of ONNX Runtime that runs the parts here
     parent_pid : the stage exits when this process is no longer its parent
     """
 
@@ -41,6 +42,7 @@ class Config:
     in_flight: int = 8
     tls: Mapping[str, str | bool] = field(default_factory=dict)
     model_server: str = ""
+    provider: str = "cpu"
     parent_pid: int | None = None
 
     @staticmethod

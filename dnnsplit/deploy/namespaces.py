@@ -21,7 +21,9 @@ from dnnsplit.network import Network
 
 PORT = 7000
 CGROUPS = Path("/sys/fs/cgroup")
-PERIOD_US, LEAST_QUOTA_US = 10_000, 1_000  # a short period keeps the pace even
+# What the kernel takes: a quota of 1 ms or more per period of 1 ms to 1 s. What is computed within one quota is not slowed at
+# all, so the least quota is the one that distorts least.
+LEAST_QUOTA_US, PERIODS_US = 1_000, (1_000, 1_000_000)
 WIRE_BYTES = 1514 / 1448  # a TCP segment with its headers, per byte of payload
 TICKS_PER_S = 250  # a token bucket must hold what passes between two ticks of the kernel's clock
 
@@ -54,9 +56,8 @@ def why_not() -> str:
         return "it needs root"
     if missing := [tool for tool in ("ip", "tc") if shutil.which(tool) is None]:
         return f"{' and '.join(missing)} (iproute2) is missing"
-    if _cpu_controller() is None:
-        return "there is no cgroup with a cpu controller that may be written"
     try:
+        cpu_controller()
         with ExitStack() as stack:
             name = f"ds{os.getpid()}t"
             _namespace(stack, name)
@@ -147,29 +148,66 @@ def _free_subnet() -> str:
     return next(subnet for subnet in (f"10.199.{i}" for i in range(256)) if f"{subnet}." not in routes)
 
 
-def _cpu_controller() -> Path | None:
-    """Folder in which cgroups with a CPU quota can be made: that of version 1, or of 2."""
-    for folder, file in ((CGROUPS / "cpu", "cpu.cfs_quota_us"), (CGROUPS, "cgroup.subtree_control")):
-        there = (folder / "cgroup.procs").exists() and os.access(folder, os.W_OK)
-        if there and (file.startswith("cpu.") or "cpu" in (folder / file).read_text().split()):
-            return folder
-    return None
+def cpu_controller(root: Path = CGROUPS) -> Path:
+    """Return the folder in which groups with a CPU quota can be made: that of cgroup version 1, or of 2, also side by side.
+
+    Raises
+    ------
+    DeployError : there is none, with the reason for each version
+    """
+    for folder in (root / "cpu", root / "cpu,cpuacct"):
+        if (folder / "cpu.cfs_quota_us").exists() or (folder / "cgroup.procs").exists():
+            if os.access(folder, os.W_OK):
+                return folder
+            raise DeployError(f"the cgroups in {folder} may not be written; run as root of the machine, not of a container")
+    for folder in (root, root / "unified"):
+        if not (folder / "cgroup.controllers").exists() or "cpu" not in (folder / "cgroup.controllers").read_text().split():
+            continue
+        if not os.access(folder, os.W_OK):
+            raise DeployError(f"the cgroups in {folder} may not be written; mount them for writing")
+        control = folder / "cgroup.subtree_control"
+        if "cpu" not in control.read_text().split():
+            raise DeployError(f"the groups in {folder} have no cpu controller; give it to them: echo +cpu > {control}")
+        return folder
+    raise DeployError(f"no cgroup in {root} has a cpu controller, of version 1 (cpu) or of version 2 (cgroup.controllers)")
+
+
+def quota_us(cpus: float) -> tuple[int, int]:
+    """Return the quota and the period [us] that give a number of CPUs [CPU], with as little as possible computed unslowed.
+
+    Raises
+    ------
+    DeployError : less than a thousandth of a CPU, which the kernel cannot give
+
+    Examples
+    --------
+    >>> quota_us(0.5), quota_us(2.0)
+    ((1000, 2000), (2000, 1000))
+    """
+    least = LEAST_QUOTA_US / PERIODS_US[1]
+    if not least <= cpus < float("inf"):
+        way_out = "take a smaller slowdown or time_dilation, or kind='emulated'"
+        raise DeployError(f"a quota of {cpus:.3g} CPU cannot be given, the least is {least:g}; {way_out}")
+    period = min(max(round(LEAST_QUOTA_US / cpus), PERIODS_US[0]), PERIODS_US[1])
+    return max(round(cpus * period), LEAST_QUOTA_US), period
+
+
+def quota_files(folder: Path, cpus: float) -> dict[Path, str]:
+    """Return what is written into a new group so that it has a number of CPUs [CPU], in this order."""
+    quota, period = quota_us(cpus)
+    if (folder / "cpu.max").exists():
+        return {folder / "cpu.max": f"{quota} {period}"}
+    if not (folder / "cpu.cfs_quota_us").exists():
+        raise DeployError(f"{folder} has neither cpu.max nor cpu.cfs_quota_us: this kernel gives no CPU quota")
+    return {folder / "cpu.cfs_period_us": str(period), folder / "cpu.cfs_quota_us": str(quota)}
 
 
 def _quota(stack: ExitStack, name: str, cpus: float) -> Path:
-    parent = _cpu_controller()
-    if parent is None:
-        raise DeployError("there is no cgroup with a cpu controller that may be written")
-    folder = parent / name
+    folder = cpu_controller() / name
     folder.mkdir()
     stack.callback(_leave, folder)
-    period = max(PERIOD_US, min(round(LEAST_QUOTA_US / cpus), 1_000_000))
-    quota = max(round(cpus * period), LEAST_QUOTA_US)
-    if (folder / "cpu.max").exists():
-        (folder / "cpu.max").write_text(f"{quota} {period}")
-    else:
-        (folder / "cpu.cfs_period_us").write_text(str(period))
-        (folder / "cpu.cfs_quota_us").write_text(str(quota))
+    for file, text in quota_files(folder, cpus).items():
+        file.write_text(text)
     return folder
 
 

@@ -20,6 +20,7 @@ from dnnsplit.deploy.bundle import Bundle
 from dnnsplit.deploy.channels import Stub
 from dnnsplit.deploy.messages import infer_request, set_parameter
 from dnnsplit.deploy.namespaces import Place
+from dnnsplit.deploy.plan_set import PlanSet
 from dnnsplit.errors import DeployError
 from dnnsplit.files import write_json
 
@@ -37,7 +38,8 @@ class StageProcess:
         self.out, self.err = stem.with_suffix(".out"), stem.with_suffix(".err")
         command = [sys.executable, "-m", "dnnsplit.deploy.operation", str(write_json(stem.with_suffix(".json"), config))]
         command = [*(place.command if place else ()), *command]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        # what becomes of a connection is told in our words, so gRPC may keep its own to itself
+        environment = {"GRPC_VERBOSITY": "ERROR"} | os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)
 
@@ -78,7 +80,7 @@ class StageProcess:
 
 @contextmanager
 def running(
-    bundle: Bundle, configs: Mapping[str, Any], folder: Path, places: Mapping[str, Place] | None = None
+    bundle: Bundle | PlanSet, configs: Mapping[str, Any], folder: Path, places: Mapping[str, Place] | None = None
 ) -> Iterator[dict[str, StageProcess]]:
     """Start all stages, introduce them to each other unless they know where the others are, and end them whatever happens."""
     stages: dict[str, StageProcess] = {}

@@ -1,5 +1,7 @@
 """The bundle as a model repository of Triton: one folder per part with ``config.pbtxt`` and ``1/model.onnx``.
 
+A part with its weights in a file of its own is the folder ``1/model.onnx`` with both files in it, as Triton wants it.
+
 Triton serves the parts under their own names (``tritonserver --model-repository FOLDER``); a stage that is given its address
 lets it run them, and moves the tensors.
 """
@@ -16,9 +18,9 @@ from dnnsplit.files import write_text
 FILE = "model.onnx"
 
 
-def part_file(name: str) -> str:
-    """Return where Triton looks for the first version of a part, from the bundle's folder."""
-    return f"{name}/1/{FILE}"
+def part_file(name: str, several: bool = False) -> str:
+    """Return where Triton looks for the first version of a part, of one file or of several, from the bundle's folder."""
+    return f"{name}/1/{FILE}/{FILE}" if several else f"{name}/1/{FILE}"
 
 
 def write_repository(bundle: Bundle) -> list[Path]:

@@ -20,7 +20,7 @@ from tritonclient.grpc import service_pb2
 
 from dnnsplit.deploy.buffers import Peer, Request, explain
 from dnnsplit.deploy.bundle import Bundle, Part
-from dnnsplit.deploy.channels import Tls
+from dnnsplit.deploy.channels import Tls, instance_of
 from dnnsplit.deploy.emulation import Emulation
 from dnnsplit.deploy.messages import (
     LONGEST_ERROR,
@@ -36,7 +36,7 @@ from dnnsplit.deploy.messages import (
 
 CONTROL_S = 5.0  # limit on a message without tensors
 SETTLE_S = 1.0  # how long the end of a request waits for acknowledgements that are still on their way
-PATIENCE_S = 0.4  # age of a request from which on the source asks whether the other stages are alive
+PATIENCE_S = 0.4  # age of a request from which on the other stages are asked whether they are alive
 REMEMBERED = 256  # ended requests whose late tensors are recognised and dropped
 
 
@@ -52,7 +52,7 @@ class Runner:
 
     def __init__(self, bundle: Bundle, server: str, emulation: Emulation, sessions: Mapping[str, Any]) -> None:
         self.bundle, self.server, self.emulation, self.sessions = bundle, server, emulation, sessions
-        self.is_source = server == bundle.source
+        self.is_source, self.clock = server == bundle.source, time.thread_time  # a stage sets its provider's clock
         self.parts = [part for part in bundle.parts if part.server == server]
         self.routes, self.producers, self.wires = bundle.routes, bundle.producers, bundle.wire_by_name
         self.kinds = {name: (wire.dtype, wire.shape) for name, wire in self.wires.items()}
@@ -61,6 +61,8 @@ class Runner:
         self.requests: dict[str, Request] = {}
         self.ended: deque[str] = deque(maxlen=REMEMBERED)
         self.state = threading.Condition()
+        # one computes, and one sends over a link, at a time: whoever shares a server and its links shares these
+        self.turns = {name: threading.Lock() for name in bundle.servers}
         self.work: queue.SimpleQueue[tuple[Request, Part] | None] = queue.SimpleQueue()
         self.told: set[Any] = set()
         self.observe: Callable[[list[TransferRecord]], None] = lambda transfers: None  # told of every answered request
@@ -124,6 +126,7 @@ class Runner:
 
     def wait(self, request: Request) -> None:
         """Block until all graph outputs are at the source; a `Refusal` says why they are not."""
+
         def over() -> bool:
             return request.error is not None or all(name in request.tensors for name in self.awaited)
 
@@ -185,30 +188,36 @@ class Runner:
         return future
 
     def look_after(self) -> None:
-        """Called every now and then: end requests that are overdue, and at the source those of a stage that is gone."""
+        """Called every now and then: end requests that are overdue, and those of a stage that is gone or was started anew."""
         now = time.monotonic()
         with self.state:
             requests = list(self.requests.values())
-        if self.is_source:
-            gone = self._gone() if any(now - request.started > PATIENCE_S for request in requests) else []
-            for request in requests if gone else ():
-                self.fail(request, grpc.StatusCode.UNAVAILABLE, "; ".join(gone))
-        else:
-            for request in requests:
-                if now > request.deadline:
-                    self.fail(request, grpc.StatusCode.DEADLINE_EXCEEDED, self._overdue(request))
+        for request in requests if not self.is_source else ():
+            if now > request.deadline:
+                self.fail(request, grpc.StatusCode.DEADLINE_EXCEEDED, self._overdue(request))
+        if any(now - request.started > PATIENCE_S for request in requests):
+            for peer in self.peers.values():
+                self._ask(peer, requests)
 
-    def _gone(self) -> list[str]:
-        gone = []
-        for peer in self.peers.values():
-            if peer.ping is not None and not peer.ping.done():
-                continue
-            asked_lately = peer.ping is not None and time.monotonic() - peer.pinged < CONTROL_S
-            if asked_lately and peer.ping.code() is grpc.StatusCode.UNAVAILABLE:
-                gone.append(f"server {peer.name!r} at {peer.address} is gone")
-            peer.pinged = time.monotonic()
-            peer.ping = peer.stub.ServerLive.future(service_pb2.ServerLiveRequest(), timeout=10 * CONTROL_S)
-        return gone
+    def _ask(self, peer: Peer, requests: list[Request]) -> None:
+        """Ask another stage whether it is there, and end the requests that it lost by what it answered last time."""
+        if peer.ping is not None and not peer.ping.done():
+            return
+        if peer.ping is not None and time.monotonic() - peer.pinged < CONTROL_S:
+            if self.is_source and peer.ping.code() is grpc.StatusCode.UNAVAILABLE:
+                for request in requests:
+                    self._lost(request, peer, "is gone")
+            elif peer.ping.code() is grpc.StatusCode.OK:
+                instance = instance_of(peer.ping)
+                for request in requests:
+                    taken_by, when = request.accepted.get(peer.name, (instance, 0.0))
+                    if taken_by != instance and when < peer.pinged:
+                        self._lost(request, peer, "was started anew, and has lost what this request had sent to it")
+        peer.pinged = time.monotonic()
+        peer.ping = peer.stub.ServerLive.future(service_pb2.ServerLiveRequest(), timeout=10 * CONTROL_S)
+
+    def _lost(self, request: Request, peer: Peer, how: str) -> None:
+        self.fail(request, grpc.StatusCode.UNAVAILABLE, f"server {peer.name!r} at {peer.address} {how}")
 
     def _drop(self, request: Request) -> None:
         request.dropped.set()
@@ -230,7 +239,8 @@ class Runner:
             if request.dropped.is_set():
                 continue
             try:
-                arrays = self._compute(request, part)
+                with self.turns[self.server]:
+                    arrays = self._compute(request, part)
             except Exception as error:  # whatever a part raises must reach the client
                 self.fail(request, grpc.StatusCode.INTERNAL, f"part {part.name!r} failed on {self.server!r}: {error}")
                 continue
@@ -239,9 +249,9 @@ class Runner:
 
     def _compute(self, request: Request, part: Part) -> list[np.ndarray]:
         inputs = {name: request.tensors[name] for name in part.inputs}
-        wall, cpu = time.monotonic(), time.thread_time()
+        wall, cpu = time.monotonic(), self.clock()
         arrays = self.sessions[part.name].run(list(part.outputs), inputs)
-        cpu_s = time.thread_time() - cpu
+        cpu_s = self.clock() - cpu
         rest_s = self.emulation.rest_s(cpu_s, time.monotonic() - wall)
         request.dropped.wait(max(rest_s, 0.0))
         wall_s = time.monotonic() - wall
@@ -258,7 +268,8 @@ class Runner:
         while (item := peer.queue.get()) is not None:
             request, name = item
             try:
-                self._send(request, name, peer)
+                with self.turns[peer.name]:
+                    self._send(request, name, peer)
             except grpc.RpcError as error:
                 self.fail(request, *explain(error, name, peer))
             except Exception as error:  # never let the thread of a link die in silence
@@ -280,8 +291,10 @@ class Runner:
             return
         set_parameter(message.head, "remaining_s", remaining_s)
         sent = time.monotonic()
-        peer.stub.infer(message, timeout=remaining_s)
+        _, call = peer.stub.infer.with_call(message, timeout=remaining_s)
         peer.real_s[name] = min(time.monotonic() - sent, peer.real_s.get(name, math.inf))
-        seconds = (time.monotonic() - started) / dilation
+        seconds, instance = (time.monotonic() - started) / dilation, instance_of(call)
+        if request.accepted.setdefault(peer.name, (instance, time.monotonic()))[0] != instance:
+            self._lost(request, peer, "was started anew while this request sent to it")
         with self.state:
             request.transfers.append(TransferRecord(name, self.server, peer.name, size_bytes, seconds, paced_s))

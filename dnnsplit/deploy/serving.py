@@ -15,7 +15,8 @@ from dnnsplit.deploy.channels import Tls
 from dnnsplit.deploy.config import Config
 from dnnsplit.deploy.hosts import check_servers, host_port, is_loopback, read_hosts
 from dnnsplit.deploy.operation import run
-from dnnsplit.errors import DeployError, nearest, raise_problems
+from dnnsplit.errors import DeployError, OptionError, nearest, raise_problems
+from dnnsplit.runtime import find_provider
 
 
 def serve(
@@ -28,6 +29,7 @@ def serve(
     model_server: str = "",
     deadline_s: float = 60.0,
     in_flight: int = 8,
+    provider: str = "cpu",
 ) -> None:
     """Run the parts of one server until the process is told to end (Ctrl-C or SIGTERM).
 
@@ -47,11 +49,16 @@ def serve(
         the bundle
     deadline_s : limit on each request [s]
     in_flight : most requests at a time; more are refused, to be tried again
+    provider : execution provider of ONNX Runtime that runs the parts, as `dnnsplit.providers.find` names it; it has to be
+        installed on this host
 
     Raises
     ------
     DeployError : a damaged bundle, unknown servers, wrong addresses, a port that is taken, parts that cannot be run
+    OptionError : the provider is not installed here, or a model server runs the parts and chooses its own
     """
+    if find_provider(provider).name != "cpu" and model_server:
+        raise OptionError(f"the model server at {model_server} chooses its own provider; leave out {provider!r}, or the server")
     cut = PlanSet.load(bundle) if PlanSet.is_in(bundle) else Bundle.load(bundle)
     if server not in cut.stages:
         raise DeployError(f"{server!r} has nothing to do in {cut}{nearest(server, cut.stages)}")
@@ -64,7 +71,7 @@ def serve(
         port = host_port(addresses[server])[1] if server in addresses else 0
     config = Config(
         bundle=str(bundle), server=server, host=host, port=port, peers=peers, deadline_s=deadline_s, in_flight=in_flight,
-        tls=asdict(tls) if tls else {}, model_server=model_server,
+        tls=asdict(tls) if tls else {}, model_server=model_server, provider=provider,
     )  # fmt: skip
 
     def started(address: str) -> None:

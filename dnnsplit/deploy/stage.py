@@ -39,6 +39,7 @@ from dnnsplit.deploy.messages import (
 from dnnsplit.deploy.runner import Runner
 from dnnsplit.deploy.sessions import load
 from dnnsplit.errors import DeployError, nearest
+from dnnsplit.runtime import find_provider
 
 READY_S = 60.0  # limit on the wait for the addresses of the peers
 ASK_S = 2.0  # limit on the question whether another stage is ready
@@ -58,6 +59,7 @@ class Stage:
         self.tls = Tls(**config.tls) if config.tls else None
         emulation = Emulation(config.slowdown, config.time_dilation, config.links, config.shaped)
         self.runner = Runner(bundle, config.server, emulation, self.sessions)
+        self.runner.clock = find_provider(config.provider).clock
         self.ready, self.addressed = threading.Event(), threading.Event()
         self.incoming = {n: self.runner.kinds[n] for (n, _), targets in bundle.routes.items() if config.server in targets}
         control = {"/tensors": self._receive, "/error": self._error, "/end": self._end, "/peers": self._peers}
@@ -82,8 +84,9 @@ class Stage:
 
         The peers themselves are not waited for: stages may be started, and started again, in any order.
         """
+        config = self.config
         for part in self.runner.parts:
-            self.sessions[part.name] = load(self.bundle, part, self.config.model_server, self.config.deadline_s)
+            self.sessions[part.name] = load(self.bundle, part, config.model_server, config.deadline_s, config.provider)
         if self.config.peers:
             self._connect(self.config.peers)
         elif len(self.bundle.stages) == 1:

@@ -23,6 +23,8 @@ from dnnsplit.deploy.client import COLUMNS, Client, Trace
 from dnnsplit.deploy.emulation import smallest_dilation
 from dnnsplit.deploy.hosts import check_servers, read_hosts
 from dnnsplit.deploy.namespaces import PORT, namespaces, why_not
+from dnnsplit.deploy.pacing import PacedClient, bundles_of, link_problems, paces
+from dnnsplit.deploy.plan_set import PlanSet
 from dnnsplit.deploy.processes import deaths, running
 from dnnsplit.errors import DeployError, nearest, raise_problems
 from dnnsplit.network import Network
@@ -34,7 +36,7 @@ ASK_S = 5.0  # limit on a question to a host
 
 @contextmanager
 def testbed(
-    bundle: Bundle | str | Path,
+    bundle: Bundle | PlanSet | str | Path,
     network: Network,
     slowdown: Mapping[str, float] | None = None,
     time_dilation: float | None = None,
@@ -43,16 +45,17 @@ def testbed(
     hosts: Mapping[str, str] | str | Path | None = None,
     tls: Tls | None = None,
 ) -> Iterator[Client]:
-    """Yield a client of the whole model, with a stage in operation for every server of the bundle.
+    """Yield a client of the whole model, with a stage in operation for every server of the bundle, or of several plans.
 
     "emulated": the stages are real processes that are started here and talk over real sockets of this machine. Their speeds
     and their links are emulated by sleeping: a part lasts `CPU seconds * slowdown`, a transfer what its link in `network`
-    says. "netns" (root on Linux): each stage has a network namespace and a CPU quota of 1 / slowdown; the kernel shapes the
-    links. "hosts": the stages run already (`dnnsplit serve`); nothing is emulated, and what is measured is what it takes.
+    says; the client's `pace(network)` changes the links while it runs. "netns" (root on Linux): each stage has a network
+    namespace and a CPU quota of 1 / slowdown; the kernel shapes the links. "hosts": the stages run already (`dnnsplit
+    serve`); nothing is emulated, and what is measured is what it takes.
 
     Parameters
     ----------
-    bundle : the cut model, or its folder
+    bundle : the cut model, or several plans of it (`cut_plans`), or the folder of either
     network : the servers and links that are emulated
     slowdown : emulated seconds per CPU second of this machine, by server; 1.0 where not given
     time_dilation : wall seconds per emulated second. None takes the smallest value of 1 or more for which every slowdown *
@@ -72,8 +75,8 @@ def testbed(
         raise DeployError(f"there is no test-bed of the kind {kind!r}{nearest(kind, KINDS)}")
     if isinstance(bundle, Bundle):
         bundle.check()
-    else:
-        bundle = Bundle.load(bundle)
+    elif not isinstance(bundle, PlanSet):
+        bundle = PlanSet.load(bundle) if PlanSet.is_in(bundle) else Bundle.load(bundle)
     given = {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
     if foreign := [name for name, value in given.items() if value is not None]:
         raise DeployError(f"{foreign[0]} does not go with a test-bed of the kind {kind!r}; leave it out")
@@ -93,7 +96,7 @@ def testbed(
             "server": server,
             "slowdown": slowdown[server],
             "time_dilation": dilation,
-            "links": _links(bundle, network, server),
+            "links": paces(bundle, network, server),
             "deadline_s": deadline_s,
             "parent_pid": os.getpid(),
         }
@@ -111,8 +114,9 @@ def testbed(
                 configs[server] |= listen | {"slowdown": None, "shaped": True}
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dnnsplit-"))
         stages = stack.enter_context(running(bundle, configs, Path(folder), places))
-        address = stages[bundle.source].address
-        yield stack.enter_context(Client(address, bundle.model_name, deadline_s, lambda: deaths(stages.values())))
+        addresses = {server: stage.address for server, stage in stages.items()}
+        asked = (addresses[bundle.source], bundle.model_name, deadline_s, lambda: deaths(stages.values()))
+        yield stack.enter_context(Client(*asked) if places else PacedClient(bundle, addresses, *asked))
 
 
 testbed.__test__ = False  # pytest would take the name for that of a test
@@ -183,13 +187,14 @@ def latency_test(
 
 
 def _problems(
-    bundle: Bundle, network: Network, slowdown: Mapping[str, float], time_dilation: float | None, deadline_s: float
+    bundle: Bundle | PlanSet, network: Network, slowdown: Mapping[str, float], time_dilation: float | None, deadline_s: float
 ) -> Iterable[str]:
     for server in bundle.stages:
         if server not in network.server_names:
             yield f"the server {server!r} of the bundle is not in the network{nearest(server, network.server_names)}"
+    servers = {name for one in bundles_of(bundle) for name in one.servers}
     for server, factor in slowdown.items():
-        if server not in {*network.server_names, *bundle.servers}:
+        if server not in {*network.server_names, *servers}:
             yield f"slowdown names {server!r}, which is no server{nearest(server, network.server_names)}"
         if not _is_positive(factor):
             yield f"the slowdown of {server!r} is {factor!r}; it must be finite and above 0"
@@ -197,13 +202,10 @@ def _problems(
         yield f"time_dilation is {time_dilation!r}; it must be finite and 1 or more (None chooses it)"
     if not _is_positive(deadline_s):
         yield f"deadline_s is {deadline_s!r}; it must be finite and above 0"
-    for (wire, source), targets in bundle.routes.items():
-        for target in targets:
-            if {source, target} <= set(network.server_names) and network.link(source, target) is None:
-                yield f"tensor {wire!r} goes from {source!r} to {target!r}, but the network has no link {source!r} -> {target!r}"
+    yield from link_problems(bundle, network)
 
 
-def _meet(bundle: Bundle, addresses: Mapping[str, str], tls: Tls | None) -> None:
+def _meet(bundle: Bundle | PlanSet, addresses: Mapping[str, str], tls: Tls | None) -> None:
     """Ask every host who it is and what it serves; raise with all that is wrong."""
     problems = []
     for server, address in addresses.items():
@@ -220,10 +222,3 @@ def _meet(bundle: Bundle, addresses: Mapping[str, str], tls: Tls | None) -> None
 
 def _is_positive(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and 0 < value < math.inf
-
-
-def _links(bundle: Bundle, network: Network, server: str) -> dict[str, tuple[float, float]]:
-    """Target -> (latency [s], seconds per byte [s/B]) of the links that leave `server`."""
-    targets = {target for (_, source), targets in bundle.routes.items() if source == server for target in targets}
-    links = [link for link in network.links if link.source == server and link.target in targets]
-    return {link.target: (link.latency_s, 1 / link.bandwidth_bytes_per_s + link.serialise_s_per_byte) for link in links}
