@@ -17,8 +17,8 @@ import pandas as pd
 import dnnsplit as ds
 from dnnsplit.model import Model, read_model
 from dnnsplit.onnx_graph import node_inputs
-from dnnsplit.part_times import measure_parts, predicted, random_splits, whole_model
-from dnnsplit.profiling import cpu_seconds
+from dnnsplit.part_times import calibrated, calibration_splits, measure_parts, predicted, random_splits, whole_model
+from dnnsplit.profiling import cpu_seconds, profile_host
 from dnnsplit.quantize import quantize_layer
 from dnnsplit.runtime import session
 
@@ -99,13 +99,18 @@ def main() -> None:
     images = scenes(model, 8)
     calibration, layers = ds.calibrate(graph, images), graph.quantizable(options.count)
     started = time.process_time()
-    here = ds.Network([ds.Server("here", speed_cpu=1.0)])
-    times = ds.profile(graph, here, images, calibration, layers, runs=options.runs)
+    host = profile_host(graph, images, calibration, layers, options.runs)
     profile_s = time.process_time() - started
-    overhead = times.overhead["here"]
 
-    plans = [*random_splits(graph, options.splits, layers, HELD_OUT), whole_model(graph), whole_model(graph, layers)]
-    parts = measure_parts(graph, plans, images, calibration, max(3, options.runs // 3))
+    # Calibration and test are run in turn: the machine's drift between them is not what is asked.
+    fitted = calibration_splits(graph, 12, layers)
+    plans = [*fitted, *random_splits(graph, options.splits, layers, HELD_OUT), whole_model(graph), whole_model(graph, layers)]
+    started = time.process_time()
+    parts = measure_parts(graph, plans, images, calibration, max(3, options.runs // 4))
+    profile_s += (time.process_time() - started) * len(fitted) / len(plans)
+    host, overhead = calibrated(graph, host, parts[parts["split"] < len(fitted)])
+    parts = parts[parts["split"] >= len(fitted)]
+    times = ds.LayerTimes(host.assign(server="here"), {"here": overhead})
     float32_s, int8_s = parts["seconds"].iloc[-2:]
     parts, spread = parts.iloc[:-2], (parts["high_s"] - parts["low_s"]) / parts["seconds"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dnnsplit import examples, plots, scenes
-    from dnnsplit.adapting import cut_plans
+    from dnnsplit.adapting import AdaptivePlans, adaptive_plans, cut_plans
     from dnnsplit.bandwidth import BandwidthPlans, bandwidths
     from dnnsplit.blocks import load
     from dnnsplit.calibration import Calibration, calibrate
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from dnnsplit.noise import NoiseModel, NoiseSamples
     from dnnsplit.overhead import Overhead, priced
     from dnnsplit.plan import Plan
+    from dnnsplit.power import Power, measure_power
     from dnnsplit.profiling import profile
     from dnnsplit.regression import fit_noise
     from dnnsplit.remote_times import flops_times, joined, profile_here, scaled_times
@@ -68,6 +69,7 @@ _HOME = {
     # profile
     "LayerTimes": "times", "profile": "profiling", "Overhead": "overhead", "priced": "overhead",
     "profile_here": "remote_times", "joined": "remote_times", "scaled_times": "remote_times", "flops_times": "remote_times",
+    "Power": "power", "measure_power": "power",
     # noise
     "Calibration": "calibration", "QuantizationSetting": "setting", "calibrate": "calibration",
     "NoiseMeter": "meter", "noise_meter": "meter",
@@ -80,7 +82,8 @@ _HOME = {
     # cut, deploy
     "Bundle": "deploy.bundle", "cut": "cutting", "testbed": "deploy.testbed",
     "latency_test": "deploy.testbed", "latency_tests": "experiment", "compare": "deploy.comparison",
-    "cut_plans": "adapting", "serve": "deploy.serving", "Client": "deploy.client", "Tls": "deploy.channels",
+    "cut_plans": "adapting", "adaptive_plans": "adapting", "AdaptivePlans": "adapting",
+    "serve": "deploy.serving", "Client": "deploy.client", "Tls": "deploy.channels",
     "probe": "deploy.probing", "answer_probes": "deploy.probing",
     # notebooks and figures
     "publish": "results", "run": "sweep", "Runs": "sweep", "sweep_plans": "grid", "single_servers": "grid",
@@ -91,6 +94,7 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = [
+    "AdaptivePlans",
     "BandwidthPlans",
     "Bundle",
     "Calibration",
@@ -116,6 +120,7 @@ __all__ = [
     "OptionError",
     "Overhead",
     "Plan",
+    "Power",
     "ProfileError",
     "QuantizationSetting",
     "Runs",
@@ -124,6 +129,7 @@ __all__ = [
     "Tensor",
     "Tls",
     "Transfer",
+    "adaptive_plans",
     "answer_probes",
     "bandwidths",
     "calibrate",
@@ -143,6 +149,7 @@ __all__ = [
     "load",
     "makespan",
     "measure_noise",
+    "measure_power",
     "noise_meter",
     "pareto",
     "plots",

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import networkx as nx
 import onnx
 import onnxruntime as ort
 
-from dnnsplit.errors import ModelError
+from dnnsplit.errors import OptionError
 from dnnsplit.external import is_large, move_weights
 from dnnsplit.flops import node_flops
 from dnnsplit.graph import QUANTIZABLE_OPS, Layer, LayerGraph, Tensor
 from dnnsplit.model import Model, read_model
 from dnnsplit.onnx_graph import node_inputs
+from dnnsplit.partitions import finest_common, quotient, sorted_blocks
+from dnnsplit.providers import Provider
+from dnnsplit.runtime import find_provider, session
 
 # Activations that run as a kernel of their own but belong to the convolution that alone feeds them:
 # cutting between the two costs 10-20 % of the time.
@@ -26,12 +29,16 @@ _ACTIVATIONS = frozenset({
 })  # fmt: skip
 
 
-def load(path: str | Path) -> LayerGraph:
+def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",)) -> LayerGraph:
     """Read an ONNX file as the graph of layers that ONNX Runtime executes.
 
     Parameters
     ----------
     path : ONNX file with fixed input shapes
+    providers : execution providers that the servers run, as `dnnsplit.providers.find` names them; all of them installed
+        here. Where they fuse differently, the layers are the finest that cut no block of any of them. A provider that
+        compiles whole subgraphs (OpenVINO, TensorRT) shows ONNX Runtime no fusion: its layers are those of the CPU, and
+        what a cut inside of what it fuses costs is in the measured times (`LayerTimes.overhead`), not avoided
 
     Returns
     -------
@@ -41,12 +48,17 @@ def load(path: str | Path) -> LayerGraph:
     Raises
     ------
     ModelError : the file is missing, is no ONNX, is cyclic, or has shapes that are not fixed
+    OptionError : a provider is not installed or cannot start, or none is named
     """
+    found = [find_provider(name) for name in ([providers] if isinstance(providers, str) else providers)]
+    if not found:
+        raise OptionError("load needs a provider to ask for its layers; write providers=('cpu',)")
     model = read_model(path)
-    return _graph(model, find_blocks(model))
+    kinds = dict.fromkeys(find_provider("cpu") if provider.compiles else provider for provider in found)
+    return _graph(model, finest_common([find_blocks(model, kind) for kind in kinds], _edges(model), list(model.nodes)))
 
 
-def find_blocks(model: Model) -> list[tuple[str, ...]]:
+def find_blocks(model: Model, provider: str | Provider = "cpu") -> list[tuple[str, ...]]:
     """Group the nodes of a model into blocks that ONNX Runtime runs as one.
 
     A tensor that survives in the model ONNX Runtime writes at ORT_ENABLE_EXTENDED (before layouts change) is a
@@ -54,12 +66,16 @@ def find_blocks(model: Model) -> list[tuple[str, ...]]:
     feeds it. What has no kernel of its own at ORT_ENABLE_ALL joins the kernel that does its work: on processors with
     blocked layouts a convolution adds the residual too. Blocks never form a cycle.
 
+    Parameters
+    ----------
+    provider : whose blocks; one that does not compile (CPU, CUDA), because ONNX Runtime cannot write a compiled model
+
     Returns
     -------
     list of tuples of node names, in topological order
     """
     groups = nx.utils.UnionFind(model.nodes)
-    optimized = optimize(model.proto, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
+    optimized = optimize(model.proto, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, provider)
     survivors: set[str] = set()
     for fused in optimized.graph.node:
         names = [o for o in fused.output if o in model.producer]
@@ -75,7 +91,7 @@ def find_blocks(model: Model) -> list[tuple[str, ...]]:
             readers = {groups[c] for c in model.consumers[source]}
             if len(readers) == 1 and any(model.nodes[n].op_type in QUANTIZABLE_OPS for n in _members(groups, producer)):
                 groups.union(producer, *model.consumers[source])
-    _join_absorbed(model, groups, optimize(model.proto, ort.GraphOptimizationLevel.ORT_ENABLE_ALL))
+    _join_absorbed(model, groups, optimize(model.proto, ort.GraphOptimizationLevel.ORT_ENABLE_ALL, provider))
     blocks = [tuple(n for n in model.nodes if n in members) for members in groups.to_sets()]
     return _acyclic(model, blocks)
 
@@ -110,8 +126,8 @@ def _join_absorbed(model: Model, groups: nx.utils.UnionFind, executed: onnx.Mode
                 position[groups[name]] = at
 
 
-def optimize(proto: onnx.ModelProto, level: ort.GraphOptimizationLevel) -> onnx.ModelProto:
-    """Return the model as ONNX Runtime rewrites it at one optimisation level on the CPU; large weights stay in a file."""
+def optimize(proto: onnx.ModelProto, level: ort.GraphOptimizationLevel, provider: str | Provider = "cpu") -> onnx.ModelProto:
+    """Return the model as ONNX Runtime rewrites it at one optimisation level for a provider; large weights stay in a file."""
     with tempfile.TemporaryDirectory() as folder:
         whole, path = Path(folder) / "whole.onnx", Path(folder) / "optimized.onnx"
         options = ort.SessionOptions()
@@ -125,10 +141,7 @@ def optimize(proto: onnx.ModelProto, level: ort.GraphOptimizationLevel) -> onnx.
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
             options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         whole.write_bytes(proto.SerializeToString())
-        try:
-            ort.InferenceSession(str(whole), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-            raise ModelError(f"ONNX Runtime cannot load the model: {str(error).strip().splitlines()[0]}") from None
+        session(whole, options, provider)
         return onnx.load(path, load_external_data=False)
 
 
@@ -143,22 +156,20 @@ def _members(groups: nx.utils.UnionFind, node: str) -> Iterable[str]:
     return [n for n in groups if groups[n] == root]
 
 
+def _edges(model: Model) -> list[tuple[str, str]]:
+    """Pairs of nodes of which the first makes what the second reads."""
+    made = ((model.producer.get(tensor, ""), name) for name, node in model.nodes.items() for tensor in node_inputs(node))
+    return [(producer, name) for producer, name in made if producer in model.nodes]
+
+
 def _acyclic(model: Model, blocks: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Split blocks that lie on a cycle of blocks back into their nodes; return all in topological order."""
+    edges = _edges(model)
     while True:
-        of = {node: b for b, block in enumerate(blocks) for node in block}
-        quotient = nx.DiGraph()
-        quotient.add_nodes_from(range(len(blocks)))
-        for name, node in model.nodes.items():
-            for tensor in node_inputs(node):
-                producer = model.producer.get(tensor)
-                if producer in of and of[producer] != of[name]:
-                    quotient.add_edge(of[producer], of[name])
-        tangled = {b for group in nx.strongly_connected_components(quotient) if len(group) > 1 for b in group}
+        groups = nx.strongly_connected_components(quotient(blocks, edges))
+        tangled = {b for group in groups if len(group) > 1 for b in group}
         if not tangled:
-            position = {name: i for i, name in enumerate(model.nodes)}
-            order = nx.lexicographical_topological_sort(quotient, key=lambda b: position[blocks[b][0]])
-            return [blocks[b] for b in order]
+            return sorted_blocks(blocks, edges, list(model.nodes))
         blocks = [b for i, b in enumerate(blocks) if i not in tangled] + [(n,) for i in tangled for n in blocks[i]]
 
 

@@ -10,23 +10,25 @@ import pandas as pd
 from scipy.optimize import nnls
 
 from dnnsplit.errors import ProfileError
+from dnnsplit.markup import shown
 from dnnsplit.network import Network
+from dnnsplit.units import show
 
 
 @dataclass(frozen=True)
 class Overhead:
     """What a part takes on one server beside its layers, and how well parts are predicted with it.
 
-        T_part = sum of its layers + s_per_byte_in * bytes in + s_per_byte_out * bytes out + s_per_part * (1 - share)
+        T_part = sum of its layers + s_per_byte_in * bytes in + s_per_byte_out * bytes out + s_per_part
 
     Bytes are those of tensors that come from other parts or go to them: where a model is cut, their layout is changed and
-    they are copied. `share` is the part's share of the whole model's layers, so that the uncut model is the sum of its
-    layers and n parts take n - 1 times `s_per_part` more.
+    they are copied. The layers that read the model's inputs hold the `s_per_part` of the part that they are in, so that the
+    uncut model is the sum of its layers; every other part is entered by tensors, and charged with them.
 
     Attributes
     ----------
     s_per_byte_in, s_per_byte_out : [s/B]
-    s_per_part : of one more part [s]
+    s_per_part : to start a part [s]
     tensors_per_part : tensors that one more part brings, on average over the splits
     error, worst : mean and greatest |relative error| of the summed time of all parts of a split, the links charged as
         `priced` does, each split predicted by a fit to the others
@@ -45,6 +47,11 @@ class Overhead:
         for name, value in vars(self).items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < np.inf:
                 raise ProfileError(f"the overhead of a part has {name} = {value!r}; it must be a number, 0 or more")
+
+    def _repr_html_(self) -> str:
+        facts = {name: show(getattr(self, name), "s") for name in ("s_per_byte_in", "s_per_byte_out", "s_per_part")}
+        errors = f"{100 * self.error:.1f} % on average, {100 * self.worst:.1f} % at worst, over {self.splits} splits"
+        return shown("Overhead of a part beside its layers", {**facts, "error of predictions": errors})
 
     @property
     def s_per_tensor(self) -> float:
@@ -78,7 +85,7 @@ def priced(network: Network, overhead: Mapping[str, Overhead]) -> Network:
 
 
 def fit_overhead(parts: pd.DataFrame) -> tuple[float, Overhead]:
-    """Fit T_part = a * sum of its layers + b * bytes in + c * bytes out + d * (1 - share) by non-negative least squares.
+    """Fit T_part = a * sum of its layers + b * bytes in + c * bytes out + d by non-negative least squares.
 
     Parameters
     ----------
@@ -87,7 +94,8 @@ def fit_overhead(parts: pd.DataFrame) -> tuple[float, Overhead]:
 
     Returns
     -------
-    (a, Overhead) : multiply the layers by `a`; the overhead has b, c, d and the errors on splits left out of the fit
+    (a, Overhead) : multiply the layers by `a` and add d to those that read the model's inputs; the overhead has b, c, d and
+        the errors on splits left out of the fit
 
     Raises
     ------
@@ -97,8 +105,7 @@ def fit_overhead(parts: pd.DataFrame) -> tuple[float, Overhead]:
     cut = [split for split, rows in parts[sizes > 1].groupby("split") if len(rows)]
     if len(cut) < 3:
         raise ProfileError(f"{len(cut)} splits are too few to fit what a cut costs and to tell the error; measure 3 or more")
-    share = parts["layers_s"] / parts.groupby("split")["layers_s"].transform("sum")
-    design = np.column_stack([parts["layers_s"], parts["bytes_in"], parts["bytes_out"], 1 - share]).astype(float)
+    design = np.column_stack([parts["layers_s"], parts["bytes_in"], parts["bytes_out"], np.ones(len(parts))]).astype(float)
     seconds, split = parts["seconds"].to_numpy(float), parts["split"].to_numpy()
     more = sum(int((split == s).sum()) - 1 for s in cut)
     tensors = float(parts["tensors_in"].sum()) / more
@@ -107,7 +114,8 @@ def fit_overhead(parts: pd.DataFrame) -> tuple[float, Overhead]:
     for left_out in cut:
         a, b, c, d = _nnls(design[split != left_out], seconds[split != left_out])
         row = totals.loc[left_out]
-        expected = a * row["layers_s"] + b * row["bytes_in"] + c * row["bytes_out"] + d * row["tensors_in"] / max(tensors, 1e-9)
+        starts = 1 + row["tensors_in"] / max(tensors, 1e-9)
+        expected = a * row["layers_s"] + b * row["bytes_in"] + c * row["bytes_out"] + d * starts
         errors.append(abs(expected / row["seconds"] - 1))
     a, b, c, d = _nnls(design, seconds)
     return a, Overhead(b, c, d, tensors, float(np.mean(errors)), float(np.max(errors)), len(cut))

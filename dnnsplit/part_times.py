@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ from dnnsplit.cutting import components
 from dnnsplit.errors import ProfileError
 from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model, read_model
-from dnnsplit.overhead import Overhead
+from dnnsplit.overhead import Overhead, fit_overhead
 from dnnsplit.parts import boundary, build_part
+from dnnsplit.providers import Provider
 from dnnsplit.quantize import QuantizedLayer, quantize_layer
-from dnnsplit.runtime import session
+from dnnsplit.runtime import find_provider, session
 from dnnsplit.times import PRECISIONS
 
 WARM_UP = 3
@@ -59,6 +60,11 @@ def whole_model(graph: LayerGraph, quantized: Sequence[str] = ()) -> Split:
     return Split(dict.fromkeys(graph.layer_names, "server0"), tuple(quantized))
 
 
+def calibration_splits(graph: LayerGraph, count: int, layers: Sequence[str] = ()) -> list[Split]:
+    """Return the splits that a profile measures: random ones, and the whole model, in float32 and with all `layers` in int8."""
+    return [*random_splits(graph, count, layers), whole_model(graph), *([whole_model(graph, layers)] if layers else [])]
+
+
 def measure_parts(
     graph: LayerGraph,
     splits: Sequence[Split],
@@ -67,6 +73,7 @@ def measure_parts(
     runs: int = 10,
     pause_s: float = 0.1,
     progress: bool = True,
+    provider: str | Provider = "cpu",
 ) -> pd.DataFrame:
     """Run every part of every split in turn, again and again, so that what disturbs the machine disturbs all alike.
 
@@ -77,15 +84,17 @@ def measure_parts(
     calibration : needed where layers are quantized
     runs : that count, of each part
     pause_s : sleep before each run, as a server does that waits for its inputs [s]
+    provider : execution provider that runs the parts
 
     Returns
     -------
     DataFrame, one row per part: split (position), server, layers (tuple), quantized (those of the layers in int8),
-    bytes_in, bytes_out [B] and tensors_in (from and to other parts), seconds, low_s, high_s (median and quartiles of the CPU
-    time) [s]
+    bytes_in, bytes_out [B] and tensors_in (from and to other parts), entries (the share that it has of the layers that read
+    the model's inputs), seconds, low_s, high_s (median and quartiles of the
+    provider's clock: CPU time on the CPU, else wall time) [s]
     """
     model = read_model(model_path(graph))
-    feed = feeds_of(model, images)[0]
+    feed, provider = feeds_of(model, images)[0], find_provider(provider)
     wanted = dict.fromkeys(name for split in splits for name in split.quantized)
     if wanted and calibration is None:
         raise ProfileError("parts with int8 layers need a calibration: pass calibration=calibrate(graph, images)")
@@ -95,7 +104,7 @@ def measure_parts(
     with tqdm(total=len(splits), desc="parts", unit="split", disable=not progress) as bar:
         for start in range(0, len(splits), together):
             batch = list(enumerate(splits[start : start + together], start=start))
-            parts = [part for i, split in batch for part in _parts(model, graph, i, split, int8, feed)]
+            parts = [part for i, split in batch for part in _parts(model, graph, i, split, int8, feed, provider)]
             for run in range(-WARM_UP, runs):
                 for part in parts:
                     part.run(keep=run >= 0, pause_s=pause_s if run >= 0 else 0.0)
@@ -116,6 +125,26 @@ def layers_seconds(parts: pd.DataFrame, layers: pd.DataFrame) -> list[float]:
     return [sum(seconds[name, PRECISIONS[name in row.quantized]] for name in row.layers) for row in parts.itertuples()]
 
 
+def calibrated(graph: LayerGraph, layers: pd.DataFrame, parts: pd.DataFrame) -> tuple[pd.DataFrame, Overhead]:
+    """Make the seconds of the layers agree with measured parts, and fit what parts take beside them.
+
+    Parameters
+    ----------
+    layers : layer, precision, seconds [s], and a note
+    parts : from `measure_parts`, of `calibration_splits`
+    """
+    factor, overhead = fit_overhead(parts.assign(layers_s=layers_seconds(parts, layers)))
+    entries = _entries(graph)
+    start_s = layers["layer"].isin(entries) * overhead.s_per_part / max(1, len(entries))
+    note = np.where(start_s > 0, "; with what any part takes to start", "")
+    return layers.assign(seconds=layers["seconds"] * factor + start_s, note=layers["note"] + note), overhead
+
+
+def _entries(graph: LayerGraph) -> set[str]:
+    """Return the layers that read the model's inputs."""
+    return {name for tensor in graph.tensors if tensor.producer is None for name in tensor.consumers}
+
+
 def predicted(parts: pd.DataFrame, layers: pd.DataFrame, overhead: Overhead | None = None) -> pd.DataFrame:
     """Predict measured parts.
 
@@ -134,8 +163,7 @@ def predicted(parts: pd.DataFrame, layers: pd.DataFrame, overhead: Overhead | No
     parts["predicted_s"] = parts["priced_s"] = parts["layers_s"]
     if overhead is not None:
         moved = parts["bytes_in"] * overhead.s_per_byte_in + parts["bytes_out"] * overhead.s_per_byte_out
-        share = parts["layers_s"] / parts.groupby("split")["layers_s"].transform("sum")
-        parts["predicted_s"] += moved + (1 - share) * overhead.s_per_part
+        parts["predicted_s"] += moved + (1 - parts["entries"]) * overhead.s_per_part
         parts["priced_s"] += moved + parts["tensors_in"] * overhead.s_per_tensor
     return parts
 
@@ -143,16 +171,19 @@ def predicted(parts: pd.DataFrame, layers: pd.DataFrame, overhead: Overhead | No
 class _Part:
     """One part with its session, its inputs and its times."""
 
-    def __init__(self, one: Any, feed: dict[str, np.ndarray], outputs: list[str], about: dict[str, object]) -> None:
-        self.session, self.feed, self.outputs, self.about = one, feed, outputs, about
+    def __init__(
+        self, one: Any, feed: dict[str, np.ndarray], outputs: list[str], about: dict[str, object], clock: Callable[[], float]
+    ) -> None:
+        self.session, self.feed, self.outputs, self.about, self.clock = one, feed, outputs, about, clock
         self.seconds: list[float] = []
 
     def run(self, keep: bool, pause_s: float) -> None:
         time.sleep(pause_s)
-        start = time.thread_time()
-        self.session.run(self.outputs, self.feed)
+        arrived = {name: value.copy() for name, value in self.feed.items()}  # a server's inputs have just been received
+        start = self.clock()
+        self.session.run(self.outputs, arrived)
         if keep:
-            self.seconds.append(time.thread_time() - start)
+            self.seconds.append(self.clock() - start)
 
     def row(self) -> dict[str, object]:
         low, middle, high = np.percentile(self.seconds, [25, 50, 75])
@@ -160,16 +191,17 @@ class _Part:
 
 
 def _parts(
-    model: Model, graph: LayerGraph, index: int, split: Split, int8: Mapping[str, QuantizedLayer], feed: Mapping[str, np.ndarray]
-) -> list[_Part]:
+    model: Model, graph: LayerGraph, index: int, split: Split, int8: Mapping[str, QuantizedLayer],
+    feed: Mapping[str, np.ndarray], provider: Provider,
+) -> list[_Part]:  # fmt: skip
     """Build the parts of one split as `cut` does, and run them once to have their inputs."""
     chosen = {name: int8[name] for name in split.quantized}
     form = {q.output: q.wire for q in chosen.values()}
     outside = {*model.inputs, *model.outputs, *(form.get(o, o) for o in model.outputs)}
-    values, parts = dict(feed), []
+    values, parts, entries = dict(feed), [], _entries(graph)
     for names in components(graph, split.assignment):
         outputs = [form.get(t, t) for t in boundary(model, graph, names).outputs]
-        one = session(build_part(model, graph, names, outputs, chosen).SerializeToString())
+        one = session(build_part(model, graph, names, outputs, chosen).SerializeToString(), provider=provider)
         inputs = {i.name: values[i.name] for i in one.get_inputs()}
         made = dict(zip(outputs, one.run(outputs, inputs), strict=True))
         values |= made
@@ -177,7 +209,7 @@ def _parts(
         about = {
             "split": index, "server": split.assignment[names[0]], "layers": names,
             "quantized": tuple(n for n in names if n in chosen), "bytes_in": sum(come), "bytes_out": sum(go),
-            "tensors_in": len(come),
+            "tensors_in": len(come), "entries": len(entries & set(names)) / max(1, len(entries)),
         }  # fmt: skip
-        parts.append(_Part(one, inputs, outputs, about))
+        parts.append(_Part(one, inputs, outputs, about, provider.clock))
     return parts

@@ -7,7 +7,7 @@ import platform
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,17 +17,20 @@ import onnxruntime as ort
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dnnsplit.alone import seconds_alone
 from dnnsplit.blocks import node_of
 from dnnsplit.calibration import Calibration, feeds_of, model_path
 from dnnsplit.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model, read_model
 from dnnsplit.network import Network
-from dnnsplit.overhead import Overhead, fit_overhead
-from dnnsplit.part_times import layers_seconds, measure_parts, random_splits, whole_model
+from dnnsplit.overhead import Overhead
+from dnnsplit.part_times import calibrated, calibration_splits, measure_parts
 from dnnsplit.parts import build_part
+from dnnsplit.placement import left_to_cpu
+from dnnsplit.providers import Provider
 from dnnsplit.quantize import QuantizedLayer, quantize_layer
-from dnnsplit.runtime import session, session_options
+from dnnsplit.runtime import BoundSession, find_provider, session, session_options
 from dnnsplit.times import LayerTimes
 
 WARM_UP = 5
@@ -44,6 +47,7 @@ def profile(
     runs: int = 40,
     progress: bool = True,
     splits: int = 12,
+    provider: str | Provider = "cpu",
 ) -> LayerTimes:
     """Measure the layers on this machine and scale them to the servers of a network.
 
@@ -56,6 +60,10 @@ def profile(
     miss of the CPU time of the model with all wanted layers in int8 is shared out evenly.
     Parts: the parts of random splits are run as a deployment runs them. What they take beside their layers, and how far
     predictions of splits left out are off, is kept in `LayerTimes.overhead`; the layers are scaled to agree with them.
+    Providers other than the CPU: wall time in place of CPU time, with the copies to and from the provider's memory. On CUDA
+    the profiler's times are of a node's launch where ONNX Runtime does not wait for the device. A provider that compiles
+    (OpenVINO, TensorRT) shows no kernels: the shares are those of each layer as a session of its own, in either precision.
+    `LayerTimes.overhead` tells how well either holds. Only the CPU and OpenVINO on a CPU have been tried.
 
     Parameters
     ----------
@@ -71,6 +79,8 @@ def profile(
     progress : show a progress bar
     splits : random splits whose parts are measured, half of them with int8 layers where `layers` are given; 0 measures none,
         else 3 or more; ignored for a model of one layer, which cannot be split
+    provider : execution provider, as `dnnsplit.providers.find` names it. `LayerTimes.made` has its full name, and the nodes
+        that it left to the CPU
 
     Returns
     -------
@@ -78,13 +88,19 @@ def profile(
 
     Raises
     ------
-    ProfileError : a server has no speed, or a kernel belongs to no layer
+    ProfileError : a server has no speed, a kernel belongs to no layer, or the provider takes no node
+    OptionError : the provider is not installed, cannot start, or its times would be scaled by the speeds of CPUs
     """
-    slowdown(network, cpu_slowdown)  # what is wrong with the network is said before anything is measured
-    host = profile_host(graph, images, calibration, layers, runs, progress)
+    found = find_provider(provider)
+    factors = slowdown(network, cpu_slowdown)  # what is wrong with the network is said before anything is measured
+    if not found.is_cpu and (source_seconds is not None or set(factors.values()) != {1.0}):
+        raise OptionError(f"times on {found.name!r} cannot be scaled to servers by the speeds of CPUs; profile every server "
+                          "on itself (profile_here) and join the times")  # fmt: skip
+    left = left_to_cpu(model_path(graph), feeds_of(read_model(model_path(graph)), images)[0], found)
+    host = profile_host(graph, images, calibration, layers, runs, progress, found)
     overhead = None
     if splits and len(graph.layers) > 1:
-        host, overhead = _calibrated(graph, host, images, calibration, layers, runs, progress, splits)
+        host, overhead = _calibrated(graph, host, images, calibration, layers, runs, progress, splits, found)
     if source_seconds is not None:
         here = host.loc[host["precision"] == "float32", "seconds"].sum()
         cpu_slowdown = source_seconds / here * network.server(network.source).speed_cpu
@@ -94,26 +110,25 @@ def profile(
             seconds=host["seconds"] * factor,
             origin="measured" if factor == 1.0 else "scaled",
             factor=factor,
-            note=f"from one core of {host_name()}" + host["note"],
+            note=f"from {'one core' if found.is_cpu else found.name} of {host_name()}" + host["note"],
         )
         for server, factor in slowdown(network, cpu_slowdown).items()
     ]
     columns = ["layer", "server", "precision", "seconds", "origin", "factor", "note"]
     scaled = {name: overhead.scaled(factor) for name, factor in slowdown(network, cpu_slowdown).items()} if overhead else {}
-    setting = {"setting": asdict(calibration.setting)} if calibration and layers else {}
-    made = {server.name: setting for server in network.servers} if setting else {}
+    about: dict[str, object] = {"setting": asdict(calibration.setting)} if calibration and layers else {}
+    about |= {} if found.is_cpu else {"providers": [found.ort_name], "left_to_cpu": left}
+    made = {server.name: about for server in network.servers} if about else {}
     return LayerTimes(pd.concat(frames, ignore_index=True)[columns], scaled, made)
 
 
 def _calibrated(
     graph: LayerGraph, host: pd.DataFrame, images: np.ndarray | Mapping[str, np.ndarray], calibration: Calibration | None,
-    layers: Sequence[str], runs: int, progress: bool, splits: int,
+    layers: Sequence[str], runs: int, progress: bool, splits: int, provider: Provider,
 ) -> tuple[pd.DataFrame, Overhead]:  # fmt: skip
     """Return the seconds of the layers, scaled to agree with measured parts, and what parts take beside them."""
-    plans = [*random_splits(graph, splits, layers), whole_model(graph), *([whole_model(graph, layers)] if layers else [])]
-    parts = measure_parts(graph, plans, images, calibration, max(3, runs // 4), progress=progress)
-    factor, overhead = fit_overhead(parts.assign(layers_s=layers_seconds(parts, host)))
-    return host.assign(seconds=host["seconds"] * factor), overhead
+    plans = calibration_splits(graph, splits, layers)
+    return calibrated(graph, host, measure_parts(graph, plans, images, calibration, max(3, runs // 4), progress=progress))
 
 
 def slowdown(network: Network, cpu_slowdown: float = 1.0) -> dict[str, float]:
@@ -153,31 +168,33 @@ def profile_host(
     layers: Sequence[str] = (),
     runs: int = 40,
     progress: bool = True,
+    provider: str | Provider = "cpu",
 ) -> pd.DataFrame:
     """Return layer, precision, seconds [s] on this machine, and a note on times that had to be bounded; see `profile`."""
     if layers and calibration is None:
         raise ProfileError("int8 times need a calibration: pass calibration=calibrate(graph, images)")
     model = read_model(model_path(graph))
-    feed = feeds_of(model, images)[0]
+    feed, provider = feeds_of(model, images)[0], find_provider(provider)
     neighbours = {name: {name, *graph.digraph.predecessors(name), *graph.digraph.successors(name)} for name in layers}
-    with tqdm(total=2 + len(layers), desc="profile", unit="step", disable=not progress) as bar:
-        float32 = _layer_seconds(model, graph, model.proto, feed, runs)
+    with tqdm(total=2 + len(layers) * (not provider.compiles), desc="profile", unit="step", disable=not progress) as bar:
+        int8 = {name: quantize_layer(model, graph, name, calibration) for name in layers}
+        alone = seconds_alone(model, graph, int8, feed, runs, provider) if provider.compiles else {}
+        float32 = {n: one for n, (one, _) in alone.items()} or _layer_seconds(model, graph, model.proto, feed, runs, provider)
         bar.update()
-        whole = _whole_seconds(model, graph, {}, feed, runs)
+        whole = _whole_seconds(model, graph, {}, feed, runs, provider)
         bar.update()
         scale = whole / sum(float32.values())
-        absorbed = "; no kernel of its own here, done by its neighbours"
+        absorbed = "" if alone else "; no kernel of its own here, done by its neighbours"
         rows = [(name, "float32", s * scale, "" if s else absorbed) for name, s in float32.items()]
-        int8 = {name: quantize_layer(model, graph, name, calibration) for name in layers}
-        every = _variant_seconds(model, graph, int8, feed, runs) if int8 else {}
-        change = {}
-        for name in layers:
-            alone = _variant_seconds(model, graph, {name: int8[name]}, feed, runs)
-            others = _variant_seconds(model, graph, {n: q for n, q in int8.items() if n != name}, feed, runs)
+        every = _variant_seconds(model, graph, int8, feed, runs, provider) if int8 and not alone else {}
+        change = {name: scale * (alone[name][1] - alone[name][0]) for name in layers if alone}
+        for name in () if alone else layers:
+            single = _variant_seconds(model, graph, {name: int8[name]}, feed, runs, provider)
+            others = _variant_seconds(model, graph, {n: q for n, q in int8.items() if n != name}, feed, runs, provider)
             near = neighbours[name]
-            change[name] = 0.5 * scale * sum(alone[n] - float32[n] + every[n] - others[n] for n in near)
+            change[name] = 0.5 * scale * sum(single[n] - float32[n] + every[n] - others[n] for n in near)
             bar.update()
-        missed = _whole_seconds(model, graph, int8, feed, runs) - whole - sum(change.values()) if int8 else 0.0
+        missed = _whole_seconds(model, graph, int8, feed, runs, provider) - whole - sum(change.values()) if int8 else 0.0
         for name in layers:
             seconds = scale * float32[name] + change[name] + missed / len(layers)
             # Noise must never make a time vanish: no int8 layer is ten times faster than its float32 form on a CPU.
@@ -188,25 +205,31 @@ def profile_host(
 
 
 def _variant_seconds(
-    model: Model, graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Mapping[str, np.ndarray], runs: int
-) -> dict[str, float]:
-    return _layer_seconds(model, graph, build_part(model, graph, graph.layer_names, model.outputs, int8), feed, runs)
+    model: Model, graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Mapping[str, np.ndarray], runs: int,
+    provider: Provider,
+) -> dict[str, float]:  # fmt: skip
+    return _layer_seconds(model, graph, build_part(model, graph, graph.layer_names, model.outputs, int8), feed, runs, provider)
 
 
 def _whole_seconds(
-    model: Model, graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Mapping[str, np.ndarray], runs: int
-) -> float:
-    """CPU seconds of the whole model, with pauses as between requests."""
-    proto = build_part(model, graph, graph.layer_names, model.outputs, int8)
-    return float(np.median(cpu_seconds(session(proto.SerializeToString()), feed, runs // 2, pause_s=0.1)))
+    model: Model, graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Mapping[str, np.ndarray], runs: int,
+    provider: Provider,
+) -> float:  # fmt: skip
+    """Seconds of the whole model by the provider's clock, with pauses as between requests."""
+    one = session(build_part(model, graph, graph.layer_names, model.outputs, int8).SerializeToString(), provider=provider)
+    return float(np.median(cpu_seconds(one, feed, runs // 2, pause_s=0.1, clock=provider.clock)))
 
 
-def cpu_seconds(one: ort.InferenceSession, feed: Mapping[str, np.ndarray], runs: int, pause_s: float = 0.0) -> np.ndarray:
-    """Return the CPU seconds of each run of a session.
+def cpu_seconds(
+    one: ort.InferenceSession | BoundSession, feed: Mapping[str, np.ndarray], runs: int, pause_s: float = 0.0,
+    clock: Callable[[], float] = time.thread_time,
+) -> np.ndarray:  # fmt: skip
+    """Return the CPU seconds of each run of a session, or those of another clock.
 
     Parameters
     ----------
     pause_s : sleep before each run, as between requests [s]
+    clock : `Provider.clock`, for a provider that computes elsewhere than in the calling thread
 
     Returns
     -------
@@ -215,15 +238,15 @@ def cpu_seconds(one: ort.InferenceSession, feed: Mapping[str, np.ndarray], runs:
     seconds = np.empty(runs)
     for run in range(-WARM_UP, runs):
         time.sleep(pause_s)
-        start = time.thread_time()
+        start = clock()
         one.run(None, dict(feed))
         if run >= 0:
-            seconds[run] = time.thread_time() - start
+            seconds[run] = clock() - start
     return seconds
 
 
 def _layer_seconds(
-    model: Model, graph: LayerGraph, proto: onnx.ModelProto, feed: Mapping[str, np.ndarray], runs: int
+    model: Model, graph: LayerGraph, proto: onnx.ModelProto, feed: Mapping[str, np.ndarray], runs: int, provider: Provider
 ) -> dict[str, float]:
     """Return seconds of each layer of a model, or of a variant of it with quantized layers: the sum of its kernels' least.
 
@@ -236,7 +259,7 @@ def _layer_seconds(
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-        one = session(proto.SerializeToString(), options)
+        one = session(proto.SerializeToString(), options, provider)
         for _ in range(WARM_UP + runs):
             one.run(None, dict(feed))
         events = json.loads(Path(one.end_profiling()).read_text(encoding="utf-8"))

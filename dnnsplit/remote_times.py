@@ -6,7 +6,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from dnnsplit.graph import LayerGraph
 from dnnsplit.model import read_model
 from dnnsplit.network import Network, Server
 from dnnsplit.profiling import host_name, profile
-from dnnsplit.runtime import PROVIDERS
+from dnnsplit.providers import KNOWN, Provider
+from dnnsplit.runtime import find_provider
 from dnnsplit.times import LayerTimes
 
-PACKAGES = ("dnnsplit", "onnxruntime", "onnx", "numpy")
+PACKAGES = ("dnnsplit", *dict.fromkeys(p.package for p in KNOWN), "onnx", "numpy")  # ONNX Runtime comes in one of several
 
 
 def profile_here(
@@ -34,6 +35,7 @@ def profile_here(
     runs: int = 40,
     splits: int = 12,
     progress: bool = True,
+    provider: str | Provider = "cpu",
 ) -> LayerTimes:
     """Measure a model on this machine, which is the server itself; run it there and bring the saved file back.
 
@@ -43,17 +45,18 @@ def profile_here(
     server : the name that this machine has in the network
     images : to run and to calibrate int8 on, as for `profile`
     count : how many layers may run in int8; 0 measures float32 alone
-    runs, splits, progress : see `profile`
+    runs, splits, progress, provider : see `profile`
 
     Returns
     -------
     LayerTimes : of one server, origin "measured", without a factor (nothing was scaled); `made` says with what
     """
-    graph = load(model_path)
+    found = find_provider(provider)
+    graph = load(model_path, [found])
     layers = graph.quantizable(count)
     calibration = calibrate(graph, images) if layers else None
     here = Network([Server(server, speed_cpu=1.0)])
-    times = profile(graph, here, images, calibration, layers, runs=runs, splits=splits, progress=progress)
+    times = profile(graph, here, images, calibration, layers, runs=runs, splits=splits, progress=progress, provider=found)
     model = read_model(model_path)
     made = {
         "model": model.path.name,
@@ -63,15 +66,23 @@ def profile_here(
         "cpu": host_name(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "providers": list(PROVIDERS),
+        "packages": {name: number for name in PACKAGES if (number := _version(name))},
+        "providers": [found.ort_name],
+        "left_to_cpu": times.made.get(server, {}).get("left_to_cpu", []),
         "options": {"threads": 1, "optimization": "all", "spinning": False},
         "runs": runs,
         "splits": splits,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    frame = times.frame.assign(factor=math.nan, note=times.frame["note"].str.replace("from one core", "on one core"))
+    frame = times.frame.assign(factor=math.nan, note=times.frame["note"].str.replace("^from ", "on ", regex=True))
     return LayerTimes(frame, times.overhead, {server: made})
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def joined(*times: LayerTimes) -> LayerTimes:

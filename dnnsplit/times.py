@@ -16,6 +16,7 @@ import pandas as pd
 from dnnsplit.errors import ProfileError, nearest, raise_problems
 from dnnsplit.files import plain, write_text
 from dnnsplit.graph import LayerGraph
+from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.overhead import Overhead
 from dnnsplit.units import show
@@ -201,7 +202,7 @@ class LayerTimes:
     def _repr_html_(self) -> str:
         totals = self.totals
         totals["seconds"] = [show(s, "s") for s in totals["seconds"]]
-        return f"<b>{self!r}</b>" + totals.to_html(index=False, float_format="{:.3g}".format)
+        return shown(self, totals)
 
 
 def _one(values: pd.Series) -> str:

@@ -21,6 +21,7 @@ ONLY = {
     "ipywidgets": {"explorer"},
     "matplotlib": {"plots", "noise_plots", "grid_plots", "lanes", "style"},
     "sklearn": {"regression", "gaussian", "link"},
+    "zeus": {"power"},
     "yaml": {"network_file", "jobs", "deploy.hosts"},
     "torch": {"training"},
     "ultralytics": {"training"},

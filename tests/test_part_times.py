@@ -58,13 +58,13 @@ def test_int8_parts_need_a_calibration(net):
 def test_parts_are_predicted_by_hand():
     parts = pd.DataFrame({
         "split": [0, 0], "layers": [("a",), ("b", "c")], "quantized": [("a",), ()], "bytes_in": [0, 1000],
-        "bytes_out": [1000, 0], "tensors_in": [0, 2],
+        "bytes_out": [1000, 0], "tensors_in": [0, 2], "entries": [1.0, 0.0],
     })  # fmt: skip
     rows = [("a", "float32", 9.0), ("a", "int8", 1.0), ("b", "float32", 2.0), ("c", "float32", 1.0)]
     layers = pd.DataFrame(rows, columns=["layer", "precision", "seconds"])
     found = predicted(parts, layers, Overhead(1e-3, 2e-3, 4.0, 2.0, 0.0, 0.0, 3))
     assert found["layers_s"].tolist() == [1.0, 3.0]
-    assert found["predicted_s"].tolist() == [1 + 2 + 0.75 * 4, 3 + 1 + 0.25 * 4]
+    assert found["predicted_s"].tolist() == [1 + 2, 3 + 1 + 4]  # the first part's start is in its layers
     assert found["priced_s"].tolist() == [1 + 2, 3 + 1 + 2 * 2]
     assert predicted(parts, layers)["predicted_s"].tolist() == [1.0, 3.0]
 
