@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pandas as pd
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, create_calibrator
 from onnxruntime.quantization.quant_utils import compute_data_quant_params
 
 from dnnsplit.errors import NoiseError
 from dnnsplit.files import sha256
 from dnnsplit.graph import LayerGraph
+from dnnsplit.markup import shown
 from dnnsplit.model import Model, read_model
 from dnnsplit.setting import QuantizationSetting
 
@@ -37,6 +39,13 @@ class Calibration:
     setting: QuantizationSetting
     model_sha256: str
     images_sha256: str
+
+    def _repr_html_(self) -> str:
+        widest = sorted(self.ranges, key=lambda tensor: self.ranges[tensor][0] - self.ranges[tensor][1])[:8]
+        rows = [(tensor, *self.ranges[tensor], *self.parameters(tensor)) for tensor in widest]
+        title = f"Calibration({len(self.ranges)} tensors; model {self.model_sha256[:8]}, images {self.images_sha256[:8]})"
+        columns = ["widest ranges", "least", "greatest", "scale", "zero point"]
+        return shown(title, pd.DataFrame(rows, columns=columns)) + self.setting._repr_html_()
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON value that `from_json` reads back."""

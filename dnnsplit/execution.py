@@ -17,9 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import papermill
 from jupyter_client import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
 
 from dnnsplit.jobs import Job
 from dnnsplit.record import write_record
@@ -86,6 +84,12 @@ def _read_line() -> bytes:
 
 
 def _execute(job: Job) -> dict[str, str]:
+    # without this module jsonschema leaves out the check of internationalised addresses, which no notebook has; its import
+    # compiles a grammar for longer than all else here takes
+    sys.modules["rfc3987_syntax"] = None
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
     try:
         papermill.execute_notebook(
             str(job.notebook), str(job.output), dict(job.parameters), kernel_name="python3", cwd=str(job.notebook.parent),

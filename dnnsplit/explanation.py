@@ -15,6 +15,7 @@ from dnnsplit.elimination import marginals
 from dnnsplit.errors import InfeasibleError, SolverError
 from dnnsplit.graph import LayerGraph
 from dnnsplit.inquiry import Inquiry
+from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.plan import Plan
@@ -140,7 +141,7 @@ class Explanation:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self}</pre>" + self.frame.to_html(index=False, float_format="{:.4g}".format, na_rep="")
+        return shown(self, self.frame)
 
 
 def explain(

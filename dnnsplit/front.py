@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverError
 from dnnsplit.graph import LayerGraph
+from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import unreachable
@@ -65,7 +66,7 @@ class Front:
 
     def _repr_html_(self) -> str:
         frame = self.frame.assign(quantized=[len(plan.quantized) for plan in self.plans])
-        return f"<b>{self!r}</b>" + frame.to_html(index=False, float_format="{:.4g}".format)
+        return shown(self, frame)
 
 
 def pareto(

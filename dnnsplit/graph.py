@@ -13,6 +13,7 @@ import networkx as nx
 import pandas as pd
 
 from dnnsplit.errors import ModelError, OptionError, nearest, raise_problems
+from dnnsplit.markup import shown
 from dnnsplit.units import show
 
 QUANTIZABLE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -43,6 +44,10 @@ class Layer:
         if self.quantizable is None:
             object.__setattr__(self, "quantizable", self.op_type in QUANTIZABLE_OPS)
 
+    def _repr_html_(self) -> str:
+        sizes = {"work": show(self.flops, "FLOP"), "weights": show(self.weight_bytes, "B"), "ONNX nodes": ", ".join(self.nodes)}
+        return shown(f"Layer {self.name}", {"operator": self.op_type, **sizes, "quantizable": self.quantizable})
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -65,6 +70,12 @@ class Tensor:
     is_output: bool = False
     shape: tuple[int, ...] = ()
     dtype: str = ""
+
+    def _repr_html_(self) -> str:
+        readers = [*self.consumers, *(["output of the graph"] if self.is_output else [])]
+        ends = {"producer": self.producer or "input of the graph", "consumers": ", ".join(readers)}
+        form = f"{self.dtype} {' x '.join(map(str, self.shape))}".strip()
+        return shown(f"Tensor {self.name}", {**ends, "size": show(self.size_bytes, "B"), "form": form})
 
 
 def _is_amount(value: object) -> bool:
@@ -279,4 +290,4 @@ class LayerGraph:
         top = self.frame.nlargest(12, "flops")
         units = {"flops": "FLOP"} | {column: "B" for column in top if column.endswith("_bytes")}
         top = top.assign(**{column: [show(v, unit) for v in top[column]] for column, unit in units.items()})
-        return f"<b>{self!r}</b><br>The twelve layers with most FLOPs:" + top.to_html(index=False)
+        return shown(f"{self!r}; those with most FLOPs:", top)

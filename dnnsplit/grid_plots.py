@@ -77,6 +77,7 @@ def latency_energy(
         figure, axis = plt.subplots()
         for i, (topology, front) in enumerate(fronts.items()):
             marks = {"marker": MARKS[i % 7], "color": COLOURS[i % 7], "label": topology.replace("-", " + ")}
+            marks["markersize"] = max(3.5, 8.0 - 2.0 * i)  # a plan of several topologies is seen in all of their colours
             axis.plot(front["energy_j"], front["latency_s"], drawstyle="steps-post", zorder=3, **marks)
         for row in () if baselines is None else baselines.dropna().itertuples():
             axis.scatter(row.energy_j, row.latency_s, marker="x", color="0.35", zorder=2)

@@ -12,6 +12,7 @@ import pandas as pd
 from dnnsplit.errors import DnnSplitError, NoiseError
 from dnnsplit.files import write_text
 from dnnsplit.graph import LayerGraph
+from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.times import LayerTimes
@@ -28,6 +29,10 @@ class Instance:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.graph, self.network, self.times, self.noise))
+
+    def _repr_html_(self) -> str:
+        noise = "none: no layer in int8" if self.noise is None else self.noise
+        return shown("Instance", {"graph": self.graph, "network": self.network, "times": self.times, "noise": noise})
 
     @staticmethod
     def load(folder: str | Path) -> Instance:

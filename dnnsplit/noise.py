@@ -14,6 +14,7 @@ import pandas as pd
 
 from dnnsplit.errors import NoiseError, nearest, raise_problems
 from dnnsplit.files import plain, write_text
+from dnnsplit.markup import shown
 from dnnsplit.schemes import all_schemes, pack_schemes
 
 MOST_LISTED = 18  # layers of which all schemes are ever listed
@@ -113,7 +114,7 @@ class NoiseSamples:
         return f"NoiseSamples({len(self.frame)} schemes of {len(self.layers)} layers, noise {low:.4g} to {high:.4g})"
 
     def _repr_html_(self) -> str:
-        return f"<b>{self!r}</b>" + self.frame.head(8).to_html(index=False)
+        return shown(self, self.frame.head(8))
 
 
 class Predictor(Protocol):
@@ -294,5 +295,5 @@ class NoiseModel:
         return f"NoiseModel({self.kind} over {len(self.layers)} layers{size}{scores})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{name}</td><td>{value:.4g}</td></tr>" for name, value in self.scores.items())
-        return f"<b>{self!r}</b><table>{rows}</table>"
+        scores = {name: f"{value:.4g}" for name, value in self.scores.items()}
+        return shown(self, {"layers": ", ".join(self.layers), **scores})

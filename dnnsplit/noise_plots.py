@@ -128,7 +128,7 @@ def latency_noise(
                 measured["max_noise"], measured["latency_s"], yerr=_not_negative(error), fmt="o", color=COLOURS[1], capsize=2,
                 elinewidth=0.9, label="measured (median, 5 to 95 %)", zorder=3,
             )  # fmt: skip
-        axis.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="latency [s]", xlim=(0, right))
+        axis.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="latency [s]", xlim=(-0.015 * right, right))
         values = [*frame["latency_s"], *([] if measured is None else measured["high_s"])]
         axis.set_ylim(0, max(values) * 1.12)
         axis.legend(loc="lower left")
@@ -162,15 +162,13 @@ def noise_fronts(exact: pd.DataFrame, predicted: Mapping[str, pd.DataFrame], tit
         front.stairs(exact["latency_s"], edges, baseline=None, color="0.65", linewidth=3.0, label="measured noise")
         excess.axhline(0.0, color="0.45", linewidth=0.8)
         for i, (name, part) in enumerate(predicted.items()):
-            front.stairs(part["latency_s"], [*part["noise"], right], baseline=None, color=COLOURS[i], linewidth=1.2, label=name)
             broken = int((part["measured"] > part["noise"]).sum())
-            text = f"{broken} of {len(part)} plans over their limit"
-            drawn = part[part["noise"] > 0]
-            over = 100 * (drawn["measured"] / drawn["noise"] - 1)
-            excess.scatter(drawn["noise"], over, s=12, color=COLOURS[i], marker="osD^v"[i % 5], label=text, zorder=3)
+            text = f"{name}: {broken} of {len(part)} plans over their limit"
+            front.stairs(part["latency_s"], [*part["noise"], right], baseline=None, color=COLOURS[i], linewidth=1.2, label=text)
+            over = part["measured"] - part["noise"]  # no share of the limit, which may be 0 or all but 0
+            excess.scatter(part["noise"], over, s=12, color=COLOURS[i], marker="osD^v"[i % 5], zorder=3)
             numbers["predicted"][name] = part[["noise", "measured", "latency_s"]].to_dict("list") | {"broken": broken}
         front.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="least latency [s]", xlim=(0, right))
-        excess.set(title="Measured noise of the plans", xlabel="noise limit $\\eta_{max}$", ylabel="above the limit [%]")
-        figure.legend(*front.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        excess.legend(loc="best")
+        excess.set(title="Measured noise of the plans", xlabel="noise limit $\\eta_{max}$", ylabel="measured noise - limit")
+        figure.legend(*front.get_legend_handles_labels(), loc="outside lower center")
     return figure, numbers

@@ -14,6 +14,7 @@ import pandas as pd
 from dnnsplit.costs import Cost, Transfer
 from dnnsplit.errors import DnnSplitError, raise_problems
 from dnnsplit.files import write_json
+from dnnsplit.markup import shown
 from dnnsplit.units import show
 
 SCHEMA = 1
@@ -163,7 +164,7 @@ class Plan:
             seconds=[show(s, "s") for s in rows[rows["seconds"] > 0]["seconds"]],
             bytes=["" if math.isnan(b) else show(b, "B") for b in rows[rows["seconds"] > 0]["bytes"]],
         )
-        return f"<pre>{self}</pre>" + rows.to_html(index=False)
+        return shown(self, rows)
 
 
 def _without_nan(value: Any) -> Any:

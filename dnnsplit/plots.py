@@ -11,14 +11,18 @@ from matplotlib.figure import Figure
 
 from dnnsplit.bandwidth import BandwidthPlans
 from dnnsplit.graph import LayerGraph
+from dnnsplit.grid_plots import bandwidth_grid, energy_limits, latency_energy
 from dnnsplit.lanes import placement
 from dnnsplit.noise_plots import latency_noise, learning_curve, noise_fit, noise_fronts, sensitivity
-from dnnsplit.style import COLOURS, save, style
+from dnnsplit.style import COLOURS, save, save_and_show, style
 from dnnsplit.times import LayerTimes
 from dnnsplit.units import show
 
 __all__ = [
     "bandwidth",
+    "bandwidth_grid",
+    "energy_limits",
+    "latency_energy",
     "latency_noise",
     "layer_seconds",
     "learning_curve",
@@ -27,6 +31,7 @@ __all__ = [
     "placement",
     "predicted_measured",
     "save",
+    "save_and_show",
     "scale",
     "sensitivity",
     "split_times",
@@ -48,7 +53,7 @@ def tensor_sizes(graph: LayerGraph) -> tuple[Figure, dict[str, Any]]:
         figure, axis = plt.subplots()
         axis.step(100 * done / done[-1], crossing / 1e6, where="post", color=COLOURS[0])
         axis.axhline(crossing[0] / 1e6, color="0.45", linewidth=0.8, linestyle="--")
-        axis.text(99, crossing[0] / 1e6, "the input itself", ha="right", va="bottom", fontsize=7.5, color="0.35")
+        axis.text(99, crossing[0] / 1e6, "the input", ha="right", va="bottom", fontsize=7.5, color="0.35")
         axis.set(xlabel="FLOPs done before the cut [%]", ylabel="tensors at the cut [MB]", xlim=(0, 100), ylim=(0, None))
         axis.set_title("What one cut through the network would send")
     return figure, {"flops_share": done / done[-1], "crossing_bytes": crossing}
@@ -85,7 +90,8 @@ def split_times(parts: pd.DataFrame, times: LayerTimes, server: str) -> tuple[Fi
 
     Parameters
     ----------
-    parts : from `dnnsplit.part_times.predicted`, in seconds of `server`
+    parts : from `dnnsplit.part_times.predicted`, in seconds of `server`; as read from a CSV, the names of its int8 layers are
+        separated by blanks
     times : a profile
     server : which of its servers
     """
@@ -94,7 +100,8 @@ def split_times(parts: pd.DataFrame, times: LayerTimes, server: str) -> tuple[Fi
         columns=["float32", "int8"]
     )
     gain = (table["float32"] - table["int8"]).dropna()[::-1]
-    totals = parts.assign(int8=parts["quantized"].map(len)).groupby("split")[["seconds", "priced_s", "int8"]].sum()
+    int8 = [len(names.split() if isinstance(names, str) else names) for names in parts["quantized"]]
+    totals = parts.assign(int8=int8).groupby("split")[["seconds", "priced_s", "int8"]].sum()
     error = 100 * (totals["priced_s"] / totals["seconds"] - 1)
     with style():
         size = (7.2, max(3.1, 0.17 * len(gain) + 1.1))
@@ -135,7 +142,7 @@ def predicted_measured(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
             marks = {"color": COLOURS[i % 7], "marker": "osD^v"[i % 5], "label": topology, "s": 18, "zorder": 3}
             axis.scatter(part["predicted_s"], part["latency_s"], **marks)
         text = f"mean |error| of the prediction {error.abs().mean():.1f} %\nworst {error.abs().max():.1f} %"
-        axis.text(0.05, 0.95, text, transform=axis.transAxes, va="top")
+        axis.text(0.05, 0.95, text, transform=axis.transAxes, va="top", fontsize=7.5)
         axis.set(xlabel="predicted latency [s]", ylabel="measured latency [s]", xlim=(0, top), ylim=(0, top), aspect="equal")
         axis.legend(loc="lower right")
     return figure, {"rows": rows.to_dict("list"), "error_%": error.tolist()}
@@ -171,30 +178,36 @@ def scale(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     return figure, {"rows": rows.astype(object).where(rows.notna(), None).to_dict("list")}
 
 
-def bandwidth(plans: BandwidthPlans, title: str = "", mark: float | None = None) -> tuple[Figure, dict[str, Any]]:
+def bandwidth(plans: BandwidthPlans | pd.DataFrame, title: str = "", mark: float | None = None) -> tuple[Figure, dict[str, Any]]:
     """What the optimum costs at every bandwidth of a link, one colour per plan, and where the plan changes.
 
     Parameters
     ----------
-    plans : from `bandwidths`
-    title : above the drawing; default: the links
+    plans : from `bandwidths`; or its frame, also as read from a CSV, with a column ``links``: its latency is drawn
+    title : above the drawing
     mark : a bandwidth to mark, such as the network's own [B/s]
     """
-    what, label = ("energy_j", "energy [J]") if plans.objective_name == "energy_j" else ("latency_s", "latency [s]")
-    points = np.array(plans.breakpoints)
+    if isinstance(plans, BandwidthPlans):
+        rows, links = plans.frame, " and ".join(f"{a} to {b}" for a, b in plans.links)
+        what = "energy_j" if plans.objective_name == "energy_j" else "latency_s"
+    else:
+        rows, links, what = plans, plans["links"].iloc[0], "latency_s"
+    label = {"energy_j": "energy [J]", "latency_s": "latency [s]"}[what]
+    points = np.array([*rows["from_bytes_per_s"], rows["to_bytes_per_s"].iloc[-1]])
     right = points[-1] if np.isfinite(points[-1]) else 10 * points[-2]  # a line is nearly level by then
-    links = " and ".join(f"{a} to {b}" for a, b in plans.links)
     with style():
         figure, axis = plt.subplots(figsize=(5.0, 3.3))
-        numbers: dict[str, Any] = {"title": title or links, "breakpoints_bytes_per_s": points[1:-1], "plans": []}
-        for i, (line, low, high) in enumerate(zip(plans.lines, points, [*points[1:-1], right], strict=False)):
-            sent = sum(t.size_bytes for t in line.plan.transfers if (t.source, t.target) in plans.links)
-            text = f"{' + '.join(line.plan.servers)}: {len(line.plan.quantized)} in int8, {show(sent, 'B')} sent"
-            x = np.geomspace(low, high, 80)
-            y = np.array([line.of(what, b) for b in x])
+        numbers: dict[str, Any] = {"title": title, "links": links, "breakpoints_bytes_per_s": points[1:-1], "plans": []}
+        for i, (row, high) in enumerate(zip(rows.to_dict("records"), [*points[1:-1], right], strict=True)):
+            servers = row["servers"].replace("+", " + ")
+            text = f"{servers}: {row['int8']} in int8, {show(row['crossing_bytes'], 'B')} sent"
+            x = np.geomspace(row["from_bytes_per_s"], high, 80)
+            # between its ends a plan's worth is linear in 1 / bandwidth
+            ends = [1 / row["to_bytes_per_s"], 1 / row["from_bytes_per_s"]]
+            y = np.interp(1 / x, ends, [row[f"to_{what}"], row[f"from_{what}"]])
             axis.plot(x, y, color=COLOURS[i % 7], linestyle="--" if i // 7 % 2 else "-", linewidth=1.8, label=text)
             numbers["plans"].append({"plan": text, "bandwidth_bytes_per_s": x, what: y})
-        axis.set(xscale="log", xlim=(points[0], right), xlabel="bandwidth", ylabel=label, title=title or links)
+        axis.set(xscale="log", xlim=(points[0], right), xlabel=f"bandwidth of {links}", ylabel=label, title=title)
         axis.xaxis.set_major_formatter(lambda value, _: show(value, "B/s"))
         few = right < 30 * points[0]  # no two decades: 2 and 5 are labelled as well
         axis.xaxis.set_minor_formatter(lambda value, _: show(value, "B/s") if few and f"{value:e}"[0] in "25" else "")

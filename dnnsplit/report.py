@@ -65,7 +65,7 @@ def write_report(notebook: str | Path, out: str | Path, title: str = "dnnsplit",
     body += _provenance(runs) if runs else ""
     body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
     heads = re.findall(r'<h2 id="([^"]+)">(.*?)</h2>', body)
-    contents = "".join(f'<a href="#{anchor}">{text}</a>' for anchor, text in heads)
+    contents = "\n".join(f'<a href="#{anchor}">{text}</a>' for anchor, text in heads)
     css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return write_text(out, PAGE.format(title=html.escape(title), css=css, contents=contents, body=body))
 

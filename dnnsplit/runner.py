@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dnnsplit.jobs import Job
@@ -16,6 +16,7 @@ from dnnsplit.record import finished, read_record
 
 # the end of standard input tells a process to stop, and it may take GRACE_S of `execution` for that
 PATIENCE_S = 8.0
+TICK_S = 1.0
 
 _running: dict[int, subprocess.Popen[bytes]] = {}
 stopping = threading.Event()
@@ -55,6 +56,33 @@ def stop() -> None:
     stopping.set()
     for process in list(_running.values()):
         _end(process)
+
+
+@contextlib.contextmanager
+def ticking(tell: Callable[[], Any], seen: bool = True) -> Iterator[None]:
+    """Call `tell` now and then every second inside the ``with`` block, so that a clock goes on while a run is waited for.
+
+    Parameters
+    ----------
+    tell : is called from a thread of its own
+    seen : False calls it now alone, as for a line that goes to a file
+    """
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(TICK_S):
+            tell()
+
+    thread = threading.Thread(target=tick, daemon=True)
+    tell()
+    if seen:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if seen:
+            thread.join()
 
 
 def _process(job: Job) -> int:

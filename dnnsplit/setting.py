@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dnnsplit.errors import NoiseError, nearest
+from dnnsplit.markup import shown
 
 ACTIVATIONS = ("uint8", "int8")
 
@@ -33,6 +34,12 @@ class QuantizationSetting:
             raise NoiseError(f"activation type {self.activation!r} is unknown{nearest(self.activation, ACTIVATIONS)}")
         if self.calibration != "minmax":
             raise NoiseError(f"calibration {self.calibration!r} is unknown; there is 'minmax'")
+
+    def _repr_html_(self) -> str:
+        zero, bits = "asymmetric" if self.activation == "uint8" else "symmetric", 7 if self.reduce_range else 8
+        scales = f"int8, symmetric, {bits} bits, one scale per {'output channel' if self.per_channel else 'tensor'}"
+        facts = {"activations": f"{self.activation}, {zero}", "weights": scales, "calibration": self.calibration}
+        return shown("QuantizationSetting", facts)
 
     @staticmethod
     def of(setting: QuantizationSetting | Mapping[str, Any] | str | None) -> QuantizationSetting:

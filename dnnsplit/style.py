@@ -56,3 +56,18 @@ def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, An
             paths[ending] = write_bytes(Path(folder) / f"{name}.{ending}", buffer.getvalue())
     paths["json"] = write_json(Path(folder) / f"{name}.json", {"figure": name, "dnnsplit": version("dnnsplit"), **numbers})
     return paths
+
+
+def save_and_show(drawings: Mapping[str, tuple[Figure, Mapping[str, Any]]], folder: str | Path) -> None:
+    """Save some figures and show them below the notebook cell.
+
+    Parameters
+    ----------
+    drawings : figure and numbers, as the functions of `dnnsplit.plots` return them, by the name of their files
+    folder : see `save`
+    """
+    from IPython.display import display
+
+    for name, (figure, numbers) in drawings.items():
+        save(figure, folder, name, numbers)
+        display(figure)

@@ -6,6 +6,7 @@ papermill lets a misspelt parameter pass with a warning, and numpy values or pat
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from dnnsplit import runner
 from dnnsplit.errors import OptionError
 from dnnsplit.files import write_text
 from dnnsplit.jobs import Job, jobs_of
+from dnnsplit.markup import shown
 from dnnsplit.parameters import check_parameters, parameters_of
 from dnnsplit.record import read_record
 from dnnsplit.results import publish
@@ -72,8 +74,7 @@ class Runs:
         return f"Runs({len(self.jobs)} runs: {', '.join(counts) or 'none begun'})"
 
     def _repr_html_(self) -> str:
-        shown = self.frame.drop(columns=["notebook", "output"], errors="ignore")
-        return f"<b>{self!r}</b>" + shown.to_html(index=False, float_format="{:.4g}".format, na_rep="")
+        return shown(self, self.frame.drop(columns=["notebook", "output"], errors="ignore"))
 
     def _varied(self, job: Job) -> list[str]:
         others = [other.parameters for other in self.jobs if other.notebook == job.notebook]
@@ -122,22 +123,26 @@ def run(
     folder = Path(out).resolve() if out else path.parent.parent / "data" / "runs"
     jobs = jobs_of(path, parameters or {}, grid or {}, folder)
     rows: dict[str, Mapping[str, Any]] = {}
-    runs, runner_rows = Runs(jobs, rows), _rows(jobs, rows, workers, scheduler, again)
-    with tqdm(total=len(jobs), desc=path.stem, disable=not progress, bar_format="{desc} [{elapsed}]") as bar:
-        for job, row in runner_rows:
-            if job is not None:
+    runs = Runs(jobs, rows)
+    told = _Told(runs, workers)
+    with tqdm(total=len(jobs), disable=not progress, bar_format="{desc} [{elapsed}]") as bar:
+
+        def tell() -> None:
+            bar.set_description_str(f"{path.stem}: {told}")
+
+        with runner.ticking(tell, seen=progress and (bar.gui or bar.fp.isatty())):
+            for job, row in _rows(jobs, rows, workers, scheduler, again):
                 rows[job.name] = row
                 write_text(folder / f"{path.stem}.csv", runs.frame.to_csv(index=False))
-                bar.update()
-            bar.set_description_str(f"{path.stem}: {_told(runs, workers)}")
+                told = _Told(runs, workers)
+                tell()
     return runs
 
 
 def _rows(
     jobs: Sequence[Job], rows: Mapping[str, Mapping[str, Any]], workers: int, scheduler: str | None, again: bool
-) -> Iterator[tuple[Job | None, dict[str, Any]]]:
-    """Yield each job with its row as they finish; first of all nothing, so that the progress line is there from the start."""
-    yield None, {}
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Yield each job with its row as they finish."""
     runner.stopping.clear()
     if workers > 1 or scheduler:
         from dnnsplit.cluster import on_workers
@@ -148,19 +153,23 @@ def _rows(
         yield job, runner.work(job, [rows[name] for name in job.needs], again)
 
 
-def _told(runs: Runs, workers: int) -> str:
+class _Told:
     """The progress in words, with the time left where all that is left ran before, or enough of this sweep has."""
-    states = [row["status"] for row in runs.rows.values()]
-    parts = [f"{states.count(state)} {state}" for state in STATES if state in states]
-    left = [job for job in runs.jobs if job.name not in runs.rows]
-    took = [row["seconds"] for row in runs.rows.values() if row["status"] == "done"]
-    usual = sum(took) / len(took) if took else None
-    guesses = [_seconds(read_record(job), usual) for job in left]
-    if left:
-        known = None not in guesses
-        parts.append(f"{len(left)} left" + (f", about {sum(guesses) / workers:.0f} s" if known else ""))
-        parts.append(f"now {left[0].name}" if workers == 1 else "")
-    return ", ".join(filter(None, parts))
+
+    def __init__(self, runs: Runs, workers: int) -> None:
+        states = [row["status"] for row in runs.rows.values()]
+        left = [job for job in runs.jobs if job.name not in runs.rows]
+        took = [row["seconds"] for row in runs.rows.values() if row["status"] == "done"]
+        usual = sum(took) / len(took) if took else None
+        guesses = [_seconds(read_record(job), usual) for job in left]
+        self.counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
+        self.left = f"{len(left)} left" if left else ""
+        self.now = f"now {left[0].name}" if left and workers == 1 else ""
+        self.end = time.monotonic() + sum(guesses) / workers if left and None not in guesses else None
+
+    def __str__(self) -> str:
+        about = "" if self.end is None else f"about {max(0.0, self.end - time.monotonic()):.0f} s"
+        return ", ".join(filter(None, [*self.counts, self.left, about, self.now]))
 
 
 def _seconds(record: Mapping[str, Any] | None, usual: float | None) -> float | None:

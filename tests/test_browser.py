@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 
+import nbformat
 import pytest
 from conftest import ROOT
 from notebook_files import notebook
@@ -39,7 +40,7 @@ def lab(tmp_path_factory):
     """JupyterLab on a copy of the notebooks and the data; yields its address."""
     folder = tmp_path_factory.mktemp("repository")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
-    for name in ("models", "networks", "profiles", "noise"):
+    for name in ("models", "networks", "profiles", "noise", "plans", "measurements"):
         shutil.copytree(ROOT / "data" / name, folder / "data" / name)
     # all cells stay in the page, not those in sight alone; and nobody is asked about news
     for plugin, values in {
@@ -87,6 +88,8 @@ def run_all(page, lab, name):
     streams = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts()
     errors = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").all_inner_texts()
     assert not streams + errors
+    shown = "\n".join(page.locator(".jp-OutputArea-output").all_inner_texts())
+    assert not re.search(r"Warning|Traceback|IProgress|Error displaying widget", shown), shown
 
 
 def test_quickstart_runs_in_jupyterlab(page, lab):
@@ -94,6 +97,14 @@ def test_quickstart_runs_in_jupyterlab(page, lab):
     assert page.locator(".jp-OutputArea-output img").count() == 2  # the placement and the front
     assert page.locator(".jp-OutputArea-output table").count() >= 4
     assert "optimal, by elimination" in page.locator(".jp-Notebook").inner_text()
+
+
+@pytest.mark.parametrize(("name", "figures"), [("01-model", 1), ("05-pareto", 6), ("08-figures", 17)])
+def test_a_notebook_runs_in_jupyterlab(page, lab, name, figures):
+    run_all(page, lab, f"{name}.ipynb")
+    assert page.locator(".jp-OutputArea-output img").count() == figures
+    wide = "[...document.querySelectorAll('.jp-OutputArea-output img')].every(e => e.complete && e.naturalWidth > 200)"
+    assert page.evaluate(wide)
 
 
 def test_sliders_redraw_the_plan(page, lab):
@@ -118,6 +129,9 @@ def test_sliders_redraw_the_plan(page, lab):
 
 def test_the_report_opens_without_a_network(page, tmp_path):
     path = notebook(tmp_path / "n.ipynb", "import dnnsplit as ds\nds.examples.tiny().network", "ds.publish(value=x)")
+    document, heads = nbformat.read(path, 4), [f"A heading of some length, number {i}" for i in range(9)]
+    document.cells += [nbformat.v4.new_markdown_cell(f"## {head}") for head in heads]
+    nbformat.write(document, path)
     runs = ds.run(path, out=tmp_path / "out", progress=False)
     report = write_report(tmp_path / "out" / "n.ipynb", tmp_path / "report.html", title="A report", runs=runs)
     asked = []
@@ -125,7 +139,7 @@ def test_the_report_opens_without_a_network(page, tmp_path):
     page.goto(report.as_uri())
     assert page.title() == "A report"
     assert asked == [report.as_uri()]
-    assert page.locator("nav a").all_inner_texts() == ["The runs", "Versions", "Parameters and files"]
+    assert page.locator("nav a").all_inner_texts() == [*heads, "The runs", "Versions", "Parameters and files"]
     assert page.locator("table").count() >= 5
     width = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
     assert page.evaluate(width)

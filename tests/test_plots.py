@@ -117,5 +117,51 @@ def test_noise_fronts_count_the_plans_that_break_their_limit():
     assert {name: part["broken"] for name, part in numbers["predicted"].items()} == {"gp": 1, "bold": 1}
     front, excess = figure.axes
     assert front.get_title(loc="left") + front.get_title() == "tiny"
-    assert excess.collections[0].get_offsets()[:, 1].tolist() == pytest.approx([20, -25])  # a limit of 0 has no share to overstep
-    assert excess.get_legend().get_texts()[1].get_text() == "1 of 2 plans over their limit"
+    assert excess.collections[0].get_offsets()[:, 1].tolist() == pytest.approx([0, 0.002, -0.01])
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert told == ["measured noise", "gp: 1 of 3 plans over their limit", "bold: 1 of 2 plans over their limit"]
+
+
+def test_what_is_read_back_from_its_csv_is_drawn_the_same(tmp_path):
+    graph, network, times, noise = ds.examples.tiny()
+    found = ds.bandwidths(graph, network, times, noise, link=("device", "edge"))
+    found.frame.assign(links="device to edge").to_csv(tmp_path / "b.csv", index=False)
+    _, told = ds.plots.bandwidth(found)
+    _, read = ds.plots.bandwidth(pd.read_csv(tmp_path / "b.csv"))
+    assert len(told["plans"]) == len(read["plans"]) == len(found.lines)
+    for line, one, other in zip(found.lines, told["plans"], read["plans"], strict=True):
+        assert one["plan"] == other["plan"]
+        exact = [line.of("latency_s", b) for b in one["bandwidth_bytes_per_s"]]
+        assert one["latency_s"] == pytest.approx(exact)
+        assert other["latency_s"] == pytest.approx(exact)
+    parts = pd.DataFrame(
+        {
+            "split": [0, 0, 1, 1], "quantized": [("conv1",), (), (), ()], "seconds": [0.1, 0.2, 0.1, 0.3],
+            "predicted_s": [0.1, 0.2, 0.1, 0.3], "priced_s": [0.11, 0.2, 0.1, 0.3],
+        }
+    )  # fmt: skip
+    parts.assign(quantized=parts["quantized"].map(" ".join)).to_csv(tmp_path / "p.csv", index=False)
+    _, told = ds.plots.split_times(parts, times, "edge")
+    _, read = ds.plots.split_times(pd.read_csv(tmp_path / "p.csv", keep_default_na=False), times, "edge")
+    assert told["totals"] == read["totals"]
+    assert read["totals"]["int8"] == [1, 0]
+
+
+def test_drawings_are_saved_and_shown_in_order(tmp_path, monkeypatch):
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    drawings = {"one": ds.plots.sensitivity(samples()), "two": ds.plots.tensor_sizes(ds.examples.tiny().graph)}
+    ds.plots.save_and_show(drawings, tmp_path)
+    assert shown == [figure for figure, _ in drawings.values()]
+    assert {path.name for path in tmp_path.iterdir()} == {f"{n}.{e}" for n in drawings for e in ("json", "png", "svg")}
+
+
+def test_every_figure_is_a_function_of_one_module():
+    from dnnsplit import grid_plots, noise_plots
+
+    for module in (grid_plots, noise_plots):
+        functions = [n for n, f in vars(module).items() if getattr(f, "__module__", "") == module.__name__ and n[0] != "_"]
+        assert functions
+        assert all(getattr(ds.plots, name) is getattr(module, name) and name in ds.plots.__all__ for name in functions)

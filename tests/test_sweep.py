@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import nbformat
@@ -15,6 +16,7 @@ import yaml
 from notebook_files import PARAMETERS, notebook
 
 import dnnsplit as ds
+from dnnsplit import runner
 from dnnsplit.jobs import Job, jobs_of
 from dnnsplit.parameters import assignments, check_parameters, grids, parameters_of, points
 from dnnsplit.report import write_report
@@ -243,6 +245,25 @@ def test_a_grid_is_one_table_and_grows(tmp_path):
     frame = runs.frame
     assert list(frame["status"]) == ["kept", "done"]
     assert list(frame["double"]) == [4, 6]
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_the_progress_line_ticks_where_it_is_seen_until_the_end(monkeypatch, seen):
+    monkeypatch.setattr(runner, "TICK_S", 0.001)
+    calls, often = [], threading.Event()
+
+    def tell():
+        calls.append(threading.current_thread())
+        if len(calls) == 3:
+            often.set()
+
+    with runner.ticking(tell, seen):
+        assert calls[0] == threading.main_thread()  # at once
+        if seen:
+            assert often.wait(60)
+    told = len(calls)
+    assert seen == (told >= 3)
+    assert not [thread for thread in calls[1:] if thread.is_alive()]  # so that nothing is told any more
 
 
 def test_a_dead_kernel_is_a_row_too(tmp_path):
