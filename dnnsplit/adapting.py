@@ -146,8 +146,8 @@ def adaptive_plans(
         else:
             found += [split(graph, there, times, noise=noise, max_noise=limit, **asked) for limit in max_noises]
     unlimited = priced(_with(network, dict.fromkeys(links, math.inf)), times.overhead)
-    outer = {t.name for t in graph.tensors if t.producer is None or not t.consumers}
-    both = [_price(plan, unlimited, outer, links, objective.weights) for plan in found]
+    handled = {t.name: t.handled_bytes for t in graph.tensors}
+    both = [_price(plan, unlimited, handled, links, objective.weights) for plan in found]
     return _distinct(links, found, [fixed for fixed, _ in both], [slopes for _, slopes in both], objective.name)
 
 
@@ -237,12 +237,12 @@ def _distinct(
 
 
 def _price(
-    plan: Plan, unlimited: Network, outer: set[str], links: Sequence[Ends], weights: Weights
+    plan: Plan, unlimited: Network, handled: Mapping[str, float], links: Sequence[Ends], weights: Weights
 ) -> tuple[float, tuple[float, ...]]:
     """Return a plan's objective with unlimited links, and what each link adds per 1 / bandwidth."""
     index = {name: k for k, name in enumerate(unlimited.server_names)}
     swift = tuple(
-        replace(t, seconds=unlimited.link(t.source, t.target).transfer_s(t.size_bytes, t.tensor not in outer))
+        replace(t, seconds=unlimited.link(t.source, t.target).transfer_s(t.size_bytes, handled[t.tensor]))
         if (t.source, t.target) in links else t
         for t in plan.transfers
     )  # fmt: skip

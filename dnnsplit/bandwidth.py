@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -166,14 +166,14 @@ def bandwidths(
     weights = (inquiry.question.objective.weights, latency_weights(network), energy_weights(network))
 
     unlimited = priced(_with_bandwidth(network, links, math.inf), times.overhead)
-    outer = {t.name for t in graph.tensors if t.producer is None or not t.consumers}
+    handled = {t.name: t.handled_bytes for t in graph.tensors}
 
     def solve(bandwidth: float) -> Line:
         plan = inquiry.answer(inquiry.again(_with_bandwidth(network, links, bandwidth)))
         if plan.status != "optimal":
             at = show(bandwidth, "B/s")
             raise SolverError(f"the plan at {at} was not proved optimal (gap {plan.gap:.2%}); give it more time")
-        return Line(plan, *_lines(plan, unlimited, outer, links, weights))
+        return Line(plan, *_lines(plan, unlimited, handled, links, weights))
 
     lines, crossings = _envelope(solve, solve(ends[0]), solve(ends[1]), *ends)
     return BandwidthPlans(links, (ends[0], *crossings, ends[1]), tuple(lines), inquiry.question.objective.name)
@@ -197,11 +197,11 @@ def _with_bandwidth(network: Network, links: tuple[tuple[str, str], ...], bandwi
 
 
 def _lines(
-    plan: Plan, unlimited: Network, outer: set[str], links: tuple[tuple[str, str], ...], weights: Iterable[Weights]
+    plan: Plan, unlimited: Network, handled: Mapping[str, float], links: tuple[tuple[str, str], ...], weights: Iterable[Weights]
 ) -> Iterable[tuple[float, float]]:
     """Yield a plan's (fixed, per_bandwidth) under each of the weights; all terms are added up, so that none cancels."""
     swept = [t for t in plan.transfers if (t.source, t.target) in links]
-    free = [replace(t, seconds=unlimited.link(t.source, t.target).transfer_s(t.size_bytes, t.tensor not in outer)) for t in swept]
+    free = [replace(t, seconds=unlimited.link(t.source, t.target).transfer_s(t.size_bytes, handled[t.tensor])) for t in swept]
     rest = [t for t in plan.transfers if (t.source, t.target) not in links]
     fixed = replace(plan.cost, transfers=(*rest, *free))
     sized = replace(plan.cost, compute_s={}, transfers=tuple(replace(t, seconds=t.size_bytes, size_bytes=0.0) for t in swept))

@@ -202,8 +202,7 @@ def _transfers(
         for start, end in links:
             link = network.link(start, end)
             if link is not None:
-                handled = tensor.producer is not None and bool(tensor.consumers)
-                seconds = link.transfer_s(size, handled)
+                seconds = link.transfer_s(size, tensor.handled_bytes)
                 found.append(Transfer(tensor.name, start, end, size, seconds))
             elif start != end:
                 missing.append(f"{what} would cross {start!r} -> {end!r}, where there is no link")

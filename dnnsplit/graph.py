@@ -71,6 +71,11 @@ class Tensor:
     shape: tuple[int, ...] = ()
     dtype: str = ""
 
+    @property
+    def handled_bytes(self) -> float:
+        """What servers handle where the tensor crosses [B]: in float32, as they unpack it; 0 for mere inputs and outputs."""
+        return self.size_bytes if self.producer is not None and self.consumers else 0.0
+
     def _repr_html_(self) -> str:
         readers = [*self.consumers, *(["output of the graph"] if self.is_output else [])]
         ends = {"producer": self.producer or "input of the graph", "consumers": ", ".join(readers)}

@@ -73,7 +73,7 @@ class Link:
     latency_s : one-way latency [s]
     serialise_s_per_byte : measured cost of packing and unpacking [s/B]
     handling_s, handling_s_per_byte : what the two servers themselves do where a model is cut, per tensor between layers
-        [s] and per byte of it [s/B]; set by `priced` from a profile
+        [s] and per byte of it in float32 [s/B]; set by `priced` from a profile
     note : where the figures come from
     """
 
@@ -86,16 +86,17 @@ class Link:
     handling_s: float = 0.0
     handling_s_per_byte: float = 0.0
 
-    def transfer_s(self, size_bytes: float, handled: bool = True) -> float:
+    def transfer_s(self, size_bytes: float, handled_bytes: float | None = None) -> float:
         """Seconds to move `size_bytes` over this link: g(t, n) = latency + bytes / bandwidth (+ serialisation, + handling).
 
         Parameters
         ----------
-        handled : whether a layer makes the tensor and another reads it; inputs and outputs of the model are the same work
-            wherever it runs, and the layers' times hold that
+        handled_bytes : of the tensor in float32 if a layer makes it and another reads it, as `Tensor.handled_bytes`; default:
+            `size_bytes`. Inputs and outputs of the model (0) are the same work wherever it runs: the layers' times hold that
         """
+        handled_bytes = size_bytes if handled_bytes is None else handled_bytes
         seconds = self.latency_s + size_bytes / self.bandwidth_bytes_per_s + size_bytes * self.serialise_s_per_byte
-        return seconds + handled * (self.handling_s + size_bytes * self.handling_s_per_byte)
+        return seconds + (handled_bytes > 0) * self.handling_s + handled_bytes * self.handling_s_per_byte
 
     def _repr_html_(self) -> str:
         facts = {"bandwidth": show(self.bandwidth_bytes_per_s, "B/s"), "latency": show(self.latency_s, "s")}
@@ -185,13 +186,13 @@ class Network:
         """Return the link from `source` to `target`, or None."""
         return next((link for link in self.links if (link.source, link.target) == (source, target)), None)
 
-    def transfer_s(self, size_bytes: np.ndarray, handled: np.ndarray | bool = True) -> np.ndarray:
+    def transfer_s(self, size_bytes: np.ndarray, handled_bytes: np.ndarray | None = None) -> np.ndarray:
         """Seconds to move each size between each pair of servers.
 
         Parameters
         ----------
         size_bytes : float (n,) [B]
-        handled : bool (n,), whether the tensor goes from layer to layer; see `Link.transfer_s`
+        handled_bytes : float (n,) [B]; see `Link.transfer_s`
 
         Returns
         -------
@@ -201,7 +202,7 @@ class Network:
         seconds = np.full((len(size_bytes), len(index), len(index)), np.inf)
         seconds[:, range(len(index)), range(len(index))] = 0.0
         for link in self.links:
-            seconds[:, index[link.source], index[link.target]] = link.transfer_s(np.asarray(size_bytes, float), handled)
+            seconds[:, index[link.source], index[link.target]] = link.transfer_s(np.asarray(size_bytes, float), handled_bytes)
         return seconds
 
     def without(self, *links: tuple[str, str]) -> Network:

@@ -21,9 +21,10 @@ class Overhead:
 
         T_part = sum of its layers + s_per_byte_in * bytes in + s_per_byte_out * bytes out + s_per_part
 
-    Bytes are those of tensors that come from other parts or go to them: where a model is cut, their layout is changed and
-    they are copied. The layers that read the model's inputs hold the `s_per_part` of the part that they are in, so that the
-    uncut model is the sum of its layers; every other part is entered by tensors, and charged with them.
+    Bytes are those of tensors that come from other parts or go to them, in float32: where a model is cut, int8 is unpacked,
+    layouts are changed, and tensors are copied. The layers that read the model's inputs hold the `s_per_part` of the part that
+    they are in, so that the uncut model is the sum of its layers; every other part is entered by tensors, and charged with
+    them.
 
     Attributes
     ----------

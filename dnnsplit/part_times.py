@@ -89,9 +89,9 @@ def measure_parts(
     Returns
     -------
     DataFrame, one row per part: split (position), server, layers (tuple), quantized (those of the layers in int8),
-    bytes_in, bytes_out [B] and tensors_in (from and to other parts), entries (the share that it has of the layers that read
-    the model's inputs), seconds, low_s, high_s (median and quartiles of the
-    provider's clock: CPU time on the CPU, else wall time) [s]
+    bytes_in, bytes_out [B] and tensors_in (from and to other parts, in float32 whatever crosses), entries (the share that it
+    has of the layers that read the model's inputs), seconds, low_s, high_s (median and quartiles of the provider's clock: CPU
+    time on the CPU, else wall time) [s]
     """
     model = read_model(model_path(graph))
     feed, provider = feeds_of(model, images)[0], find_provider(provider)
@@ -197,6 +197,7 @@ def _parts(
     """Build the parts of one split as `cut` does, and run them once to have their inputs."""
     chosen = {name: int8[name] for name in split.quantized}
     form = {q.output: q.wire for q in chosen.values()}
+    plain = {wire: tensor for tensor, wire in form.items()}
     outside = {*model.inputs, *model.outputs, *(form.get(o, o) for o in model.outputs)}
     values, parts, entries = dict(feed), [], _entries(graph)
     for names in components(graph, split.assignment):
@@ -205,7 +206,7 @@ def _parts(
         inputs = {i.name: values[i.name] for i in one.get_inputs()}
         made = dict(zip(outputs, one.run(outputs, inputs), strict=True))
         values |= made
-        come, go = ([v.nbytes for name, v in group.items() if name not in outside] for group in (inputs, made))
+        come, go = ([model.size_bytes(plain.get(n, n)) for n in group if n not in outside] for group in (inputs, made))
         about = {
             "split": index, "server": split.assignment[names[0]], "layers": names,
             "quantized": tuple(n for n in names if n in chosen), "bytes_in": sum(come), "bytes_out": sum(go),

@@ -252,7 +252,7 @@ def build_problem(
     stuck = [f"layer {graph.layer_names[i]!r} may run on no server" for i in np.flatnonzero(~allowed.any(axis=1))]
     raise_problems(InfeasibleError, "pins and prohibitions", stuck)
     sizes = np.array([t.size_bytes for t in graph.tensors], float)
-    handled = np.array([t.producer is not None and len(t.consumers) > 0 for t in graph.tensors])
+    handled = np.array([t.handled_bytes for t in graph.tensors], float)
     return Problem(
         graph=graph,
         network=network,

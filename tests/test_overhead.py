@@ -84,15 +84,29 @@ def test_links_are_charged_by_hand():
     once = priced(network, {"a": OVERHEAD, "b": OVERHEAD.scaled(10.0)})
     assert once.link("a", "b").transfer_s(1e6) == pytest.approx(0.5 + 1 + 5e-3 + 1e6 * (3e-9 + 20e-9))
     assert once.link("b", "a").transfer_s(1e6) == pytest.approx(1 + 0.5e-3 + 1e6 * (30e-9 + 2e-9))
-    assert once.link("a", "b").transfer_s(1e6, handled=False) == 1.5  # an input of the model
+    assert once.link("a", "b").transfer_s(1e6, handled_bytes=0.0) == 1.5  # an input of the model
     assert [once.link(*ends) for ends in (("a", "a"), ("a", "c"))] == [network.link("a", "a"), network.link("a", "c")]
     assert priced(once, {"a": OVERHEAD, "b": OVERHEAD.scaled(10.0)}) == once
     assert priced(network, {}) == network
 
 
+def test_int8_crosses_in_a_quarter_of_the_bytes_and_is_unpacked_in_all_of_them():
+    graph = ds.LayerGraph([ds.Layer("one"), ds.Layer("two")], [
+        ds.Tensor("x", None, ("one",), 100.0), ds.Tensor("t", "one", ("two",), 4e6), ds.Tensor("y", "two", (), 8.0, True),
+    ])  # fmt: skip
+    servers, links = [ds.Server("a"), ds.Server("b")], [ds.Link("a", "b", 1e6), ds.Link("b", "a", 1e6)]
+    rows = [(n, s, p, 1.0) for n in ("one", "two") for s in "ab" for p in ("float32", "int8")]
+    frame = pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"])
+    times = ds.LayerTimes(frame, {"a": OVERHEAD, "b": OVERHEAD})
+    cost = ds.evaluate(graph, ds.Network(servers, links, "a"), times, {"one": "a", "two": "b"}, ["one"])
+    assert cost.transfers[0].size_bytes == 1e6
+    assert cost.transfers[0].seconds == pytest.approx(1e6 / 1e6 + 0.5e-3 + 4e6 * 5e-9)
+    assert cost.transfers[1].seconds == pytest.approx(8e-6)  # an output of the model
+
+
 def test_the_network_charges_tensors_between_layers_alone():
     network = priced(ds.Network([ds.Server("a"), ds.Server("b")], [ds.Link("a", "b", 1e6)]), {"a": OVERHEAD, "b": OVERHEAD})
-    seconds = network.transfer_s(np.array([1e6, 1e6]), np.array([True, False]))[:, 0, 1]
+    seconds = network.transfer_s(np.array([1e6, 1e6]), np.array([1e6, 0.0]))[:, 0, 1]
     assert seconds.tolist() == pytest.approx([1 + 0.5e-3 + 5e-3, 1.0])
     assert network.transfer_s(np.array([1e6]))[0, 0, 1] == pytest.approx(seconds[0])
 

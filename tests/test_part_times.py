@@ -40,8 +40,8 @@ def test_what_crosses_is_counted_by_hand(net):
     splits = [Split(cut), Split(cut, ("c1",)), whole_model(net)]
     parts = measure_parts(net, splits, pictures, calibrate(net, pictures), runs=2, pause_s=0.0, progress=False)
     assert parts["split"].tolist() == [0, 0, 1, 1, 2]
-    assert parts["bytes_out"].tolist() == [4 * size, 0, size, 0, 0]
-    assert parts["bytes_in"].tolist() == [0, 4 * size, 0, size, 0]
+    assert parts["bytes_out"].tolist() == [4 * size, 0, 4 * size, 0, 0]  # in float32 whatever crosses
+    assert parts["bytes_in"].tolist() == [0, 4 * size, 0, 4 * size, 0]
     assert parts["tensors_in"].tolist() == [0, 1, 0, 1, 0]
     assert parts["quantized"].tolist() == [(), (), ("c1",), (), ()]
     assert set(parts["layers"][4]) == set(net.layer_names)
