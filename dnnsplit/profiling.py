@@ -24,7 +24,6 @@ from dnnsplit.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model, read_model
 from dnnsplit.network import Network
-from dnnsplit.overhead import Overhead
 from dnnsplit.part_times import calibrated, calibration_splits, measure_parts
 from dnnsplit.parts import build_part
 from dnnsplit.placement import left_to_cpu
@@ -100,7 +99,9 @@ def profile(
     host = profile_host(graph, images, calibration, layers, runs, progress, found)
     overhead = None
     if splits and len(graph.layers) > 1:
-        host, overhead = _calibrated(graph, host, images, calibration, layers, runs, progress, splits, found)
+        plans = calibration_splits(graph, splits, layers)
+        parts = measure_parts(graph, plans, images, calibration, max(3, runs // 4), progress=progress, provider=found)
+        host, overhead = calibrated(graph, host, parts)
     if source_seconds is not None:
         here = host.loc[host["precision"] == "float32", "seconds"].sum()
         cpu_slowdown = source_seconds / here * network.server(network.source).speed_cpu
@@ -120,15 +121,6 @@ def profile(
     about |= {} if found.is_cpu else {"providers": [found.ort_name], "left_to_cpu": left}
     made = {server.name: about for server in network.servers} if about else {}
     return LayerTimes(pd.concat(frames, ignore_index=True)[columns], scaled, made)
-
-
-def _calibrated(
-    graph: LayerGraph, host: pd.DataFrame, images: np.ndarray | Mapping[str, np.ndarray], calibration: Calibration | None,
-    layers: Sequence[str], runs: int, progress: bool, splits: int, provider: Provider,
-) -> tuple[pd.DataFrame, Overhead]:  # fmt: skip
-    """Return the seconds of the layers, scaled to agree with measured parts, and what parts take beside them."""
-    plans = calibration_splits(graph, splits, layers)
-    return calibrated(graph, host, measure_parts(graph, plans, images, calibration, max(3, runs // 4), progress=progress))
 
 
 def slowdown(network: Network, cpu_slowdown: float = 1.0) -> dict[str, float]:

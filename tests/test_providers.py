@@ -263,7 +263,15 @@ def on(name="here", speed=1.0):
 
 
 @pytest.mark.parametrize("provider", [BOUND, COMPILED], ids=lambda p: p.name)
-def test_a_profile_is_complete_with_and_without_kernels(net, provider):
+def test_a_profile_is_complete_with_and_without_kernels(net, provider, monkeypatch):
+    used = set()
+
+    def traced(model, options=None, provider="cpu"):
+        used.add(provider)
+        return session(model, options, provider)
+
+    for module in ("profiling", "part_times", "alone"):
+        monkeypatch.setattr(f"dnnsplit.{module}.session", traced)
     pictures = images(2, 32)
     times = ds.profile(
         net, on(), pictures, calibrate(net, pictures), ("c1", "c2"), runs=4, progress=False, splits=3, provider=provider
@@ -273,6 +281,7 @@ def test_a_profile_is_complete_with_and_without_kernels(net, provider):
     assert (array[[net.layer_index["c1"], net.layer_index["c2"]], :, 1] > 0).all()
     assert times.overhead["here"].splits == 3
     assert not times.frame["note"].str.contains("no kernel").any()
+    assert used == {provider}
 
 
 def test_times_of_another_provider_say_so_and_are_not_scaled(net, monkeypatch):
