@@ -106,7 +106,7 @@ def main() -> None:
     fitted = calibration_splits(graph, 12, layers)
     plans = [*fitted, *random_splits(graph, options.splits, layers, HELD_OUT), whole_model(graph), whole_model(graph, layers)]
     started = time.process_time()
-    parts = measure_parts(graph, plans, images, calibration, max(3, options.runs // 4))
+    parts = measure_parts(graph, plans, images, calibration, max(3, options.runs // 2))
     profile_s += (time.process_time() - started) * len(fitted) / len(plans)
     host, overhead = calibrated(graph, host, parts[parts["split"] < len(fitted)])
     parts = parts[parts["split"] >= len(fitted)]

@@ -100,7 +100,7 @@ def profile(
     overhead = None
     if splits and len(graph.layers) > 1:
         plans = calibration_splits(graph, splits, layers)
-        parts = measure_parts(graph, plans, images, calibration, max(3, runs // 4), progress=progress, provider=found)
+        parts = measure_parts(graph, plans, images, calibration, max(3, runs // 2), progress=progress, provider=found)
         host, overhead = calibrated(graph, host, parts)
     if source_seconds is not None:
         here = host.loc[host["precision"] == "float32", "seconds"].sum()
