@@ -24,7 +24,7 @@ from dnnsplit.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model, read_model
 from dnnsplit.network import Network
-from dnnsplit.part_times import calibrated, calibration_splits, measure_parts
+from dnnsplit.part_times import calibrated, calibration_splits, measure_parts, whole_model
 from dnnsplit.parts import build_part
 from dnnsplit.placement import left_to_cpu
 from dnnsplit.providers import Provider
@@ -55,8 +55,9 @@ def profile(
     pauses between the runs: a server that waits for requests is 5 to 15 % slower than one that never rests.
     int8: what quantizing one layer changes in it and in the layers next to it (layouts change there too), as the mean of
     two: the layer alone in int8 against none, and all wanted layers in int8 against all but this one. Neighbours in int8
-    share conversions, so that either of the two alone would be off where several are quantized. What all of them then
-    miss of the CPU time of the model with all wanted layers in int8 is shared out evenly.
+    share conversions, so that either of the two alone would be off where several are quantized. Layers that gain are then
+    scaled to what they are measured to gain together, and what is missed of the CPU time of the model with all wanted layers
+    in int8 is shared out evenly over the others.
     Parts: the parts of random splits are run as a deployment runs them. What they take beside their layers, and how far
     predictions of splits left out are off, is kept in `LayerTimes.overhead`; the layers are scaled to agree with them.
     Providers other than the CPU: wall time in place of CPU time, with the copies to and from the provider's memory. On CUDA
@@ -186,14 +187,37 @@ def profile_host(
             near = neighbours[name]
             change[name] = 0.5 * scale * sum(single[n] - float32[n] + every[n] - others[n] for n in near)
             bar.update()
-        missed = _whole_seconds(model, graph, int8, feed, runs, provider) - whole - sum(change.values()) if int8 else 0.0
+        change = _settled(graph, change, images, calibration, runs, provider) if change else {}
         for name in layers:
-            seconds = scale * float32[name] + change[name] + missed / len(layers)
+            seconds = scale * float32[name] + change[name]
             # Noise must never make a time vanish: no int8 layer is ten times faster than its float32 form on a CPU.
             least = 0.1 * scale * float32[name]
             note = "" if seconds >= least else f"; measured {seconds:.3g} s here, bounded to a tenth of float32"
             rows.append((name, "int8", max(seconds, least), note))
     return pd.DataFrame(rows, columns=["layer", "precision", "seconds", "note"])
+
+
+def _settled(
+    graph: LayerGraph, change: Mapping[str, float], images: np.ndarray | Mapping[str, np.ndarray],
+    calibration: Calibration | None, runs: int, provider: Provider,
+) -> dict[str, float]:  # fmt: skip
+    """Return what int8 changes in each layer [s], so that all layers together change what they are measured to change.
+
+    So do those that gain: a plan takes just these, and those that look best are the luckiest ones, too.
+    """
+    gaining = [name for name, seconds in change.items() if seconds < 0]
+    losing = [name for name in change if name not in gaining]
+    schemes = [(), tuple(change), *([tuple(gaining)] if gaining and losing else [])]
+    parts = measure_parts(graph, [whole_model(graph, q) for q in dict.fromkeys(schemes)], images, calibration, max(3, runs // 2),
+                          progress=False, provider=provider)  # fmt: skip
+    float32, every, *some = parts["seconds"]
+    settled = dict(change)
+    if gaining:
+        measured = (some or [every])[0] - float32
+        factor = max(0.0, measured / sum(change[name] for name in gaining))
+        settled |= {name: factor * change[name] for name in gaining}
+    missed = every - float32 - sum(settled.values())
+    return settled | {name: settled[name] + missed / len(losing) for name in losing}
 
 
 def _variant_seconds(

@@ -3,11 +3,13 @@
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from architectures import ALL
 from small_models import conv_net, images
 
 import dnnsplit as ds
+from dnnsplit import profiling
 from dnnsplit.calibration import calibrate
 from dnnsplit.profiling import cpu_seconds, profile_host, slowdown
 from dnnsplit.runtime import session
@@ -97,3 +99,22 @@ def test_bad_requests_are_named(net):
         slowdown(network(device=1.0), 0)
     with pytest.raises(ds.ProfileError, match="int8 times need a calibration"):
         profile_host(net, images(1, 64), layers=("c1",))
+
+
+@pytest.mark.parametrize(
+    ("change", "measured", "settled"),
+    [
+        # together a and b gain 1.5 of the 3 that each alone promises; c pays what then is missing of the total
+        ({"a": -2.0, "b": -1.0, "c": 1.0}, {(): 10.0, ("a", "b", "c"): 9.7, ("a", "b"): 8.5}, {"a": -1.0, "b": -0.5, "c": 1.2}),
+        ({"a": -2.0, "b": -1.0}, {(): 10.0, ("a", "b"): 8.5}, {"a": -1.0, "b": -0.5}),
+        ({"a": 2.0, "b": 1.0}, {(): 10.0, ("a", "b"): 14.0}, {"a": 2.5, "b": 1.5}),
+        ({"a": -1.0, "b": 1.0}, {(): 10.0, ("a", "b"): 12.0, ("a",): 10.5}, {"a": 0.0, "b": 2.0}),
+    ],
+)
+def test_layers_that_gain_in_int8_gain_together_what_is_measured(monkeypatch, change, measured, settled):
+    def measure(graph, splits, *args, **more):
+        return pd.DataFrame({"seconds": [measured[split.quantized] for split in splits]})
+
+    monkeypatch.setattr(profiling, "measure_parts", measure)
+    graph = ds.LayerGraph([ds.Layer(name) for name in "abc"], [])
+    assert profiling._settled(graph, change, None, None, 40, None) == pytest.approx(settled)
