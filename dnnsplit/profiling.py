@@ -174,7 +174,8 @@ def profile_host(
         alone = seconds_alone(model, graph, int8, feed, runs, provider) if provider.compiles else {}
         float32 = {n: one for n, (one, _) in alone.items()} or _layer_seconds(model, graph, model.proto, feed, runs, provider)
         bar.update()
-        whole = _whole_seconds(model, graph, {}, feed, runs, provider)
+        plain = session(build_part(model, graph, graph.layer_names, model.outputs).SerializeToString(), provider=provider)
+        whole = float(np.median(cpu_seconds(plain, feed, runs // 2, pause_s=0.1, clock=provider.clock)))
         bar.update()
         scale = whole / sum(float32.values())
         absorbed = "" if alone else "; no kernel of its own here, done by its neighbours"
@@ -225,15 +226,6 @@ def _variant_seconds(
     provider: Provider,
 ) -> dict[str, float]:  # fmt: skip
     return _layer_seconds(model, graph, build_part(model, graph, graph.layer_names, model.outputs, int8), feed, runs, provider)
-
-
-def _whole_seconds(
-    model: Model, graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Mapping[str, np.ndarray], runs: int,
-    provider: Provider,
-) -> float:  # fmt: skip
-    """Seconds of the whole model by the provider's clock, with pauses as between requests."""
-    one = session(build_part(model, graph, graph.layer_names, model.outputs, int8).SerializeToString(), provider=provider)
-    return float(np.median(cpu_seconds(one, feed, runs // 2, pause_s=0.1, clock=provider.clock)))
 
 
 def cpu_seconds(
