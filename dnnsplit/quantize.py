@@ -155,7 +155,8 @@ class _Builder:
     def bias(self, value: np.ndarray, scale: np.ndarray, name: str) -> str:
         """Add the bias as int32 in the scale of the products, as the int8 kernels take it."""
         scale = np.broadcast_to(np.asarray(scale, np.float32), value.shape)
-        stored = np.clip(np.round(value / scale), -(2**31), 2**31 - 1).astype(np.int32)
+        # In float64, where 2^31 - 1 is a number: a bias that is too large for its scale saturates, and must not change its sign.
+        stored = np.clip(np.round(value.astype(np.float64) / scale), -(2**31), 2**31 - 1).astype(np.int32)
         inputs = [
             self.constant(f"{name}/bias/int32", stored),
             self.constant(f"{name}/bias/scale", np.ascontiguousarray(scale)),

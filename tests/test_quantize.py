@@ -1,7 +1,10 @@
 """What "quantized" means: the rewriting, its scales, and the noise it makes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from onnx import numpy_helper
 from small_models import conv_net, images
 
 import dnnsplit as ds
@@ -110,3 +113,13 @@ def test_calibration_round_trip(net):
     assert again.setting == calibration.setting
     with pytest.raises(ds.NoiseError, match="no calibration can be read"):
         Calibration.from_json({"ranges": {}})
+
+
+def test_a_bias_too_large_for_its_scale_saturates(net):
+    graph, model, calibration = net
+    tiny = replace(calibration, ranges={name: (1e-12 * low, 1e-12 * high) for name, (low, high) in calibration.ranges.items()})
+    layer = quantize_layer(model, graph, "c1", tiny)
+    stored = next(numpy_helper.to_array(w) for w in layer.weights if w.name.endswith("/bias/int32"))
+    bias = model.weight(model.nodes["c1"].input[2])
+    assert (np.sign(stored) == np.sign(bias)).all()
+    assert set(np.abs(stored.astype(np.int64))) <= {0, 2**31 - 1, 2**31}
