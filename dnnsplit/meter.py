@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from dnnsplit.quantize import ranges_needed
 from dnnsplit.setting import QuantizationSetting
 
 SAVE_S = 3.0  # between two writes of the file to resume from; a killed measurement loses no more than that
+LOOK_S = 0.005  # between two looks whether the workers have ended
 
 
 @dataclass(eq=False)
@@ -50,6 +51,8 @@ class NoiseMeter:
     _resume: Path | None = field(repr=False)
     # by scheme, (images, numbers of `kept`); NaN: not measured yet
     _known: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False)
+    _writing: Lock = field(default_factory=Lock, repr=False)
+    _saved_s: float = field(default_factory=time.monotonic, repr=False)
 
     def __post_init__(self) -> None:
         self._read()
@@ -121,18 +124,18 @@ class NoiseMeter:
             return
         total = len(keys) * len(images)
         bar = tqdm(total=total, initial=total - sum(map(len, missing)), desc="noise", unit="run", disable=not progress)
-        with bar, ThreadPoolExecutor(self._workers) as pool:
-            left = {pool.submit(self._walk, image, part, bar, stop) for image, part in work}
-            try:
-                while left:
-                    done, left = wait(left, timeout=SAVE_S if self._resume else None, return_when=FIRST_EXCEPTION)
-                    for future in done:
-                        future.result()
-                    self._save()
-            finally:  # an interruption or an error ends the workers too, and what they found is kept
-                stop.set()
-                pool.shutdown(cancel_futures=True)
-                self._save()
+        todo = iter(work)  # shared: what one worker takes, no other gets
+        with bar:
+            _side_by_side(lambda: self._work(todo, bar, stop), self._workers, stop)
+
+    def _work(self, todo: Iterator[tuple[int, Sequence[bytes]]], bar: tqdm, stop: Event) -> None:
+        try:
+            for image, part in todo:
+                self._walk(image, part, bar, stop)
+                if stop.is_set():
+                    break
+        finally:  # an interruption or an error ends the workers, and what they found is kept
+            self._save()
 
     def _walk(self, image: int, keys: Sequence[bytes], bar: tqdm, stop: Event) -> None:
         walk = self._tree.walk(self._feeds[image], self._rows(keys))
@@ -147,6 +150,7 @@ class NoiseMeter:
                 raise NoiseError(f"image {image}: the outputs are not all numbers with {', '.join(names) or 'no layer'} in int8")
             self._known[key][image] = found
             bar.update()
+            self._save(SAVE_S)
 
     def _read(self) -> None:
         """Learn what the file holds by now: another meter may have written it."""
@@ -154,9 +158,46 @@ class NoiseMeter:
         if found:
             self._known = {row.tobytes(): values for row, values in zip(*found, strict=True)} | self._known
 
-    def _save(self) -> None:
-        if self._resume:
-            write_journal(self._resume, self._identity, self._rows(list(self._known)), np.array([*self._known.values()]))
+    def _save(self, every_s: float = 0.0) -> None:
+        """Write the file, unless that was done less than `every_s` ago; in a worker, where no interruption stops it halfway."""
+        if not self._resume:
+            return
+        with self._writing:
+            if time.monotonic() - self._saved_s >= every_s:
+                write_journal(self._resume, self._identity, self._rows(list(self._known)), np.array([*self._known.values()]))
+                self._saved_s = time.monotonic()
+
+
+def _side_by_side(task: Callable[[], None], threads: int, stop: Event) -> None:
+    """Run a task in several threads until each has ended; an error in one of them, or an interruption, sets `stop`.
+
+    They are looked at, not waited for: `concurrent.futures.wait` takes the lock of each future in Python code, and an
+    interruption between two of its instructions leaves one locked, with its thread waiting for it for ever.
+    """
+    ended: list[BaseException | None] = []
+
+    def run() -> None:
+        error = None
+        try:
+            task()
+        except BaseException as caught:
+            error = caught
+            stop.set()
+        ended.append(error)
+
+    started = 0
+    try:
+        for _ in range(threads):
+            Thread(target=run).start()
+            started += 1
+        while len(ended) < started:
+            time.sleep(LOOK_S)
+    finally:
+        stop.set()
+        while len(ended) < started:
+            time.sleep(LOOK_S)
+    for error in filter(None, ended):
+        raise error
 
 
 def _shared(keys: Sequence[bytes], shares: int) -> list[Sequence[bytes]]:

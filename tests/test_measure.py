@@ -164,14 +164,17 @@ ds.measure_noise(ds.load(sys.argv[1]), images(300), 3, progress=False, resume=sy
 def test_an_interrupted_measurement_goes_on_where_it_stopped(net, tmp_path, number, monkeypatch):
     path = tmp_path / "noise.npz"
     arguments = [sys.executable, "-c", INTERRUPTED, str(net.model_path), str(path), os.path.dirname(__file__)]  # noqa: PTH120
-    child = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not path.exists() or _done(path) < 200:
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    child.send_signal(number)
-    assert child.wait(20) != 0
+    with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as child:
+        try:
+            deadline = time.monotonic() + 60
+            while not path.exists() or _done(path) < 200:
+                assert child.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            child.send_signal(number)
+            assert child.wait(20) != 0
+        finally:
+            child.kill()
     before = _done(path)
     assert 200 <= before < 2400
 
@@ -188,6 +191,34 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(net, tmp_path, numb
     calls.clear()
     assert ds.measure_noise(net, images(300), 3, progress=False, resume=path).frame.equals(fresh.frame)
     assert not calls  # a finished one is read
+
+
+LOCKED = """
+import sys, threading
+import dnnsplit as ds
+from dnnsplit.schemes import all_schemes
+sys.path.insert(0, sys.argv[2])
+from small_models import images
+enter, main, entered = threading.Condition.__enter__, threading.get_ident(), []
+def interrupted(condition):
+    found = enter(condition)
+    if threading.get_ident() == main:
+        entered.append(1)
+        if len(entered) == 30:  # later than the start of two threads, earlier than the end
+            raise KeyboardInterrupt
+    return found
+graph, pictures = ds.load(sys.argv[1]), images(300)
+meter = ds.noise_meter(graph, pictures, layers=3)
+threading.Condition.__enter__ = interrupted
+meter.samples(all_schemes(3), progress=False)
+"""
+
+
+def test_an_interruption_leaves_no_lock_that_a_worker_waits_for(net):
+    # An interruption may come right after the lock of a condition is taken, before it is known to be: nobody releases it.
+    arguments = [sys.executable, "-c", LOCKED, str(net.model_path), os.path.dirname(__file__)]  # noqa: PTH120
+    found = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 0, found.stderr
 
 
 def _done(path):
