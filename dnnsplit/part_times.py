@@ -24,6 +24,7 @@ from dnnsplit.runtime import find_provider, session
 from dnnsplit.times import PRECISIONS
 
 WARM_UP = 3
+ROUNDS = 4  # the same part can be 10 % faster in one session than in the next, for good: where its memory happens to lie
 MOST_BYTES = 1e9  # of weights in sessions that are open at once
 
 
@@ -77,12 +78,15 @@ def measure_parts(
 ) -> pd.DataFrame:
     """Run every part of every split in turn, again and again, so that what disturbs the machine disturbs all alike.
 
+    There are several rounds, with new sessions in each, as sessions of the same part differ. A provider that compiles gets
+    one round: making its sessions takes long.
+
     Parameters
     ----------
     graph : read from an ONNX file
     images : the first is run
     calibration : needed where layers are quantized
-    runs : that count, of each part
+    runs : that count, of each part; in equal rounds, so it may be some more
     pause_s : sleep before each run, as a server does that waits for its inputs [s]
     provider : execution provider that runs the parts
 
@@ -90,8 +94,8 @@ def measure_parts(
     -------
     DataFrame, one row per part: split (position), server, layers (tuple), quantized (those of the layers in int8),
     bytes_in, bytes_out [B] and tensors_in (from and to other parts, in float32 whatever crosses), entries (the share that it
-    has of the layers that read the model's inputs), seconds, low_s, high_s (median and quartiles of the provider's clock: CPU
-    time on the CPU, else wall time) [s]
+    has of the layers that read the model's inputs), seconds, low_s, high_s (mean of the rounds' medians, and quartiles of
+    all runs, by the provider's clock: CPU time on the CPU, else wall time) [s]
     """
     model = read_model(model_path(graph))
     feed, provider = feeds_of(model, images)[0], find_provider(provider)
@@ -100,17 +104,26 @@ def measure_parts(
         raise ProfileError("parts with int8 layers need a calibration: pass calibration=calibrate(graph, images)")
     int8 = {name: quantize_layer(model, graph, name, calibration) for name in wanted}
     together = max(1, int(MOST_BYTES // max(1.0, sum(layer.weight_bytes for layer in graph.layers))))
-    tables = []
-    with tqdm(total=len(splits), desc="parts", unit="split", disable=not progress) as bar:
-        for start in range(0, len(splits), together):
-            batch = list(enumerate(splits[start : start + together], start=start))
-            parts = [part for i, split in batch for part in _parts(model, graph, i, split, int8, feed, provider)]
-            for run in range(-WARM_UP, runs):
-                for part in parts:
-                    part.run(keep=run >= 0, pause_s=pause_s if run >= 0 else 0.0)
-            tables += [part.row() for part in parts]
-            bar.update(len(batch))
-    return pd.DataFrame(tables)
+    rounds = 1 if provider.compiles else min(ROUNDS, runs)
+    found: list[list[tuple[dict[str, object], list[float]]]] = [[] for _ in range(rounds)]
+    with tqdm(total=len(splits) * rounds, desc="parts", unit="split", disable=not progress) as bar:
+        for kept in found:
+            for start in range(0, len(splits), together):
+                batch = list(enumerate(splits[start : start + together], start=start))
+                parts = [part for i, split in batch for part in _parts(model, graph, i, split, int8, feed, provider)]
+                for run in range(-WARM_UP, -(-runs // rounds)):
+                    for part in parts:
+                        part.run(keep=run >= 0, pause_s=pause_s if run >= 0 else 0.0)
+                kept += [(part.about, part.seconds) for part in parts]
+                bar.update(len(batch))
+    return pd.DataFrame([_row(same) for same in zip(*found, strict=True)])
+
+
+def _row(rounds: Sequence[tuple[dict[str, object], list[float]]]) -> dict[str, object]:
+    """Return the row of a part from what each round found."""
+    about, seconds = rounds[0][0], [seconds for _, seconds in rounds]
+    low, high = np.percentile(np.concatenate(seconds), [25, 75])
+    return about | {"seconds": float(np.mean([np.median(one) for one in seconds])), "low_s": low, "high_s": high}
 
 
 def layers_seconds(parts: pd.DataFrame, layers: pd.DataFrame) -> list[float]:
@@ -184,10 +197,6 @@ class _Part:
         self.session.run(self.outputs, arrived)
         if keep:
             self.seconds.append(self.clock() - start)
-
-    def row(self) -> dict[str, object]:
-        low, middle, high = np.percentile(self.seconds, [25, 50, 75])
-        return self.about | {"seconds": middle, "low_s": low, "high_s": high}
 
 
 def _parts(
