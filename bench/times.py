@@ -18,9 +18,9 @@ import dnnsplit as ds
 from dnnsplit.model import Model, read_model
 from dnnsplit.onnx_graph import node_inputs
 from dnnsplit.part_times import calibrated, calibration_splits, measure_parts, predicted, random_splits, whole_model
-from dnnsplit.profiling import cpu_seconds, profile_host
+from dnnsplit.profiling import profile_host
 from dnnsplit.quantize import quantize_layer
-from dnnsplit.runtime import session
+from dnnsplit.runtime import cpu_seconds, session
 
 HELD_OUT = 1000  # seed of the splits; the calibration has seed 0
 

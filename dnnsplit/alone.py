@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,9 +11,7 @@ from dnnsplit.model import Model
 from dnnsplit.parts import boundary, build_part
 from dnnsplit.providers import Provider
 from dnnsplit.quantize import QuantizedLayer
-from dnnsplit.runtime import session
-
-WARM_UP = 3
+from dnnsplit.runtime import cpu_seconds, session
 
 
 def seconds_alone(
@@ -49,19 +47,10 @@ def seconds_alone(
             if form is not None:
                 one = session(build_part(model, graph, [name], outputs, form).SerializeToString(), provider=provider)
                 inputs = {value.name: values[value.name] for value in one.get_inputs()}
-                found[k] = min(_timed(one, outputs, inputs, WARM_UP + runs, provider)[WARM_UP:])
+                found[k] = cpu_seconds(one, inputs, runs, clock=provider.clock).min()
                 if not k:
                     made = dict(zip(outputs, one.run(outputs, inputs), strict=True))
         seconds[name] = found
         values = {tensor: value for tensor, value in (values | made).items() if last.get(tensor, -1) > i}
     call = np.nanmin(list(seconds.values()))
     return {name: (float32 - call, quantized - call) for name, (float32, quantized) in seconds.items()}
-
-
-def _timed(one: object, outputs: Iterable[str], inputs: Mapping[str, np.ndarray], runs: int, provider: Provider) -> list[float]:
-    found = []
-    for _ in range(runs):
-        start = provider.clock()
-        one.run(outputs, inputs)
-        found.append(provider.clock() - start)
-    return found

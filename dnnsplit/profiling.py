@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import platform
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pandas as pd
 from tqdm.auto import tqdm
 
@@ -29,10 +27,8 @@ from dnnsplit.parts import build_part
 from dnnsplit.placement import left_to_cpu
 from dnnsplit.providers import Provider
 from dnnsplit.quantize import QuantizedLayer, quantize_layer
-from dnnsplit.runtime import BoundSession, find_provider, session, session_options
+from dnnsplit.runtime import WARM_UP, cpu_seconds, find_provider, session, session_options
 from dnnsplit.times import LayerTimes
-
-WARM_UP = 5
 
 
 def profile(
@@ -226,31 +222,6 @@ def _variant_seconds(
     provider: Provider,
 ) -> dict[str, float]:  # fmt: skip
     return _layer_seconds(model, graph, build_part(model, graph, graph.layer_names, model.outputs, int8), feed, runs, provider)
-
-
-def cpu_seconds(
-    one: ort.InferenceSession | BoundSession, feed: Mapping[str, np.ndarray], runs: int, pause_s: float = 0.0,
-    clock: Callable[[], float] = time.thread_time,
-) -> np.ndarray:  # fmt: skip
-    """Return the CPU seconds of each run of a session, or those of another clock.
-
-    Parameters
-    ----------
-    pause_s : sleep before each run, as between requests [s]
-    clock : `Provider.clock`, for a provider that computes elsewhere than in the calling thread
-
-    Returns
-    -------
-    float (runs,) [s] : of the calling thread, which is where a one-thread session computes
-    """
-    seconds = np.empty(runs)
-    for run in range(-WARM_UP, runs):
-        time.sleep(pause_s)
-        start = clock()
-        one.run(None, dict(feed))
-        if run >= 0:
-            seconds[run] = clock() - start
-    return seconds
 
 
 def _layer_seconds(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import onnxruntime as ort
 from dnnsplit.errors import ModelError, OptionError
 from dnnsplit.providers import Provider, find
 
+WARM_UP = 5
 _DTYPES = {"float": "float32", "double": "float64"}  # where ONNX Runtime and numpy name a type differently
 
 
@@ -97,6 +99,31 @@ class BoundSession:
         self.session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return [made[name] for name in outputs or made]
+
+
+def cpu_seconds(
+    one: ort.InferenceSession | BoundSession, feed: Mapping[str, np.ndarray], runs: int, pause_s: float = 0.0,
+    clock: Callable[[], float] = time.thread_time,
+) -> np.ndarray:  # fmt: skip
+    """Return the CPU seconds of each run of a session, or those of another clock.
+
+    Parameters
+    ----------
+    pause_s : sleep before each run, as between requests [s]
+    clock : `Provider.clock`, for a provider that computes elsewhere than in the calling thread
+
+    Returns
+    -------
+    float (runs,) [s] : of the calling thread, which is where a one-thread session computes
+    """
+    seconds = np.empty(runs)
+    for run in range(-WARM_UP, runs):
+        time.sleep(pause_s)
+        start = clock()
+        one.run(None, dict(feed))
+        if run >= 0:
+            seconds[run] = clock() - start
+    return seconds
 
 
 def _dtype(kind: str) -> np.dtype:

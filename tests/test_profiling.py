@@ -11,8 +11,8 @@ from small_models import conv_net, images
 import dnnsplit as ds
 from dnnsplit import profiling
 from dnnsplit.calibration import calibrate
-from dnnsplit.profiling import cpu_seconds, profile_host, slowdown
-from dnnsplit.runtime import session
+from dnnsplit.profiling import profile_host, slowdown
+from dnnsplit.runtime import cpu_seconds, session
 
 
 @pytest.fixture(autouse=True)
