@@ -103,10 +103,10 @@ def main() -> None:
     profile_s = time.process_time() - started
 
     # Calibration and test are run in turn: the machine's drift between them is not what is asked.
-    fitted = calibration_splits(graph, 12, layers)
+    fitted = calibration_splits(graph, 24, layers)
     plans = [*fitted, *random_splits(graph, options.splits, layers, HELD_OUT), whole_model(graph), whole_model(graph, layers)]
     started = time.process_time()
-    parts = measure_parts(graph, plans, images, calibration, max(3, options.runs // 2))
+    parts = measure_parts(graph, plans, images, calibration, max(3, options.runs // 3))
     profile_s += (time.process_time() - started) * len(fitted) / len(plans)
     host, overhead = calibrated(graph, host, parts[parts["split"] < len(fitted)])
     parts = parts[parts["split"] >= len(fitted)]

@@ -32,7 +32,7 @@ class Overhead:
     s_per_part : to start a part [s]
     tensors_per_part : tensors that one more part brings, on average over the splits
     error, worst : mean and greatest |relative error| of the summed time of all parts of a split, the links charged as
-        `priced` does, each split predicted by a fit to the others
+        `priced` does, each split predicted by a fit to the others (without the correction of single layers)
     splits : how many were measured
     """
 

@@ -41,7 +41,7 @@ def profile(
     source_seconds: float | None = None,
     runs: int = 40,
     progress: bool = True,
-    splits: int = 12,
+    splits: int = 24,
     provider: str | Provider = "cpu",
 ) -> LayerTimes:
     """Measure the layers on this machine and scale them to the servers of a network.
@@ -55,7 +55,7 @@ def profile(
     scaled to what they are measured to gain together, and what is missed of the CPU time of the model with all wanted layers
     in int8 is shared out evenly over the others.
     Parts: the parts of random splits are run as a deployment runs them. What they take beside their layers, and how far
-    predictions of splits left out are off, is kept in `LayerTimes.overhead`; the layers are scaled to agree with them.
+    predictions of splits left out are off, is kept in `LayerTimes.overhead`; the layers are moved to agree with them.
     Providers other than the CPU: wall time in place of CPU time, with the copies to and from the provider's memory. On CUDA
     the profiler's times are of a node's launch where ONNX Runtime does not wait for the device. A provider that compiles
     (OpenVINO, TensorRT) shows no kernels: the shares are those of each layer as a session of its own, in either precision.
@@ -97,7 +97,7 @@ def profile(
     overhead = None
     if splits and len(graph.layers) > 1:
         plans = calibration_splits(graph, splits, layers)
-        parts = measure_parts(graph, plans, images, calibration, max(3, runs // 2), progress=progress, provider=found)
+        parts = measure_parts(graph, plans, images, calibration, max(3, runs // 3), progress=progress, provider=found)
         host, overhead = calibrated(graph, host, parts)
     if source_seconds is not None:
         here = host.loc[host["precision"] == "float32", "seconds"].sum()

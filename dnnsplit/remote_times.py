@@ -33,7 +33,7 @@ def profile_here(
     images: np.ndarray | Mapping[str, np.ndarray],
     count: int = 12,
     runs: int = 40,
-    splits: int = 12,
+    splits: int = 24,
     progress: bool = True,
     provider: str | Provider = "cpu",
 ) -> LayerTimes:

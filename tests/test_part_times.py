@@ -7,7 +7,7 @@ from small_models import conv_net, images
 import dnnsplit as ds
 from dnnsplit.calibration import calibrate
 from dnnsplit.overhead import Overhead
-from dnnsplit.part_times import Split, measure_parts, predicted, random_splits, whole_model
+from dnnsplit.part_times import Split, corrected, measure_parts, predicted, random_splits, whole_model
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,21 @@ def test_parts_are_predicted_by_hand():
     assert found["predicted_s"].tolist() == [1 + 2, 3 + 1 + 4]  # the first part's start is in its layers
     assert found["priced_s"].tolist() == [1 + 2, 3 + 1 + 2 * 2]
     assert predicted(parts, layers)["predicted_s"].tolist() == [1.0, 3.0]
+
+
+def test_a_layer_moves_towards_the_parts_that_hold_it_by_hand():
+    parts = pd.DataFrame({
+        "split": [0, 1], "layers": [("a",), ("b",)], "quantized": [(), ("b",)], "bytes_in": [0, 0], "bytes_out": [0, 0],
+        "tensors_in": [0, 0], "entries": [1.0, 1.0], "seconds": [1.1, 3.5],
+    })  # fmt: skip
+    rows = [("a", "float32", 1.0), ("b", "float32", 2.0), ("b", "int8", 3.0), ("c", "float32", 1.0)]
+    layers = pd.DataFrame(rows, columns=["layer", "precision", "seconds"])
+    found = corrected(layers, parts, Overhead(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3)).tolist()
+    a = 0.1 * 0.1**2 / (0.1**2 + (0.03 * 1.1) ** 2)
+    b = 0.5 * 0.2**2 / (2 * 0.2**2 + (0.03 * 3.5) ** 2)  # half of what is missed is float32's, half is the change to int8
+    assert found == pytest.approx([1 + a, 2 + b, 3 + 2 * b, 1.0])
+    parts["seconds"] = [0.01, 0.01]
+    assert corrected(layers, parts, Overhead(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3)).tolist()[:1] == [0.5]  # never to nothing
 
 
 def test_the_figure_shows_gains_of_both_signs_and_the_errors_of_totals(tmp_path):
