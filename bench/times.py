@@ -102,11 +102,13 @@ def main() -> None:
     host = profile_host(graph, images, calibration, layers, options.runs)
     profile_s = time.process_time() - started
 
-    # Calibration and test are run in turn: the machine's drift between them is not what is asked.
+    # Calibration and test are run in turn, mixed: the machine's drift between them is not what is asked.
     fitted = calibration_splits(graph, 24, layers)
     plans = [*fitted, *random_splits(graph, options.splits, layers, HELD_OUT), whole_model(graph), whole_model(graph, layers)]
     started = time.process_time()
-    parts = measure_parts(graph, plans, images, calibration, max(3, options.runs // 3))
+    order = np.random.default_rng(0).permutation(len(plans))
+    parts = measure_parts(graph, [plans[i] for i in order], images, calibration, max(3, options.runs // 3))
+    parts = parts.assign(split=order[parts["split"]]).sort_values("split", kind="stable", ignore_index=True)
     profile_s += (time.process_time() - started) * len(fitted) / len(plans)
     host, overhead = calibrated(graph, host, parts[parts["split"] < len(fitted)])
     parts = parts[parts["split"] >= len(fitted)]
