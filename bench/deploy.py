@@ -102,13 +102,16 @@ def measured(results: Path | None, limits: Sequence[float], repeats: int = 25, w
     graph, _, times, noise = ds.examples.yolo11n()
     images = ds.examples.load_images("", 8, seed=2)  # the noise table was measured on these
     with tempfile.TemporaryDirectory() as folder:
-        return ds.latency_tests(graph, networks, times, noise, limits, images, folder, repeats, warm_up, results)
+        return ds.latency_tests(
+            graph, networks, times, noise, max_noise=limits, images=images, build=folder,
+            repeats=repeats, warm_up=warm_up, results=results,
+        )  # fmt: skip
 
 
 def still_made(once: pd.DataFrame) -> int:
     """How many of the plans `split` makes today with the data as they are, judged by the predicted latency."""
     given = {name: ds.examples.yolo11n(name) for name in once["topology"].unique()}
-    today = [ds.split(*given[row.topology], row.max_noise).latency_s for row in once.itertuples()]
+    today = [ds.split(*given[row.topology], max_noise=row.max_noise).latency_s for row in once.itertuples()]
     return int(np.isclose(today, once["predicted_s"], rtol=1e-9).sum())
 
 

@@ -140,7 +140,7 @@ def known_optima(folder: Path, instance: ds.Instance) -> Answer:
     graph, network, times, noise = instance
     worst, rows = 0.0, list(pd.read_csv(folder / "optima.csv").itertuples())
     for row in rows:
-        plan = ds.split(graph, network.only(*row.servers.split("+")), times, noise, row.max_noise, method="elimination")
+        plan = ds.split(graph, network.only(*row.servers.split("+")), times, noise, max_noise=row.max_noise, method="elimination")
         worst = max(worst, abs(getattr(plan, row.objective) / row.optimum - 1))
     verdict = "the same" if worst <= SAME else "DISAGREE"
     return Answer(math.nan, 0.0, f"{len(rows)} known optima {verdict}, worst relative difference {worst:.1e}")

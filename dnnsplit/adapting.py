@@ -26,6 +26,7 @@ from dnnsplit.files import sha256
 from dnnsplit.front import pareto
 from dnnsplit.graph import LayerGraph
 from dnnsplit.inquiry import Inquiry
+from dnnsplit.keywords import named
 from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
@@ -96,11 +97,13 @@ class AdaptivePlans:
         return shown(self, self.frame)
 
 
+@named(split, pareto)
 def adaptive_plans(
     graph: LayerGraph,
     network: Network,
     times: LayerTimes,
     noise: NoiseModel | None,
+    *,
     bandwidths: Mapping[Ends, Iterable[float | str]],
     max_noises: Sequence[float] | None = None,
     progress: bool = True,

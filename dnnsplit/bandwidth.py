@@ -12,12 +12,14 @@ import pandas as pd
 from dnnsplit.errors import NetworkError, OptionError, SolverError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.inquiry import Inquiry
+from dnnsplit.keywords import named
 from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.overhead import priced
 from dnnsplit.plan import Plan
 from dnnsplit.problem import Weights, energy_weights, latency_weights
+from dnnsplit.solve import split
 from dnnsplit.times import LayerTimes
 from dnnsplit.units import parse, show
 
@@ -113,11 +115,13 @@ class BandwidthPlans:
         return shown(str(self).splitlines()[0], self.frame)
 
 
+@named(split)
 def bandwidths(
     graph: LayerGraph,
     network: Network,
     times: LayerTimes,
     noise: NoiseModel | None = None,
+    *,
     max_noise: float | None = None,
     link: tuple[str, str] | Sequence[tuple[str, str]] = ("device", "edge"),
     low: float | str = "100 kB/s",

@@ -16,6 +16,7 @@ from dnnsplit.deploy.testbed import LatencyTest, testbed
 from dnnsplit.errors import DeployError
 from dnnsplit.files import sha256, write_text
 from dnnsplit.graph import LayerGraph
+from dnnsplit.keywords import named
 from dnnsplit.model import read_model
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
@@ -24,11 +25,13 @@ from dnnsplit.solve import split
 from dnnsplit.times import LayerTimes
 
 
+@named()
 def latency_tests(
     graph: LayerGraph,
     networks: Mapping[str, Network],
     times: LayerTimes,
     noise: NoiseModel,
+    *,
     max_noise: Sequence[float],
     images: np.ndarray | Mapping[str, np.ndarray],
     build: str | Path,
@@ -68,7 +71,7 @@ def latency_tests(
     for name, network in networks.items():
         for limit in max_noise:
             # what servers do at a cut is in the plan, but not emulated: they really do it
-            plan = split(graph, network, times, noise, limit)
+            plan = split(graph, network, times, noise, max_noise=limit)
             what = (plan.frame.to_csv(), plan.latency_s, plan.noise, network.frame.to_csv(), name, run)
             jobs.append((name, limit, plan, sha256(repr(what))[:16]))
     done, table = _finished(results), pd.DataFrame()

@@ -15,11 +15,13 @@ from dnnsplit.elimination import marginals
 from dnnsplit.errors import InfeasibleError, SolverError
 from dnnsplit.graph import LayerGraph
 from dnnsplit.inquiry import Inquiry
+from dnnsplit.keywords import named
 from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.plan import Plan
 from dnnsplit.question import Question
+from dnnsplit.solve import split
 from dnnsplit.times import LayerTimes
 
 # what is worse, better and equal in objectives whose zero means something
@@ -144,12 +146,14 @@ class Explanation:
         return shown(self, self.frame)
 
 
+@named(split)
 def explain(
     plan: Plan,
     graph: LayerGraph,
     network: Network,
     times: LayerTimes,
     noise: NoiseModel | None = None,
+    *,
     max_noise: float | None = None,
     **asked: Any,
 ) -> Explanation:

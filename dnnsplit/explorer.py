@@ -14,6 +14,7 @@ from dnnsplit.errors import NetworkError, nearest
 from dnnsplit.front import Front, pareto
 from dnnsplit.graph import LayerGraph
 from dnnsplit.grid import at_bandwidth
+from dnnsplit.keywords import named
 from dnnsplit.lanes import placement
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
@@ -25,11 +26,13 @@ GIVEN = 0.0  # stands for the bandwidths as they are in the network
 STEPS = 41  # of the bandwidth, from a hundredth of the network's own to a hundred times it
 
 
+@named(pareto)
 def explore(
     graph: LayerGraph,
     network: Network,
     times: LayerTimes,
     noise: NoiseModel,
+    *,
     max_noise: float,
     link: Sequence[str] = (),
     latency_weight: float = 1.0,
@@ -56,7 +59,7 @@ def explore(
     @lru_cache(maxsize=STEPS)
     def front(bandwidth: float) -> Front:
         varied = network if bandwidth == GIVEN else at_bandwidth(network, bandwidth, links)
-        return pareto(graph, varied, times, noise, latency_weight, energy_weight, **asked)
+        return pareto(graph, varied, times, noise, latency_weight=latency_weight, energy_weight=energy_weight, **asked)
 
     given = network.link(*links[0]).bandwidth_bytes_per_s if links else 0.0
     middle = given if 0 < given < np.inf else 5e6

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverError
 from dnnsplit.graph import LayerGraph
+from dnnsplit.keywords import named
 from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
@@ -69,11 +70,13 @@ class Front:
         return shown(self, frame)
 
 
+@named()
 def pareto(
     graph: LayerGraph,
     network: Network,
     times: LayerTimes,
     noise: NoiseModel,
+    *,
     latency_weight: float = 1.0,
     energy_weight: float = 0.0,
     pins: Mapping[str, str] | None = None,
@@ -118,11 +121,13 @@ def pareto(
     return Front(plans)
 
 
+@named(split)
 def energy_front(
     graph: LayerGraph,
     network: Network,
     times: LayerTimes,
     noise: NoiseModel | None = None,
+    *,
     max_noise: float | None = None,
     resolution: float = 1e-5,
     progress: bool = True,
@@ -149,7 +154,7 @@ def energy_front(
     ------
     SolverError : a point could not be proved optimal, for example within time_limit_s
     """
-    problem = (graph, network, times, noise, max_noise)
+    problem, asked = (graph, network, times, noise), {"max_noise": max_noise, **asked}
     fast = split(*problem, **asked)
     frugal = split(*problem, latency_weight=0.0, energy_weight=1.0, **asked)
     # a smaller step would ask for the last plan again, which keeps the new limit within its tolerance

@@ -12,6 +12,7 @@ import pandas as pd
 from dnnsplit.errors import InfeasibleError, NetworkError, OptionError, raise_problems
 from dnnsplit.front import pareto
 from dnnsplit.graph import LayerGraph
+from dnnsplit.keywords import named
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.plan import Plan
@@ -22,11 +23,13 @@ from dnnsplit.units import parse
 COLUMNS = ("noise", "latency_s", "energy_j", "device_energy_j", "objective")
 
 
+@named(pareto)
 def sweep_plans(
     graph: LayerGraph,
     networks: Mapping[str, Network],
     times: LayerTimes,
     noise: NoiseModel,
+    *,
     max_noise: Sequence[float],
     bandwidths: Sequence[float | str] = (),
     links: Sequence[tuple[str, str]] | None = None,
@@ -76,10 +79,11 @@ def sweep_plans(
             "topology": topology, "bandwidth_bytes_per_s": speed, "latency_weight": latency, "energy_weight": energy,
             "max_device_energy_j": device_j,
         }  # fmt: skip
-        front = pareto(*problem, latency, energy, **asked) if device_j is None else None
+        weighted = {"latency_weight": latency, "energy_weight": energy, **asked}
+        front = pareto(*problem, **weighted) if device_j is None else None
         for limit in max_noise:
             try:
-                plan = front.at(limit) if front else split(*problem, limit, latency, energy, device_j, **asked)
+                plan = front.at(limit) if front else split(*problem, max_noise=limit, max_device_energy_j=device_j, **weighted)
             except InfeasibleError:
                 plan = None
             rows.append({**point, "max_noise": limit, **_figures(plan)})

@@ -13,6 +13,7 @@ from dnnsplit.branching import branch
 from dnnsplit.elimination import eliminate
 from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
+from dnnsplit.keywords import named
 from dnnsplit.lagrangian import Relaxation, relax
 from dnnsplit.milp import solve_milp
 from dnnsplit.network import Network
@@ -28,11 +29,13 @@ METHODS = ("auto", "elimination", "milp", "slides")
 MAX_FLOWS = 200_000
 
 
+@named()
 def split(
     graph: LayerGraph,
     network: Network,
     times: LayerTimes,
     noise: NoiseModel | None = None,
+    *,
     max_noise: float | None = None,
     latency_weight: float = 1.0,
     energy_weight: float = 0.0,

@@ -47,7 +47,7 @@ def setup(tmp_path_factory):
     first = graph.topological[0]
     noise = ds.NoiseModel.polynomial([first], {(first,): 0.1})
     network = chain(1e8, 1e8)
-    plans = adaptive_plans(graph, network, times, noise, {e: [1e5, "100 MB/s"] for e in ROUTE}, progress=False)
+    plans = adaptive_plans(graph, network, times, noise, bandwidths={e: [1e5, "100 MB/s"] for e in ROUTE}, progress=False)
     calibration = ds.calibrate(graph, images(2, SIZE))
     return graph, network, plans, cut_plans(graph.model_path, plans, network, folder / "cut", calibration, progress=False)
 
@@ -111,7 +111,7 @@ class TestPlans:
     def test_at_every_condition_of_the_grid_they_hold_the_optimum(self, seed):
         graph, network, times, noise = random_small(seed, servers=3)
         grid = {("s0", "s1"): [20.0, 500.0], ("s1", "s2"): [20.0, 500.0]}
-        plans = adaptive_plans(graph, network, times, noise, grid, progress=False)
+        plans = adaptive_plans(graph, network, times, noise, bandwidths=grid, progress=False)
         keys = [json.dumps([plan.assignment, plan.quantized, plan.routes]) for plan in plans.plans]
         assert len(set(keys)) == len(keys)
         for values in product(*grid.values()):
@@ -133,7 +133,7 @@ class TestPlans:
     def test_limits_in_place_of_the_front_and_energy_in_place_of_latency(self):
         graph, network, times, noise = random_small(3, servers=3)
         grid, options = {("s0", "s1"): [20.0, 500.0]}, {"latency_weight": 0.0, "energy_weight": 1.0}
-        limited = adaptive_plans(graph, network, times, noise, grid, [0.0, 1.0], progress=False, **options)
+        limited = adaptive_plans(graph, network, times, noise, bandwidths=grid, max_noises=[0.0, 1.0], progress=False, **options)
         assert limited.at({("s0", "s1"): 20.0}, 0.0).noise == 0
         for bandwidth in (20.0, 500.0):
             links = [ds.Link(n.source, n.target, bandwidth if (n.source, n.target) == ("s0", "s1") else n.bandwidth_bytes_per_s,
@@ -143,7 +143,7 @@ class TestPlans:
             plain = [plan for plan in limited.plans if plan.quantized == best.quantized and plan.assignment == best.assignment]
             value = limited.prices.at([bandwidth] * len(limited.prices.links))[limited.plans.index(plain[0])]
             assert value == pytest.approx(least)
-        alone = adaptive_plans(graph, network, times, None, grid, progress=False)
+        alone = adaptive_plans(graph, network, times, None, bandwidths=grid, progress=False)
         assert all(not plan.quantized for plan in alone.plans)
 
     def test_wrong_questions(self, setup):

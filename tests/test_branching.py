@@ -80,9 +80,9 @@ def test_a_stopped_search_says_what_it_knows():
 
 def test_twenty_bits_on_ten_servers_are_more_schemes_than_are_listed():
     graph, network, times, noise = ds.examples.random_problem(40, 10, quantizable=20, seed=5)
-    plan = ds.split(graph, network, times, noise, 0.3, method="elimination")
+    plan = ds.split(graph, network, times, noise, max_noise=0.3, method="elimination")
     assert plan.reason.startswith("branch and bound over q")
-    few = ds.split(graph, network.only("s0", "s1", "s2"), times, noise, 0.3)
+    few = ds.split(graph, network.only("s0", "s1", "s2"), times, noise, max_noise=0.3)
     assert plan.status == "optimal"
     assert plan.latency_s <= few.latency_s
     assert plan.latency_s == pytest.approx(ds.evaluate(graph, network, times, plan.assignment, plan.quantized).latency_s)

@@ -19,7 +19,7 @@ def test_the_examples_in_docstrings_are_true(module):
 @pytest.mark.parametrize("topology", ds.examples.TOPOLOGIES)
 def test_the_shipped_model_answers(topology):
     graph, network, times, noise = ds.examples.yolo11n(topology)
-    plan = ds.split(graph, network, times, noise, 0.05)
+    plan = ds.split(graph, network, times, noise, max_noise=0.05)
     assert plan.noise <= 0.05
     assert plan.noise_kind == "measured"
     assert plan.times_origin == "scaled"
@@ -29,7 +29,7 @@ def test_at_the_speed_of_this_machine_nothing_is_worth_sending():
     # half a core takes about 30 ms for this small network; its input alone needs 246 ms on the slides' uplink
     graph, network, times, noise = ds.examples.yolo11n("device-edge-cloud")
     fast = times.frame.assign(seconds=times.frame["seconds"] * 0.03 / times.seconds_of("device"))
-    plan = ds.split(graph, network, ds.LayerTimes(fast), noise, 0.05)
+    plan = ds.split(graph, network, ds.LayerTimes(fast), noise, max_noise=0.05)
     assert plan.servers == ("device",)
 
 

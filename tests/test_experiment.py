@@ -73,4 +73,4 @@ def test_times_that_do_not_say_how_they_were_scaled_cannot_be_run(setup, tmp_pat
     graph, networks, times, noise, pictures = setup
     given = ds.LayerTimes(times.frame.drop(columns=["factor"]))
     with pytest.raises(ds.DeployError, match="do not say how 'device' is scaled"):
-        ds.latency_tests(graph, networks, given, noise, [0.0], pictures, tmp_path, 1, 0, progress=False)
+        ds.latency_tests(graph, networks, given, noise, max_noise=[0.0], images=pictures, build=tmp_path, progress=False)

@@ -50,8 +50,8 @@ WEIGHTS = [(1.0, 0.0), (0.0, 1.0), (1.0, 0.5)]
 def test_everything_said_is_what_enumeration_finds(seed, servers, weights, missing, max_noise):
     graph, network, times, noise = random_small(seed, 4, servers, 2, missing)
     asked = {"latency_weight": weights[0], "energy_weight": weights[1]}
-    plan = ds.split(graph, network, times, noise, max_noise, **asked)
-    explanation = explain(plan, graph, network, times, noise, max_noise, **asked)
+    plan = ds.split(graph, network, times, noise, max_noise=max_noise, **asked)
+    explanation = explain(plan, graph, network, times, noise, max_noise=max_noise, **asked)
     fixed = reference(build_problem(graph, network, times, noise.layers))
 
     def value(cost):
@@ -169,8 +169,8 @@ def test_limits_that_couple_layers(limited, seed):
 
 def test_what_elimination_cannot_answer_is_said():
     graph, network, times, noise = ds.examples.random_problem(25, 2, 20, seed=1)
-    plan = ds.split(graph, network, times, noise, 0.0)
-    explanation = explain(plan, graph, network, times, noise, 0.0)
+    plan = ds.split(graph, network, times, noise, max_noise=0.0)
+    explanation = explain(plan, graph, network, times, noise, max_noise=0.0)
     assert "20 quantizable layers are too many" in explanation.note
     assert explanation.next_cut is None
     assert explanation.pin_prices.isna().all(axis=None)
@@ -226,8 +226,8 @@ def test_relays_through_servers_that_run_nothing(seed):
 
 def test_throughput_has_alternatives_but_no_prices():
     graph, network, times, noise = ds.examples.tiny()
-    plan = ds.split(graph, network, times, noise, 0.01, objective="throughput")
-    explanation = explain(plan, graph, network, times, noise, 0.01, objective="throughput")
+    plan = ds.split(graph, network, times, noise, max_noise=0.01, objective="throughput")
+    explanation = explain(plan, graph, network, times, noise, max_noise=0.01, objective="throughput")
     assert "the slowest stage is no sum over layers" in explanation.note
     stages = [cost.bottleneck_s for cost, a, _ in every_plan(graph, network, times, noise, 0.01) if {*a.values()} == {"device"}]
     assert explanation.alternatives[0].plan.objective == pytest.approx(min(stages))

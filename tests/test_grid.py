@@ -20,7 +20,7 @@ def test_every_point_is_the_optimum_there(seed):
     graph, network, times, noise = random_small(seed, servers=3)
     topologies = {"two": network.only("s0", "s1"), "three": network}
     weights = ((1.0, 0.0), (0.3, 0.7))
-    frame = sweep_plans(graph, topologies, times, noise, LIMITS, SPEEDS, weights=weights)
+    frame = sweep_plans(graph, topologies, times, noise, max_noise=LIMITS, bandwidths=SPEEDS, weights=weights)
     points = itertools.product(topologies, (10.0, 50.0, 400.0), weights, LIMITS)
     assert len(frame) == 2 * 3 * 2 * 4
     for row, (topology, speed, pair, limit) in zip(frame.itertuples(), points, strict=True):
@@ -38,10 +38,10 @@ def test_every_point_is_the_optimum_there(seed):
 
 def test_a_limit_on_energy_is_solved_point_by_point_and_may_be_out_of_reach():
     problem = graph, network, times, noise = ds.examples.tiny()
-    frame = sweep_plans(graph, {"tiny": network}, times, noise, [0.0, 1.0], max_device_energy_j=[None, 0.9, 1e-6])
+    frame = sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[0.0, 1.0], max_device_energy_j=[None, 0.9, 1e-6])
     free, limited, hopeless = (frame.iloc[i : i + 2] for i in (0, 2, 4))
     for row, limit in zip(limited.itertuples(), (0.0, 1.0), strict=True):
-        assert row.latency_s == pytest.approx(ds.split(*problem, limit, max_device_energy_j=0.9).latency_s)
+        assert row.latency_s == pytest.approx(ds.split(*problem, max_noise=limit, max_device_energy_j=0.9).latency_s)
         assert row.device_energy_j <= 0.9
     assert (free["latency_s"].to_numpy() <= limited["latency_s"].to_numpy()).all()
     assert list(hopeless["status"]) == ["infeasible"] * 2
@@ -62,23 +62,24 @@ def test_single_servers_are_priced_as_the_plan_with_everything_there():
 def test_wrong_axes_are_refused():
     graph, network, times, noise = ds.examples.tiny()
     with pytest.raises(ds.OptionError, match="max_noise is empty"):
-        sweep_plans(graph, {"tiny": network}, times, noise, [])
+        sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[])
     with pytest.raises(ds.NetworkError, match="no topology has the link device -> cloud"):
-        sweep_plans(graph, {"tiny": network}, times, noise, [0.1], [1e6], links=[("device", "cloud")])
+        sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[0.1], bandwidths=[1e6], links=[("device", "cloud")])
 
 
 def test_figures_of_grids_say_what_they_draw():
     graph, network, times, noise = ds.examples.tiny()
     topologies = {"device": network.only("device"), "device-edge": network}
-    frame = sweep_plans(graph, topologies, times, noise, [0.0, 0.02], ["1 MB/s", "5 MB/s", "20 MB/s"])
+    frame = sweep_plans(graph, topologies, times, noise, max_noise=[0.0, 0.02], bandwidths=["1 MB/s", "5 MB/s", "20 MB/s"])
     figure, numbers = grid_plots.bandwidth_grid(frame)
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["device", "device + edge"]
     assert numbers["rows"]["latency_s"] == list(frame["latency_s"])
-    frame = sweep_plans(graph, topologies, times, noise, [0.0, 0.02], max_device_energy_j=[0.5, 0.9, 1.5])
+    frame = sweep_plans(graph, topologies, times, noise, max_noise=[0.0, 0.02], max_device_energy_j=[0.5, 0.9, 1.5])
     figure, numbers = grid_plots.energy_limits(frame)
     assert figure.axes[0].get_xlabel() == "limit on device energy [J]"
     assert None in numbers["rows"]["latency_s"]
-    fronts = {name: ds.energy_front(graph, n, times, noise, 0.02, progress=False).frame for name, n in topologies.items()}
+    loose = {"max_noise": 0.02, "progress": False}
+    fronts = {name: ds.energy_front(graph, n, times, noise, **loose).frame for name, n in topologies.items()}
     figure, numbers = grid_plots.latency_energy(fronts, single_servers(graph, network, times))
     assert len(numbers["baselines"]["server"]) == 2
     assert set(numbers["fronts"]) == set(topologies)

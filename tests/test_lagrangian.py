@@ -22,7 +22,7 @@ quick = settings(deadline=None, max_examples=25)
 )  # fmt: skip
 def test_bounds_plans_and_reductions_against_brute_force(seed, servers, device, total, memory):
     graph, network, times, noise = random_small(seed, 5, servers, 2)
-    free = ds.split(graph, network, times, noise, 0.08)
+    free = ds.split(graph, network, times, noise, max_noise=0.08)
     if memory:
         held = sum(layer.weight_bytes for layer in graph.layers)
         network = dataclasses.replace(
@@ -49,7 +49,7 @@ def test_bounds_plans_and_reductions_against_brute_force(seed, servers, device, 
         assert brute_force(graph, network, times, noise, 0.08, keep=keep, allowed=allowed) == best
     plan_or_none = None
     try:
-        plan_or_none = ds.split(graph, network, times, noise, 0.08, **limits)
+        plan_or_none = ds.split(graph, network, times, noise, max_noise=0.08, **limits)
     except ds.InfeasibleError:
         assert math.isinf(best)
     else:
@@ -75,10 +75,10 @@ def test_by_hand_multipliers_find_the_line_between_two_plans():
 
 def test_a_solver_without_time_leaves_the_plan_of_the_multipliers():
     graph, network, times, noise = ds.examples.random_problem(150, 3, quantizable=6, seed=4)
-    fast = ds.split(graph, network, times, noise, 0.2)
+    fast = ds.split(graph, network, times, noise, max_noise=0.2)
     limit = 0.9 * fast.device_energy_j
-    exact = ds.split(graph, network, times, noise, 0.2, max_device_energy_j=limit)
-    stopped = ds.split(graph, network, times, noise, 0.2, max_device_energy_j=limit, time_limit_s=0.01)
+    exact = ds.split(graph, network, times, noise, max_noise=0.2, max_device_energy_j=limit)
+    stopped = ds.split(graph, network, times, noise, max_noise=0.2, max_device_energy_j=limit, time_limit_s=0.01)
     assert stopped.device_energy_j <= limit * (1 + 1e-6)
     assert stopped.bound <= exact.latency_s * (1 + 1e-9) <= stopped.latency_s * (1 + 2e-9)
     if stopped.status == "feasible":

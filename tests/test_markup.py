@@ -48,7 +48,7 @@ def objects():
         ds.Instance(graph, network, times), plan, plan.cost, plan.transfers[0], ds.pareto(graph, network, times, noise),
         ds.explain(plan, graph, network, times, noise, pins={f"{EVIL}b": far}), bundle,
         ds.bandwidths(graph, network, times, noise, link=(near, far)),
-        ds.adaptive_plans(graph, network, times, noise, {(near, far): [1e3, 1e6]}, progress=False),
+        ds.adaptive_plans(graph, network, times, noise, bandwidths={(near, far): [1e3, 1e6]}, progress=False),
         ds.Power(pd.DataFrame(windows), (f"{EVIL}cpu 0",), EVIL, EVIL, EVIL, EVIL, EVIL),
         ds.Runs((job,), {EVIL: {"run": EVIL, "notebook": "n", "status": "failed", "error": EVIL, "results": {"r": EVIL}}}),
     ]  # fmt: skip

@@ -120,7 +120,7 @@ def test_every_method_prices_what_a_cut_takes(seed):
     times = ds.LayerTimes(times.frame, overhead)
     best = brute_force(graph, network, times, noise, 0.2)
     for method in ("elimination", "milp", "slides"):
-        plan = ds.split(graph, network, times, noise, 0.2, method=method)
+        plan = ds.split(graph, network, times, noise, max_noise=0.2, method=method)
         assert plan.latency_s == pytest.approx(best, rel=1e-7)
     low, high = plan.latency_interval_s
     assert low < plan.latency_s < high

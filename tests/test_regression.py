@@ -289,4 +289,4 @@ def test_a_gaussian_process_quantizes_nothing_at_a_limit_of_zero():
     noise = ds.fit_noise(samples.divide(60, seed=1)[0], "gp")
     assert (noise.every()[1:] > 0).all()
     graph, network, times, _ = ds.examples.yolo11n()
-    assert ds.split(graph, network, times, noise, 0).quantized == ()
+    assert ds.split(graph, network, times, noise, max_noise=0).quantized == ()

@@ -51,5 +51,5 @@ def _paths(graph):
 @pytest.mark.parametrize("topology", ds.examples.TOPOLOGIES)
 def test_the_shipped_plans_have_no_branches_across_servers(topology):
     graph, network, times, noise = ds.examples.yolo11n(topology)
-    plan = ds.split(graph, network, times, noise, 0.05)
+    plan = ds.split(graph, network, times, noise, max_noise=0.05)
     assert ds.makespan(graph, network, times, plan.assignment, plan.quantized) <= plan.latency_s * (1 + 1e-9)

@@ -30,9 +30,9 @@ def test_elimination_equals_brute_force_over_all_assignments_and_schemes(seed, s
         best = brute_force(graph, network, times, noise, math.inf if max_noise is None else max_noise)
         if math.isinf(best):
             with pytest.raises(ds.InfeasibleError, match="missing links"):
-                ds.split(graph, network, times, noise, max_noise)
+                ds.split(graph, network, times, noise, max_noise=max_noise)
         else:
-            plan = ds.split(graph, network, times, noise, max_noise, method="elimination")
+            plan = ds.split(graph, network, times, noise, max_noise=max_noise, method="elimination")
             assert plan.latency_s == pytest.approx(best, rel=1e-12)
             assert plan.noise <= (math.inf if max_noise is None else max_noise)
 
@@ -83,8 +83,8 @@ def test_memory_counts_a_quarter_for_int8_layers():
 @pytest.mark.parametrize("solver", ["HiGHS", "CBC"])
 def test_both_bundled_solvers_prove_the_optimum(solver):
     graph, network, times, noise = random_small(3, 6, 3, 3)
-    plan = ds.split(graph, network, times, noise, 0.08, method="slides", solver=solver)
-    exact = ds.split(graph, network, times, noise, 0.08, method="elimination")
+    plan = ds.split(graph, network, times, noise, max_noise=0.08, method="slides", solver=solver)
+    exact = ds.split(graph, network, times, noise, max_noise=0.08, method="elimination")
     assert plan.latency_s == pytest.approx(exact.latency_s, rel=1e-7)
     assert plan.status == "optimal"
     assert plan.bound == pytest.approx(plan.objective, rel=1e-6)
@@ -217,7 +217,7 @@ def test_marginals_are_the_optima_with_one_layer_pinned(seed, servers, missing):
     for layer, row in zip(graph.layer_names, least, strict=True):
         for server, value in zip(network.server_names, row, strict=True):
             try:
-                pinned = ds.split(graph, network, times, noise, 0.06, pins={layer: server}, method="elimination")
+                pinned = ds.split(graph, network, times, noise, max_noise=0.06, pins={layer: server}, method="elimination")
             except ds.InfeasibleError:
                 assert math.isinf(value)
             else:
@@ -253,7 +253,7 @@ def test_a_mask_that_every_block_reads_leaves_the_front_exact():
     graph = ds.LayerGraph(graph.layers, (*graph.tensors, mask))
     front = ds.pareto(graph, network, times, noise)
     for plan in (front.plans[0], front.plans[-1]):
-        tight = ds.split(graph, network, times, noise, plan.noise, method="milp")
+        tight = ds.split(graph, network, times, noise, max_noise=plan.noise, method="milp")
         assert tight.latency_s == pytest.approx(plan.latency_s, rel=1e-7)
 
 
@@ -348,9 +348,9 @@ def test_a_measured_table_of_any_shape_decides_in_every_method(seed, missing):
     frame = pd.DataFrame(schemes, columns=list(noise.layers)).assign(noise=values)[keep]
     table = ds.fit_noise(ds.NoiseSamples(frame), "measured")
     for limit in (0.0, 0.05, None):
-        exact = ds.split(graph, network, times, table, limit, method="elimination")
+        exact = ds.split(graph, network, times, table, max_noise=limit, method="elimination")
         for method in ("milp", "slides"):
-            plan = ds.split(graph, network, times, table, limit, method=method)
+            plan = ds.split(graph, network, times, table, max_noise=limit, method=method)
             assert plan.latency_s == pytest.approx(exact.latency_s, rel=1e-7)
             assert plan.noise <= (1.0 if limit is None else limit)
 
@@ -400,7 +400,7 @@ def test_plan_round_trip(tmp_path):
 def test_a_real_instance_reaches_the_known_optima(instance):
     graph, network, times, noise = ds.Instance.load(instance)
     for known in pd.read_csv(instance / "optima.csv").itertuples():
-        plan = ds.split(graph, network.only(*known.servers.split("+")), times, noise, known.max_noise)
+        plan = ds.split(graph, network.only(*known.servers.split("+")), times, noise, max_noise=known.max_noise)
         assert plan.latency_s == pytest.approx(known.optimum, rel=1e-9)
 
 
@@ -425,4 +425,4 @@ def test_a_measurer_of_another_noise_is_refused():
             return 0.0
 
     with pytest.raises(ds.NoiseError, match="metric is rho in the noise model, relative in verify"):
-        ds.split(graph, network, times, noise, 0.02, verify=Meter())
+        ds.split(graph, network, times, noise, max_noise=0.02, verify=Meter())

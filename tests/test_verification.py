@@ -158,8 +158,8 @@ def test_no_plan_of_split_breaks_its_limit(model):
     few, _ = every.divide(100, seed=3)
     noise = ds.fit_noise(few, model, **({"degree": 2} if model == "link" else {"degree": 1} if model == "polynomial" else {}))
     for limit in (0.02, 0.05, 0.07):
-        best = ds.split(graph, network, times, table, limit)
-        plan = ds.split(graph, network, times, noise, limit, verify=table.of, samples=few)
+        best = ds.split(graph, network, times, table, max_noise=limit)
+        plan = ds.split(graph, network, times, noise, max_noise=limit, verify=table.of, samples=few)
         assert plan.noise == table.of(plan.quantized) <= limit
         assert plan.noise_kind == ("measured" if plan.quantized else "none")
         assert plan.measurements <= 35
@@ -172,7 +172,7 @@ def test_verify_through_the_milp_and_with_a_limit_on_energy():
     graph, network, times, table = ds.examples.tiny()
     wrong = ds.NoiseModel.polynomial(table.layers, {(n,): 0.001 for n in table.layers})  # far too hopeful
     for method in ("elimination", "milp", "slides"):
-        plan = ds.split(graph, network, times, wrong, 0.02, method=method, verify=table.of)
+        plan = ds.split(graph, network, times, wrong, max_noise=0.02, method=method, verify=table.of)
         assert plan.quantized == ("conv1",)
         assert plan.measurements == 2  # both layers first, which is too noisy
     with pytest.raises(ds.NoiseError, match="verify needs a limit"):
