@@ -24,8 +24,9 @@ def setup(tmp_path_factory):
 def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
     graph, networks, times, noise, pictures = setup
     results = tmp_path / "results.csv"
-    arguments = (graph, networks, times, noise, [0.0, 1.0], pictures, tmp_path / "build", 3, 1, results)
-    rows = ds.latency_tests(*arguments, progress=False)
+    run = {"max_noise": [0.0, 1.0], "images": pictures, "build": tmp_path / "build"}
+    run |= {"repeats": 3, "warm_up": 1, "results": results}
+    rows = ds.latency_tests(graph, networks, times, noise, **run, progress=False)
     assert list(rows["topology"]) == ["alone", "alone", "both", "both"]
     assert (rows["output_difference"] <= 1e-3).all()
     assert rows["output_noise"].to_numpy() == pytest.approx(rows["noise"].to_numpy(), rel=0.01, abs=1e-7)
@@ -56,16 +57,16 @@ def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("dnnsplit.experiment._one", stop)
         with pytest.raises(KeyboardInterrupt):
-            ds.latency_tests(*arguments, progress=False)
+            ds.latency_tests(graph, networks, times, noise, **run, progress=False)
     assert list(pd.read_csv(results)["plan_id"]) == list(rest["plan_id"])
-    assert len(ds.latency_tests(*arguments, progress=False)) == 4
+    assert len(ds.latency_tests(graph, networks, times, noise, **run, progress=False)) == 4
     rows = pd.read_csv(results)
 
     def never(*_):
         raise AssertionError("a finished plan was run again")
 
     monkeypatch.setattr("dnnsplit.experiment._one", never)
-    again = ds.latency_tests(*arguments, progress=False)
+    again = ds.latency_tests(graph, networks, times, noise, **run, progress=False)
     pd.testing.assert_frame_equal(again, rows, check_dtype=False)
 
 

@@ -191,13 +191,13 @@ def test_a_plan_of_another_question_is_refused():
     plan = ds.split(graph, network, times, noise)
     assert plan.quantized
     for problem, arguments in {
-        "in int8, which may not be": (network, times),
-        "is above max_noise 0": (network, times, noise, 0.0),
-        "'edge', which is not in the network": (network.only("device"), times, noise),
+        "in int8, which may not be": {"network": network, "times": times},
+        "is above max_noise 0": {"network": network, "times": times, "noise": noise, "max_noise": 0.0},
+        "'edge', which is not in the network": {"network": network.only("device"), "times": times, "noise": noise},
     }.items():
         other = plan if "edge" not in problem else ds.split(graph, network, times, noise, pins={"fc": "edge"})
         with pytest.raises(ds.OptionError, match=problem):
-            explain(other, graph, *arguments)
+            explain(other, graph, **arguments)
     with pytest.raises(ds.OptionError, match="but here energy_j is"):
         explain(plan, graph, network, times, noise, latency_weight=0.0, energy_weight=1.0)
     with pytest.raises(ds.OptionError, match="may not run on"):

@@ -30,7 +30,7 @@ def test_every_point_is_the_optimum_there(seed):
             for n in topologies[topology].links
         ]
         varied = ds.Network(topologies[topology].servers, links, "s0")
-        plan = ds.split(graph, varied, times, noise, limit, *pair)
+        plan = ds.split(graph, varied, times, noise, max_noise=limit, latency_weight=pair[0], energy_weight=pair[1])
         assert row.objective == pytest.approx(plan.objective, rel=1e-9, abs=1e-9)
         assert row.noise <= limit + 1e-12
         assert row.status == "optimal"
