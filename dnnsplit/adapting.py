@@ -117,8 +117,8 @@ def adaptive_plans(
     bandwidths : (source, target) -> bandwidths of that link [B/s], or as people write them; other links stay as they are
     max_noises : noise limits; None takes every plan of the exact front (`pareto`)
     progress : show a bar
-    asked : other arguments of `pareto`, or of `split` where there are limits or no noise. A normalised sum keeps the reference
-        of the network as given when plans are compared
+    asked : other arguments of `pareto`, or of `split` where there are limits or no noise. A sum of latency and energy is
+        normalised as with ``normalise="fixed"``, and plans are compared by the reference of the network as given
 
     Returns
     -------
@@ -136,6 +136,8 @@ def adaptive_plans(
         raise OptionError("give at least one link, and for each at least one bandwidth above 0")
     if noise is None and max_noises is not None:
         raise OptionError("max_noises go with a noise model; pass noise=fit_noise(samples)")
+    if asked.setdefault("normalise", "fixed") != "fixed":
+        raise OptionError("plans of several limits and bandwidths compare by one objective; leave normalise='fixed'")
     objective = Inquiry.make(graph, network, times, noise, None, asked).question.objective
     if objective.bottleneck:
         raise OptionError("the slowest stage is not affine in 1 / bandwidth; plans are for latency, energy or their sum")
@@ -143,7 +145,7 @@ def adaptive_plans(
     for values in tqdm(list(itertools.product(*grid)), desc="bandwidths", disable=not progress):
         there = _with(network, dict(zip(links, values, strict=True)))
         if noise is not None and max_noises is None:
-            found += pareto(graph, there, times, noise, **asked).plans
+            found += pareto(graph, there, times, noise, **{n: v for n, v in asked.items() if n != "normalise"}).plans
         elif noise is None:
             found.append(split(graph, there, times, **asked))
         else:

@@ -165,12 +165,14 @@ class Slides:
         yield row("any", [(exists, 1.0), *((bit, -1.0) for bit in bits)], "<=")
 
     def energy(self, limits: Limits) -> Iterable[Row]:
-        """E_0 <= J_0, and a limit on E."""
+        """E_0 <= J_0, and limits on E and on T."""
         network = self.problem.network
         if limits.max_device_energy_j is not None:
             yield row("device_energy", self.total(energy_weights(network, network.source)), "<=", limits.max_device_energy_j)
         if limits.max_energy_j is not None:
             yield row("energy", self.total(energy_weights(network)), "<=", limits.max_energy_j)
+        if limits.max_latency_s is not None:
+            yield row("latency", self.total(latency_weights(network)), "<=", limits.max_latency_s)
 
     def memory(self) -> Iterable[Row]:
         """Weights on a server, a quarter of them for int8 layers, fit its memory."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverError
+from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverError, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.keywords import named
 from dnnsplit.markup import shown
@@ -22,6 +22,7 @@ from dnnsplit.question import ask
 from dnnsplit.solve import split
 from dnnsplit.times import LayerTimes
 
+OWN = ("latency_weight", "energy_weight", "max_energy_j", "objective")  # arguments of `split` that an energy front sets itself
 ALL_AT_ONCE = "the front needs the optimum of every scheme, which elimination gives in one pass"
 
 
@@ -88,7 +89,8 @@ def pareto(
 
     Parameters
     ----------
-    graph, network, times, noise, latency_weight, energy_weight, pins, forbid, colocate, forbid_links : as for `split`
+    graph, network, times, noise, pins, forbid, colocate, forbid_links : as for `split`
+    latency_weight, energy_weight : as for `split` with ``normalise="fixed"``: along a front objectives have to compare
 
     Returns
     -------
@@ -104,7 +106,7 @@ def pareto(
         raise NoiseError("a front against noise needs a noise model: pass noise=fit_noise(samples)")
     question = ask(
         graph, network, times, noise, None, latency_weight, energy_weight,
-        pins=pins, forbid=forbid, colocate=colocate, forbid_links=forbid_links,
+        pins=pins, forbid=forbid, colocate=colocate, forbid_links=forbid_links, normalise="fixed",
     )  # fmt: skip
     value, known = question.optima.value, question.scheme_noise  # in this order: the first refuses too many schemes
     order = np.lexsort((value, known))
@@ -154,6 +156,8 @@ def energy_front(
     ------
     SolverError : a point could not be proved optimal, for example within time_limit_s
     """
+    own = [f"{name} is not yours to set: the front minimises latency under limits on energy" for name in OWN if name in asked]
+    raise_problems(OptionError, "energy_front", own)
     problem, asked = (graph, network, times, noise), {"max_noise": max_noise, **asked}
     fast = split(*problem, **asked)
     frugal = split(*problem, latency_weight=0.0, energy_weight=1.0, **asked)

@@ -20,7 +20,7 @@ from dnnsplit.solve import split
 from dnnsplit.times import LayerTimes
 from dnnsplit.units import parse
 
-COLUMNS = ("noise", "latency_s", "energy_j", "device_energy_j", "objective")
+COLUMNS = ("noise", "latency_s", "energy_j", "device_energy_j", "objective", "latency_norm", "energy_norm")
 
 
 @named(pareto)
@@ -35,11 +35,13 @@ def sweep_plans(
     links: Sequence[tuple[str, str]] | None = None,
     weights: Sequence[tuple[float, float]] = ((1.0, 0.0),),
     max_device_energy_j: Sequence[float | None] = (None,),
+    normalise: str = "limited",
     **asked: Any,
 ) -> pd.DataFrame:
     """Return the optimal plan at every point of a grid.
 
-    Without a limit on energy all noise limits are read off one front (`pareto`); with one, each point is solved (`split`).
+    All noise limits are read off one front (`pareto`) where they can be: without a limit on energy, and where the objective
+    is the same at all of them. Else each point is solved (`split`).
 
     Parameters
     ----------
@@ -50,13 +52,16 @@ def sweep_plans(
     links : (source, target) whose bandwidth is varied, where a topology has them; default: those that leave its source
     weights : pairs (latency_weight, energy_weight)
     max_device_energy_j : limits on the device's energy [J]; None is no limit
+    normalise : of the sum of latency and energy, at each point under its own limits ("limited") or at all by the same payoffs
+        ("fixed"), see `split`
     asked : what `split` and `pareto` both take: pins, forbid, colocate, forbid_links
 
     Returns
     -------
     DataFrame, one row per point: topology, bandwidth_bytes_per_s (NaN: as in the network) [B/s], latency_weight,
     energy_weight, max_device_energy_j [J], max_noise, status ("optimal", "feasible" or "infeasible"), noise, latency_s [s],
-    energy_j [J], device_energy_j [J], objective, servers, int8 (count), quantized (names). Figures of infeasible points are NaN
+    energy_j [J], device_energy_j [J], objective, latency_norm, energy_norm (of a normalised sum), servers, int8 (count),
+    quantized (names). Figures of infeasible points are NaN
 
     Raises
     ------
@@ -80,10 +85,12 @@ def sweep_plans(
             "max_device_energy_j": device_j,
         }  # fmt: skip
         weighted = {"latency_weight": latency, "energy_weight": energy, **asked}
-        front = pareto(*problem, **weighted) if device_j is None else None
+        alike = device_j is None and (normalise == "fixed" or 0 in (latency, energy))
+        front = pareto(*problem, **weighted) if alike else None
         for limit in max_noise:
             try:
-                plan = front.at(limit) if front else split(*problem, max_noise=limit, max_device_energy_j=device_j, **weighted)
+                limits = {"max_noise": limit, "max_device_energy_j": device_j}
+                plan = front.at(limit) if front else split(*problem, **limits, **weighted, normalise=normalise)
             except InfeasibleError:
                 plan = None
             rows.append({**point, "max_noise": limit, **_figures(plan)})

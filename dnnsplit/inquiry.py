@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from dnnsplit import solve
@@ -58,12 +58,13 @@ class Inquiry:
         how = {name: value for name, value in asked.items() if name in HOW}
         what = {name: value for name, value in asked.items() if name not in (*HOW, *CHECKED)}
         question = ask(graph, network, times, noise, max_noise, **what)
+        question = solve.pose(question, **{name: value for name, value in how.items() if name != "method"})
         return Inquiry(graph, network, times, noise, max_noise, what, how, question)
 
     def again(self, network: Network | None = None, **more: Any) -> Question:
         """Ask with another network or other arguments."""
         question = ask(self.graph, network or self.network, self.times, self.noise, self.max_noise, **{**self.what, **more})
-        return replace(question, objective=self.question.objective)
+        return question.aimed_at(self.question.objective)
 
     def positions(self, plan: Plan) -> tuple[list[int], int]:
         """Return server positions and scheme of a plan, after a check that it answers this very question.

@@ -17,7 +17,7 @@ from scipy.optimize import linprog
 
 from dnnsplit.costs import Cost
 from dnnsplit.elimination import eliminate, marginals
-from dnnsplit.problem import Problem, Weights, energy_weights, held_weights
+from dnnsplit.problem import Problem, Weights, energy_weights, held_weights, latency_weights
 from dnnsplit.question import Question
 
 ROUNDS = 30
@@ -88,13 +88,15 @@ def _priced(question: Question, uses: list[Weights], multipliers: np.ndarray) ->
 
 
 def coupling(question: Question) -> list[tuple[Weights, float]]:
-    """Return what the limits on energy and memory are on, and the limits."""
+    """Return what the limits on energy, latency and memory are on, and the limits."""
     network, limits = question.problem.network, question.limits
     found = []
     if limits.max_device_energy_j is not None:
         found.append((energy_weights(network, network.source), limits.max_device_energy_j))
     if limits.max_energy_j is not None:
         found.append((energy_weights(network), limits.max_energy_j))
+    if limits.max_latency_s is not None:
+        found.append((latency_weights(network), limits.max_latency_s))
     return found + [(held_weights(network, s.name), s.memory_bytes) for s in network.servers if s.memory_bytes is not None]
 
 

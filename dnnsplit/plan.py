@@ -15,6 +15,7 @@ from dnnsplit.costs import Cost, Transfer
 from dnnsplit.errors import DnnSplitError, raise_problems
 from dnnsplit.files import write_json
 from dnnsplit.markup import shown
+from dnnsplit.normalisation import Reference
 from dnnsplit.units import show
 
 SCHEMA = 1
@@ -31,6 +32,8 @@ class Plan:
     cost : latency, energy and transfers, re-priced by `evaluate`
     noise : eta(q); its kind says whether it was "measured", "predicted" or "none" (nothing is quantized)
     objective : value of what was minimised; `objective_name` says what that is
+    reference : of a normalised sum, what it is normalised by (`dnnsplit.objective.Reference`): latency_s and energy_j
+        (least, most), under which limits, and whether that was proved; else empty
     status : "optimal" (proved) or "feasible" (a limit of time or gap stopped the proof)
     bound, gap : lower bound on the objective, and (objective - bound) / |objective|; NaN where the solver tells none
     method, solver, solve_s : how it was found, and the CPU seconds that took [s]
@@ -63,6 +66,7 @@ class Plan:
     origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
     measurements: int = 0
     error_s: float = math.nan
+    reference: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def latency_s(self) -> float:
@@ -73,6 +77,22 @@ class Plan:
     def latency_interval_s(self) -> tuple[float, float]:
         """Where the latency will be by what measured splits were off [s]; NaN where none were measured."""
         return self.latency_s - self.error_s, self.latency_s + self.error_s
+
+    @property
+    def latency_norm(self) -> float:
+        """T^norm of a normalised sum; NaN where nothing is normalised."""
+        return self._normalised[0]
+
+    @property
+    def energy_norm(self) -> float:
+        """E^norm of a normalised sum; NaN where nothing is normalised."""
+        return self._normalised[1]
+
+    @property
+    def _normalised(self) -> tuple[float, float]:
+        if not self.reference:
+            return math.nan, math.nan
+        return Reference(**self.reference).normalise(self.latency_s, self.energy_j)
 
     @property
     def energy_j(self) -> float:

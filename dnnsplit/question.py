@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,24 +16,30 @@ from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverErro
 from dnnsplit.graph import LayerGraph
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
-from dnnsplit.objective import Limits, Objective, make_objective, unreachable
+from dnnsplit.objective import Limits, Objective, normalised_sum, raw_objective, reference, unreachable
 from dnnsplit.plan import Plan
 from dnnsplit.problem import Problem, build_problem
 from dnnsplit.setting import check_one_setting
 from dnnsplit.times import LayerTimes
 
 OBJECTIVES = ("latency", "throughput")
+NORMALISE = ("limited", "fixed")
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """A problem, an objective, limits, and the noise model that decides which schemes they allow."""
+    """A problem, an objective, limits, and the noise model that decides which schemes they allow.
+
+    `weights` are those of latency and energy where their sum is to be normalised under the limits (`dnnsplit.payoffs`);
+    the objective is latency until then.
+    """
 
     problem: Problem
     objective: Objective
     limits: Limits
     noise: NoiseModel | None
     started: float
+    weights: tuple[float, float] | None = None
 
     @cached_property
     def scheme_noise(self) -> np.ndarray:
@@ -52,6 +58,13 @@ class Question:
         other = replace(self, noise=noise)
         if len(self.problem.quantizable) <= MAX_BITS and not self.objective.bottleneck:
             other.__dict__["optima"] = self.optima
+        return other
+
+    def aimed_at(self, objective: Objective) -> Question:
+        """Return the same question with this objective; what does not depend on it is kept."""
+        other = replace(self, objective=objective, weights=None)
+        if "scheme_noise" in self.__dict__:
+            other.__dict__["scheme_noise"] = self.scheme_noise
         return other
 
     @cached_property
@@ -110,6 +123,7 @@ class Question:
                 "max_energy_j": self.limits.max_energy_j,
                 "memory_bytes": {s.name: s.memory_bytes for s in self.problem.network.servers if s.memory_bytes is not None},
             },
+            reference=asdict(self.objective.reference) if self.objective.reference else {},
             source=self.problem.network.source,
             times_origin=" / ".join(dict.fromkeys(self.problem.times.frame["origin"])),
             origin=self.noise.origin if self.noise else {},
@@ -132,8 +146,12 @@ def ask(
     forbid_links: Sequence[tuple[str, str]] = (),
     routing: str = "direct",
     objective: str = "latency",
+    normalise: str = "limited",
 ) -> Question:
-    """Check the arguments of `split` and `pareto` and build the problem they describe."""
+    """Check the arguments of `split` and `pareto` and build the problem they describe.
+
+    A sum that is normalised under the limits needs answers itself: `dnnsplit.payoffs.normalised` makes it the objective.
+    """
     started = time.process_time()
     most = _max_noise(noise, max_noise)
     problems = []
@@ -147,16 +165,23 @@ def ask(
         problems.append("latency_weight and energy_weight are both 0; there is nothing to minimise")
     if objective not in OBJECTIVES:
         problems.append(f"objective {objective!r} is unknown{nearest(objective, OBJECTIVES)}")
+    if normalise not in NORMALISE:
+        problems.append(f"normalise {normalise!r} is unknown{nearest(normalise, NORMALISE)}")
     raise_problems(OptionError, "options", problems)
     layers = noise.layers if noise else ()
     if noise:
         check_one_setting({"noise": noise.origin} | {f"times of {server}": made for server, made in times.made.items()})
     problem = build_problem(graph, network, times, layers, pins, forbid, colocate, forbid_links, routing)
-    free = problem  # the reference is one, whatever is pinned or forbidden
-    if latency_weight and energy_weight and (pins or forbid or colocate or forbid_links):
-        free = build_problem(graph, network, times, layers, routing=routing)
-    minimised = make_objective(free, latency_weight, energy_weight, objective)
-    return Question(problem, minimised, Limits(most, max_device_energy_j, max_energy_j), noise, started)
+    minimised = raw_objective(problem, latency_weight, energy_weight, objective)
+    weights = None
+    if latency_weight and energy_weight and objective == "latency":
+        weights = float(latency_weight), float(energy_weight)
+        if normalise == "fixed":
+            free = problem  # the reference is one, whatever is pinned or forbidden
+            if pins or forbid or colocate or forbid_links:
+                free = build_problem(graph, network, times, layers, routing=routing)
+            minimised, weights = normalised_sum(problem.network, *weights, reference(free)), None
+    return Question(problem, minimised, Limits(most, max_device_energy_j, max_energy_j), noise, started, weights)
 
 
 def _max_noise(noise: NoiseModel | None, max_noise: float | None) -> float:

@@ -18,6 +18,7 @@ from dnnsplit.lagrangian import Relaxation, relax
 from dnnsplit.milp import solve_milp
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel, NoiseSamples
+from dnnsplit.payoffs import normalised
 from dnnsplit.plan import Plan
 from dnnsplit.problem import energy_weights
 from dnnsplit.question import Question, ask
@@ -53,6 +54,7 @@ def split(
     objective: str = "latency",
     verify: Callable[[tuple[str, ...]], float] | None = None,
     samples: NoiseSamples | None = None,
+    normalise: str = "limited",
 ) -> Plan:
     """Decide which layers run where and which run in int8.
 
@@ -62,7 +64,7 @@ def split(
     noise : eta(q); its layers are the ones that may run in int8. Without it every layer stays float32
     max_noise : eta_max; None means no limit
     latency_weight, energy_weight : with one of them 0, the raw seconds or joules of the other are minimised; with both,
-        the slides' ``latency_weight * T^norm + energy_weight * E^norm`` (see `dnnsplit.objective.Reference`)
+        the slides' ``latency_weight * T^norm + energy_weight * E^norm``, see `normalise`
     max_device_energy_j : J_0, hard limit on the energy of the network's source [J]
     max_energy_j : hard limit on the energy of all servers [J]
     pins : server by layer
@@ -83,6 +85,10 @@ def split(
     verify : names of the quantized layers -> measured noise. With it no plan is returned on a prediction: its scheme is
         measured, and one above max_noise is excluded and the next best sought (`dnnsplit.verification.verify`)
     samples : what was measured before, such as what `noise` was fitted to; it is not measured again
+    normalise : by what the sum of both is normalised, T^norm = (T - T_min) / (T_max - T_min) and E^norm alike, with T_min the
+        least T, E_max the least E at that T, and E_min and T_max the same the other way round: "limited", under the same
+        limits, pins and prohibitions, so that both terms of the optimum are in [0, 1], as on the slides (`dnnsplit.payoffs`);
+        or "fixed", without any of them, so that objectives compare from one limit to another
 
     Returns
     -------
@@ -97,17 +103,23 @@ def split(
     """
     question = ask(
         graph, network, times, noise, max_noise, latency_weight, energy_weight, max_device_energy_j, max_energy_j,
-        pins, forbid, colocate, forbid_links, routing, objective,
+        pins, forbid, colocate, forbid_links, routing, objective, normalise,
     )  # fmt: skip
+    how = {"solver": solver, "gap": gap, "time_limit_s": time_limit_s}
     if verify is None:
-        return answer(question, method, solver, gap, time_limit_s)
+        return answer(pose(question, **how), method, **how)
     if max_noise is None:
         raise NoiseError("verify needs a limit to verify: give max_noise")
     _same_origin(noise, verify)
-    choose = lambda model: answer(question.with_noise(model), method, solver, gap, time_limit_s)  # noqa: E731
+    choose = lambda model: answer(pose(question.with_noise(model), **how), method, **how)  # noqa: E731
     found = verification.verify(noise, verify, choose, max_noise, samples)
     kind = "measured" if found.quantized else "none"
     return replace(found.choice, noise=found.noise, noise_kind=kind, measurements=len(found.measured), origin=noise.origin)
+
+
+def pose(question: Question, solver: str = "HiGHS", gap: float = 1e-9, time_limit_s: float | None = None) -> Question:
+    """Settle the objective of a question that `ask` has checked: a sum may be normalised under its limits."""
+    return normalised(question, lambda one: answer(one, "auto", solver, gap, time_limit_s))
 
 
 def answer(

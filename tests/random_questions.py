@@ -49,7 +49,7 @@ def recipes():
         bits=st.sampled_from((0, 1, 2, 3, 3, 4, 4)), seed=st.integers(0, 2**24 - 1),
         branches=often, odd_tensors=rarely, missing_links=rarely, self_links=rarely, slow_int8=often, table=rarely,
         pins=rarely, forbid=rarely, colocate=rarely, forbid_links=rarely, memory=rarely,
-        objective=st.sampled_from(("latency", "latency", "energy", "both")),
+        objective=st.sampled_from(("latency", "latency", "energy", "fixed", "limited", "limited")),
         max_noise=st.sampled_from(("none", "zero", "between", "between", "equal")), device_energy=budget, energy=budget,
     )  # fmt: skip
 
@@ -63,8 +63,10 @@ def random_question(recipe):
     chosen = [str(n) for n in rng.permutation(names)[: recipe.bits]]  # V_Q in an order of its own
     network = _network(rng, recipe, hosts, int(sum(layer.weight_bytes for layer in graph.layers)))
     noise = _noise(rng, recipe, chosen) if chosen else None
-    weights = {"latency": (1.0, 0.0), "energy": (0.0, 1.0), "both": rng.uniform(0.1, 1, 2).tolist()}[recipe.objective]
-    options = dict(zip(("latency_weight", "energy_weight"), weights, strict=True))
+    weights = {"latency": (1.0, 0.0), "energy": (0.0, 1.0), "both": rng.uniform(0.1, 1, 2).tolist()}
+    named = recipe.objective in weights
+    options = dict(zip(("latency_weight", "energy_weight"), weights[recipe.objective if named else "both"], strict=True))
+    options |= {} if named else {"normalise": recipe.objective}
     if noise and recipe.max_noise != "none":
         known = noise.every()
         known = np.sort(known[np.isfinite(known)])

@@ -116,21 +116,30 @@ class Every:
         return max(0.0, self.noise.intercept + sum(c for names, c in self.noise.terms.items() if {*names} <= {*quantized}))
 
     def _objective(self, problem, latency_weight, energy_weight):
-        """Raw seconds or joules, or the sum normalised by the payoffs of the problem without any limit, pin or prohibition."""
+        """Raw seconds or joules, or the sum normalised by the payoffs of the problem without any limit, pin or prohibition.
+
+        `limit` replaces those payoffs by the ones under limits.
+        """
         if energy_weight == 0:
             return self.latency_s
         if latency_weight == 0:
             return self.energy_j
-        free, total = Every(problem, {}), 0.0
-        if not free.placed.any():
-            return self.latency_s
-        both = ("latency_s", "energy_j")
-        for weight, name, other in zip((latency_weight, energy_weight), both, both[::-1], strict=True):
-            own, other = getattr(free, name)[free.placed], getattr(free, other)[free.placed]
+        self.weights, free = (latency_weight, energy_weight), Every(problem, {})
+        return self.normalised(free, free.placed) if free.placed.any() else self.latency_s
+
+    def normalised(self, free, among):
+        """The slides' sum of T^norm and E^norm, whose extremes are those `among` the placements of `free`."""
+        both, total = ("latency_s", "energy_j"), 0.0
+        for weight, name, other in zip(self.weights, both, both[::-1], strict=True):
+            own, other = getattr(free, name)[among], getattr(free, other)[among]
             low = own.min()
             span = own[other <= other.min() * (1 + 1e-11)].min() - low
             total = total + weight * (getattr(self, name) - low) / (span if span > 1e-9 * (low + span) else low or 1.0)
         return total
+
+    def limit(self, kept):
+        """Normalise by the payoffs of the placements that keep every limit."""
+        self.objective = self.normalised(self, kept)
 
     def where(self, options):
         """Return bool (schemes, assignments): everything that keeps every limit."""
@@ -173,6 +182,9 @@ def check_plan(plan, problem, options, every, method):
         assert getattr(every, name)[row, column] == pytest.approx(getattr(cost, name), rel=EXACT)
     assert plan.objective == pytest.approx(every.objective[row, column], rel=EXACT, abs=EXACT)
     assert plan.noise == pytest.approx(every.eta[row], abs=1e-12)
+    if options.get("normalise") == "limited":  # on the slides both terms are in [0, 1]
+        assert plan.reference["under"] == "limited"
+        assert -MILP <= min(plan.latency_norm, plan.energy_norm) <= max(plan.latency_norm, plan.energy_norm) <= 1 + MILP
     assert plan.status == "optimal"
     assert plan.gap <= MILP
     assert {*plan.quantized} <= {*every.bits}
@@ -194,8 +206,10 @@ def differences(recipe):
     every = Every(problem, options)
     options |= every.budgets(recipe)
     kept = every.where(options)
+    if options.get("normalise") == "limited" and kept.any():
+        every.limit(kept)
     best = every.objective[kept].min() if kept.any() else math.inf
-    scale = abs(best) if recipe.objective != "both" else max(1.0, abs(best))  # the normalised sum is 0 where it is least
+    scale = max(1.0, abs(best)) if "normalise" in options else abs(best)  # the normalised sum is 0 where it is least
     found = {}
     for method, solver in (*METHODS, ("slides", ("HiGHS", "CBC")[recipe.seed % 2])):
         if method == "auto" and "elimination" in found:
@@ -230,7 +244,8 @@ def features(recipe, problem, options, infeasible, refused):
         "noise polynomial": noise is not None and noise.kind == "polynomial",
         "noise table": noise is not None and noise.kind == "table",
         "noise limit": "max_noise" in options,
-        "latency and energy weighed": recipe.objective == "both",
+        "latency and energy weighed, fixed payoffs": recipe.objective == "fixed",
+        "latency and energy weighed, payoffs under the limits": recipe.objective == "limited",
         "budget of device energy": "max_device_energy_j" in options,
         "budget of energy": "max_energy_j" in options,
         "memory limits": any(server.memory_bytes is not None for server in network.servers),

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 import dnnsplit as ds
 from dnnsplit.explanation import explain
-from dnnsplit.objective import reference
-from dnnsplit.problem import build_problem
+from dnnsplit.normalisation import Reference
 
 
 def every_plan(graph, network, times, noise=None, max_noise=math.inf):
@@ -52,14 +51,17 @@ def test_everything_said_is_what_enumeration_finds(seed, servers, weights, missi
     asked = {"latency_weight": weights[0], "energy_weight": weights[1]}
     plan = ds.split(graph, network, times, noise, max_noise=max_noise, **asked)
     explanation = explain(plan, graph, network, times, noise, max_noise=max_noise, **asked)
-    fixed = reference(build_problem(graph, network, times, noise.layers))
+    by = Reference(**plan.reference) if plan.reference else None
 
     def value(cost):
-        if 0.0 in weights:
+        if by is None:
             return weights[0] * cost.latency_s + weights[1] * cost.energy_j
-        return float(np.dot(weights, fixed.normalise(cost.latency_s, cost.energy_j)))
+        return float(np.dot(weights, by.normalise(cost.latency_s, cost.energy_j)))
 
     plans = list(every_plan(graph, network, times, noise, math.inf if max_noise is None else max_noise))
+    if by is not None:
+        assert by.latency_s[0] == pytest.approx(least(plans, lambda c: c.latency_s))
+        assert by.energy_j[0] == pytest.approx(least(plans, lambda c: c.energy_j))
     close = {"rel": 1e-9, "abs": 1e-9}
     assert plan.objective == pytest.approx(least(plans, value), **close)
     here, bits = dict(plan.assignment), set(plan.quantized)

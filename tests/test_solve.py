@@ -185,11 +185,58 @@ class TestNormalisation:
     def test_weighted_sum_is_least_among_all_placements(self):
         graph, network, times, noise = random_small(9, 4, 2, 2)
         fixed = reference(build_problem(graph, network, times, noise.layers))
+        asked = {"latency_weight": 0.4, "energy_weight": 0.6, "normalise": "fixed"}
         for method in ("elimination", "slides"):
-            plan = ds.split(graph, network, times, noise, latency_weight=0.4, energy_weight=0.6, method=method)
+            plan = ds.split(graph, network, times, noise, method=method, **asked)
             weigh = lambda c: float(np.dot((0.4, 0.6), fixed.normalise(c.latency_s, c.energy_j)))  # noqa: E731
             assert plan.objective == pytest.approx(brute_force(graph, network, times, noise, value=weigh), abs=1e-7)
             assert plan.objective_name == "0.4 T^norm + 0.6 E^norm"
+
+    def test_by_hand_under_a_limit(self):
+        # one layer, three servers that are reached for nothing: (T, E) = (1, 9), (2, 4), (6, 1), and (10, 0) with a limit below
+        servers = [ds.Server(n, w) for n, w in (("a", 9.0), ("b", 2.0), ("c", 1 / 6), ("d", 0.0))]
+        free = [ds.Link(x, y, math.inf, 0.0) for x in "abcd" for y in "abcd" if x != y]
+        graph = ds.LayerGraph([ds.Layer("l")], [ds.Tensor("x", None, ("l",), 8), ds.Tensor("y", "l", (), 8, is_output=True)])
+        rows = [("l", s, "float32", t) for s, t in zip("abcd", (1.0, 2.0, 6.0, 10.0), strict=True)]
+        times = ds.LayerTimes.from_frame(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"]))
+        problem = (graph, ds.Network(servers, free, "a"), times)
+        both = {"latency_weight": 0.5, "energy_weight": 0.5, "forbid": {"l": ("d",)}}
+        for method in ("elimination", "milp", "slides"):
+            plan = ds.split(*problem, method=method, **both)
+            assert plan.assignment == {"l": "b"}
+            assert plan.reference == {"latency_s": (1.0, 6.0), "energy_j": (1.0, 9.0), "under": "limited", "proved": True}
+            assert (plan.latency_norm, plan.energy_norm) == pytest.approx((0.2, 0.375))  # (2 - 1) / 5, (4 - 1) / 8
+            assert plan.objective == pytest.approx(0.2875)
+            fixed = ds.split(*problem, method=method, normalise="fixed", **both)
+            assert fixed.reference["latency_s"] == (1.0, 10.0)  # with d, which is forbidden
+            assert (fixed.latency_norm, fixed.energy_norm) == pytest.approx((1 / 9, 4 / 9))
+            tight = ds.split(*problem, method=method, max_energy_j=4.0, **both)
+            assert tight.reference["latency_s"] == (2.0, 6.0)
+            assert tight.reference["energy_j"] == (1.0, 4.0)
+            assert (tight.latency_norm, tight.energy_norm) in ((0.0, 1.0), (1.0, 0.0))  # the two ends weigh the same
+
+    def test_payoffs_that_a_limit_binds_are_lexicographic(self):
+        # a and b take as long and differ in energy; c is slower; the device's energy limit forbids the fastest, d
+        powers, seconds = {"a": 3.0, "b": 2.0, "c": 0.5, "d": 8.0}, {"a": 2.0, "b": 2.0, "c": 5.0, "d": 1.0}
+        free = [ds.Link(x, y, math.inf, 0.0) for x in "abcd" for y in "abcd" if x != y]
+        graph = ds.LayerGraph([ds.Layer("l")], [ds.Tensor("x", None, ("l",), 8), ds.Tensor("y", "l", (), 8, is_output=True)])
+        rows = [("l", s, "float32", t) for s, t in seconds.items()]
+        times = ds.LayerTimes.from_frame(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"]))
+        network = ds.Network([ds.Server(n, w) for n, w in powers.items()], free, "d")
+        plan = ds.split(graph, network, times, latency_weight=1, energy_weight=1, max_device_energy_j=7.0)
+        assert plan.reference["latency_s"] == pytest.approx((2.0, 5.0))
+        assert plan.reference["energy_j"] == pytest.approx((2.5, 4.0))  # c, and b: of a and b the one with less energy
+
+    def test_a_plan_keeps_its_reference_in_a_file(self, tmp_path):
+        plan = ds.split(*ds.examples.tiny(), max_noise=0.05, latency_weight=0.5, energy_weight=0.5)
+        plan.save(tmp_path / "plan.json")
+        again = ds.Plan.load(tmp_path / "plan.json")
+        assert (again.latency_norm, again.energy_norm) == (plan.latency_norm, plan.energy_norm)
+        assert math.isnan(ds.split(*ds.examples.tiny()).latency_norm)
+
+    def test_an_unknown_normalisation_is_refused(self):
+        with pytest.raises(ds.OptionError, match=r"normalise 'limitd' is unknown \(did you mean 'limited'"):
+            ds.split(*ds.examples.tiny(), normalise="limitd")
 
     def test_energy_alone_minimises_raw_joules(self):
         graph, network, times, noise = random_small(2, 4, 2, 1)
