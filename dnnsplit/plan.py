@@ -169,11 +169,12 @@ class Plan:
         slowest = ""
         if self.objective_name == "bottleneck_s":
             slowest = f"slowest stage {show(self.cost.bottleneck_s, 's')} ({self.cost.throughput_per_s:.4g} requests/s), "
+        norms = f"T^norm {self.latency_norm:.4g}, E^norm {self.energy_norm:.4g}; " if self.reference else ""
         return (
             f"Plan: {where}; {len(self.quantized)} in int8; {sent}\n"
             f"  {slowest}latency {show(self.latency_s, 's')}, energy {show(self.energy_j, 'J')} "
             f"(device {show(self.device_energy_j, 'J')}), noise {noise}\n"
-            f"  {self.status}{gap}, by {self.method}{f' with {self.solver}' if self.solver else ''}; times {self.times_origin}"
+            f"  {norms}{self.status}{gap}, by {self.method}{f' with {self.solver}' if self.solver else ''}; times {self.times_origin}"
         )
 
     __repr__ = __str__
