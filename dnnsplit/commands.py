@@ -159,7 +159,7 @@ def _noise(options: argparse.Namespace) -> int:
     _argument("--max-noise", type=float, help="noise limit (default: none)"),
     _argument("--energy-weight", type=float, default=0.0, help="weight of the normalised energy (default: 0)"),
     _argument("--normalise", default="limited", help="by payoffs under the same limits, or fixed ones (default: limited)"),
-    _argument("--max-device-energy", type=float, help="limit on the device's energy [J]"),
+    _argument("--max-device-energy", dest="max_device_energy_j", type=float, help="limit on the device's energy [J]"),
     _argument("--method", default="auto", help="auto, elimination, milp or slides (default: auto)"),
     _argument("--solver", default="HiGHS", help="of the MILP: HiGHS, CBC, CPLEX, GUROBI, SCIP (default: HiGHS)"),
     _argument("--routing", default="direct", help="direct, or relay through other servers (default: direct)"),
@@ -168,16 +168,8 @@ def _noise(options: argparse.Namespace) -> int:
 )
 def _split(options: argparse.Namespace) -> int:
     problem = _problem(options)
-    asked = {
-        "max_noise": options.max_noise,
-        "energy_weight": options.energy_weight,
-        "normalise": options.normalise,
-        "max_device_energy_j": options.max_device_energy,
-        "method": options.method,
-        "solver": options.solver,
-        "routing": options.routing,
-        "objective": options.objective,
-    }
+    names = ("max_noise", "energy_weight", "normalise", "max_device_energy_j", "method", "solver", "routing", "objective")
+    asked = {name: getattr(options, name) for name in names}
     plan = ds.split(*problem, **asked)
     print(plan)
     if options.explain:
