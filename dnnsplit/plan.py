@@ -174,7 +174,8 @@ class Plan:
             f"Plan: {where}; {len(self.quantized)} in int8; {sent}\n"
             f"  {slowest}latency {show(self.latency_s, 's')}, energy {show(self.energy_j, 'J')} "
             f"(device {show(self.device_energy_j, 'J')}), noise {noise}\n"
-            f"  {norms}{self.status}{gap}, by {self.method}{f' with {self.solver}' if self.solver else ''}; times {self.times_origin}"
+            f"  {norms}{self.status}{gap}, by {self.method}{f' with {self.solver}' if self.solver else ''}; "
+            f"times {self.times_origin}"
         )
 
     __repr__ = __str__
