@@ -91,7 +91,7 @@ def find_blocks(model: Model, provider: str | Provider = "cpu") -> list[tuple[st
             readers = {groups[c] for c in model.consumers[source]}
             if len(readers) == 1 and any(model.nodes[n].op_type in QUANTIZABLE_OPS for n in _members(groups, producer)):
                 groups.union(producer, *model.consumers[source])
-    _join_absorbed(model, groups, optimize(model.proto, ort.GraphOptimizationLevel.ORT_ENABLE_ALL, provider))
+    _join_absorbed(model, groups, optimize(model.proto, provider=provider))
     blocks = [tuple(n for n in model.nodes if n in members) for members in groups.to_sets()]
     return _acyclic(model, blocks)
 
@@ -126,8 +126,12 @@ def _join_absorbed(model: Model, groups: nx.utils.UnionFind, executed: onnx.Mode
                 position[groups[name]] = at
 
 
-def optimize(proto: onnx.ModelProto, level: ort.GraphOptimizationLevel, provider: str | Provider = "cpu") -> onnx.ModelProto:
-    """Return the model as ONNX Runtime rewrites it at one optimisation level for a provider; large weights stay in a file."""
+def optimize(
+    model: onnx.ModelProto | Path,
+    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    provider: str | Provider = "cpu",
+) -> onnx.ModelProto:
+    """Return a model, or a file, as ONNX Runtime rewrites it at one optimisation level; large weights stay in a file."""
     with tempfile.TemporaryDirectory() as folder:
         whole, path = Path(folder) / "whole.onnx", Path(folder) / "optimized.onnx"
         options = ort.SessionOptions()
@@ -135,12 +139,16 @@ def optimize(proto: onnx.ModelProto, level: ort.GraphOptimizationLevel, provider
         options.optimized_model_filepath = str(path)
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
-        if is_large(proto):  # neither encoded nor read back: only the nodes are of interest
-            proto = _copy(proto)
-            move_weights(proto, Path(folder) / "whole.data")
-            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
-            options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-        whole.write_bytes(proto.SerializeToString())
+        if isinstance(model, Path):
+            whole = model
+        elif is_large(model):
+            model = _copy(model)
+            move_weights(model, Path(folder) / "whole.data")
+        if isinstance(model, onnx.ModelProto):
+            whole.write_bytes(model.SerializeToString())
+        # neither encoded nor read back: only the nodes are of interest
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         session(whole, options, provider)
         return onnx.load(path, load_external_data=False)
 

@@ -70,6 +70,8 @@ class Calibration:
         if tensor not in self.ranges:
             raise NoiseError(f"the calibration has no range of tensor {tensor!r}; calibrate this model")
         low, high = (np.float32(v) for v in self.ranges[tensor])
+        if not np.isfinite([low, high]).all():
+            raise NoiseError(f"tensor {tensor!r} ranges from {low} to {high}: it cannot be quantized; look for what made it so")
         kind, symmetric = _TYPES[self.setting.activation].tensor_type, self.setting.activation == "int8"
         zero, scale = compute_data_quant_params(np.array([low, high], np.float32), kind, symmetric)
         return float(scale), int(zero)

@@ -15,18 +15,23 @@ from dnnsplit.blocks import load
 from dnnsplit.calibration import Calibration
 from dnnsplit.deploy.bundle import Bundle, Hop, Output, Part, Wire
 from dnnsplit.deploy.repository import part_file, write_repository
-from dnnsplit.errors import DeployError
+from dnnsplit.differences import absolute, magnitude
+from dnnsplit.errors import DeployError, raise_problems
 from dnnsplit.external import Place, borrow_weights, is_large, move_weights
 from dnnsplit.files import sha256, write_bytes
 from dnnsplit.graph import LayerGraph
+from dnnsplit.int8_kernels import stray_layers
 from dnnsplit.model import Model, read_model
 from dnnsplit.parts import boundary, build_part
 from dnnsplit.plan import Plan
+from dnnsplit.prefix_tree import RUNTIME, both_ways
 from dnnsplit.quantize import QuantizedLayer, quantize_layer
 from dnnsplit.runtime import session
 from dnnsplit.setting import check_one_setting
 
 TOLERANCE = 1e-3  # relative to the largest output; other kernels are chosen where a model is cut
+OF_NOISE = 0.1  # of the int8 layers' noise; the same kernels give 0, and one more layer in int8 a third or more
+TINY = float(np.finfo(np.float32).tiny)
 
 
 def cut(
@@ -58,13 +63,15 @@ def cut(
 
     Raises
     ------
-    DeployError : layers are quantized but no calibration is known, or the parts do not give what the whole model gives
+    DeployError : layers are quantized but no calibration is known, the parts do not give what the whole model gives, or not
+        the noise that schemes are measured to have, or a layer of a part runs in another precision than the plan says
     ModelError : the file is no usable model
     DnnSplitError : the plan places other layers than the model has
     """
     model = read_model(model_path)
     graph = load(model_path, providers)
     plan.check(graph.layer_names)
+    calibration = calibration_of(plan, calibration)
     int8 = int8_layers(model, graph, plan, calibration)
     out = Path(out)
     groups = components(graph, plan.assignment)
@@ -97,7 +104,7 @@ def cut(
     bundle.save()
     write_repository(bundle)
     if check:
-        verify(bundle, model, graph, int8, weights)
+        verify(bundle, model, graph, int8, weights, calibration)
     return bundle
 
 
@@ -105,16 +112,22 @@ def int8_layers(
     model: Model, graph: LayerGraph, plan: Plan, calibration: Calibration | None = None
 ) -> dict[str, QuantizedLayer]:
     """Return the quantized layers of a plan, by name; the calibration is that of the plan's noise unless given."""
-    if plan.quantized and calibration is None:
-        if "calibration" not in plan.origin:
-            raise DeployError(
-                f"the plan quantizes {len(plan.quantized)} layers but its noise model has no calibration; "
-                "pass calibration=calibrate(graph, images)"
-            )
-        calibration = Calibration.from_json(plan.origin["calibration"])
+    calibration = calibration_of(plan, calibration)
     if plan.quantized:
         check_one_setting({"noise of the plan": plan.origin, "calibration": {"setting": asdict(calibration.setting)}})
     return {name: quantize_layer(model, graph, name, calibration) for name in plan.quantized}
+
+
+def calibration_of(plan: Plan, given: Calibration | None = None) -> Calibration | None:
+    """Return what the int8 layers of a plan are quantized by, that of its noise unless given; None where there are none."""
+    if given is not None or not plan.quantized:
+        return given
+    if "calibration" not in plan.origin:
+        raise DeployError(
+            f"the plan quantizes {len(plan.quantized)} layers but its noise model has no calibration; "
+            "pass calibration=calibrate(graph, images)"
+        )
+    return Calibration.from_json(plan.origin["calibration"])
 
 
 def components(graph: LayerGraph, assignment: Mapping[str, str]) -> list[tuple[str, ...]]:
@@ -211,31 +224,57 @@ def verify(
     graph: LayerGraph,
     int8: Mapping[str, QuantizedLayer],
     weights: Mapping[str, Place] | None = None,
+    calibration: Calibration | None = None,
 ) -> float:
-    """Compare the parts with the whole model (the same layers in int8) on one random input.
+    """Compare the parts with the whole model on one random input, and with what a scheme is measured to do to it.
+
+    The whole model has the same layers in int8. Where there are any, its outputs are those of the segments in which noise is
+    measured (`dnnsplit.prefix_tree`), so that the parts have the noise that the plan was chosen by; and no kernel of the parts
+    computes a float32 layer in int8.
 
     Parameters
     ----------
     weights : where in the bundle's folder the weights of large parts are, so that the whole model need not hold them
+    calibration : that the layers are quantized by; without it they are compared with the whole model as one session
 
     Returns
     -------
-    float : greatest difference, relative to the greatest output
+    float : greatest difference, relative to the greatest output; a value that is no number is one unless both hold the same
 
     Raises
     ------
-    DeployError : it is above 1e-3; where layers are quantized, the mean difference takes the place of the greatest
+    DeployError : it is above 1e-3; where layers are quantized, the mean difference takes the place of the greatest, and it is at
+        most a tenth of their noise. Or a layer runs in int8 that the plan has in float32
     """
+    stray = [
+        f"{name!r} runs as {kernel} in {part.name}"
+        for part in bundle.parts if int8
+        for name, kernel in stray_layers(bundle.folder / part.file, model, graph, int8).items()
+    ]  # fmt: skip
+    raise_problems(DeployError, "layers that the plan has in float32 run in int8", stray)
     rng = np.random.default_rng(0)
     feed = {name: rng.random(model.types[name][1]).astype(model.dtype(name)) for name in model.inputs}
-    expected = whole(model, graph, int8, feed, bundle.folder, weights)
+    plain: dict[str, np.ndarray] = {}
+    if int8 and calibration is not None:
+        order = [name for name in graph.topological if name in int8]
+        plain, expected = both_ways(model, graph, order, calibration, feed)
+    else:
+        expected = whole(model, graph, int8, feed, bundle.folder, weights)
     found = run_parts(bundle, feed)
-    worst = 0.0
+    sizes = []
     for name in model.outputs:
-        difference = np.abs(found[name].astype(np.float64) - expected[name])
+        difference = absolute(found[name], expected[name])
         # Rounding at the border of two int8 steps may fall either way in other kernels, so int8 is compared by its mean.
         size = difference.mean() if int8 else difference.max()
-        worst = max(worst, float(size / max(np.abs(expected[name]).max(), 1e-12)))
+        sizes.append(float(size / max(magnitude(expected[name]).max(initial=0.0), TINY)))
+    worst = max(sizes)
     if not worst <= TOLERANCE:
         raise DeployError(f"the parts differ from the whole model by {worst:.3g} of its greatest output (at most {TOLERANCE:g})")
+    noise = sum(absolute(expected[name], plain[name]).mean() for name in plain)
+    apart = sum(absolute(found[name], expected[name]).mean() for name in plain)
+    if apart > OF_NOISE * noise + TINY:
+        raise DeployError(
+            f"the parts are {apart / max(noise, TINY):.1%} of the noise of their int8 layers away from what that noise was "
+            f"measured on (at most {OF_NOISE:.0%}); another optimizer may be at work in {RUNTIME}: report it"
+        )
     return worst

@@ -10,10 +10,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dnnsplit.calibration import feeds_of, images_sha256, model_path
-from dnnsplit.cutting import cut, int8_layers, whole
+from dnnsplit.cutting import TINY, calibration_of, cut
 from dnnsplit.deploy.comparison import compare
 from dnnsplit.deploy.testbed import LatencyTest, testbed
-from dnnsplit.errors import DeployError
+from dnnsplit.differences import absolute, magnitude
+from dnnsplit.errors import DeployError, raise_problems
 from dnnsplit.files import sha256, write_text
 from dnnsplit.graph import LayerGraph
 from dnnsplit.keywords import named
@@ -21,8 +22,11 @@ from dnnsplit.model import read_model
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.plan import Plan
+from dnnsplit.prefix_tree import build_tree
 from dnnsplit.solve import split
 from dnnsplit.times import LayerTimes
+
+ROUNDING = 1e-5  # of the outputs: float32 sums in another order, which a deployment without int8 layers may show as noise
 
 
 @named()
@@ -61,8 +65,13 @@ def latency_tests(
     -------
     DataFrame, one row per plan: topology, max_noise, predicted_s, latency_s (median), low_s, high_s (5th and 95th
     percentile) [s], error_% of the prediction, noise (of the plan), output_noise (rho of what the deployment returned),
-    output_difference (greatest, relative, from the whole model with the same layers in int8), servers, parts, int8_layers,
-    repeats, plan_id
+    output_difference (greatest, relative, from the model with the same layers in int8 as its noise is measured), servers,
+    parts, int8_layers, repeats, plan_id
+
+    Raises
+    ------
+    DeployError : what a deployment returned has not the noise of its plan's scheme on the same images, or, where these are the
+        images that the plan's noise was measured on, not the plan's noise, to 1 %. The rows before it are in `results`
     """
     model = read_model(model_path(graph))
     feeds = feeds_of(model, images)
@@ -114,7 +123,7 @@ def _one(
             if 0 <= i < len(feeds):
                 answers.append(outputs)
     test = LatencyTest(np.array([t.latency_s for t in traces]), tuple(traces))
-    noise, difference = _compare(graph, plan, feeds[: len(answers)], answers)
+    noise, difference = _compare(graph, plan, feeds, answers)
     write_text(build / "terms.csv", compare(test, bundle).to_csv(index=False))
     low, high = test.spread_s
     return {
@@ -138,12 +147,20 @@ def _compare(
 ) -> tuple[float, float]:
     """Return rho of the answers against the float32 model, and their greatest relative difference from the same int8 model."""
     model = read_model(model_path(graph))
-    int8 = int8_layers(model, graph, plan)
-    rho, worst = [], 0.0
-    for feed, answer in zip(feeds, answers, strict=True):
-        plain, same = whole(model, graph, {}, feed), whole(model, graph, int8, feed)
-        rho.append(np.mean([np.abs(answer[o] - plain[o], dtype=np.float64).mean() for o in model.outputs]))
-        for name in model.outputs:
-            size = max(float(np.abs(same[name]).max()), 1e-12)
-            worst = max(worst, float(np.abs(answer[name] - same[name]).max()) / size)
-    return float(np.mean(rho)), worst
+    int8 = [name for name in graph.topological if name in plan.quantized]
+    tree = build_tree(model, graph, int8, calibration_of(plan))
+    found, wanted, sizes, worst = [], [], [], 0.0
+    for feed, answer in zip(feeds, answers, strict=False):
+        plain, same = tree.walk(feed, np.ones((1, len(int8)), np.int8))
+        outputs = [answer[name] for name in model.outputs]
+        found.append(np.mean([absolute(o, p).mean() for o, p in zip(outputs, plain, strict=True)]))
+        wanted.append(np.mean([absolute(o, p).mean() for o, p in zip(same, plain, strict=True)]))
+        sizes.append(np.mean([magnitude(p).mean() for p in plain]))
+        for output, one in zip(outputs, same, strict=True):
+            worst = max(worst, float(absolute(output, one).max() / max(magnitude(one).max(), TINY)))
+    rho, expected = float(np.mean(found)), {"its scheme has on these images": float(np.mean(wanted))}
+    if len(answers) >= len(feeds) and plan.origin.get("images_sha256") == images_sha256(feeds) and plan.noise_kind == "measured":
+        expected["it was planned with"] = plan.noise
+    off = [f"{what} {eta:.6g}" for what, eta in expected.items() if not abs(rho - eta) <= 0.01 * eta + ROUNDING * np.mean(sizes)]
+    raise_problems(DeployError, f"the noise of what the deployment returned is {rho:.6g}", off)
+    return rho, worst

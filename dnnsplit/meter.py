@@ -17,7 +17,7 @@ from dnnsplit.calibration import Calibration, calibrate, feeds_of, images_sha256
 from dnnsplit.errors import NoiseError, OptionError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.journal import read_journal, write_journal
-from dnnsplit.metrics import check_metric, errors, kept, metrics_of, shown
+from dnnsplit.metrics import PER_OUTPUT, check_metric, errors, kept, metrics_of, shown
 from dnnsplit.model import read_model
 from dnnsplit.noise import NoiseSamples
 from dnnsplit.prefix_tree import RUNTIME, PrefixTree, build_tree
@@ -145,7 +145,7 @@ class NoiseMeter:
             if stop.is_set():
                 return
             found = errors(reference, outputs, detections)
-            if np.isnan(found).any():
+            if not np.isfinite(found[:: len(PER_OUTPUT)]).all():  # a difference that is no number; a ratio may be infinite
                 names = [name for name, bit in zip(self.layers, key, strict=True) if bit]
                 raise NoiseError(f"image {image}: the outputs are not all numbers with {', '.join(names) or 'no layer'} in int8")
             self._known[key][image] = found

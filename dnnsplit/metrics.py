@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from dnnsplit import detect
+from dnnsplit.differences import absolute, magnitude
 from dnnsplit.errors import NoiseError, nearest
 from dnnsplit.noise import NoiseSamples
 
@@ -47,13 +48,14 @@ def errors(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray], detec
 
     Returns
     -------
-    float (numbers,) : as `kept` names them; a ratio to an output that is 0 everywhere is infinite
+    float (numbers,) : as `kept` names them; a ratio to an output that is 0 everywhere is infinite, and so is all where an
+        output holds a value that is no number and the other does not hold the same
     """
     found = []
     for wanted, output in zip(reference, outputs, strict=True):
-        change, exact = np.subtract(output, wanted, dtype=np.float64), wanted.astype(np.float64)
-        mean, power = np.abs(change).mean(), np.square(change).mean()  # not by @, which would start BLAS's threads
-        found += [mean, _ratio(mean, np.abs(exact).mean()), _ratio(power, np.square(exact).mean()) ** 0.5]
+        change, exact = absolute(output, wanted), magnitude(wanted)
+        mean, power = change.mean(), np.square(change).mean()  # not by @, which would start BLAS's threads
+        found += [mean, _ratio(mean, exact.mean()), _ratio(power, np.square(exact).mean()) ** 0.5]
     if detections is not None:
         found.append(1.0 - detect.agreement(shown(outputs), detections))
     return np.array(found)

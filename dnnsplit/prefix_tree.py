@@ -10,16 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 
 from dnnsplit.calibration import Calibration
 from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model
-from dnnsplit.parts import boundary, build_part
+from dnnsplit.parts import Boundary, boundary, build_part
 from dnnsplit.quantize import quantize_layer
-from dnnsplit.runtime import session
+from dnnsplit.runtime import DISABLED, session
 
-RUNTIME = f"onnxruntime {ort.__version__}"
+RUNTIME = " without ".join([f"onnxruntime {ort.__version__}", *DISABLED])  # what measured noise depends on
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +73,44 @@ def build_tree(model: Model, graph: LayerGraph, layers: Sequence[str], calibrati
     layers : names, in topological order
     calibration : ranges of the int8 tensors
     """
+    segments = []
+    for edge, parts in _cut(model, graph, layers, calibration):
+        inputs, outputs = (edge.inputs, edge.outputs) if edge else ((), ())
+        segments.append(Segment(tuple(session(part.SerializeToString()) for part in parts), inputs, outputs))
+    return PrefixTree(tuple(segments), model.outputs)
+
+
+def both_ways(
+    model: Model, graph: LayerGraph, layers: Sequence[str], calibration: Calibration, feed: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the outputs with none and with all of some layers in int8, as a tree measures them, holding one segment at a time.
+
+    Parameters
+    ----------
+    feed : the inputs of one image
+    """
+    plain, int8 = ({name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in feed.items()} for _ in range(2))
+    for edge, parts in _cut(model, graph, layers, calibration):
+        found = []
+        for live, part in zip((plain, int8), parts, strict=False):  # what comes before the first of them is one part
+            found.append(Segment((session(part.SerializeToString()),), edge.inputs, edge.outputs).run(0, live))
+        for live, values in zip((plain, int8), (found[:1], found[-1:]), strict=True):
+            live.update(*values)
+    return tuple({name: live[name].numpy() for name in model.outputs} for live in (plain, int8))
+
+
+def _cut(
+    model: Model, graph: LayerGraph, layers: Sequence[str], calibration: Calibration
+) -> Iterator[tuple[Boundary | None, list[onnx.ModelProto]]]:
+    """Yield the border of each segment, and its parts: in float32, and with the layer that it starts with in int8."""
     label: dict[str, int] = {}
     for layer in graph.topological:
         before = [label[p] for p in graph.digraph.predecessors(layer)]
         label[layer] = max([layers.index(layer) + 1 if layer in layers else 0, *before])
-    segments = []
     for index in range(len(layers) + 1):
         inside = [name for name in graph.layer_names if label[name] == index]
         if not inside:  # nothing comes before the first toggled layer
-            segments.append(Segment((), (), ()))
+            yield None, []
             continue
         edge = boundary(model, graph, inside)
         # Every segment receives float32: a quantized layer hands on what its int8 output stands for.
@@ -89,5 +119,4 @@ def build_tree(model: Model, graph: LayerGraph, layers: Sequence[str], calibrati
             toggled = layers[index - 1]
             swap = {toggled: quantize_layer(model, graph, toggled, calibration)}
             parts.append(build_part(model, graph, inside, edge.outputs, swap))
-        segments.append(Segment(tuple(session(part.SerializeToString()) for part in parts), edge.inputs, edge.outputs))
-    return PrefixTree(tuple(segments), model.outputs)
+        yield edge, parts

@@ -24,6 +24,8 @@ from dnnsplit.errors import NoiseError
 from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model
 
+BIAS_MAX = 2**30
+
 
 @dataclass(frozen=True, eq=False)
 class QuantizedLayer:
@@ -68,10 +70,11 @@ def quantize_layer(model: Model, graph: LayerGraph, name: str, calibration: Cali
     build = _Builder(calibration)
     core = copy.deepcopy(chief)
     core.input[0] = build.round_trip(chief.input[0], f"{name}/input")
-    core.input[1], weight_scale = build.weight(chief, model.weight(chief.input[1]), name)
-    if len(chief.input) > 2 and chief.input[2]:
-        scale = weight_scale * build.scale_of(chief.input[0])
-        core.input[2] = build.bias(model.weight(chief.input[2]), scale, name)
+    bias = model.weight(chief.input[2]) if len(chief.input) > 2 and chief.input[2] else None
+    input_scale = build.scale_of(chief.input[0])
+    core.input[1], weight_scale = build.weight(chief, model.weight(chief.input[1]), name, _least_scale(bias, input_scale))
+    if bias is not None:
+        core.input[2] = build.bias(bias, weight_scale * input_scale, name)
     core.output[0] = f"{name}/float32"
     build.nodes.append(core)
     build.round_trip(core.output[0], f"{name}/output", ranges_of=chief.output[0], result=chief.output[0])
@@ -125,14 +128,20 @@ class _Builder:
         self.nodes.append(helper.make_node("DequantizeLinear", [wire, *parameters], [result], name=f"{stem}/DequantizeLinear"))
         return result
 
-    def weight(self, chief: onnx.NodeProto, value: np.ndarray, name: str) -> tuple[str, np.ndarray]:
-        """Add int8 weights and their DQ; return the dequantized name and the scale (a scalar or one per channel)."""
+    def weight(self, chief: onnx.NodeProto, value: np.ndarray, name: str, least: np.ndarray) -> tuple[str, np.ndarray]:
+        """Add int8 weights and their DQ; return the dequantized name and the scale (a scalar or one per channel).
+
+        `least` is what the bias needs of the scale, of each channel or of all: see `_least_scale`.
+        """
         setting = self.calibration.setting
         kind = onnx.TensorProto.INT8
         axis = _channel_axis(chief, value) if setting.per_channel else None
         slices = [value] if axis is None else list(np.moveaxis(value, axis, 0))
         pairs = [compute_data_quant_params(s.ravel(), kind, True, setting.reduce_range) for s in slices]
-        scale = np.array([float(s) for _, s in pairs], np.float32)
+        least = np.broadcast_to(least if axis is not None and least.size == len(slices) else least.max(), len(slices))
+        # a channel of zeros has a scale of 1 from ONNX Runtime, whatever its bias; here it is as fine as the bias can be
+        own = [float(s) if v.any() or not low else 0.0 for v, (_, s), low in zip(slices, pairs, least, strict=True)]
+        scale = np.maximum(np.array(own, np.float32), least.astype(np.float32))
         low, high = (int(v) for v in get_qmin_qmax_for_qType(kind, setting.reduce_range, symmetric=True))
         zero = np.zeros((), np.int8)
         stored = [
@@ -155,8 +164,7 @@ class _Builder:
     def bias(self, value: np.ndarray, scale: np.ndarray, name: str) -> str:
         """Add the bias as int32 in the scale of the products, as the int8 kernels take it."""
         scale = np.broadcast_to(np.asarray(scale, np.float32), value.shape)
-        # In float64, where 2^31 - 1 is a number: a bias that is too large for its scale saturates, and must not change its sign.
-        stored = np.clip(np.round(value.astype(np.float64) / scale), -(2**31), 2**31 - 1).astype(np.int32)
+        stored = np.round(value.astype(np.float64) / scale).astype(np.int32)  # it fits: see `_least_scale`
         inputs = [
             self.constant(f"{name}/bias/int32", stored),
             self.constant(f"{name}/bias/scale", np.ascontiguousarray(scale)),
@@ -178,6 +186,17 @@ class _Builder:
             ordered += ready
             done |= {o for n in ready for o in n.output}
         self.nodes = ordered
+
+
+def _least_scale(bias: np.ndarray | None, input_scale: float) -> np.ndarray:
+    """Return the least scale of the weights with which a bias fits half of int32; the sums of products have the other half.
+
+    A channel of weights near zero (folded batch normalisation, pruning) has a scale in which its bias would saturate. With a
+    greater one its weights are coarser, and no more than the bias' own rounding is lost (onnxruntime issues 11415, 22020).
+    """
+    if bias is None:
+        return np.zeros(1)
+    return np.abs(bias.astype(np.float64)).ravel() / (BIAS_MAX * input_scale)
 
 
 def _channel_axis(chief: onnx.NodeProto, value: np.ndarray) -> int | None:

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from small_models import conv_net, images
 
 import dnnsplit as ds
@@ -115,11 +116,36 @@ def test_calibration_round_trip(net):
         Calibration.from_json({"ranges": {}})
 
 
-def test_a_bias_too_large_for_its_scale_saturates(net):
+def test_a_bias_too_large_for_the_scale_of_its_weights_raises_that_scale(net):
     graph, model, calibration = net
     tiny = replace(calibration, ranges={name: (1e-12 * low, 1e-12 * high) for name, (low, high) in calibration.ranges.items()})
     layer = quantize_layer(model, graph, "c1", tiny)
     stored = next(numpy_helper.to_array(w) for w in layer.weights if w.name.endswith("/bias/int32"))
     bias = model.weight(model.nodes["c1"].input[2])
-    assert (np.sign(stored) == np.sign(bias)).all()
-    assert set(np.abs(stored.astype(np.int64))) <= {0, 2**31 - 1, 2**31}
+    scale = next(numpy_helper.to_array(w) for w in layer.weights if w.name.endswith("/bias/scale"))
+    np.testing.assert_allclose(stored * scale.astype(np.float64), bias, rtol=1e-6)
+    assert np.abs(stored.astype(np.int64)).max() <= 2**30 + 2**8  # the sums of products have the rest of int32
+
+
+TINY_CHANNELS = (1.0, 1e-3, 1e-7, 1e-30, 0.0)
+
+
+@pytest.mark.parametrize("setting", [None, "thesis"])
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "Gemm"])
+@pytest.mark.parametrize("factor", TINY_CHANNELS)
+def test_a_channel_of_weights_near_zero_keeps_its_bias(tmp_path, op, factor, setting):
+    rng = np.random.default_rng(1)
+    shape, axis = {"Conv": ((6, 4, 3, 3), 0), "ConvTranspose": ((4, 6, 3, 3), 1), "Gemm": ((4, 6), 1)}[op]
+    weight = rng.normal(0, 0.3, shape).astype(np.float32)
+    np.moveaxis(weight, axis, 0)[2] *= np.float32(factor)
+    bias = rng.normal(5, 0.3, 6).astype(np.float32)
+    inside, outside = ((1, 4), (1, 6)) if op == "Gemm" else ((1, 4, 8, 8), (1, 6, 8, 8))
+    spread = {} if op == "Gemm" else {"pads": [1] * 4}
+    nodes = [helper.make_node(op, ["x", "w", "b"], ["c"], name="c", **spread), helper.make_node("Relu", ["c"], ["y"], name="r")]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", inside), ("y", outside))]
+    weights = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")]
+    graph = helper.make_graph(nodes, "tiny", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    pictures = rng.normal(size=(4, *inside[1:])).astype(np.float32)
+    samples = ds.measure_noise(ds.load(tmp_path / "m.onnx"), pictures, setting=setting, progress=False)
+    assert samples.details["relative"].max() < 0.05

@@ -1,0 +1,119 @@
+"""Which layers run in int8 is decided by the plan alone: the noise of a scheme is one, wherever and however it is run."""
+
+import itertools
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from random_networks import KINDS, SIZE, random_network
+
+import dnnsplit as ds
+from dnnsplit import runtime
+from dnnsplit.cutting import run_parts, whole
+from dnnsplit.int8_kernels import stray_layers
+from dnnsplit.model import read_model
+from dnnsplit.quantize import quantize_layer
+
+SERVERS = ("device", "edge", "cloud")
+NETWORKS = [*itertools.product(KINDS, ("Relu", "SiLU")), ("residual", "Relu6"), ("dense", "Relu6"), ("concat", "LeakyRelu")]
+
+
+def pictures(seed, count=2):
+    return np.random.default_rng(seed).normal(size=(count, 3, SIZE, SIZE)).astype(np.float32)
+
+
+def noise_of(outputs, plain):
+    """rho by its formula: mean over images, then over outputs, of mean |o - o_q|."""
+    pairs = zip(outputs, plain, strict=True)
+    return np.mean([np.mean([np.abs(o[n] - p[n]).mean(dtype=np.float64) for n in p]) for o, p in pairs])
+
+
+def plan_of(graph, noise, quantized, placement):
+    """The plan of one scheme and one placement: int8 is faster for exactly these layers, and every layer is pinned."""
+    import pandas as pd
+
+    rows = [
+        (name, server, precision, 1.0 if precision == "float32" else 0.5 if name in quantized else 2.0)
+        for name in graph.layer_names for server in SERVERS for precision in ("float32", "int8")
+    ]  # fmt: skip
+    links = [ds.Link(a, b, 1e9, 0.0) for a, b in itertools.permutations(SERVERS, 2)]
+    times = ds.LayerTimes(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"]))
+    plan = ds.split(graph, ds.Network([ds.Server(s) for s in SERVERS], links), times, noise, pins=placement)
+    assert set(plan.quantized) == set(quantized)
+    return plan
+
+
+@pytest.mark.parametrize(("kind", "activation"), NETWORKS)
+def test_the_table_the_whole_model_and_the_parts_have_one_noise(tmp_path, kind, activation):
+    seed = NETWORKS.index((kind, activation))
+    rng = np.random.default_rng(seed)
+    path = random_network(tmp_path / "net.onnx", kind, activation, seed)
+    graph, model = ds.load(path), read_model(path)
+    calibration = ds.calibrate(graph, pictures(1, 4))
+    layers = graph.quantizable(4)
+    samples = ds.measure_noise(graph, pictures(2), layers, calibration=calibration, workers=1, progress=False)
+    noise = ds.fit_noise(samples, "measured")
+    feeds = [{"x": image[None]} for image in pictures(2)]
+    plain = [whole(model, graph, {}, feed) for feed in feeds]
+    run_at_random = rng.choice(2 ** len(layers), 4, replace=False)
+    for scheme in range(1, 2 ** len(layers)):
+        quantized = [name for j, name in enumerate(layers) if scheme >> j & 1]
+        told = noise.of(quantized)
+        int8 = {name: quantize_layer(model, graph, name, calibration) for name in quantized}
+        outputs = [whole(model, graph, int8, feed) for feed in feeds]
+        assert noise_of(outputs, plain) == pytest.approx(told, rel=0.01, abs=1e-7), quantized
+        if scheme in run_at_random:
+            placement = {name: str(rng.choice(SERVERS)) for name in graph.layer_names}
+            bundle = ds.cut(path, plan_of(graph, noise, quantized, placement), tmp_path / f"{scheme}")
+            assert noise_of([run_parts(bundle, feed) for feed in feeds], plain) == pytest.approx(told, rel=0.01, abs=1e-7)
+
+
+@pytest.fixture
+def leaking(tmp_path, monkeypatch):
+    """A chain whose middle convolution ONNX Runtime's optimizer would put into int8, and what is needed to plan it."""
+    path = random_network(tmp_path / "net.onnx", "dense", "Relu", 0)
+    graph = ds.load(path)
+    assert {"c0", "c1", "c2"} <= set(graph.layer_names)
+    calibration = ds.calibrate(graph, pictures(1, 4))
+    samples = ds.measure_noise(graph, pictures(2), ["c0", "c2"], calibration=calibration, progress=False)
+    plan = plan_of(graph, ds.fit_noise(samples, "measured"), ["c0", "c2"], dict.fromkeys(graph.layer_names, "device"))
+    return graph, plan
+
+
+def test_no_session_of_ours_puts_a_float32_layer_into_int8(leaking, tmp_path):
+    graph, plan = leaking
+    bundle = ds.cut(graph.model_path, plan, tmp_path / "build")
+    (part,) = bundle.parts
+    model = read_model(graph.model_path)
+    assert stray_layers(bundle.folder / part.file, model, graph, plan.quantized) == {}
+    # the kernels of the layers that the plan does have in int8 are found
+    assert stray_layers(bundle.folder / part.file, model, graph, ()) == {"c0": "QLinearConv", "c2": "QLinearConv"}
+
+
+def test_cut_finds_a_float32_layer_that_would_run_in_int8(leaking, tmp_path, monkeypatch):
+    graph, plan = leaking
+    monkeypatch.setattr(runtime, "DISABLED", ())
+    with pytest.raises(ds.DeployError, match=r"that the plan has in float32 run in int8: 'c1' runs as QLinearConv in part00"):
+        ds.cut(graph.model_path, plan, tmp_path / "build")
+    # and where the kernels could not be told apart, the parts have not the noise that the table has
+    monkeypatch.setattr("dnnsplit.cutting.stray_layers", lambda *_: {})
+    monkeypatch.setattr("dnnsplit.cutting.TOLERANCE", 1.0)
+    with pytest.raises(ds.DeployError, match="of the noise of their int8 layers away"):
+        ds.cut(graph.model_path, plan, tmp_path / "build")
+
+
+def test_the_optimizer_that_is_disabled_is_one_of_this_onnx_runtime(leaking, tmp_path):
+    # if ONNX Runtime renames it, disabling does nothing: without it the same file must give another network
+    graph, plan = leaking
+    bundle = ds.cut(graph.model_path, plan, tmp_path / "build")
+    file = str(bundle.folder / bundle.parts[0].file)
+    kernels = {}
+    for disabled in ((), runtime.DISABLED):
+        options = runtime.session_options()
+        options.optimized_model_filepath = str(tmp_path / f"{len(disabled)}.onnx")
+        ort.InferenceSession(file, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
+        import onnx
+
+        nodes = onnx.load(options.optimized_model_filepath).graph.node
+        kernels[disabled] = sum(node.op_type == "QLinearConv" for node in nodes)
+    assert kernels == {(): 3, runtime.DISABLED: 2}
