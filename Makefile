@@ -1,7 +1,7 @@
 # make figures   the main job: from the ONNX file to figures/ and figures/report.html; on a model of yours, into figures/<name>:
 #                MODEL=path.onnx IMAGES=images.npy, and ARGS="-p schemes=1000 ..." for parameters of the notebooks
 # make test      all tests
-# make bench     all benchmarks: solving (BENCH="--instance FOLDER" adds yours), noise (NOISE="--samples CSV"), times, deployment
+# make bench     all benchmarks: agreement, solving (BENCH="--instance FOLDER" adds yours), noise (NOISE="--samples CSV"), times, ...
 # make lab       JupyterLab on the notebooks
 # make lint      ruff over the package, the tests and the notebooks
 # make clean     remove the environment and executed notebooks
@@ -42,6 +42,7 @@ test: $(READY)
 	.venv/bin/python -m pytest -q
 
 bench: $(READY)
+	.venv/bin/python bench/agreement.py $(AGREEMENT)
 	.venv/bin/python bench/solving.py $(BENCH)
 	.venv/bin/python bench/noise.py $(NOISE)
 	.venv/bin/python bench/times.py $(TIMES)

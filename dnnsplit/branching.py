@@ -26,6 +26,7 @@ from dnnsplit.problem import Problem
 from dnnsplit.question import Question
 from dnnsplit.routes import TIE
 from dnnsplit.schemes import all_schemes, pack_schemes
+from dnnsplit.tolerance import loosened, within
 
 # A node is solved in one pass when that carries no more bits, and fills no more table entries, than these.
 LEAF_BITS = 12
@@ -87,14 +88,15 @@ def _look(question: Question, node: Node, best: Branched) -> tuple[float, Branch
     """Return a lower bound of a node, the best plan so far, and the two halves of the node unless it is closed."""
     most = question.limits.max_noise
     base, slopes = minorant(question.noise, node.fixed)
-    if base + np.minimum(slopes, 0.0).sum() > most:
+    if not within(base + np.minimum(slopes, 0.0).sum(), most):
         return math.inf, best, ()
     problem = fix_bits(question.problem, node.fixed)
     free = [j for j in range(len(question.problem.quantizable)) if j not in node.fixed]
     objective = question.objective
     if _few(problem):
         optima = eliminate(problem, objective.weights, objective.ties)
-        value = np.where(_noise(question, node.fixed, free, all_schemes(len(free))) <= most, optima.value, np.inf)
+        quiet = question.limits.quiet(_noise(question, node.fixed, free, all_schemes(len(free))))
+        value = np.where(quiet, optima.value, np.inf)
         own = int(value.argmin())
         if value[own] < best.value:
             scheme = _scheme(node.fixed, free, own)
@@ -118,9 +120,9 @@ def _look(question: Question, node: Node, best: Branched) -> tuple[float, Branch
         penalty = sum(slopes[j] for j in free if scheme >> j & 1)
         value = float(optima.value[0]) - (0.0 if math.isinf(m) else m * penalty)
         if not math.isinf(m):
-            bound = max(bound, float(optima.value[0]) + _lift(m, base, slopes, most))
+            bound = max(bound, float(optima.value[0]) + _lift(m, base, slopes, loosened(most)))
         bits = np.array([[own >> n & 1 for n in range(len(free))]])
-        if value < best.value and _noise(question, node.fixed, free, bits)[0] <= most:
+        if value < best.value and question.limits.quiet(_noise(question, node.fixed, free, bits))[0]:
             best = replace(best, placement=placement, scheme=scheme, value=value)
         end = (base + penalty, value)
         converged = end in (over, under)

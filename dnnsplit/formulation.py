@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from dnnsplit.costs import INT8_SHARE
-from dnnsplit.noise import NoiseModel
+from dnnsplit.noise import LEAST, NoiseModel
 from dnnsplit.objective import Limits
 from dnnsplit.problem import Problem, Weights, energy_weights, latency_weights
-from dnnsplit.rows import Key, Row, Term, holds, row
+from dnnsplit.rows import Key, Row, Term, holds, row, scaled
 from dnnsplit.schemes import cuts
+from dnnsplit.tolerance import loosened, within
+
+HALF = 0.5  # of the tolerance of limits; the other half is for the solvers' own
 
 
 class Slides:
@@ -89,16 +90,24 @@ class Slides:
             yield row(f"assignment_{i}", [(self.at(i, k), 1.0) for k in self.servers], "==", 1.0)
 
     def coherence(self) -> Iterable[Row]:
-        """y_tn >= x_ik + x_jh - 1, y_tn <= x_ik, y_tn <= sum_j x_jh; without a link, x_ik + x_jh <= 1."""
+        """y_tn >= x_ik + (1 / |V_t|) sum_j x_jh - 1, y_tn <= x_ik, y_tn <= sum_j x_jh; without a link, x_ik + x_jh <= 1.
+
+        V_t are the receivers of tensor t. As y is an integer, it is 1 as soon as one of them is on h.
+        """
         for t, (p, receivers) in enumerate(zip(self.problem.producer, self.problem.receivers, strict=True)):
             for k in self.servers:
                 for h in self.servers if receivers else ():
-                    y: Term = (("y", t, k, h), 1.0) if self._priced(t, k, h) else (0.0, 1.0)
-                    for n, j in enumerate(receivers):
-                        yield row(f"coherence_{t}_{k}_{h}_{n}", [y, (self.at(p, k), -1.0), (self.at(j, h), -1.0)], ">=", -1.0)
-                    if self._priced(t, k, h):
-                        yield row(f"sent_{t}_{k}_{h}", [y, (self.at(p, k), -1.0)], "<=")
-                        yield row(f"received_{t}_{k}_{h}", [y, *((self.at(j, h), -1.0) for j in receivers)], "<=")
+                    there = [self.at(j, h) for j in receivers]
+                    if not self._priced(t, k, h):
+                        for n, x in enumerate(there):
+                            yield row(f"apart_{t}_{k}_{h}_{n}", [(self.at(p, k), 1.0), (x, 1.0)], "<=", 1.0)
+                        continue
+                    y: Term = (("y", t, k, h), 1.0)
+                    count = float(len(receivers))  # the row times |V_t|: solvers read a third from a file as a decimal
+                    terms = [(y[0], count), (self.at(p, k), -count), *((x, -1.0) for x in there)]
+                    yield row(f"coherence_{t}_{k}_{h}", terms, ">=", -count)
+                    yield row(f"sent_{t}_{k}_{h}", [y, (self.at(p, k), -1.0)], "<=")
+                    yield row(f"received_{t}_{k}_{h}", [y, *((x, -1.0) for x in there)], "<=")
 
     def colocation(self) -> Iterable[Row]:
         """x_ik = x_jk for layers that must share a server."""
@@ -119,13 +128,15 @@ class Slides:
     def noise(self, noise: NoiseModel | None, most: float) -> Iterable[Row]:
         """eta(q) <= eta_max, each monomial z = prod q_i linearised, the intercept on "any q_i = 1".
 
-        Models that are no polynomials have no monomials: schemes above the limit are cut off instead (see `cuts`). The row
-        is divided by the limit, so that a solver's tolerance is a share of it.
+        Models that are no polynomials have no monomials: schemes above the limit are cut off instead (see `cuts`).
         """
         if noise is None or not self.problem.quantizable or (math.isinf(most) and noise.kind != "table"):
             return
         if noise.kind not in ("polynomial", "link"):
             yield from self._cuts(noise, most)
+            return
+        if not within(LEAST, most):  # what is predicted has some noise
+            yield row("float32", [(("q", i), 1.0) for i in self.problem.quantizable], "<=")
             return
         of = {name: ("q", i) for name, i in zip(noise.layers, self.problem.quantizable, strict=True)}
         terms: list[Term] = []
@@ -137,14 +148,11 @@ class Slides:
                 yield from self._monomial(n, z, bits, coefficient)
         exists = self._variable("any")
         yield from self._any(exists, list(of.values()), noise.intercept)
-        unit = most**noise.power or 1.0
-        terms = [(z, coefficient / unit) for z, coefficient in [*terms, (exists, noise.intercept)]]
-        yield row("noise", terms, "<=", most**noise.power / unit)
+        yield row("noise", [*terms, (exists, noise.intercept)], "<=", loosened(most, HALF) ** noise.power)
 
     def _cuts(self, noise: NoiseModel, most: float) -> Iterable[Row]:
         bits = [("q", i) for i in self.problem.quantizable]
-        values = noise.every()
-        covers, single = cuts(~(np.isfinite(values) & (values <= most)), len(bits))
+        covers, single = cuts(~Limits(most).quiet(noise.every()), len(bits))
         for scheme in covers:  # not all of these layers together
             own = [bit for j, bit in enumerate(bits) if scheme >> j & 1]
             yield row(f"cover_{scheme}", [(bit, 1.0) for bit in own], "<=", len(own) - 1.0)
@@ -168,11 +176,12 @@ class Slides:
         """E_0 <= J_0, and limits on E and on T."""
         network = self.problem.network
         if limits.max_device_energy_j is not None:
-            yield row("device_energy", self.total(energy_weights(network, network.source)), "<=", limits.max_device_energy_j)
+            most = loosened(limits.max_device_energy_j, HALF)
+            yield row("device_energy", self.total(energy_weights(network, network.source)), "<=", most)
         if limits.max_energy_j is not None:
-            yield row("energy", self.total(energy_weights(network)), "<=", limits.max_energy_j)
+            yield row("energy", self.total(energy_weights(network)), "<=", loosened(limits.max_energy_j, HALF))
         if limits.max_latency_s is not None:
-            yield row("latency", self.total(latency_weights(network)), "<=", limits.max_latency_s)
+            yield row("latency", self.total(latency_weights(network)), "<=", loosened(limits.max_latency_s, HALF))
 
     def memory(self) -> Iterable[Row]:
         """Weights on a server, a quarter of them for int8 layers, fit its memory."""
@@ -181,7 +190,7 @@ class Slides:
             if server.memory_bytes is not None:
                 terms = [(key, size[key[1]]) for key in self.keys("x") if key[2] == k]
                 terms += [(key, -(1 - INT8_SHARE) * size[key[1]]) for key in self.keys("xq") if key[2] == k]
-                yield row(f"memory_{k}", terms, "<=", server.memory_bytes)
+                yield row(f"memory_{k}", terms, "<=", loosened(server.memory_bytes, HALF))
 
     def stages(self, low: float, high: float, unit: float) -> Iterable[Row]:
         """sum_i x_ik f <= b for each server, sum_t y_tn g <= b for each link; b >= low, in units of `unit` seconds.
@@ -205,11 +214,10 @@ class Slides:
 
     def rows(self, noise: NoiseModel | None, limits: Limits) -> list[Row]:
         """Return all rows; those whose variables have all become constants are left out if they hold."""
-        families = (
-            self.assignment(), self.coherence(), self.colocation(), self.products(), self.noise(noise, limits.max_noise),
-            self.energy(limits), self.memory(),
-        )  # fmt: skip
-        return [r for family in families for r in family if r.terms or not holds(r)]
+        logical = (self.assignment(), self.coherence(), self.colocation(), self.products())
+        limiting = (self.noise(noise, limits.max_noise), self.energy(limits), self.memory())
+        rows = [r for family in logical for r in family] + [scaled(r) for family in limiting for r in family]
+        return [r for r in rows if r.terms or not holds(r)]
 
 
 class Tight(Slides):

@@ -19,8 +19,10 @@ from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import unreachable
 from dnnsplit.plan import Plan
 from dnnsplit.question import ask
+from dnnsplit.routes import TIE
 from dnnsplit.solve import split
 from dnnsplit.times import LayerTimes
+from dnnsplit.tolerance import TOLERANCE, within
 
 OWN = ("latency_weight", "energy_weight", "max_energy_j", "objective")  # arguments of `split` that an energy front sets itself
 ALL_AT_ONCE = "the front needs the optimum of every scheme, which elimination gives in one pass"
@@ -43,7 +45,7 @@ class Front:
         """Return the optimal plan for a limit on the noise (or on the energy [J])."""
         if not limit >= 0:
             raise OptionError(f"the limit is {limit!r}; it must be a number, 0 or more")
-        found = next((plan for plan in reversed(self.plans) if getattr(plan, self.limited) <= limit), None)
+        found = next((plan for plan in reversed(self.plans) if within(getattr(plan, self.limited), limit)), None)
         if found is None:
             least = getattr(self.plans[0], self.limited)
             raise InfeasibleError(f"no plan keeps {self.limited} <= {limit:g}; the least is {least:g}")
@@ -114,7 +116,7 @@ def pareto(
     if not len(order):
         raise InfeasibleError(unreachable(question.problem))
     best = np.minimum.accumulate(value[order])
-    new = np.r_[True, best[1:] < best[:-1] - 1e-12 * np.abs(best[:-1])]
+    new = np.r_[True, best[1:] < best[:-1] * (1 - TIE)]
     placements = [(question.optima.placement(int(s)), int(s)) for s in order[new]]
     plans = tuple(question.plan(*p, "elimination", question.price(*p), reason=ALL_AT_ONCE) for p in placements)
     broken = [b for plan in plans for b in question.limits.broken(question.problem, plan.cost)]
@@ -162,7 +164,7 @@ def energy_front(
     fast = split(*problem, **asked)
     frugal = split(*problem, latency_weight=0.0, energy_weight=1.0, **asked)
     # a smaller step would ask for the last plan again, which keeps the new limit within its tolerance
-    step = max(resolution * (fast.energy_j - frugal.energy_j), 2e-6 * fast.energy_j)
+    step = max(resolution * (fast.energy_j - frugal.energy_j), 2 * TOLERANCE * fast.energy_j)
     found, limit = [fast], fast.energy_j - step
     with tqdm(desc="energy front", unit="plan", disable=not progress) as bar:
         while limit > frugal.energy_j:

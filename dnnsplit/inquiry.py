@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from dnnsplit.noise import NoiseModel
 from dnnsplit.plan import Plan
 from dnnsplit.question import Question, ask
 from dnnsplit.times import LayerTimes
+from dnnsplit.tolerance import within
 
 HOW = ("method", "solver", "gap", "time_limit_s")  # arguments of `split` that say how to solve, not what
 CHECKED = ("verify", "samples")  # those that only check an answer
@@ -87,12 +87,11 @@ class Inquiry:
             routes.setdefault(t.tensor, []).append((t.source, t.target))
         cost = problem.price(placement, scheme, routes=routes if problem.routing == "relay" else None)
         here = self.question.plan(placement, scheme, plan.method, cost)
-        if here.objective_name != plan.objective_name or not math.isclose(
-            here.objective, plan.objective, rel_tol=1e-9, abs_tol=1e-12
-        ):
+        rounding = 1e-9 * max(abs(here.objective), abs(self.question.objective.constant))
+        if here.objective_name != plan.objective_name or not abs(here.objective - plan.objective) <= rounding:
             what = f"{plan.objective_name} is {plan.objective:.6g}"
             problems.append(f"its {what}, but here {here.objective_name} is {here.objective:.6g}")
-        if here.noise > most * (1 + 1e-6) + 1e-12:
+        if not within(here.noise, most):
             problems.append(f"its noise {here.noise:.6g} is above max_noise {most:g}")
         problems += self.question.limits.broken(problem, here.cost)
         names = problem.graph.layer_names

@@ -19,6 +19,7 @@ from dnnsplit.costs import Cost
 from dnnsplit.elimination import eliminate, marginals
 from dnnsplit.problem import Problem, Weights, energy_weights, held_weights, latency_weights
 from dnnsplit.question import Question
+from dnnsplit.tolerance import loosened, relative_gap
 
 ROUNDS = 30
 
@@ -43,7 +44,7 @@ class Relaxation:
     @property
     def gap(self) -> float:
         """Relative distance between the two."""
-        return max(0.0, self.value - self.bound) / max(abs(self.value), 1e-12) if self.plan else math.inf
+        return relative_gap(self.value, self.bound) if self.plan else math.inf
 
 
 def relax(question: Question, gap: float = 1e-9) -> Relaxation:
@@ -88,7 +89,7 @@ def _priced(question: Question, uses: list[Weights], multipliers: np.ndarray) ->
 
 
 def coupling(question: Question) -> list[tuple[Weights, float]]:
-    """Return what the limits on energy, latency and memory are on, and the limits."""
+    """Return what the limits on energy, latency and memory are on, and the most that keeps each."""
     network, limits = question.problem.network, question.limits
     found = []
     if limits.max_device_energy_j is not None:
@@ -97,7 +98,8 @@ def coupling(question: Question) -> list[tuple[Weights, float]]:
         found.append((energy_weights(network), limits.max_energy_j))
     if limits.max_latency_s is not None:
         found.append((latency_weights(network), limits.max_latency_s))
-    return found + [(held_weights(network, s.name), s.memory_bytes) for s in network.servers if s.memory_bytes is not None]
+    found += [(held_weights(network, s.name), s.memory_bytes) for s in network.servers if s.memory_bytes is not None]
+    return [(use, loosened(most)) for use, most in found]
 
 
 def _look(
@@ -126,8 +128,8 @@ def _where(planes: np.ndarray, most: np.ndarray) -> tuple[np.ndarray, float]:
     scale = np.abs(excess).max(axis=0)  # of the multipliers, so that all numbers are of one size
     scale[scale == 0] = 1.0
     rows = np.hstack([-excess / scale, np.ones((len(planes), 1))])
-    top = 1e3 * np.abs(planes[:, 0]).max()
-    found = linprog(np.r_[np.zeros(count), -1.0], rows, planes[:, 0], bounds=[(0, top)] * count + [(None, None)])
+    unit = np.abs(planes[:, 0]).max() or 1.0
+    found = linprog(np.r_[np.zeros(count), -1.0], rows, planes[:, 0] / unit, bounds=[(0, 1e3)] * count + [(None, None)])
     if not found.success:
         return np.zeros(count), -math.inf  # the bound that is there stands
-    return found.x[:count] / scale, float(found.x[count])
+    return found.x[:count] * unit / scale, float(found.x[count] * unit)

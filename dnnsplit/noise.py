@@ -18,6 +18,7 @@ from dnnsplit.markup import shown
 from dnnsplit.schemes import all_schemes, pack_schemes
 
 MOST_LISTED = 18  # layers of which all schemes are ever listed
+LEAST = float(np.finfo(float).tiny)  # of what is predicted for a scheme that quantizes anything
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +218,7 @@ class NoiseModel:
 
         Returns
         -------
-        float (n,) : 0 or more; 0 exactly for the scheme that quantizes nothing
+        float (n,) : 0 exactly for the scheme that quantizes nothing; above 0 for every other, unless it was measured
 
         Raises
         ------
@@ -230,16 +231,16 @@ class NoiseModel:
             if missing:
                 raise NoiseError(f"{len(missing)} of {len(q)} schemes were not measured; measure all, or fit a model (fit_noise)")
             return np.array([self.table[k] for k in keys.tolist()], float)
+        # What is quantized has some noise, whatever a fit says (a polynomial can dip below 0), so that nothing in int8 keeps a
+        # limit of 0; measurements may know better.
+        least = 0.0 if self.kind == "informed" else LEAST
         if self.predictor is not None:
-            # what is quantized has some noise, so that nothing is at a limit of 0; measurements may know better
-            least = np.finfo(float).tiny if self.kind == "gp" else 0.0
             return np.where(q.any(axis=1), np.maximum(self.predictor.predict(q), least), 0.0)
         index = {name: i for i, name in enumerate(self.layers)}
         eta = np.where(q.any(axis=1), self.intercept, 0.0)
         for names, coefficient in self.terms.items():
             eta += coefficient * q[:, [index[n] for n in names]].all(axis=1)
-        # A fitted polynomial can dip below 0; a noise cannot, and max_noise >= 0 is met either way.
-        return np.maximum(eta, 0.0) ** (1 / self.power)
+        return np.where(q.any(axis=1), np.maximum(eta, least), 0.0) ** (1 / self.power)
 
     def predict_std(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
         """Return how uncertain the noise of each scheme is: one standard deviation, float (n,).

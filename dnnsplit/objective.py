@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from dnnsplit.costs import Cost
 from dnnsplit.elimination import eliminate
 from dnnsplit.errors import InfeasibleError
 from dnnsplit.network import Network
 from dnnsplit.normalisation import Reference
 from dnnsplit.problem import Problem, Weights, energy_weights, latency_weights
+from dnnsplit.tolerance import within
 from dnnsplit.units import show
 
 
@@ -19,13 +22,17 @@ class Limits:
     """Hard limits: eta_max, J_0 [J] on the energy of the source, one on all energy [J], one on the latency [s]; infinity and
     None mean none.
 
-    Energy and memory are kept to one part in a million, which is what solvers of MILPs promise.
+    Each is kept to `dnnsplit.tolerance.TOLERANCE`, and so are the servers' memories.
     """
 
     max_noise: float = math.inf
     max_device_energy_j: float | None = None
     max_energy_j: float | None = None
     max_latency_s: float | None = None
+
+    def quiet(self, noise: np.ndarray) -> np.ndarray:
+        """Say which schemes keep the limit on noise, by the noise of each; bool of the same shape."""
+        return np.isfinite(noise) & within(noise, self.max_noise)
 
     def broken(self, problem: Problem, cost: Cost) -> list[str]:
         """Say which limits on energy, latency or the servers' memory a placement breaks."""
@@ -35,11 +42,11 @@ class Limits:
             ("energy", cost.energy_j, self.max_energy_j, "J"),
             ("latency", cost.latency_s, self.max_latency_s, "s"),
         ):
-            if most is not None and used > most * (1 + 1e-6):
+            if most is not None and not within(used, most):
                 problems.append(f"{what} {show(used, unit)} is above the limit {show(most, unit)}")
         for server in problem.network.servers:
             held = cost.weight_bytes[server.name]
-            if server.memory_bytes is not None and held > server.memory_bytes * (1 + 1e-6):
+            if server.memory_bytes is not None and not within(held, server.memory_bytes):
                 problems.append(f"{show(held, 'B')} of weights on {server.name!r} exceed its {show(server.memory_bytes, 'B')}")
         return problems
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 
 from dnnsplit.calibration import Calibration
@@ -76,7 +75,7 @@ def build_tree(model: Model, graph: LayerGraph, layers: Sequence[str], calibrati
     segments = []
     for edge, parts in _cut(model, graph, layers, calibration):
         inputs, outputs = (edge.inputs, edge.outputs) if edge else ((), ())
-        segments.append(Segment(tuple(session(part.SerializeToString()) for part in parts), inputs, outputs))
+        segments.append(Segment(tuple(session(part) for part in parts), inputs, outputs))
     return PrefixTree(tuple(segments), model.outputs)
 
 
@@ -93,7 +92,7 @@ def both_ways(
     for edge, parts in _cut(model, graph, layers, calibration):
         found = []
         for live, part in zip((plain, int8), parts, strict=False):  # what comes before the first of them is one part
-            found.append(Segment((session(part.SerializeToString()),), edge.inputs, edge.outputs).run(0, live))
+            found.append(Segment((session(part),), edge.inputs, edge.outputs).run(0, live))
         for live, values in zip((plain, int8), (found[:1], found[-1:]), strict=True):
             live.update(*values)
     return tuple({name: live[name].numpy() for name in model.outputs} for live in (plain, int8))
@@ -101,7 +100,7 @@ def both_ways(
 
 def _cut(
     model: Model, graph: LayerGraph, layers: Sequence[str], calibration: Calibration
-) -> Iterator[tuple[Boundary | None, list[onnx.ModelProto]]]:
+) -> Iterator[tuple[Boundary | None, list[bytes]]]:
     """Yield the border of each segment, and its parts: in float32, and with the layer that it starts with in int8."""
     label: dict[str, int] = {}
     for layer in graph.topological:
@@ -119,4 +118,4 @@ def _cut(
             toggled = layers[index - 1]
             swap = {toggled: quantize_layer(model, graph, toggled, calibration)}
             parts.append(build_part(model, graph, inside, edge.outputs, swap))
-        yield edge, parts
+        yield edge, [part.SerializeToString() for part in parts]

@@ -19,8 +19,10 @@ from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import Limits, Objective, normalised_sum, raw_objective, reference, unreachable
 from dnnsplit.plan import Plan
 from dnnsplit.problem import Problem, build_problem
+from dnnsplit.routes import TIE
 from dnnsplit.setting import check_one_setting
 from dnnsplit.times import LayerTimes
+from dnnsplit.tolerance import relative_gap
 
 OBJECTIVES = ("latency", "throughput")
 NORMALISE = ("limited", "fixed")
@@ -70,7 +72,7 @@ class Question:
     @cached_property
     def allowed(self) -> np.ndarray:
         """bool (2^n,): schemes within the noise limit."""
-        return np.isfinite(self.scheme_noise) & (self.scheme_noise <= self.limits.max_noise)
+        return self.limits.quiet(self.scheme_noise)
 
     def best_scheme(self) -> int:
         """Return the best scheme within the noise limit; of equal ones the least noisy.
@@ -84,7 +86,7 @@ class Question:
         least = value.min()
         if not math.isfinite(least):
             raise InfeasibleError(unreachable(self.problem))
-        equal = np.flatnonzero(value <= least + 1e-12 * abs(least))
+        equal = np.flatnonzero(value <= least * (1 + TIE))
         return int(equal[np.argmin(self.scheme_noise[equal])])
 
     def price(self, placement: Sequence[int], scheme: int) -> Cost:
@@ -111,7 +113,7 @@ class Question:
             status=status,
             bound=bound,
             # a normalised sum may be 0; what it was before its constant went off is what rounding is relative to
-            gap=max(0.0, objective - bound) / max(abs(objective), abs(self.objective.constant), 1e-12),
+            gap=relative_gap(objective, bound, max(abs(objective), abs(self.objective.constant))),
             method=method,
             reason=reason,
             solver=solver,

@@ -15,14 +15,16 @@ from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverErro
 from dnnsplit.graph import LayerGraph
 from dnnsplit.keywords import named
 from dnnsplit.lagrangian import Relaxation, relax
-from dnnsplit.milp import solve_milp
+from dnnsplit.milp import OutOfTime, SolverFailed, check_solver, solve_milp
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel, NoiseSamples
 from dnnsplit.payoffs import normalised
 from dnnsplit.plan import Plan
 from dnnsplit.problem import energy_weights
 from dnnsplit.question import Question, ask
+from dnnsplit.throughput import solve_bottleneck
 from dnnsplit.times import LayerTimes
+from dnnsplit.tolerance import TOLERANCE, within
 from dnnsplit.units import show
 
 METHODS = ("auto", "elimination", "milp", "slides")
@@ -118,7 +120,11 @@ def split(
 
 
 def pose(question: Question, solver: str = "HiGHS", gap: float = 1e-9, time_limit_s: float | None = None) -> Question:
-    """Settle the objective of a question that `ask` has checked: a sum may be normalised under its limits."""
+    """Settle the objective of a question that `ask` has checked: a sum may be normalised under its limits.
+
+    The solver is checked here, whether or not it will be needed: a wrong name must not wait for the question that needs it.
+    """
+    check_solver(solver)
     return normalised(question, lambda one: answer(one, "auto", solver, gap, time_limit_s))
 
 
@@ -192,23 +198,35 @@ def _by_milp(
     relaxed: Relaxation | None = None,
 ) -> Plan:  # fmt: skip
     problem = relaxed.problem if relaxed else question.problem
-    asked = (problem, question.objective.weights, question.noise, question.limits)
+    asked = (problem, question.objective.weights, question.noise, question.limits, formulation, solver, gap, time_limit_s)
+    known = relaxed is not None and relaxed.plan is not None
     try:
-        solution = solve_milp(*asked, formulation, solver, gap, time_limit_s, question.objective.bottleneck)
+        solution = solve_bottleneck(*asked) if question.objective.bottleneck else solve_milp(*asked)
     except InfeasibleError:
+        if known:  # it keeps every limit
+            return _unproved(question, relaxed, f"{reason}; {solver} calls that infeasible, which it is not: report it")
         raise InfeasibleError(_explain(question)) from None
-    except SolverError:
-        if relaxed is None or relaxed.plan is None:
+    except OutOfTime:
+        if not known:
             raise
         return _unproved(question, relaxed, f"{reason}; {solver} found nothing better in time")
+    except SolverFailed as error:
+        if not known:
+            raise
+        return _unproved(question, relaxed, f"{reason}; nothing better was found, for {error}")
     scheme = sum(bit << j for j, bit in enumerate(solution.quantized))
     cost = problem.price(solution.placement, scheme, question.objective.weights, question.objective.ties, solution.routes)
-    bound = max(solution.bound, relaxed.bound) if relaxed else solution.bound
-    if solution.status != "optimal" and relaxed and relaxed.value < question.objective.weights.of(cost, problem.network):
+    bound = float(np.fmax(solution.bound, relaxed.bound)) if relaxed else solution.bound
+    if solution.status != "optimal" and known and relaxed.value < question.objective.weights.of(cost, problem.network):
         return _unproved(question, relaxed, f"{reason}; {solver} found nothing better in time", bound)
-    plan = question.plan(solution.placement, scheme, formulation, cost, solver, reason, solution.status, bound)
+    status = solution.status
+    if status == "feasible":
+        reason = f"{reason}; {solution.note or f'{solver} was stopped by its limit of time'}"
+    plan = question.plan(solution.placement, scheme, formulation, cost, solver, reason, status, bound)
+    if status == "optimal" and plan.gap > max(gap, 10 * TOLERANCE):  # by the exact price, not by the solver's
+        plan = replace(plan, status="feasible", reason=f"{reason}; {solver} calls it optimal, but its own bound is below")
     broken = question.limits.broken(question.problem, plan.cost)
-    if plan.noise > question.limits.max_noise * (1 + 1e-6) + 1e-12:
+    if not within(plan.noise, question.limits.max_noise):
         broken.append(f"noise {plan.noise:.6g} is above max_noise {question.limits.max_noise:g}")
     raise_problems(SolverError, f"{solver} returned a plan that breaks its limits", broken)
     return plan

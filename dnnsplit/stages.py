@@ -20,6 +20,7 @@ from dnnsplit.elimination import eliminate
 from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import Limits
 from dnnsplit.problem import Problem, Weights
+from dnnsplit.tolerance import relative_gap
 
 ROUNDS = (30, 8, 8, 8, 8)  # eliminations in search of a plan, and in each step of bisection
 TIE = 1e-9
@@ -45,7 +46,7 @@ class Bracket:
     @property
     def gap(self) -> float:
         """Relative distance between the two."""
-        return max(0.0, self.high - self.low) / max(self.high, 1e-12) if self.plan else math.inf
+        return relative_gap(self.high, self.low) if self.plan else math.inf
 
 
 def bracket(
@@ -83,8 +84,7 @@ def bracket(
             weights = Weights(share[0], share[1:])
             optima = eliminate(without_slow(problem, target), weights)
             if allowed is None:  # after elimination, which refuses what has too many schemes to list
-                known = noise.every() if noise else np.zeros(1)
-                allowed = np.isfinite(known) & (known <= limits.max_noise)
+                allowed = limits.quiet(noise.every() if noise else np.zeros(1))
             value = np.where(allowed, optima.value, np.inf)
             scheme = int(value.argmin())
             best = replace(best, low=max(best.low, min(float(value[scheme]), target)))
@@ -97,7 +97,7 @@ def bracket(
                 if cost.bottleneck_s < best.high and not limits.broken(problem, cost):
                     routes = problem.routes(own, scheme, weights) if problem.routing == "relay" else None
                     best = Bracket(best.low, cost.bottleneck_s, (own, scheme), routes)
-            share = share * np.exp(slow / max(min(best.high, slow.max()), 1e-30) / math.sqrt(n + 1)) * stage
+            share = share * np.exp(slow / (min(best.high, slow.max()) or 1.0) / math.sqrt(n + 1)) * stage
             share /= share.sum()
         top = target if best.low < target * (1 - gap) else math.inf
         if best.gap <= gap:

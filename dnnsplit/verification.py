@@ -12,6 +12,7 @@ from dnnsplit.errors import NoiseError, OptionError
 from dnnsplit.gaussian import Gaussian
 from dnnsplit.noise import NoiseModel, NoiseSamples
 from dnnsplit.schemes import pack_schemes
+from dnnsplit.tolerance import within
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def verify(
 
     Returns
     -------
-    Verified : its noise was measured and is at most `max_noise`
+    Verified : its noise was measured and keeps `max_noise`, to `dnnsplit.tolerance.TOLERANCE`
 
     Raises
     ------
@@ -115,9 +116,9 @@ def verify(
             measured[names] = known[key]
             if isinstance(noise.predictor, Gaussian):
                 noise = NoiseModel(noise.layers, noise.kind, predictor=noise.predictor.learn(scheme, np.array([known[key]])))
-        elif known.get(key, np.inf) > max_noise:
+        elif not within(known.get(key, np.inf), max_noise):
             raise NoiseError(f"the choice {names} is not within max_noise {max_noise:g} by the model it was made with")
-        if known[key] <= max_noise:
+        if within(known[key], max_noise):
             return Verified(names, known[key], measured, choice)
 
 

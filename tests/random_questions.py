@@ -2,7 +2,7 @@
 
 import itertools
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ class Recipe:
     max_noise: str
     device_energy: float | None
     energy: float | None
+    scale: tuple[int, int, int] = field(default=(0, 0, 0), repr=False)  # powers of ten of seconds, bytes and watts
 
 
 def recipes():
@@ -51,6 +52,7 @@ def recipes():
         pins=rarely, forbid=rarely, colocate=rarely, forbid_links=rarely, memory=rarely,
         objective=st.sampled_from(("latency", "latency", "energy", "fixed", "limited", "limited")),
         max_noise=st.sampled_from(("none", "zero", "between", "between", "equal")), device_energy=budget, energy=budget,
+        scale=st.tuples(*[st.sampled_from((0, *range(-9, 10)))] * 3),
     )  # fmt: skip
 
 
@@ -84,7 +86,31 @@ def random_question(recipe):
     if recipe.forbid_links and between:
         options["forbid_links"] = [between[rng.integers(len(between))]]
     problem = {"graph": graph, "network": network, "times": _times(rng, recipe, names, hosts, chosen), "noise": noise}
-    return problem, options
+    return scaled(problem, *(10.0**k for k in recipe.scale)), options
+
+
+def scaled(problem, seconds, size, watts):
+    """Return the same problem in other units: every time, every number of bytes and every power times a factor."""
+    graph, network, times = problem["graph"], problem["network"], problem["times"]
+    layers = [replace(layer, weight_bytes=layer.weight_bytes * size) for layer in graph.layers]
+    tensors = [replace(t, size_bytes=t.size_bytes * size) for t in graph.tensors]
+    rate = seconds / size
+    links = [
+        replace(n, bandwidth_bytes_per_s=n.bandwidth_bytes_per_s / rate, latency_s=n.latency_s * seconds,
+                serialise_s_per_byte=n.serialise_s_per_byte * rate)
+        for n in network.links
+    ]  # fmt: skip
+    powers = ("compute_w", "transmit_w", "transmit_self_w")
+    servers = [
+        replace(
+            s, **{p: getattr(s, p) * watts for p in powers}, transmit_j_per_byte=s.transmit_j_per_byte * watts * rate,
+            memory_bytes=None if s.memory_bytes is None else s.memory_bytes * size,
+        )
+        for s in network.servers
+    ]  # fmt: skip
+    frame = times.frame.assign(seconds=times.frame["seconds"] * seconds)
+    network = ds.Network(servers, links, network.source)
+    return problem | {"graph": ds.LayerGraph(layers, tensors), "network": network, "times": ds.LayerTimes(frame)}
 
 
 def apart(values, limit):

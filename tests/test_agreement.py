@@ -20,10 +20,12 @@ from tqdm import tqdm
 import dnnsplit as ds
 
 EXACT, MILP = 1e-9, 1e-6  # tolerances, relative to the objective
-# Questions on which the presolve of HiGHS 1.13 fails, or calls a plan optimal that is above its own bound.
+# Questions on which the presolve of HiGHS 1.13 fails, or calls a plan optimal that is above its own bound, and that of 1.16
+# calls infeasible what is not.
 HARD = (
     Recipe(5, 3, 4, 855154, True, True, True, *[False] * 8, "latency", "between", 0.8, 0.5),
     Recipe(4, 3, 4, 5156, True, False, False, False, True, *[False] * 6, "latency", "between", 0.2, 0.2),
+    Recipe(7, 2, 3, 280, True, False, False, False, True, False, True, *[False] * 4, "latency", "between", None, 0.5),
 )
 METHODS = (("elimination", "HiGHS"), ("auto", "HiGHS"), ("milp", "HiGHS"))
 
@@ -113,7 +115,8 @@ class Every:
             return 0.0
         if self.noise.kind == "table":
             return self.noise.table.get(sum(1 << self.bits.index(n) for n in quantized), math.inf)
-        return max(0.0, self.noise.intercept + sum(c for names, c in self.noise.terms.items() if {*names} <= {*quantized}))
+        inside = sum(c for names, c in self.noise.terms.items() if {*names} <= {*quantized})
+        return max(sys.float_info.min, self.noise.intercept + inside)
 
     def _objective(self, problem, latency_weight, energy_weight):
         """Raw seconds or joules, or the sum normalised by the payoffs of the problem without any limit, pin or prohibition.
@@ -180,8 +183,9 @@ def check_plan(plan, problem, options, every, method):
     for name in ("latency_s", "energy_j", "device_energy_j"):
         assert getattr(plan, name) == pytest.approx(getattr(cost, name), rel=EXACT)
         assert getattr(every, name)[row, column] == pytest.approx(getattr(cost, name), rel=EXACT)
-    assert plan.objective == pytest.approx(every.objective[row, column], rel=EXACT, abs=EXACT)
-    assert plan.noise == pytest.approx(every.eta[row], abs=1e-12)
+    rounding = EXACT if "normalise" in options else 0.0  # the normalised sum is 0 where it is least
+    assert plan.objective == pytest.approx(every.objective[row, column], rel=EXACT, abs=rounding)
+    assert plan.noise == pytest.approx(every.eta[row], rel=EXACT, abs=0)
     if options.get("normalise") == "limited":  # on the slides both terms are in [0, 1]
         assert plan.reference["under"] == "limited"
         assert -MILP <= min(plan.latency_norm, plan.energy_norm) <= max(plan.latency_norm, plan.energy_norm) <= 1 + MILP
@@ -189,7 +193,7 @@ def check_plan(plan, problem, options, every, method):
     assert plan.gap <= MILP
     assert {*plan.quantized} <= {*every.bits}
     assert every.placed[row, column]
-    assert plan.noise <= options.get("max_noise", math.inf) + 1e-9
+    assert plan.noise <= options.get("max_noise", math.inf) * (1 + MILP)
     slack = 1 + MILP
     assert cost.device_energy_j <= options.get("max_device_energy_j", math.inf) * slack
     assert cost.energy_j <= options.get("max_energy_j", math.inf) * slack
@@ -255,6 +259,10 @@ def features(recipe, problem, options, infeasible, refused):
         "forbidden links": bool(options.get("forbid_links")),
         "a budget or memory limit that binds": refused,
         "infeasible": infeasible,
+        "seconds of 1e-6 or less": recipe.scale[0] <= -6,
+        "seconds of 1e6 or more": recipe.scale[0] >= 6,
+        "joules of 1e-9 or less": recipe.scale[0] + recipe.scale[2] <= -9,
+        "bytes of 1e-6 or less, or 1e6 or more": abs(recipe.scale[1]) >= 6,
     }
 
 
@@ -267,6 +275,7 @@ def test_all_methods_agree(pytestconfig, capsys):
         @settings(max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck])
         @example(recipe=HARD[0])
         @example(recipe=HARD[1])
+        @example(recipe=HARD[2])
         @given(recipe=recipes())
         def agree(recipe):
             assume(recipe not in asked)  # hypothesis likes to repeat itself
@@ -317,7 +326,7 @@ from dnnsplit.question import ask
 for formulation in FORMULATIONS:
     question = ask(*ds.examples.random_problem(12, 3, 4), max_noise=0.1, max_device_energy_j=1.0, max_energy_j=2.0)
     model = FORMULATIONS[formulation](question.problem)
-    programme, _ = build(model, question.objective.weights, question.noise, question.limits)
+    programme, _, _ = build(model, question.objective.weights, question.noise, question.limits)
     programme.writeLP(f"{sys.argv[1]}/{formulation}.lp")
 """
 

@@ -38,6 +38,21 @@ def test_assignment_and_coherence_y_is_one_exactly_for_what_crosses():
     assert {s[:2] for s in sent if s[1] == s[2]} == {("input", 0), ("out", 0)}  # producer and reader on one server
 
 
+def test_the_coherence_row_of_the_slides_is_to_the_letter():
+    graph, network, times = by_hand()
+    problem = build_problem(graph, network, times)
+    rows = {r.name: r for r in FORMULATIONS["slides"](problem).coherence()}
+    a, b, c = (graph.layer_index[n] for n in "abc")
+    t = next(t for t, tensor in enumerate(graph.tensors) if len(tensor.consumers) == 2)
+    assert set(problem.receivers[t]) == {b, c}
+    # y >= x_a0 + (x_b1 + x_c1) / 2 - 1, times 2, and nothing tighter
+    row_ = rows[f"coherence_{t}_0_1"]
+    assert dict(row_.terms) == {("y", t, 0, 1): 2.0, ("x", a, 0): -2.0, ("x", b, 1): -1.0, ("x", c, 1): -1.0}
+    assert (row_.sense, row_.bound) == (">=", -2.0)
+    assert [name for name in rows if name.startswith(f"coherence_{t}_0_1")] == [row_.name]
+    assert all(FORMULATIONS["slides"](problem).variables.values())  # y is an integer, without which the row is too weak
+
+
 def test_products_are_the_products():
     problem, _, values = solved(SPLIT, bits={"a": 1, "b": 0})
     for key, value in values.items():
@@ -93,7 +108,7 @@ def test_two_builds_write_the_same_programme(tmp_path, formulation):
     for run in ("one", "two"):
         graph, network, times = by_hand()
         problem = build_problem(graph, network, times, ("a",))
-        programme, _ = build(FORMULATIONS[formulation](problem), latency_weights(network), None, Limits())
+        programme, _, _ = build(FORMULATIONS[formulation](problem), latency_weights(network), None, Limits())
         programme.writeLP(str(tmp_path / run))
         texts.append((tmp_path / run).read_text())
     assert texts[0] == texts[1]
@@ -107,11 +122,11 @@ def test_the_tight_relaxation_is_never_weaker_and_needs_no_branching_at_fixed_q(
     for formulation in FORMULATIONS:
         model = FORMULATIONS[formulation](problem)
         model.variables = dict.fromkeys(model.variables, False)
-        programme, _ = build(model, latency_weights(network), None, Limits())
+        programme, _, unit = build(model, latency_weights(network), None, Limits())
         for variable in programme.variables():
             variable.cat = pulp.LpContinuous
         programme.solve(pulp.HiGHS(msg=False))
-        bounds[formulation] = pulp.value(programme.objective)
+        bounds[formulation] = pulp.value(programme.objective) * unit
     exact = ds.split(graph, network, times).latency_s
     assert bounds["slides"] <= bounds["milp"] + 1e-7
     assert bounds["milp"] == pytest.approx(exact, rel=2e-2)

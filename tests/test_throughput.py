@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
-from dnnsplit.milp import solve_milp
 from dnnsplit.objective import Limits
 from dnnsplit.problem import build_problem, latency_weights
 from dnnsplit.stages import bracket, without_slow
+from dnnsplit.throughput import solve_bottleneck
 
 few = settings(deadline=None, max_examples=12)
 
 
 def fastest(problem, noise=None, limits=None, formulation="milp", **options):
     """Solve, and price what was found."""
-    found = solve_milp(problem, latency_weights(problem.network), noise, limits, formulation, bottleneck=True, **options)
+    found = solve_bottleneck(problem, latency_weights(problem.network), noise, limits, formulation, **options)
     scheme = sum(bit << j for j, bit in enumerate(found.quantized))
     return found, problem.price(found.placement, scheme, routes=found.routes)
 

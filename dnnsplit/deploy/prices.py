@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from dnnsplit.errors import DeployError
+from dnnsplit.tolerance import within
 
 MARGIN = 1.1  # by how much the bandwidths may be wrong before another plan is taken
 
@@ -62,7 +63,7 @@ class Prices:
         """
         if not max_noise >= 0:
             raise DeployError(f"max_noise is {max_noise!r}; give a number, 0 or more")
-        found = tuple(i for i, noise in enumerate(self.noise) if noise <= max_noise)
+        found = tuple(i for i, noise in enumerate(self.noise) if within(noise, max_noise))
         if not found:
             raise DeployError(f"no stored plan keeps max_noise {max_noise:g}; the least noise of one is {min(self.noise):g}")
         return found
