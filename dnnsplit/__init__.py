@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from dnnsplit.measure import measure_noise
     from dnnsplit.meter import NoiseMeter, noise_meter
     from dnnsplit.network import Link, Network, Server
-    from dnnsplit.noise import NoiseModel, NoiseSamples
+    from dnnsplit.noise import NoiseModel
+    from dnnsplit.noise_samples import NoiseSamples
     from dnnsplit.overhead import Overhead, priced
     from dnnsplit.plan import Plan
     from dnnsplit.power import Power, measure_power
@@ -73,7 +74,7 @@ _HOME = {
     # noise
     "Calibration": "calibration", "QuantizationSetting": "setting", "calibrate": "calibration",
     "NoiseMeter": "meter", "noise_meter": "meter",
-    "NoiseModel": "noise", "NoiseSamples": "noise", "fit_noise": "regression", "measure_noise": "measure",
+    "NoiseModel": "noise", "NoiseSamples": "noise_samples", "fit_noise": "regression", "measure_noise": "measure",
     # costs, solve, plan
     "Instance": "instance",
     "Cost": "costs", "Transfer": "costs", "evaluate": "costs",

@@ -230,11 +230,11 @@ def _distinct(
 ) -> AdaptivePlans:
     """Keep each plan once, in the order of their noise, and the links that tell plans apart."""
     first = {_identity(plan): i for i, plan in reversed(list(enumerate(plans)))}
-    order = sorted(first.values(), key=lambda i: (plans[i].noise, fixed[i]))
+    order = sorted(first.values(), key=lambda i: (plans[i].limited_noise, fixed[i]))
     kept = [n for n in range(len(links)) if len({slopes[i][n] for i in order}) > 1]
     prices = Prices(
         tuple(links[n] for n in kept),
-        tuple(float(plans[i].noise) for i in order),
+        tuple(float(plans[i].limited_noise) for i in order),
         tuple(float(fixed[i]) for i in order),
         tuple(tuple(float(slopes[i][n]) for n in kept) for i in order),
     )

@@ -40,6 +40,7 @@ PROBLEM = (
     _argument("times", type=Path, help="CSV of layer times"),
     _argument("--noise", type=Path, help="CSV of noise samples; without it nothing is quantized"),
     _argument("--degree", type=int, default=0, help="of the noise polynomial; 0 (default) takes the table itself"),
+    _argument("--confidence", type=float, help="keep noise limits by upper bounds of this confidence (default: the mean)"),
     OUT,
 )
 
@@ -168,8 +169,8 @@ def _noise(options: argparse.Namespace) -> int:
 )
 def _split(options: argparse.Namespace) -> int:
     problem = _problem(options)
-    names = ("max_noise", "energy_weight", "normalise", "max_device_energy_j", "method", "solver", "routing", "objective")
-    asked = {name: getattr(options, name) for name in names}
+    names = "max_noise energy_weight normalise max_device_energy_j method solver routing objective confidence"
+    asked = {name: getattr(options, name) for name in names.split()}
     plan = ds.split(*problem, **asked)
     print(plan)
     if options.explain:
@@ -181,7 +182,7 @@ def _split(options: argparse.Namespace) -> int:
 
 @_command("pareto", "print the whole latency-noise front as CSV", *PROBLEM)
 def _pareto(options: argparse.Namespace) -> int:
-    text = ds.pareto(*_problem(options)).frame.to_csv(index=False)
+    text = ds.pareto(*_problem(options), confidence=options.confidence).frame.to_csv(index=False)
     if options.out:
         from dnnsplit.files import write_text
 

@@ -8,7 +8,7 @@ from numbers import Integral
 import numpy as np
 
 from dnnsplit.errors import NoiseError
-from dnnsplit.noise import NoiseSamples
+from dnnsplit.noise_samples import NoiseSamples
 from dnnsplit.schemes import all_schemes, pack_schemes
 
 LISTED = 11  # layers up to which every scheme is a candidate

@@ -14,7 +14,8 @@ from dnnsplit.errors import DnnSplitError, OptionError, nearest
 from dnnsplit.graph import Layer, LayerGraph, Tensor
 from dnnsplit.instance import Instance
 from dnnsplit.network import Link, Network, Server
-from dnnsplit.noise import NoiseModel, NoiseSamples
+from dnnsplit.noise import NoiseModel
+from dnnsplit.noise_samples import NoiseSamples
 from dnnsplit.times import LayerTimes
 
 SHIPPED = "yolo11n-ppe-320"
@@ -52,14 +53,16 @@ def yolo11n(topology: str = "device-edge-cloud") -> Instance:
     )
 
 
-def load_images(path: str | Path = "", count: int = 8, seed: int = 0) -> np.ndarray:
+def load_images(path: str | Path = "", count: int = 8, seed: int = 0, start: int | None = None) -> np.ndarray:
     """Return images for calibration, noise and latency tests.
 
     Parameters
     ----------
     path : a ``.npy`` file of shape (n, *shape of one image), n >= count; empty draws scenes for the shipped model
     count : how many
-    seed : which of the drawn scenes; of a file, which images (seeds do not overlap while the file is large enough)
+    seed : which of the drawn scenes; of a file, which images: `count` of them from the seed times `count`-th on, round its end
+    start : of a file, the first image instead, so that images for one purpose are none of those for another; there is no way
+        round the end then
 
     Returns
     -------
@@ -71,9 +74,12 @@ def load_images(path: str | Path = "", count: int = 8, seed: int = 0) -> np.ndar
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise OptionError(f"{path} is not readable as a .npy file of images: {error}") from None
-    if array.ndim < 2 or len(array) < count:
-        raise OptionError(f"{path} holds {len(array) if array.ndim else 0} images; {count} are wanted")
-    return np.roll(array, -seed * count, axis=0)[:count].astype(np.float32)
+    there, needed = len(array) if array.ndim else 0, count + (start or 0)
+    if array.ndim < 2 or there < needed:
+        which = f"{count} are wanted" + (f" after the first {start}, which are for another purpose" if start else "")
+        raise OptionError(f"{path} holds {there} images; {which}: give it more images, or ask for fewer")
+    first = seed * count if start is None else start
+    return np.roll(array, -first, axis=0)[:count].astype(np.float32)
 
 
 def tiny() -> Instance:

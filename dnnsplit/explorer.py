@@ -68,7 +68,7 @@ def explore(
     options[len(speeds) // 2] = (f"{show(given, 'B/s')} (as given)" if links else "no link", GIVEN)
     what = " to ".join(link) if link else f"from {network.source}"
     wide = {"style": {"description_width": "15em"}, "layout": ipywidgets.Layout(width="44em")}
-    top = max(front(GIVEN).plans[-1].noise, max_noise, 1e-6)
+    top = max(front(GIVEN).plans[-1].limited_noise, max_noise) or 1.0
     limit = ipywidgets.FloatSlider(max_noise, min=0.0, max=top, step=top / 200, readout_format=".3f",
                                    description="noise limit", **wide)  # fmt: skip
     bandwidth = ipywidgets.SelectionSlider(options=options, value=GIVEN, description=f"bandwidth {what}", **wide)

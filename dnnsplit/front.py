@@ -14,15 +14,18 @@ from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverErro
 from dnnsplit.graph import LayerGraph
 from dnnsplit.keywords import named
 from dnnsplit.markup import shown
+from dnnsplit.measurer import Measure, measurer
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
 from dnnsplit.objective import unreachable
 from dnnsplit.plan import Plan
-from dnnsplit.question import ask
+from dnnsplit.question import Question, ask
 from dnnsplit.routes import TIE
+from dnnsplit.schemes import pack_schemes
 from dnnsplit.solve import split
 from dnnsplit.times import LayerTimes
 from dnnsplit.tolerance import TOLERANCE, within
+from dnnsplit.verification import Informed
 
 OWN = ("latency_weight", "energy_weight", "max_energy_j", "objective")  # arguments of `split` that an energy front sets itself
 ALL_AT_ONCE = "the front needs the optimum of every scheme, which elimination gives in one pass"
@@ -35,14 +38,14 @@ class Front:
     Attributes
     ----------
     plans : ascending in what is limited, strictly descending in the objective
-    limited : what that is: "noise" or "energy_j"
+    limited : what that is: "noise", "noise_upper" (with a confidence) or "energy_j"
     """
 
     plans: tuple[Plan, ...] = field(repr=False)
     limited: str = "noise"
 
     def at(self, limit: float) -> Plan:
-        """Return the optimal plan for a limit on the noise (or on the energy [J])."""
+        """Return the optimal plan for a limit on the noise, on its upper bound, or on the energy [J]."""
         if not limit >= 0:
             raise OptionError(f"the limit is {limit!r}; it must be a number, 0 or more")
         found = next((plan for plan in reversed(self.plans) if within(getattr(plan, self.limited), limit)), None)
@@ -53,8 +56,12 @@ class Front:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row per plan: noise, latency_s [s], energy_j [J], device_energy_j [J], objective, servers, quantized."""
+        """One row per plan: noise, latency_s [s], energy_j [J], device_energy_j [J], objective, servers, quantized.
+
+        With a confidence there is ``noise_upper`` too.
+        """
         columns = ["noise", "latency_s", "energy_j", "device_energy_j", "objective"]
+        columns[1:1] = ["noise_upper"] * (self.limited == "noise_upper")
         frame = pd.DataFrame([[getattr(plan, c) for c in columns] for plan in self.plans], columns=columns)
         frame["servers"] = ["+".join(plan.servers) for plan in self.plans]
         frame["quantized"] = [" ".join(plan.quantized) for plan in self.plans]
@@ -86,6 +93,9 @@ def pareto(
     forbid: Mapping[str, Sequence[str]] | None = None,
     colocate: Sequence[Sequence[str]] = (),
     forbid_links: Sequence[tuple[str, str]] = (),
+    confidence: float | None = None,
+    verify: Measure | None = None,
+    progress: bool = True,
 ) -> Front:
     """Return the exact front of the objective against noise, from one elimination pass over all schemes.
 
@@ -93,6 +103,10 @@ def pareto(
     ----------
     graph, network, times, noise, pins, forbid, colocate, forbid_links : as for `split`
     latency_weight, energy_weight : as for `split` with ``normalise="fixed"``: along a front objectives have to compare
+    confidence : as for `split`; the front is then against the upper confidence bound of the noise
+    verify : as for `split`: the schemes of the front are measured, all together, those that turn out noisier leave it, and so on
+        until every scheme of the front was measured
+    progress : show a progress bar for each of these rounds
 
     Returns
     -------
@@ -102,14 +116,35 @@ def pareto(
     ------
     OptionError : a server's memory limit cuts the front; ask `split` point by point then
     InfeasibleError : no placement exists
+    NoiseError : no noise model; see `split` for what confidence and verify need
     SolverError : too many quantizable layers or servers for one pass
     """
     if noise is None:
         raise NoiseError("a front against noise needs a noise model: pass noise=fit_noise(samples)")
     question = ask(
         graph, network, times, noise, None, latency_weight, energy_weight,
-        pins=pins, forbid=forbid, colocate=colocate, forbid_links=forbid_links, normalise="fixed",
+        pins=pins, forbid=forbid, colocate=colocate, forbid_links=forbid_links, normalise="fixed", confidence=confidence,
     )  # fmt: skip
+    limited = "noise" if confidence is None else "noise_upper"
+    if verify is None:
+        return Front(_plans(question), limited)
+    measure = measurer(noise, verify, confidence)
+    known, count = {0: 0.0} | ({} if measure.fresh else noise.table), 0
+    while True:
+        informed = Informed(noise, known, fresh=measure.fresh)
+        plans = _plans(question.with_noise(NoiseModel(noise.layers, "informed", predictor=informed, origin=noise.origin)))
+        rows = np.array([[n in plan.quantized for n in noise.layers] for plan in plans], np.int8)
+        new = rows[[key not in known for key in pack_schemes(rows).tolist()]]
+        if not len(new):
+            return Front(tuple(measure.told(plan, count) for plan in plans), limited)
+        measure.measure_all(new, progress)
+        bounds = [measure.bound([n for n, bit in zip(noise.layers, row, strict=True) if bit]) for row in new]
+        known |= dict(zip(pack_schemes(new).tolist(), bounds, strict=True))
+        count += len(new)
+
+
+def _plans(question: Question) -> tuple[Plan, ...]:
+    """Return the plans of a front: the best at each noise at which it changes."""
     value, known = question.optima.value, question.scheme_noise  # in this order: the first refuses too many schemes
     order = np.lexsort((value, known))
     order = order[np.isfinite(known[order]) & np.isfinite(value[order])]
@@ -122,7 +157,7 @@ def pareto(
     broken = [b for plan in plans for b in question.limits.broken(question.problem, plan.cost)]
     if broken:
         raise OptionError(f"the front would break a limit: {broken[0]}; call split for each noise limit instead")
-    return Front(plans)
+    return plans
 
 
 @named(split)

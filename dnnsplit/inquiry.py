@@ -91,8 +91,8 @@ class Inquiry:
         if here.objective_name != plan.objective_name or not abs(here.objective - plan.objective) <= rounding:
             what = f"{plan.objective_name} is {plan.objective:.6g}"
             problems.append(f"its {what}, but here {here.objective_name} is {here.objective:.6g}")
-        if not within(here.noise, most):
-            problems.append(f"its noise {here.noise:.6g} is above max_noise {most:g}")
+        if not within(here.limited_noise, most):
+            problems.append(f"its noise {here.limited_noise:.6g} is above max_noise {most:g}")
         problems += self.question.limits.broken(problem, here.cost)
         names = problem.graph.layer_names
         stuck = [n for i, n in enumerate(names) if not problem.allowed[i, placement[i]]]

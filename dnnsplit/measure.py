@@ -12,7 +12,7 @@ from dnnsplit.design import design_schemes
 from dnnsplit.errors import NoiseError
 from dnnsplit.graph import LayerGraph
 from dnnsplit.meter import NoiseMeter, noise_meter
-from dnnsplit.noise import NoiseSamples
+from dnnsplit.noise_samples import NoiseSamples
 from dnnsplit.schemes import all_schemes, sample_schemes
 from dnnsplit.setting import QuantizationSetting
 

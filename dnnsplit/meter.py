@@ -17,9 +17,9 @@ from dnnsplit.calibration import Calibration, calibrate, feeds_of, images_sha256
 from dnnsplit.errors import NoiseError, OptionError, nearest, raise_problems
 from dnnsplit.graph import LayerGraph
 from dnnsplit.journal import read_journal, write_journal
-from dnnsplit.metrics import PER_OUTPUT, check_metric, errors, kept, metrics_of, shown
+from dnnsplit.metrics import PER_OUTPUT, by_image, check_metric, errors, kept, metrics_of, shown
 from dnnsplit.model import read_model
-from dnnsplit.noise import NoiseSamples
+from dnnsplit.noise_samples import NoiseSamples
 from dnnsplit.prefix_tree import RUNTIME, PrefixTree, build_tree
 from dnnsplit.quantize import ranges_needed
 from dnnsplit.setting import QuantizationSetting
@@ -93,6 +93,12 @@ class NoiseMeter:
         self._measure(sorted(keys), progress)
         return self._samples(keys)
 
+    def by_image(self, schemes: np.ndarray) -> np.ndarray:
+        """Return the noise of schemes on each image, float (schemes, images); arguments are those of `samples`."""
+        rows = self.samples(schemes, progress=False).schemes
+        values = np.array([self._known[row.tobytes()] for row in rows])
+        return by_image(values, self._tree.outputs, self._detections)[self.metric]
+
     def outputs(self, quantized: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the outputs of all images when exactly these layers are quantized: (n, *shape of one image) by name."""
         row = self._scheme(quantized)[None]
@@ -109,6 +115,8 @@ class NoiseMeter:
         values = np.array([self._known[key] for key in keys])
         details = metrics_of(values, self._tree.outputs, self._detections) if keys else pd.DataFrame({self.metric: []})
         frame = pd.DataFrame(self._rows(keys), columns=list(self.layers)).assign(noise=details[self.metric])
+        if keys and len(self._feeds) > 1:
+            frame = frame.assign(noise_std=details[f"{self.metric} std"], noise_images=len(self._feeds))
         return NoiseSamples(frame, self.origin, details)
 
     def _rows(self, keys: Sequence[bytes]) -> np.ndarray:

@@ -22,7 +22,7 @@ import pandas as pd
 from dnnsplit import detect
 from dnnsplit.differences import absolute, magnitude
 from dnnsplit.errors import NoiseError, nearest
-from dnnsplit.noise import NoiseSamples
+from dnnsplit.noise_samples import NoiseSamples
 
 PER_OUTPUT = ("rho", "relative", "nsr")
 SHOWN = 0.25  # score from which on a detection counts as one
@@ -65,8 +65,8 @@ def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole > 0 else np.inf if part > 0 else 0.0
 
 
-def metrics_of(numbers: np.ndarray, outputs: Sequence[str], detections: bool = False) -> pd.DataFrame:
-    """Turn what was kept of each scheme and image into metrics.
+def by_image(numbers: np.ndarray, outputs: Sequence[str], detections: bool = False) -> dict[str, np.ndarray]:
+    """Turn what was kept of each scheme and image into metrics of each image.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ def metrics_of(numbers: np.ndarray, outputs: Sequence[str], detections: bool = F
 
     Returns
     -------
-    DataFrame : per scheme rho, relative, nsr, snr_db (-20 log10 nsr), then the same per output as ``rho:output`` and so on if
-        there are several, then disagreement; each the mean over images, and its standard deviation over images in ``... std``
+    dict : (schemes, images) by metric: rho, relative, nsr, snr_db (-20 log10 nsr), then the same per output as ``rho:output`` and
+        so on if there are several, then disagreement
     """
     columns = kept(outputs, detections)
     of_image: dict[str, np.ndarray] = {}
@@ -91,10 +91,21 @@ def metrics_of(numbers: np.ndarray, outputs: Sequence[str], detections: bool = F
         of_image |= {f"snr_db:{output}": _decibels(by_name[f"nsr:{output}"]) for output in outputs}
     if detections:
         of_image["disagreement"] = by_name["disagreement"]
+    return of_image
+
+
+def metrics_of(numbers: np.ndarray, outputs: Sequence[str], detections: bool = False) -> pd.DataFrame:
+    """Turn what was kept of each scheme and image into metrics of each scheme; arguments are those of `by_image`.
+
+    Returns
+    -------
+    DataFrame : per scheme and metric the mean over images, and in ``... std`` its sample standard deviation, NaN for one image
+    """
     table: dict[str, np.ndarray] = {}
     with np.errstate(invalid="ignore"):  # the spread of an infinite signal-to-noise ratio is no number
-        for name, value in of_image.items():
-            table |= {name: value.mean(axis=1), f"{name} std": value.std(axis=1)}
+        for name, value in by_image(numbers, outputs, detections).items():
+            spread = value.std(axis=1, ddof=1) if value.shape[1] > 1 else np.full(len(value), np.nan)
+            table |= {name: value.mean(axis=1), f"{name} std": spread}
     return pd.DataFrame(table)
 
 

@@ -1,121 +1,21 @@
-"""Quantization noise: samples of measured schemes, and models eta(q) that predict the noise of any scheme."""
+"""Models eta(q) of the quantization noise: what was measured, or what predicts the noise of any scheme."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
-from pathlib import Path
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from dnnsplit.errors import NoiseError, nearest, raise_problems
-from dnnsplit.files import plain, write_text
 from dnnsplit.markup import shown
+from dnnsplit.noise_samples import NoiseSamples
 from dnnsplit.schemes import all_schemes, pack_schemes
 
 MOST_LISTED = 18  # layers of which all schemes are ever listed
 LEAST = float(np.finfo(float).tiny)  # of what is predicted for a scheme that quantizes anything
-
-
-@dataclass(frozen=True, eq=False)
-class NoiseSamples:
-    """Measured noise of quantization schemes.
-
-    Parameters
-    ----------
-    frame : one 0/1 column per layer (1: it runs in int8) and the column ``noise`` (rho, 0 or more)
-    origin : what the samples depend on: model, images, quantization setting, metric (JSON values)
-    details : one row per sample: other metrics, and their spread over images; neither saved nor divided
-
-    Raises
-    ------
-    NoiseError : no ``noise`` column, entries other than 0 and 1, negative noise, a scheme given twice
-    """
-
-    frame: pd.DataFrame = field(repr=False)
-    origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    details: pd.DataFrame | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.frame, pd.DataFrame):
-            raise NoiseError(f"noise samples come as a pandas DataFrame, not as {type(self.frame).__name__}")
-        frame = self.frame.reset_index(drop=True).copy()
-        if "noise" not in frame or len(frame.columns) < 2:
-            raise NoiseError(f"noise samples need one column per layer and the column 'noise'; there are {list(frame.columns)}")
-        same = frame.columns[frame.columns.duplicated()]
-        if len(same):
-            raise NoiseError(f"noise samples: two columns are named {same[0]!r}; names must be unique")
-        layers = [c for c in frame if c != "noise"]
-        frame = frame[[*layers, "noise"]].apply(pd.to_numeric, errors="coerce")
-        problems = [f"column {c!r} holds values other than 0 and 1" for c in layers if not frame[c].isin((0, 1)).all()]
-        bad = frame[~(frame["noise"] >= 0) | ~np.isfinite(frame["noise"])]
-        problems += [f"row {i}: noise {value!r}; it must be a number, 0 or more" for i, value in bad["noise"].items()]
-        twice = frame[frame.duplicated(layers)]
-        problems += [f"row {i}: this scheme is given twice" for i in twice.index]
-        if not len(frame):
-            problems.append("there is no sample")
-        if self.details is not None and len(self.details) != len(frame):
-            problems.append(f"there are details of {len(self.details)} samples, and {len(frame)} samples")
-        raise_problems(NoiseError, "noise samples", problems, most=8)
-        frame[layers] = frame[layers].astype(np.int8)
-        object.__setattr__(self, "frame", frame)
-
-    @staticmethod
-    def from_frame(frame: pd.DataFrame, origin: Mapping[str, Any] | None = None) -> NoiseSamples:
-        """Make samples from a table; see the class for its columns."""
-        return NoiseSamples(frame, origin or {})
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers that may be quantized, V_Q."""
-        return tuple(c for c in self.frame if c != "noise")
-
-    @property
-    def schemes(self) -> np.ndarray:
-        """int8 (n, layers): 1 where a layer runs in int8."""
-        return self.frame[list(self.layers)].to_numpy()
-
-    @property
-    def noise(self) -> np.ndarray:
-        """float (n,): measured rho."""
-        return self.frame["noise"].to_numpy(float)
-
-    def divide(self, count: int, seed: int = 0) -> tuple[NoiseSamples, NoiseSamples]:
-        """Return `count` random samples and the others, to fit on the ones and test on the others."""
-        if isinstance(count, bool) or not isinstance(count, Integral) or not 0 < count < len(self.frame):
-            raise NoiseError(f"{count!r} of {len(self.frame)} samples leaves none on one side; take 1 to {len(self.frame) - 1}")
-        order = np.random.default_rng(seed).permutation(len(self.frame))
-        return tuple(NoiseSamples(self.frame.iloc[np.sort(part)], self.origin) for part in (order[:count], order[count:]))
-
-    def save(self, path: str | Path) -> None:
-        """Write a CSV whose first line is a comment with the origin as JSON."""
-        origin = json.dumps(self.origin, default=plain)
-        write_text(path, f"# {origin}\n" + self.frame.to_csv(index=False, float_format="%.9g"))
-
-    @staticmethod
-    def load(path: str | Path) -> NoiseSamples:
-        """Read the CSV that `save` writes, or any CSV with the columns of `frame`."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-            first = text.partition("\n")[0]
-            origin = json.loads(first[1:]) if first.startswith("#") else {}
-            frame = pd.read_csv(path, skiprows=int(first.startswith("#")))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise NoiseError(f"{path} is not readable as a table of noise samples: {error}") from None
-        if not isinstance(origin, dict):
-            raise NoiseError(f"{path}: the origin in its first line is {origin!r}, not a JSON object")
-        return NoiseSamples(frame, origin)
-
-    def __repr__(self) -> str:
-        low, high = self.noise.min(), self.noise.max()
-        return f"NoiseSamples({len(self.frame)} schemes of {len(self.layers)} layers, noise {low:.4g} to {high:.4g})"
-
-    def _repr_html_(self) -> str:
-        return shown(self, self.frame.head(8))
 
 
 class Predictor(Protocol):
@@ -138,6 +38,9 @@ class NoiseModel:
     power : for a link, p of eta^p
     predictor : for a Gaussian process, or an informed model
     table : for measured schemes, noise by scheme (bits packed as an integer, first layer lowest)
+    spread : for measured schemes, the standard deviation over images and their number, by scheme; empty where it is not known
+    share : for predicted noise, the same as a share of it, on average over the samples; None where it is not known
+    mean : for upper bounds (see `dnnsplit.confidence`), the model of what they bound
     scores : how well it was found to predict (`fit_noise` fills them by cross-validation)
     origin : what the samples behind it depend on
     """
@@ -149,6 +52,9 @@ class NoiseModel:
     power: float = 1.0
     predictor: Predictor | None = field(default=None, repr=False)
     table: Mapping[int, float] = field(default_factory=dict, repr=False)
+    spread: Mapping[int, tuple[float, int]] = field(default_factory=dict, repr=False)
+    share: tuple[float, int] | None = field(default=None, repr=False)
+    mean: NoiseModel | None = field(default=None, repr=False)
     scores: Mapping[str, float] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -204,10 +110,12 @@ class NoiseModel:
     @staticmethod
     def measured(samples: NoiseSamples) -> NoiseModel:
         """Return the model that answers with the measured noise and refuses schemes that were not measured."""
-        table = dict(zip(pack_schemes(samples.schemes).tolist(), samples.noise.tolist(), strict=True))
+        keys = pack_schemes(samples.schemes).tolist()
+        table = dict(zip(keys, samples.noise.tolist(), strict=True))
         if table.get(0, 0.0) != 0.0:
             raise NoiseError(f"the scheme that quantizes nothing has the noise {table[0]}; it must be 0")
-        return NoiseModel(samples.layers, "table", table={0: 0.0} | table, origin=samples.origin)
+        spread = {k: (std, int(n)) for k, (std, n) in zip(keys, [] if samples.spread is None else samples.spread, strict=False)}
+        return NoiseModel(samples.layers, "table", table={0: 0.0} | table, spread=spread, origin=samples.origin)
 
     def predict(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
         """Return the noise of each scheme.

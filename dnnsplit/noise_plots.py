@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dnnsplit.noise import NoiseModel, NoiseSamples
+from dnnsplit.noise import NoiseModel
+from dnnsplit.noise_samples import NoiseSamples
 from dnnsplit.regression import first_order, noise_scores
 from dnnsplit.style import COLOURS, style
 
@@ -111,16 +112,17 @@ def latency_noise(
 
     Parameters
     ----------
-    frame : of a `Front`, or read from its CSV: noise, latency_s [s]
+    frame : of a `Front`, or read from its CSV: noise (or noise_upper, where a confidence was asked for), latency_s [s]
     title : the topology
     measured : rows with max_noise, latency_s, low_s, high_s (median and 5th to 95th percentile of the runs) [s]
     most : right end of the noise axis; default: the largest noise of the front or of the measured rows
     """
     limits = [] if measured is None else list(measured["max_noise"])
-    right = most or max([*frame["noise"], *limits, 1e-3]) * 1.05
+    limited = frame["noise_upper" if "noise_upper" in frame else "noise"]
+    right = most or max([*limited, *limits, 1e-3]) * 1.05
     with style():
         figure, axis = plt.subplots()
-        edges = [*frame["noise"], right]
+        edges = [*limited, right]
         axis.stairs(frame["latency_s"], edges, baseline=None, color=COLOURS[0], linewidth=1.5, label="planned (exact optimum)")
         if measured is not None and len(measured):
             error = [measured["latency_s"] - measured["low_s"], measured["high_s"] - measured["latency_s"]]
@@ -172,3 +174,29 @@ def noise_fronts(exact: pd.DataFrame, predicted: Mapping[str, pd.DataFrame], tit
         excess.set(title="Measured noise of the plans", xlabel="noise limit $\\eta_{max}$", ylabel="measured noise - limit")
         figure.legend(*front.get_legend_handles_labels(), loc="outside lower center")
     return figure, numbers
+
+
+def limit_coverage(table: pd.DataFrame, promised: float = 5.0, title: str = "") -> tuple[Figure, dict[str, Any]]:
+    """How often noise limits are broken on images that were not measured, by the mean and by its bound; and what the bound costs.
+
+    Parameters
+    ----------
+    table : from `dnnsplit.coverage.coverage`, the value being a latency [s]
+    promised : share of cases in which the bound may be broken [%]
+    title : above the shares
+    """
+    by_rule = {rule: part.set_index("limit") for rule, part in table.groupby("rule", sort=False)}
+    cost = 100.0 * (by_rule["bound"]["value"] / by_rule["mean"]["value"] - 1.0)
+    names = {"mean": "mean of the measured images", "bound": "upper confidence bound"}
+    with style():
+        figure, (share, price) = plt.subplots(1, 2, figsize=(6.6, 3.0))
+        for i, (rule, part) in enumerate(by_rule.items()):
+            share.plot(part.index, part["broken_%"], marker="os"[i], color=COLOURS[i], label=names[rule])
+        share.axhline(promised, color="0.45", linewidth=0.8, linestyle="--", label=f"{promised:g} % promised by the bound")
+        share.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="limit broken on new images [%]")
+        share.set_ylim(bottom=0)
+        price.plot(cost.index, cost, marker="s", color=COLOURS[1])
+        price.set(title="What the bound costs", xlabel="noise limit $\\eta_{max}$", ylabel="more latency [%]")
+        price.set_ylim(bottom=min(0.0, float(cost.min())))
+        figure.legend(*share.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure, {"rows": table.to_dict("list"), "cost_%": cost.tolist()}

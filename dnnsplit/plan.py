@@ -30,7 +30,8 @@ class Plan:
     assignment : server by layer, x
     quantized : layers that run in int8, q, in topological order
     cost : latency, energy and transfers, re-priced by `evaluate`
-    noise : eta(q); its kind says whether it was "measured", "predicted" or "none" (nothing is quantized)
+    noise : eta(q), the mean over images; its kind says whether it was "measured", "predicted" or "none" (nothing is quantized)
+    noise_upper : where a confidence was asked for, the upper bound of the mean over all images, which keeps the limit; else NaN
     objective : value of what was minimised; `objective_name` says what that is
     reference : of a normalised sum, what it is normalised by (`dnnsplit.objective.Reference`): latency_s and energy_j
         (least, most), under which limits, and whether that was proved; else empty
@@ -67,6 +68,7 @@ class Plan:
     measurements: int = 0
     error_s: float = math.nan
     reference: Mapping[str, Any] = field(default_factory=dict)
+    noise_upper: float = math.nan
 
     @property
     def latency_s(self) -> float:
@@ -77,6 +79,11 @@ class Plan:
     def latency_interval_s(self) -> tuple[float, float]:
         """Where the latency will be by what measured splits were off [s]; NaN where none were measured."""
         return self.latency_s - self.error_s, self.latency_s + self.error_s
+
+    @property
+    def limited_noise(self) -> float:
+        """What is held against the limit on the noise: its upper bound where a confidence was asked for, else the noise."""
+        return self.noise if math.isnan(self.noise_upper) else self.noise_upper
 
     @property
     def latency_norm(self) -> float:
@@ -146,7 +153,7 @@ class Plan:
                 raise DnnSplitError(f"{path} is no plan of schema {SCHEMA}")
             cost = document.pop("cost")
             cost["transfers"] = tuple(Transfer(**t) for t in cost["transfers"])
-            for key in ("bound", "gap", "error_s"):
+            for key in ("bound", "gap", "error_s", "noise_upper"):
                 document[key] = math.nan if document.get(key) is None else document[key]
             return Plan(cost=Cost(**cost), **document | {"quantized": tuple(document["quantized"])})
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -166,6 +173,8 @@ class Plan:
         sent = f"{len(crossing)} tensors cross ({size})" if crossing else "nothing crosses"
         gap = "" if self.status == "optimal" else f", gap {self.gap:.2%}"
         noise = f"{self.noise:.4g} ({self.noise_kind})" if self.quantized else "0"
+        if self.quantized and not math.isnan(self.noise_upper):
+            noise += f", below {self.noise_upper:.4g} with {self.limits.get('confidence', math.nan):.4g} confidence"
         slowest = ""
         if self.objective_name == "bottleneck_s":
             slowest = f"slowest stage {show(self.cost.bottleneck_s, 's')} ({self.cost.throughput_per_s:.4g} requests/s), "

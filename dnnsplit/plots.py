@@ -13,7 +13,7 @@ from dnnsplit.bandwidth import BandwidthPlans
 from dnnsplit.graph import LayerGraph
 from dnnsplit.grid_plots import bandwidth_grid, energy_limits, latency_energy
 from dnnsplit.lanes import placement
-from dnnsplit.noise_plots import latency_noise, learning_curve, noise_fit, noise_fronts, sensitivity
+from dnnsplit.noise_plots import latency_noise, learning_curve, limit_coverage, noise_fit, noise_fronts, sensitivity
 from dnnsplit.style import COLOURS, save, save_and_show, style
 from dnnsplit.times import LayerTimes
 from dnnsplit.units import show
@@ -26,6 +26,7 @@ __all__ = [
     "latency_noise",
     "layer_seconds",
     "learning_curve",
+    "limit_coverage",
     "noise_fit",
     "noise_fronts",
     "placement",

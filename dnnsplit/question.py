@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from dnnsplit.confidence import bounded
 from dnnsplit.costs import Cost
 from dnnsplit.elimination import MAX_BITS, Optima, eliminate
 from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverError, nearest, raise_problems
@@ -33,7 +34,7 @@ class Question:
     """A problem, an objective, limits, and the noise model that decides which schemes they allow.
 
     `weights` are those of latency and energy where their sum is to be normalised under the limits (`dnnsplit.payoffs`);
-    the objective is latency until then.
+    the objective is latency until then. With a `confidence` the noise model is one of upper bounds.
     """
 
     problem: Problem
@@ -42,6 +43,7 @@ class Question:
     noise: NoiseModel | None
     started: float
     weights: tuple[float, float] | None = None
+    confidence: float | None = None
 
     @cached_property
     def scheme_noise(self) -> np.ndarray:
@@ -106,8 +108,9 @@ class Question:
             assignment=assignment,
             quantized=quantized,
             cost=cost,
-            noise=self.noise.of(quantized) if self.noise else 0.0,
+            noise=(self.noise.mean or self.noise).of(quantized) if self.noise else 0.0,
             noise_kind=kind,
+            noise_upper=self.noise.of(quantized) if self.noise and self.noise.mean else math.nan,
             objective=objective,
             objective_name=self.objective.name,
             status=status,
@@ -121,6 +124,7 @@ class Question:
             error_s=self.problem.times.error_s(cost.compute_s),
             limits={
                 "max_noise": self.limits.max_noise,
+                "confidence": self.confidence,
                 "max_device_energy_j": self.limits.max_device_energy_j,
                 "max_energy_j": self.limits.max_energy_j,
                 "memory_bytes": {s.name: s.memory_bytes for s in self.problem.network.servers if s.memory_bytes is not None},
@@ -149,6 +153,7 @@ def ask(
     routing: str = "direct",
     objective: str = "latency",
     normalise: str = "limited",
+    confidence: float | None = None,
 ) -> Question:
     """Check the arguments of `split` and `pareto` and build the problem they describe.
 
@@ -173,6 +178,10 @@ def ask(
     layers = noise.layers if noise else ()
     if noise:
         check_one_setting({"noise": noise.origin} | {f"times of {server}": made for server, made in times.made.items()})
+    if confidence is not None:
+        if noise is None:
+            raise NoiseError("confidence is about a noise: pass noise=fit_noise(samples), or leave confidence out")
+        noise = bounded(noise, confidence)
     problem = build_problem(graph, network, times, layers, pins, forbid, colocate, forbid_links, routing)
     minimised = raw_objective(problem, latency_weight, energy_weight, objective)
     weights = None
@@ -183,7 +192,8 @@ def ask(
             if pins or forbid or colocate or forbid_links:
                 free = build_problem(graph, network, times, layers, routing=routing)
             minimised, weights = normalised_sum(problem.network, *weights, reference(free)), None
-    return Question(problem, minimised, Limits(most, max_device_energy_j, max_energy_j), noise, started, weights)
+    limits = Limits(most, max_device_energy_j, max_energy_j)
+    return Question(problem, minimised, limits, noise, started, weights, confidence)
 
 
 def _max_noise(noise: NoiseModel | None, max_noise: float | None) -> float:

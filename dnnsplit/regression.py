@@ -14,11 +14,13 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import PolynomialFeatures
 
+from dnnsplit.confidence import shared_spread
 from dnnsplit.design import design_schemes
 from dnnsplit.errors import NoiseError, nearest
 from dnnsplit.gaussian import fit_gaussian
 from dnnsplit.link import fit_link
-from dnnsplit.noise import NoiseModel, NoiseSamples
+from dnnsplit.noise import NoiseModel
+from dnnsplit.noise_samples import NoiseSamples
 from dnnsplit.schemes import all_schemes, pack_schemes
 
 MODELS = ("polynomial", "link", "gp", "measured")
@@ -64,7 +66,7 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
     scores["R2_fit"] = float(r2_score(some.noise, fitted.predict(some.schemes)))
     return NoiseModel(
         fitted.layers, fitted.kind, fitted.terms, fitted.intercept, fitted.power, fitted.predictor,
-        scores=scores, origin=samples.origin,
+        share=shared_spread(some), scores=scores, origin=samples.origin,
     )  # fmt: skip
 
 
@@ -142,8 +144,8 @@ def learning_curve(
     Parameters
     ----------
     samples : measured noise; all schemes for a design
-    models : by title, the options ``model`` and ``degree`` of `fit_noise`, and ``design``: True for the schemes that
-        `design_schemes` chooses, else random ones
+    models : by title, the options ``model`` and ``degree`` of `fit_noise`, ``design``: True for the schemes that `design_schemes`
+        chooses, else random ones, and ``most``: no more samples than that. See `regressors`
     sizes : how many samples to fit to
     seeds : how often each is repeated
 
@@ -158,10 +160,10 @@ def learning_curve(
     """
     some = NoiseSamples(samples.frame[samples.schemes.any(axis=1)], samples.origin)
     for title, options in models.items():
-        unknown = sorted({*options} - {"model", "degree", "design"})
+        unknown = sorted({*options} - {"model", "degree", "design", "most"})
         if unknown or options.get("model", "polynomial") not in MODELS[:-1]:
             what = f"option {unknown[0]!r}" if unknown else f"model {options['model']!r}"
-            raise NoiseError(f"learning curve of {title!r}: {what} is unknown; there are model, degree and design")
+            raise NoiseError(f"learning curve of {title!r}: {what} is unknown; there are model, degree, design and most")
     rows = []
     for size in sizes:
         for seed in range(seeds):
@@ -169,12 +171,21 @@ def learning_curve(
                 model, degree = options.get("model", "polynomial"), options.get("degree", 2)
                 layers = len(some.layers)
                 terms = sum(math.comb(layers, k) for k in range(degree + 1)) if model == "polynomial" else layers
-                if size < terms or (options.get("design") and size < layers + 1):
+                if size < terms or size > options.get("most", size) or (options.get("design") and size < layers + 1):
                     continue
                 train, test = _designed(some, size, seed) if options.get("design") else some.divide(size, seed)
                 scores = noise_scores(test.noise, _fit(train, model, degree).predict(test.schemes))
                 rows.append({"model": title, "samples": int(size), "seed": seed, **scores})
     return pd.DataFrame(rows, columns=["model", "samples", "seed", *SCORES])
+
+
+def regressors(samples: NoiseSamples) -> dict[str, dict[str, Any]]:
+    """Return the models that a learning curve compares; designed schemes can be looked up only where all were measured."""
+    models: dict[str, dict[str, Any]] = {f"degree {degree}, random": {"degree": degree} for degree in (2, 3)}
+    models |= {"link, random": {"model": "link"}, "Gaussian process, random": {"model": "gp"}}
+    if len(samples.frame) == 2 ** len(samples.layers):
+        models["Gaussian process, designed"] = {"model": "gp", "design": True, "most": 80}
+    return models
 
 
 def _designed(samples: NoiseSamples, size: int, seed: int) -> tuple[NoiseSamples, NoiseSamples]:

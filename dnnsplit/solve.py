@@ -15,9 +15,11 @@ from dnnsplit.errors import InfeasibleError, NoiseError, OptionError, SolverErro
 from dnnsplit.graph import LayerGraph
 from dnnsplit.keywords import named
 from dnnsplit.lagrangian import Relaxation, relax
+from dnnsplit.measurer import measurer
 from dnnsplit.milp import OutOfTime, SolverFailed, check_solver, solve_milp
 from dnnsplit.network import Network
-from dnnsplit.noise import NoiseModel, NoiseSamples
+from dnnsplit.noise import NoiseModel
+from dnnsplit.noise_samples import NoiseSamples
 from dnnsplit.payoffs import normalised
 from dnnsplit.plan import Plan
 from dnnsplit.problem import energy_weights
@@ -57,6 +59,7 @@ def split(
     verify: Callable[[tuple[str, ...]], float] | None = None,
     samples: NoiseSamples | None = None,
     normalise: str = "limited",
+    confidence: float | None = None,
 ) -> Plan:
     """Decide which layers run where and which run in int8.
 
@@ -85,12 +88,15 @@ def split(
     objective : "latency", the slides' weighted sum, or "throughput": the seconds of the slowest stage of a pipeline, where
         each server's compute and each link is a stage (`Cost.stage_s`); the weights do not count then
     verify : names of the quantized layers -> measured noise. With it no plan is returned on a prediction: its scheme is
-        measured, and one above max_noise is excluded and the next best sought (`dnnsplit.verification.verify`)
-    samples : what was measured before, such as what `noise` was fitted to; it is not measured again
+        measured, and one above max_noise is excluded and the next best sought (`dnnsplit.verification.verify`). A `noise_meter`
+        on other images than those of `noise` measures every scheme anew, on images that did not choose it
+    samples : what was measured before by the same measure, such as what `noise` was fitted to; it is not measured again
     normalise : by what the sum of both is normalised, T^norm = (T - T_min) / (T_max - T_min) and E^norm alike, with T_min the
         least T, E_max the least E at that T, and E_min and T_max the same the other way round: "limited", under the same
         limits, pins and prohibitions, so that both terms of the optimum are in [0, 1], as on the slides (`dnnsplit.payoffs`);
         or "fixed", without any of them, so that objectives compare from one limit to another
+    confidence : such as 0.95: max_noise is kept by the upper confidence bound of the mean over all images, which the plan tells
+        as ``noise_upper`` (`dnnsplit.confidence`); None: by the mean over those that were measured, as on the slides
 
     Returns
     -------
@@ -105,18 +111,18 @@ def split(
     """
     question = ask(
         graph, network, times, noise, max_noise, latency_weight, energy_weight, max_device_energy_j, max_energy_j,
-        pins, forbid, colocate, forbid_links, routing, objective, normalise,
+        pins, forbid, colocate, forbid_links, routing, objective, normalise, confidence,
     )  # fmt: skip
     how = {"solver": solver, "gap": gap, "time_limit_s": time_limit_s}
     if verify is None:
         return answer(pose(question, **how), method, **how)
     if max_noise is None:
         raise NoiseError("verify needs a limit to verify: give max_noise")
-    _same_origin(noise, verify)
+    measure = measurer(noise, verify, confidence, samples)
     choose = lambda model: answer(pose(question.with_noise(model), **how), method, **how)  # noqa: E731
-    found = verification.verify(noise, verify, choose, max_noise, samples)
-    kind = "measured" if found.quantized else "none"
-    return replace(found.choice, noise=found.noise, noise_kind=kind, measurements=len(found.measured), origin=noise.origin)
+    known = None if measure.fresh else samples
+    found = verification.verify(noise, measure.bound, choose, max_noise, known, fresh=measure.fresh)
+    return measure.told(found.choice, len(found.measured))
 
 
 def pose(question: Question, solver: str = "HiGHS", gap: float = 1e-9, time_limit_s: float | None = None) -> Question:
@@ -144,15 +150,6 @@ def answer(
     except SolverError as error:
         relaxed = error.relaxed if isinstance(error, _GapLeft) else None
         return _by_milp(question, "milp", solver, gap, time_limit_s, str(error).partition(";")[0], relaxed)
-
-
-def _same_origin(noise: NoiseModel, verify: object) -> None:
-    """Refuse a measurer that tells its origin, if its noise is not that of the model."""
-    origin = getattr(verify, "origin", {})
-    keys = [k for k in ("metric", "model_sha256", "images_sha256", "setting") if k in origin and k in noise.origin]
-    other = [k for k in keys if noise.origin[k] != origin[k]]
-    problems = [f"{k} is {noise.origin[k]} in the noise model, {origin[k]} in verify" for k in other]
-    raise_problems(NoiseError, "verify measures another noise than the model predicts", problems)
 
 
 class _GapLeft(SolverError):
@@ -226,8 +223,8 @@ def _by_milp(
     if status == "optimal" and plan.gap > max(gap, 10 * TOLERANCE):  # by the exact price, not by the solver's
         plan = replace(plan, status="feasible", reason=f"{reason}; {solver} calls it optimal, but its own bound is below")
     broken = question.limits.broken(question.problem, plan.cost)
-    if not within(plan.noise, question.limits.max_noise):
-        broken.append(f"noise {plan.noise:.6g} is above max_noise {question.limits.max_noise:g}")
+    if not within(plan.limited_noise, question.limits.max_noise):
+        broken.append(f"noise {plan.limited_noise:.6g} is above max_noise {question.limits.max_noise:g}")
     raise_problems(SolverError, f"{solver} returned a plan that breaks its limits", broken)
     return plan
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from dnnsplit.errors import NoiseError, OptionError
 from dnnsplit.gaussian import Gaussian
-from dnnsplit.noise import NoiseModel, NoiseSamples
+from dnnsplit.noise import NoiseModel
+from dnnsplit.noise_samples import NoiseSamples
 from dnnsplit.schemes import pack_schemes
 from dnnsplit.tolerance import within
 
@@ -35,19 +36,21 @@ class Verified:
 
 @dataclass(frozen=True, eq=False)
 class Informed:
-    """A noise model on its optimistic side, and the measured noise where there is one."""
+    """A noise model on its optimistic side, and the measured noise where there is one; see `verify` for `fresh`."""
 
     model: NoiseModel
     known: Mapping[int, float]
-    sigmas: float
-    margin: float
+    sigmas: float = 2.5
+    margin: float = 0.05
+    fresh: bool = False
 
     def predict(self, schemes: np.ndarray, sigmas: float = 0.0) -> np.ndarray:
         """Return the measured noise, else a lower bound of the prediction; float (n,)."""
         if isinstance(self.model.predictor, Gaussian):
             low = self.model.predictor.predict(schemes, sigmas - self.sigmas)
-        elif self.model.kind == "table":
-            low = np.full(len(schemes), np.inf)  # what it has is known
+        elif self.model.kind == "table":  # what it has is known, unless on other images
+            table = self.model.table if self.fresh else {}
+            low = np.array([table.get(key, np.inf) for key in pack_schemes(schemes).tolist()]) / (1 + self.margin)
         else:
             low = self.model.predict(schemes) / (1 + self.margin)
         return np.array([self.known.get(key, value) for key, value in zip(pack_schemes(schemes).tolist(), low, strict=True)])
@@ -62,6 +65,7 @@ def verify(
     sigmas: float = 2.5,
     margin: float = 0.05,
     most: int = 35,
+    fresh: bool = False,
 ) -> Verified:
     """Choose by prediction, measure the choice, exclude it if it is too noisy, and choose again.
 
@@ -80,6 +84,7 @@ def verify(
     sigmas : standard deviations of eta^2 by which a Gaussian process is read below its mean
     margin : share by which another model is read below its prediction
     most : measurements; after them the best scheme that was measured is chosen (with none, nothing is quantized)
+    fresh : `measure` tells another number than the model's, on other images or a bound, so that nothing of a table is known
 
     Returns
     -------
@@ -95,13 +100,14 @@ def verify(
             raise OptionError(f"{what} is {value!r}; it must be a number, {least} or more")
     if samples is not None and samples.layers != noise.layers:
         raise NoiseError(f"the samples are of the layers {samples.layers}, the noise model of {noise.layers}")
-    known = {0: 0.0} | dict(noise.table)
+    known = {0: 0.0} | ({} if fresh else dict(noise.table))
     if samples is not None:
         known |= dict(zip(pack_schemes(samples.schemes).tolist(), samples.noise.tolist(), strict=True))
     measured: dict[tuple[str, ...], float] = {}
     while True:
         if len(measured) < most:
-            view = NoiseModel(noise.layers, "informed", predictor=Informed(noise, known, sigmas, margin), origin=noise.origin)
+            informed = Informed(noise, known, sigmas, margin, fresh)
+            view = NoiseModel(noise.layers, "informed", predictor=informed, origin=noise.origin)
         else:
             view = NoiseModel(noise.layers, "table", table=known, origin=noise.origin)
         choice = choose(view)

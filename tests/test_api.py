@@ -14,7 +14,7 @@ ONLY = {
     "onnx": {"model", "onnx_graph", "blocks", "flops", "quantize", "calibration", "parts", "profiling", "training"},
     "onnxruntime": {"runtime", "blocks", "calibration", "quantize", "prefix_tree", "profiling"},
     "pulp": {"milp"},
-    "scipy": {"lagrangian", "overhead"},
+    "scipy": {"confidence", "lagrangian", "overhead"},
     "papermill": {"execution"},
     "distributed": {"cluster"},
     "nbconvert": {"report"},

@@ -42,7 +42,7 @@ def test_every_scheme_equals_the_whole_model_in_onnx_runtime(net, setting):
             per_image.append(np.mean([np.abs(plain[o] - quantized[o]).mean() for o in model.outputs]))  # rho, by the slides
         row = (samples.schemes == bits).all(axis=1)
         assert samples.noise[row][0] == pytest.approx(np.mean(per_image), rel=1e-3, abs=1e-7)
-        assert samples.details["rho std"][row].item() == pytest.approx(np.std(per_image), rel=1e-2, abs=1e-7)
+        assert samples.details["rho std"][row].item() == pytest.approx(np.std(per_image, ddof=1), rel=1e-2, abs=1e-7)
         assert (samples.noise[row][0] > 0) == any(bits)
 
 
@@ -92,7 +92,7 @@ def test_every_metric_can_be_the_noise(net):
     for metric, samples in by_metric.items():
         assert samples.origin["metric"] == metric
         assert samples.noise.tolist() == by_metric["rho"].details[metric].tolist()
-        assert list(samples.frame.columns) == [*THREE, "noise"]
+        assert list(samples.frame.columns) == [*THREE, "noise", "noise_std", "noise_images"]
 
 
 def test_a_budget_is_spent_on_the_design(net, tmp_path):

@@ -24,7 +24,7 @@ def test_metrics_and_their_spread_over_images_by_hand():
     numbers = np.array([[[1.0, 0.1, 0.01, 3.0, 0.3, 0.03], [3.0, 0.5, 0.1, 5.0, 0.3, 0.1]]])
     row = metrics_of(numbers, ("a", "b")).iloc[0]
     assert row["rho"] == pytest.approx(3.0)  # of 2 and 4
-    assert row["rho std"] == pytest.approx(1.0)
+    assert row["rho std"] == pytest.approx(2**0.5)
     assert row["rho:a"] == 2.0
     assert row["relative"] == pytest.approx(0.3)  # of 0.2 and 0.4
     assert row["relative std"] == pytest.approx(0.1)

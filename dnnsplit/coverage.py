@@ -1,0 +1,109 @@
+"""How often a noise limit is broken on images that were not measured, and what it costs to break it seldom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from dnnsplit.confidence import upper_bound
+from dnnsplit.errors import NoiseError, raise_problems
+from dnnsplit.graph import LayerGraph
+from dnnsplit.meter import NoiseMeter
+from dnnsplit.network import Network
+from dnnsplit.noise import NoiseModel
+from dnnsplit.question import ask
+from dnnsplit.schemes import pack_schemes
+from dnnsplit.times import LayerTimes
+from dnnsplit.tolerance import within
+
+
+def coverage(
+    meter: NoiseMeter,
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    measured: int,
+    limits: Sequence[float] | None = None,
+    confidence: float = 0.95,
+    resamples: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Choose among the schemes that a meter has measured as `split` would, on some of its images, and look at all others.
+
+    Parameters
+    ----------
+    meter : has measured the schemes that there are to choose from, such as those of fronts
+    graph, network, times : the latency of a scheme is that of its best placement
+    limits : on the noise; by default eight, evenly from none to the most that was measured
+    measured, confidence, resamples, seed : as for `resampled`
+
+    Returns
+    -------
+    DataFrame : as of `resampled`, the value being the latency [s]
+    """
+    schemes = np.vstack([np.zeros(len(meter.layers)), meter.measured.schemes]).astype(np.int8)
+    schemes = np.unique(schemes, axis=0)
+    latency = ask(graph, network, times, NoiseModel.measured(meter.samples(schemes, progress=False))).optima.value
+    value = latency[pack_schemes(schemes)]
+    noise = meter.by_image(schemes)
+    if limits is None:
+        limits = np.linspace(0.0, noise.mean(axis=1).max(), 9)[1:].tolist()
+    return resampled(noise, value, limits, measured, confidence, resamples, seed)
+
+
+def resampled(
+    noise: np.ndarray,
+    value: np.ndarray,
+    limits: Sequence[float],
+    measured: int,
+    confidence: float = 0.95,
+    resamples: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Choose schemes on some of the images, and look at their noise on all the others.
+
+    In each resample the scheme of least value is chosen among those that keep a limit on a random draw of images: by their mean,
+    and by its upper confidence bound. It breaks the limit if its mean over the images that were not drawn is above it.
+
+    Parameters
+    ----------
+    noise : float (schemes, images), of each scheme on each image; one of them is 0 on all
+    value : float (schemes,), what is least of those that keep the limit, such as the latency of the best placement [s]
+    limits : on the noise
+    measured : images that are drawn; better few of them, so that the mean over the others is near that over all
+    confidence : of the bound
+    resamples, seed : how often images are drawn, and which
+
+    Returns
+    -------
+    DataFrame, one row per limit and rule: limit, rule ("mean" or "bound"), broken_% (share of resamples whose limit is broken),
+    most_over_% (by how much at most), value (mean of the chosen ones)
+
+    Raises
+    ------
+    NoiseError : no scheme without noise, or too few images
+    """
+    noise, value = np.asarray(noise, float), np.asarray(value, float)
+    problems = []
+    if not (noise == 0).all(axis=1).any():
+        problems.append("no scheme has the noise 0 on all images; add the one that quantizes nothing")
+    if not 2 <= measured < noise.shape[1]:
+        problems.append(f"{measured} of {noise.shape[1]} images leave none to measure with, or none to look at; draw 2 or more")
+    raise_problems(NoiseError, "coverage", problems)
+    rng, rows = np.random.default_rng(seed), []
+    for _ in range(resamples):
+        order = rng.permutation(noise.shape[1])
+        drawn, others = noise[:, order[:measured]], noise[:, order[measured:]].mean(axis=1)
+        mean = drawn.mean(axis=1)
+        rules = {"mean": mean, "bound": upper_bound(mean, drawn.std(axis=1, ddof=1), measured, confidence)}
+        for limit in limits:
+            for rule, told in rules.items():
+                chosen = int(np.where(within(told, limit), value, np.inf).argmin())
+                over = 0.0 if within(others[chosen], limit) else others[chosen] / limit - 1 if limit else np.inf
+                rows.append((limit, rule, over, value[chosen]))
+    table = pd.DataFrame(rows, columns=["limit", "rule", "over", "value"])
+    of = table.groupby(["limit", "rule"], sort=False)
+    found = of["over"].agg(**{"broken_%": lambda o: 100.0 * (o > 0).mean(), "most_over_%": lambda o: 100.0 * o.max()})
+    return found.assign(value=of["value"].mean()).reset_index()
