@@ -41,22 +41,21 @@ def upper_bound(mean: ArrayLike, std: ArrayLike, images: ArrayLike, confidence: 
 def bounded(noise: NoiseModel, confidence: float) -> NoiseModel:
     """Return the model of the upper bounds of a noise model's means; its ``mean`` is that model.
 
-    What is predicted has the relative spread that the samples behind it have on average. The bound is about images alone, not
-    about how well a fit predicts: see `dnnsplit.verification` for that.
+    What is predicted has the relative spread that the samples behind it have on average; what was measured on one image has no
+    bound, and is left out. The bound is about images alone, not about how well a fit predicts: see `dnnsplit.verification`.
 
     Raises
     ------
     NoiseError : the spread over images is not known
     OptionError : no confidence
     """
-    known = all(k in noise.spread for k in noise.table if k) if noise.kind == "table" else noise.share is not None
-    if not known:
+    if not (noise.spread or not any(noise.table) if noise.kind == "table" else noise.share):
         raise NoiseError(
             f"the noise has no spread over images, which confidence={confidence!r} needs: measure it on two images or more "
             "(measure_noise keeps their spread), or take confidence=None, the plain mean"
         )
     if noise.kind == "table":
-        keys = [k for k in noise.table if k]
+        keys = [k for k in noise.table if k in noise.spread and k]
         spread = np.array([noise.spread[k] for k in keys]).reshape(-1, 2)
         bounds = upper_bound(np.array([noise.table[k] for k in keys]), spread[:, 0], spread[:, 1], confidence)
         return replace(noise, table={0: 0.0} | dict(zip(keys, bounds.tolist(), strict=True)), mean=noise)
@@ -71,6 +70,7 @@ def bounded(noise: NoiseModel, confidence: float) -> NoiseModel:
 def shared_spread(samples: NoiseSamples) -> tuple[float, int] | None:
     """Return the spread over images that predictions have: the root mean square share of samples, and their fewest images."""
     some = samples.noise > 0
+    some = some if samples.spread is None else some & (samples.spread[:, 1] > 1)
     if samples.spread is None or not some.any():
         return None
     std, images = samples.spread[some].T

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -123,16 +123,18 @@ def pareto(
         raise NoiseError("a front against noise needs a noise model: pass noise=fit_noise(samples)")
     question = ask(
         graph, network, times, noise, None, latency_weight, energy_weight,
-        pins=pins, forbid=forbid, colocate=colocate, forbid_links=forbid_links, normalise="fixed", confidence=confidence,
+        pins=pins, forbid=forbid, colocate=colocate, forbid_links=forbid_links, normalise="fixed",
+        confidence=None if verify else confidence,  # what verifies tells bounds itself
     )  # fmt: skip
     limited = "noise" if confidence is None else "noise_upper"
     if verify is None:
         return Front(_plans(question), limited)
-    measure = measurer(noise, verify, confidence)
+    measure, question = measurer(noise, verify, confidence), replace(question, confidence=confidence)
     known, count = {0: 0.0} | ({} if measure.fresh else noise.table), 0
     while True:
         informed = Informed(noise, known, fresh=measure.fresh)
-        plans = _plans(question.with_noise(NoiseModel(noise.layers, "informed", predictor=informed, origin=noise.origin)))
+        view = NoiseModel(noise.layers, "informed", predictor=informed, origin=noise.origin)
+        plans = _plans(question.with_noise(view))
         rows = np.array([[n in plan.quantized for n in noise.layers] for plan in plans], np.int8)
         new = rows[[key not in known for key in pack_schemes(rows).tolist()]]
         if not len(new):

@@ -56,7 +56,7 @@ class Measurer:
         samples: NoiseSamples = self.measure.samples(schemes, progress)
         bounds = samples.noise
         if self.confidence is not None:
-            if samples.spread is None:
+            if samples.spread is None or (samples.spread[:, 1] < 2).any():
                 raise NoiseError("verify measures on one image; a confidence needs the spread over two or more")
             bounds = upper_bound(samples.noise, *samples.spread.T, self.confidence)
         order = np.array([samples.layers.index(n) for n in self.layers])

@@ -115,7 +115,7 @@ class NoiseMeter:
         values = np.array([self._known[key] for key in keys])
         details = metrics_of(values, self._tree.outputs, self._detections) if keys else pd.DataFrame({self.metric: []})
         frame = pd.DataFrame(self._rows(keys), columns=list(self.layers)).assign(noise=details[self.metric])
-        if keys and len(self._feeds) > 1:
+        if keys:
             frame = frame.assign(noise_std=details[f"{self.metric} std"], noise_images=len(self._feeds))
         return NoiseSamples(frame, self.origin, details)
 

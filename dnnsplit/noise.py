@@ -114,7 +114,8 @@ class NoiseModel:
         table = dict(zip(keys, samples.noise.tolist(), strict=True))
         if table.get(0, 0.0) != 0.0:
             raise NoiseError(f"the scheme that quantizes nothing has the noise {table[0]}; it must be 0")
-        spread = {k: (std, int(n)) for k, (std, n) in zip(keys, [] if samples.spread is None else samples.spread, strict=False)}
+        pairs = zip(keys, [] if samples.spread is None else samples.spread, strict=False)
+        spread = {k: (std, int(n)) for k, (std, n) in pairs if n > 1}
         return NoiseModel(samples.layers, "table", table={0: 0.0} | table, spread=spread, origin=samples.origin)
 
     def predict(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:

@@ -28,7 +28,8 @@ class NoiseSamples:
     Parameters
     ----------
     frame : one 0/1 column per layer (1: it runs in int8) and the column ``noise`` (rho, 0 or more: the mean over images); where
-        it is known, also ``noise_std``, its sample standard deviation over the images, and ``noise_images``, how many there were
+        it is known, also ``noise_std``, its sample standard deviation over the images (NaN of one), and ``noise_images``, how
+        many there were
     origin : what the samples depend on: model, images, quantization setting, metric (JSON values)
     details : one row per sample: other metrics, and their spread over images; neither saved nor divided
 
@@ -59,7 +60,8 @@ class NoiseSamples:
         bad = frame[~(frame["noise"] >= 0) | ~np.isfinite(frame["noise"])]
         problems += [f"row {i}: noise {value!r}; it must be a number, 0 or more" for i, value in bad["noise"].items()]
         if spread:
-            odd = frame[~(frame["noise_std"] >= 0) | ~(frame["noise_images"] >= 2) | ~np.isfinite(frame["noise_std"])]
+            known = (frame["noise_std"] >= 0) & np.isfinite(frame["noise_std"]) & (frame["noise_images"] >= 2)
+            odd = frame[~known & ~(frame["noise_std"].isna() & (frame["noise_images"] == 1))]
             problems += [f"row {i}: a spread over images is 0 or more, over 2 images or more" for i in odd.index]
         twice = frame[frame.duplicated(layers)]
         problems += [f"row {i}: this scheme is given twice" for i in twice.index]
@@ -93,7 +95,7 @@ class NoiseSamples:
 
     @property
     def spread(self) -> np.ndarray | None:
-        """float (n, 2): standard deviation over the images, and how many they were; None where it is not known."""
+        """float (n, 2): standard deviation over the images (NaN of one), and how many they were; None where that is not known."""
         return self.frame[list(SPREAD)].to_numpy(float) if "noise_std" in self.frame else None
 
     def updated(self, other: NoiseSamples) -> NoiseSamples:
@@ -101,7 +103,7 @@ class NoiseSamples:
 
         Raises
         ------
-        NoiseError : the others are of other layers, of another model, metric or quantization, or no spread is known of either
+        NoiseError : the others are of other layers, of another model, metric or quantization, or one of both tells no spread
         """
         if other.layers != self.layers:
             raise NoiseError(f"the samples are of the layers {self.layers}, those that update them of {other.layers}")

@@ -111,14 +111,14 @@ def split(
     """
     question = ask(
         graph, network, times, noise, max_noise, latency_weight, energy_weight, max_device_energy_j, max_energy_j,
-        pins, forbid, colocate, forbid_links, routing, objective, normalise, confidence,
+        pins, forbid, colocate, forbid_links, routing, objective, normalise, None if verify else confidence,
     )  # fmt: skip
     how = {"solver": solver, "gap": gap, "time_limit_s": time_limit_s}
     if verify is None:
         return answer(pose(question, **how), method, **how)
     if max_noise is None:
         raise NoiseError("verify needs a limit to verify: give max_noise")
-    measure = measurer(noise, verify, confidence, samples)
+    measure, question = measurer(noise, verify, confidence, samples), replace(question, confidence=confidence)
     choose = lambda model: answer(pose(question.with_noise(model), **how), method, **how)  # noqa: E731
     known = None if measure.fresh else samples
     found = verification.verify(noise, measure.bound, choose, max_noise, known, fresh=measure.fresh)

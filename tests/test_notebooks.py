@@ -71,7 +71,8 @@ def test_the_whole_line_runs_with_small_parameters(workplace):
     small = {
         "02-profile.ipynb": {"runs": 6, "calibration_images": 2, "source_seconds": 0.4, "splits": 3, "held_out": 3},
         "03-noise.ipynb": {
-            "count": 6, "train": 40, "budget": 20, "sizes": [10, 20], "noise_images": 1, "calibration_images": 2,
+            "count": 6, "train": 40, "budget": 20, "sizes": [10, 20], "noise_images": 2, "calibration_images": 2,
+            "verify_images": 8,
         },
         "06-latency-test.ipynb": {"limits": [0.0, 0.05], "repeats": 2, "warm_up": 1, "noise_images": 1},
         "07-scale.ipynb": {"layers": [20, 50], "servers": [2], "slides_layers": [20]},
