@@ -104,7 +104,8 @@ def test_every_method_finds_the_optimum_of_evaluate(seed, method, servers, laten
     if free_link:  # bytes cost energy even where they take no time
         links = (dataclasses.replace(network.links[0], bandwidth_bytes_per_s=math.inf, latency_s=0.0), *network.links[1:])
         network = dataclasses.replace(network, links=links)
-    asked = {"max_noise": 0.08, "latency_weight": latency_weight, "energy_weight": 1.0, "method": method}
+    weights = {"latency_weight": latency_weight, "energy_weight": 1.0, "normalise": "fixed"}
+    asked = {"max_noise": 0.08, "method": method, **weights}
     most = math.inf
     if limited and method != "elimination":
         most = 0.9 * ds.split(graph, network, times, noise=noise, **asked).device_energy_j
