@@ -178,7 +178,8 @@ def _few(problem: Problem) -> bool:
     if bits > LEAF_BITS:
         return False
     try:
-        entries = find_ordering(factors.scopes(problem), factors.sizes(problem), bits, 0).entries
+        form = factors.best_form(problem)
+        entries = find_ordering(form.scopes, form.sizes, bits, 0).entries
         return bits == 0 or entries <= LEAF_ENTRIES
     except SolverError:
         return False

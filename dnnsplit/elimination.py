@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import lru_cache, reduce
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from dnnsplit.routes import TIE
 
 # More q bits than this are refused: 2^18 schemes are a quarter of a million.
 MAX_BITS = 18
+# Entries of a sum that are made at once: blocks of this many (2 MB for each objective) stay in the cache.
+BLOCK = 2**18
+SMALL = 2**15
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +93,7 @@ def eliminate(
     ordering, tables = prepare(problem, objectives, free_bits, bit_costs)
     choices = []
     for step in ordering.steps:
-        reduced, choice = _minimise(add(step, tables, len(objectives)), step.axis + 1)
+        reduced, choice = _minimise(step, tables, len(objectives))
         tables.append(reduced)
         choices.append(choice)
         for number, _ in step.inputs:
@@ -147,11 +150,10 @@ def prepare(
         raise SolverError(
             f"{bits} quantizable layers are too many to treat every scheme at once (at most {MAX_BITS}); use method='milp'"
         )
-    scopes, sizes = factors.scopes(problem), factors.sizes(problem)
-    if bit_costs is not None:
-        scopes += tuple((-1 - j,) for j in range(bits))
-    ordering = find_ordering(scopes, sizes, bits, -bits if free_bits else 0, len(objectives))
-    tables: list[np.ndarray | None] = list(factors.values(problem, *objectives))
+    more = () if bit_costs is None else tuple((-1 - j,) for j in range(bits))
+    form = factors.best_form(problem, free_bits, more)
+    ordering = find_ordering(form.scopes + more, form.sizes, bits, -bits if free_bits else 0, len(objectives))
+    tables: list[np.ndarray | None] = list(factors.values(problem, form, *objectives))
     for own in bit_costs if bit_costs is not None else ():
         tables.append(np.stack([own, *[np.zeros(2)] * (len(objectives) - 1)]))
     return ordering, tables
@@ -159,20 +161,71 @@ def prepare(
 
 def add(step: Step, tables: Sequence[np.ndarray | None], objectives: int) -> np.ndarray:
     """Return the sum of the inputs of one step, float (objectives, one axis per variable)."""
-    parts = [tables[number].reshape(objectives, *shape) for number, shape in step.inputs]
+    parts = _parts(step, tables, objectives)
     if step.variable is None:  # q bits that no table knows have their axes too
         parts.append(np.zeros((objectives, *(2,) * len(step.axes))))
     return reduce(np.add, parts)
 
 
-def _minimise(table: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Minimise the first objective over one axis, of equal ones the second; return the values and the choices."""
-    before, after = table.shape[1:axis], table.shape[axis + 1 :]
-    flat = table.reshape(len(table), math.prod(before), table.shape[axis], -1)
-    first = flat[0]
-    compared = first
-    if len(table) > 1:
-        compared = np.where(first <= first.min(axis=1, keepdims=True) * (1 + TIE), flat[1], np.inf)
-    choice = compared.argmin(axis=1)
-    least = flat[:, np.arange(flat.shape[1])[:, None], choice, np.arange(flat.shape[3])]
-    return least.reshape(-1, *before, *after), choice.astype(np.uint8).reshape((*before, *after))
+def _parts(step: Step, tables: Sequence[np.ndarray | None], objectives: int) -> list[np.ndarray]:
+    """Return the inputs of one step, float (objectives, one axis per variable, of one entry where an input lacks it)."""
+    found = [tables[number] for number, _ in step.inputs]
+    made = [table() if callable(table) else table for table in found]
+    return [table.reshape(objectives, *shape) for table, (_, shape) in zip(made, step.inputs, strict=True)]
+
+
+def _minimise(step: Step, tables: Sequence[np.ndarray | None], objectives: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sum the inputs of one step and minimise over its variable; return the values and the choices.
+
+    A large sum is never made whole: blocks of it stay in the processor's cache. The axes that the largest input has are
+    the inner ones, in the order in which it lies in memory, so that the innermost loops are long.
+    """
+    parts, axis = _parts(step, tables, objectives), step.axis
+    shape = tuple(map(max, zip(*(part.shape[1:] for part in parts), strict=True)))
+    size, rest = shape[axis], [n for n in range(len(shape)) if n != axis]
+    if math.prod(shape) <= SMALL:
+        own = [shape[n] for n in rest]
+        table = reduce(np.add, parts).transpose(0, axis + 1, *(n + 1 for n in rest))
+        least, choice = _least(table.reshape(objectives, size, -1))
+        return least.reshape(objectives, *own), choice.reshape(own)
+    while len(parts) > 2:
+        parts.sort(key=np.size)
+        parts = [parts[0] + parts[1], *parts[2:]]
+    small, large = sorted(parts, key=np.size) if len(parts) > 1 else (0.0 * parts[0][..., :1], parts[0])
+    rest.sort(key=lambda n: (large.shape[n + 1] > 1, -large.strides[n + 1]))
+    small, large = (part.transpose(0, axis + 1, *(n + 1 for n in rest)) for part in (small, large))
+    own = [shape[n] for n in rest]
+    outer = next(n for n in range(len(own) + 1) if size * math.prod(own[n:]) <= BLOCK)
+    least, choice = np.empty((objectives, *own)), np.empty(own, np.min_scalar_type(size - 1))
+    block = np.empty((objectives, size, *own[outer:]))
+    for at in np.ndindex(*own[:outer]):
+        np.add(*(part[:, :, *(min(i, n - 1) for i, n in zip(at, part.shape[2:], strict=False))] for part in (small, large)), out=block)
+        values, chosen = _least(block.reshape(objectives, size, -1))
+        least[:, *at], choice[*at] = values.reshape(objectives, *own[outer:]), chosen.reshape(own[outer:])
+    back = np.argsort(rest)
+    return least.transpose(0, *(back + 1)), choice.transpose(back)
+
+
+def _least(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Minimise the first objective over the second axis of (objectives, values, n), of equal ones the second, then the first value.
+
+    Returns
+    -------
+    float (objectives, n), int (n,) : the values, and where they stand
+    """
+    objectives, size, count = table.shape
+    first = table[0]
+    least = first.min(axis=0)
+    equal = first <= (least + TIE * np.abs(least) if objectives > 1 else least)  # costs of bits may be below 0
+    if objectives > 1 and np.count_nonzero(equal) > count:
+        second = np.where(equal, table[1], np.inf)
+        equal &= second <= second.min(axis=0)
+    # the first of those that are left: numpy's argmin and argmax are many times slower along this axis
+    choice = size - 1 - (equal * _countdown(size)).max(axis=0)
+    at = choice * np.intp(count) + np.arange(count)
+    return table.reshape(objectives, -1).take(at, axis=1), choice
+
+
+@lru_cache
+def _countdown(size: int) -> np.ndarray:
+    return np.arange(size - 1, -1, -1, dtype=np.min_scalar_type(size - 1))[:, None]

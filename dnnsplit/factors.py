@@ -3,42 +3,86 @@
 from __future__ import annotations
 
 import itertools
+import math
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from dnnsplit.costs import INT8_SHARE
-from dnnsplit.ordering import Scope, Sizes
+from dnnsplit.ordering import Scope, Sizes, work
 from dnnsplit.problem import Problem, Weights
 from dnnsplit.routes import multicast, relay_tables
 
-# A tensor with more receivers than this has a table for each of them, with sets of servers in between, where those are smaller.
-MANY = 4
+# Tensors whose tables shrink by such factors, once a set of servers stands between producer and receivers, are tried with it.
+FACTORS = (2, 32)
 
 
-def sizes(problem: Problem) -> Sizes:
-    """Return how many values the variables have."""
-    return Sizes(len(problem.network.servers), len(problem.graph.layers))
+@dataclass(frozen=True)
+class Form:
+    """How the problem is written down as tables.
+
+    Attributes
+    ----------
+    scopes : variables of each table, in the order of `values`; a q bit j is -1 - j
+    sizes : how many values the variables have
+    starred : tensors with a variable of their own, the set of servers that they are brought to
+    """
+
+    scopes: tuple[Scope, ...]
+    sizes: Sizes
+    starred: frozenset[int]
 
 
-def scopes(problem: Problem) -> tuple[Scope, ...]:
-    """Return the variables of each table, in the order of `values`; a q bit j is -1 - j."""
+def best_form(problem: Problem, free_bits: bool = False, more: tuple[Scope, ...] = ()) -> Form:
+    """Return the form that fills the fewest entries, of some.
+
+    A set costs little in the tables of its tensor, but is one more variable: which is better is told by the whole order only.
+
+    Parameters
+    ----------
+    free_bits : the q bits are minimised over, too
+    more : scopes of tables that are added
+    """
+    first = -len(problem.quantizable) if free_bits else 0
+    smaller = {t: _shrinks(problem, *ends) for t, ends in _tensors(problem).items()}
+    tried = dict.fromkeys(frozenset(t for t, factor in smaller.items() if factor > least) for least in (math.inf, *FACTORS))
+    forms = [_form(problem, starred) for starred in tried]
+    return min(forms, key=lambda form: work(form.scopes + more, form.sizes, first)) if len(forms) > 1 else forms[0]
+
+
+def _form(problem: Problem, starred: frozenset[int]) -> Form:
     bit = _bits(problem)
-    found = [(bit[i], i) if i in bit else (i,) for i in range(len(problem.graph.layers))]
-    sets = itertools.count(len(problem.graph.layers))
-    for p, receivers in _tensors(problem).values():
+    servers, layers = problem.allowed.shape[::-1]
+    found, sets = [(bit[i], i) if i in bit else (i,) for i in range(layers)], []
+    for t, (p, receivers) in _tensors(problem).items():
         own = (bit[p],) if p in bit else ()
-        if _many(problem, receivers):
-            chain = [r for r in receivers if r >= 0]
-            reached = list(itertools.islice(sets, len(chain)))
-            found.append((chain[0], reached[0]))
-            found += [(r, a, b) for r, (a, b) in zip(chain[1:], itertools.pairwise(reached), strict=True)]
-            found.append((*own, *((p,) if p >= 0 else ()), reached[-1]))
+        if t in starred:
+            brought = layers + len(sets)
+            sets.append(len(_sets(servers, receivers)))
+            found += [(r, brought) for r in receivers if r >= 0]
+            found.append((*own, *((p,) if p >= 0 else ()), brought))
         else:
             found.append((*own, *_layers(p, receivers)))
-    return tuple(found + [(min(pair), max(pair)) for pair in problem.colocated])
+    found += [(min(pair), max(pair)) for pair in problem.colocated]
+    return Form(tuple(found), Sizes(servers, layers, tuple(sets)), starred)
 
 
-def values(problem: Problem, *objectives: Weights) -> list[np.ndarray]:
+def _sets(servers: int, receivers: tuple[int, ...]) -> np.ndarray:
+    """Sets of servers that receivers can be on, as bits; a set comes before those that hold it."""
+    most = sum(r >= 0 for r in receivers)
+    every = (sum(1 << k for k in members) for n in range(1, most + 1) for members in itertools.combinations(range(servers), n))
+    return np.array(list(every))
+
+
+def _shrinks(problem: Problem, p: int, receivers: tuple[int, ...]) -> float:
+    """Return how many times smaller the tables of a tensor are with a set of servers than without."""
+    servers, layers = len(problem.network.servers), len(_layers(p, receivers))
+    most = min(sum(r >= 0 for r in receivers), servers)
+    return servers ** (layers - 1) / (layers * sum(math.comb(servers, n) for n in range(1, most + 1))) if most > 1 else 0.0
+
+
+def values(problem: Problem, form: Form, *objectives: Weights) -> list[np.ndarray]:
     """Return the tables: float (objectives, one axis per variable); the first objective is infinite where nothing may be."""
     servers = len(problem.network.servers)
     bit = _bits(problem)
@@ -53,26 +97,25 @@ def values(problem: Problem, *objectives: Weights) -> list[np.ndarray]:
     moves[0][~np.isfinite(problem.transfer_s)] = np.inf
     price = np.moveaxis(moves, -1, 2)  # objective, tensor, precision, from, to
     tensors = _tensors(problem)
-    few = {t: ends for t, ends in tensors.items() if not _many(problem, ends[1])}
+    few = {t: ends for t, ends in tensors.items() if t not in form.starred}
     relayed = relay_tables(price, few, problem.source) if problem.routing == "relay" else {}
     for t, (p, receivers) in tensors.items():
         if t not in few:
-            found += _chain(problem, price[:, t] if p in bit else price[:, t, :1], p, receivers, p in bit)
+            found += _star(problem, price[:, t] if p in bit else price[:, t, :1], p, receivers, p in bit)
             continue
-        table = relayed[t] if relayed else _spread(price[:, t] if p in bit else price[:, t, :1], p, receivers, problem.source)
-        found.append(table if p in bit else table[:, 0])
+        if relayed:
+            found.append(relayed[t] if p in bit else relayed[t][:, 0])
+        else:
+            found.append(partial(_spread, price[:, t] if p in bit else price[:, t, 0], p, receivers, problem.source))
     apart = np.zeros((len(objectives), servers, servers))
     apart[0][~np.eye(servers, dtype=bool)] = np.inf
     return found + [apart] * len(problem.colocated)
 
 
-def _many(problem: Problem, receivers: tuple[int, ...]) -> bool:
-    servers = len(problem.network.servers)
-    return len(receivers) > MANY and servers * 4**servers < servers ** (len(receivers) + 1)
+def _star(problem: Problem, price: np.ndarray, p: int, receivers: tuple[int, ...], int8: bool) -> list[np.ndarray]:
+    """Tables of a tensor by the set of servers that it is brought to: receivers are on one of them, and the set is paid for.
 
-
-def _chain(problem: Problem, price: np.ndarray, p: int, receivers: tuple[int, ...], int8: bool) -> list[np.ndarray]:
-    """Tables of a tensor with many receivers: each adds its server to a set, and the last set is what is paid for.
+    Prices are not negative, so no set that holds another is cheaper, and the least is that of the receivers' servers.
 
     Parameters
     ----------
@@ -80,28 +123,24 @@ def _chain(problem: Problem, price: np.ndarray, p: int, receivers: tuple[int, ..
 
     Returns
     -------
-    float (objectives, server, set), (objectives, server, set before, set after) for each further receiver, and
-    (objectives, [precision,] [producer's server,] set)
+    float (objectives, server, set) for each receiver, and (objectives, [precision,] [producer's server,] set)
     """
     servers, count = price.shape[-1], len(price)
-    every = np.arange(2**servers)
-    after = every[None, :, None] | 1 << np.arange(servers)[:, None, None]  # server, set before -> set after
-    step = np.zeros((count, servers, len(every), len(every)))
-    step[0][after != every] = np.inf
+    every = _sets(servers, receivers)
+    member = (every[:, None] >> np.arange(servers) & 1).astype(bool)
+    on = np.zeros((count, servers, len(every)))
+    on[0][~member.T] = np.inf
+    if -1 in receivers:  # the source has it, whoever else does
+        every = every | 1 << problem.source
+        member[:, problem.source] = True
     if problem.routing == "relay":
-        trees = multicast(price.reshape(count, -1, servers, servers))
+        trees = multicast(price.reshape(count, -1, servers, servers), most=len(receivers))
         total = trees.price[..., trees.column[every]].reshape(*price.shape[:2], servers, -1)
-        total[..., 0] = np.inf  # some receiver there is
-        total[1:, ..., 0] = 0.0
     else:
-        member = (every[:, None] >> np.arange(servers) & 1).astype(bool)
         total = np.where(member, price[..., None, :], 0.0).sum(axis=-1)
-    if -1 in receivers:  # the source has it in the end, whoever else does
-        total = total[..., every | 1 << problem.source]
     if p < 0:
         total = total[..., problem.source, :]
-    first = step[:, :, 0]  # from the empty set
-    return [first, *[step] * (sum(r >= 0 for r in receivers) - 1), total if int8 else total[:, 0]]
+    return [on] * sum(r >= 0 for r in receivers) + [total if int8 else total[:, 0]]
 
 
 def _bits(problem: Problem) -> dict[int, int]:
@@ -130,18 +169,20 @@ def _spread(price: np.ndarray, p: int, receivers: tuple[int, ...], source: int) 
     -------
     float (objectives, precisions, one axis per layer, ascending)
     """
-    layers = _layers(p, receivers)
-    servers = price.shape[-1]
-    shape = lambda *own: tuple(servers if v in own else 1 for v in layers)  # noqa: E731
-    total: np.ndarray | float = 0.0
-    for n, r in enumerate(receivers):
-        if p < 0 or r < 0:
-            term = price[..., source if p < 0 else slice(None), source if r < 0 else slice(None)]
-        else:
-            term = price if p < r else price.swapaxes(-1, -2)
-        term = term.reshape(*price.shape[:2], *shape(p, r))
-        for earlier in receivers[:n]:  # whoever shares its server with one before it finds the tensor there
-            alone = ~np.eye(servers, dtype=bool) if min(r, earlier) >= 0 else np.arange(servers) != source
-            term = np.where(alone.reshape(shape(r, earlier)), term, 0.0)
-        total = term if n == 0 else total + term
-    return total
+    if p < 0:
+        price = price[..., [source], :]
+    delivered, layers, outer = -1 in receivers, [r for r in receivers if r >= 0], price.ndim - 2
+    total = price[..., source] if delivered else np.zeros(price.shape[:-1])
+    for n in range(len(layers)):  # one more axis for each receiver, the last
+        wider = total[..., None] + price.reshape(*price.shape[:-1], *[1] * n, -1)
+        for earlier in range(outer + 1, outer + 1 + n):  # whoever shares its server with one before it finds the tensor there
+            there = [*range(earlier), total.ndim, *range(earlier + 1, total.ndim)]
+            np.einsum(wider, [*there, total.ndim], there)[...] = total
+        if delivered:
+            wider[..., source] = total
+        total = wider
+    every = range(outer)
+    order = np.argsort([p, *layers])
+    if p < 0:
+        return total[..., 0, *[slice(None)] * len(layers)].transpose(*every, *(order[1:] - 1 + outer))
+    return total.transpose(*every, *(order + outer))

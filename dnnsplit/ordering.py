@@ -7,28 +7,32 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import itemgetter
 
 from dnnsplit.errors import SolverError
 from dnnsplit.units import show
 
 # Eliminations that would need more memory than this are refused.
 MAX_BYTES = 4 * 2**30
+# Where tables have more entries than this, it is worth the time to try another order.
+MANY_ENTRIES = 2**24
 
 # Variables of a table, ascending: -1 - j is the j-th q bit, 0 to layers - 1 are the layers' servers, and from there on come sets
-# of servers, those that a tensor with many receivers has reached so far.
+# of servers, those that a tensor with many receivers is brought to.
 Scope = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many values the variables have."""
+    """How many values the variables have: `sets` tells it for each variable that is a set."""
 
     servers: int
     layers: int
+    sets: tuple[int, ...] = ()
 
     def of(self, variable: int) -> int:
-        """Return 2 for a bit, the number of servers for a layer, that of their subsets for a set."""
-        return 2 if variable < 0 else self.servers if variable < self.layers else 2**self.servers
+        """Return 2 for a bit, the number of servers for a layer, that of its sets for a set."""
+        return 2 if variable < 0 else self.servers if variable < self.layers else self.sets[variable - self.layers]
 
     def entries(self, axes: Iterable[int]) -> int:
         """Return the entries of a table."""
@@ -91,7 +95,10 @@ def find_ordering(scopes: tuple[Scope, ...], sizes: Sizes, bits: int, first: int
     ------
     SolverError : more than `MAX_BYTES` of memory would be needed
     """
-    order, size = _greedy(scopes, sizes, first), sizes.entries
+    order, entries = _greedy(scopes, sizes, first)
+    if entries > MANY_ENTRIES:
+        order = min((order, entries), _greedy(scopes, sizes, first, careful=True), key=itemgetter(1))[0]
+    size = sizes.entries
     tables: list[Scope] = list(scopes)
     touching: dict[int, dict[int, None]] = {v: {} for v in order}
     for number, scope in enumerate(scopes):
@@ -134,36 +141,70 @@ def _step(variable: int | None, group: list[int], tables: list[Scope], sizes: Si
     return Step(variable, tuple(inputs), axes, tuple(a for a in axes if a != variable))
 
 
-def _greedy(scopes: tuple[Scope, ...], sizes: Sizes, first: int) -> list[int]:
+def work(scopes: tuple[Scope, ...], sizes: Sizes, first: int) -> float:
+    """Return the entries of all tables in a first order; infinite where a table alone is too large."""
+    try:
+        return _greedy(scopes, sizes, first)[1]
+    except SolverError:
+        return math.inf
+
+
+@lru_cache(maxsize=32)
+def _greedy(scopes: tuple[Scope, ...], sizes: Sizes, first: int, careful: bool = False) -> tuple[list[int], int]:
+    """Return the order, and the entries of the sums. The smallest table is next, of equal ones that of the first variable.
+
+    Carefully, of equal ones the one that makes the fewest new neighbours, and of these that whose neighbours changed last:
+    a tenth to a half fewer entries where they are many, in three times the time.
+    """
     near: dict[int, set[int]] = {v: {v} for scope in scopes for v in scope if v >= first}
     for scope in scopes:
         for v in scope:
             if v >= first:
                 near[v].update(scope)
-    weight = {v: sizes.entries(near[v]) for v in near}
-    waiting = [(w, v) for v, w in weight.items()]
+    size = {v: sizes.of(v) for scope in scopes for v in scope}
+
+    def weigh(v: int) -> tuple[int, ...]:
+        entries = math.prod([size[a] for a in near[v]])
+        if not careful:
+            return entries, v
+        known = [near[a] for a in near[v] if a >= first]
+        return entries, len(known) * len(near[v]) - sum(len(near[v] & own) for own in known), -changed_at[v], v
+
+    changed_at = dict.fromkeys(near, 0)
+    weight = {v: weigh(v) for v in near}
+    waiting = list(weight.values())
     heapq.heapify(waiting)
     order: list[int] = []
+    total = 0
     while waiting:
-        entries, variable = heapq.heappop(waiting)
-        if weight.get(variable) != entries:
-            continue  # an entry that a later one replaced
+        found = heapq.heappop(waiting)
+        entries, variable = found[0], found[-1]
+        if weight.get(variable) != found:
+            continue  # one that a later one replaced
         if entries * 8 > MAX_BYTES or len(near[variable]) > 60:  # numpy has 64 axes
             raise SolverError(_refusal(tuple(near[variable]), sizes, show(entries * 8.0, "B") + " or more"))
         order.append(variable)
+        total += entries
         del weight[variable]
-        rest = near.pop(variable) - {variable}
-        for v in rest:
-            if v >= first:
-                near[v] = (near[v] | rest) - {variable}
-                weight[v] = sizes.entries(near[v])
-                heapq.heappush(waiting, (weight[v], v))
-    return order
+        rest = near.pop(variable)
+        rest.discard(variable)
+        changed = [v for v in rest if v >= first]
+        for v in changed:
+            near[v] |= rest
+            near[v].discard(variable)
+            changed_at[v] = len(order)
+        for v in sorted({w for v in changed for w in near[v] if w >= first}) if careful else changed:
+            found = weigh(v)
+            if found != weight[v]:
+                weight[v] = found
+                heapq.heappush(waiting, found)
+    return order, total
 
 
 def _refusal(axes: Scope, sizes: Sizes, needed: str) -> str:
-    layers = sum(a >= 0 for a in axes)
+    bits, layers = sum(a < 0 for a in axes), sum(0 <= a < sizes.layers for a in axes)
+    sets = f", {len(axes) - bits - layers} sets of servers" if len(axes) > bits + layers else ""
     return (
         f"elimination needs {needed} of memory (limit {show(MAX_BYTES, 'B')}): its largest table spans {layers} layers on "
-        f"{sizes.servers} servers and {len(axes) - layers} q bits; use method='milp', fewer servers, or fewer quantizable layers"
+        f"{sizes.servers} servers{sets} and {bits} q bits; use method='milp', fewer servers, or fewer quantizable layers"
     )

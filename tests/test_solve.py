@@ -273,21 +273,24 @@ def test_marginals_are_the_optima_with_one_layer_pinned(seed, servers, missing):
 
 @quick
 @given(
-    seed=st.integers(0, 10**6), servers=st.integers(1, 3), missing=st.sampled_from([0.0, 0.3]),
+    seed=st.integers(0, 10**6), servers=st.integers(2, 3), missing=st.sampled_from([0.0, 0.3]),
     routing=st.sampled_from(["direct", "relay"]),
 )  # fmt: skip
 def test_sets_of_servers_give_what_one_table_gives(seed, servers, missing, routing):
     graph, network, times, noise = random_small(seed, 6, servers, 2, missing)
     problem = build_problem(graph, network, times, noise.layers, routing=routing)
     latency, energy = latency_weights(network), energy_weights(network)
-    whole = eliminate(problem, latency, energy)
     allowed = noise.every() <= 0.06
-    least = marginals(problem, latency, allowed)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(factors, "_many", lambda problem, receivers: sum(r >= 0 for r in receivers) > 1)
-        parts = eliminate(problem, latency, energy)
-        assert parts.values == pytest.approx(whole.values, rel=1e-12)
-        assert marginals(problem, latency, allowed) == pytest.approx(least, rel=1e-12)
+    found = []
+    for factors_tried in ((), (0,)):  # a set of servers for no tensor, and for every one with two receivers
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(factors, "FACTORS", factors_tried)
+            patch.setattr(factors, "work", lambda scopes, sizes, first: -len(scopes))
+            assert bool(factors.best_form(problem).starred) == bool(factors_tried and any(len(set(r) - {-1}) > 1 for r in problem.receivers))
+            found.append((eliminate(problem, latency, energy), marginals(problem, latency, allowed)))
+    (whole, least), (parts, other) = found
+    assert parts.values == pytest.approx(whole.values, rel=1e-12)
+    assert other == pytest.approx(least, rel=1e-12)
     for scheme in range(4):
         if math.isfinite(whole.value[scheme]):
             cost = problem.price(parts.placement(scheme), scheme, latency, energy)
