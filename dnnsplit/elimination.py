@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, reduce
+from functools import cached_property, lru_cache, reduce
 
 import numpy as np
 
 from dnnsplit import factors
 from dnnsplit.errors import SolverError
+from dnnsplit.factors import Form, Table
 from dnnsplit.ordering import Ordering, Step, find_ordering
 from dnnsplit.problem import Problem, Weights
 from dnnsplit.routes import TIE
@@ -30,23 +31,28 @@ SMALL = 2**15
 
 @dataclass(frozen=True, eq=False)
 class Optima:
-    """The optimum of every quantization scheme, or of all of them together.
+    """The optimum of every quantization scheme, or of all of them together; found when they are first asked for.
 
-    Attributes
-    ----------
-    values : float (objectives, 2^n), of the optimum of each scheme (first q bit lowest), the first objective infinite where
-        no placement exists. With free bits (objectives, 1), of the optimum of all schemes
+    Few optima are ties. So a pass over the first objective alone tells the optimum and its placement, and the second
+    objective is looked at only where that placement is not the only one, or where its values are asked for.
     """
 
     problem: Problem
-    values: np.ndarray
-    _steps: Sequence[Step] = field(repr=False)
-    _choices: Sequence[np.ndarray] = field(repr=False)
+    _form: Form = field(repr=False)
+    _ordering: Ordering = field(repr=False)
+    _objectives: tuple[Weights, ...] = field(repr=False)
+    _bit_costs: np.ndarray | None = field(repr=False)
+
+    @property
+    def values(self) -> np.ndarray:
+        """float (objectives, 2^n), of the optimum of each scheme (first q bit lowest), the first objective infinite where no
+        placement exists. With free bits (objectives, 1), of the optimum of all schemes."""
+        return self._all.values
 
     @property
     def value(self) -> np.ndarray:
         """The objective that was minimised."""
-        return self.values[0]
+        return (self._all if "_all" in self.__dict__ else self._first).values[0]
 
     def placement(self, scheme: int) -> tuple[int, ...]:
         """Return the server position of each layer in the optimum of one scheme."""
@@ -59,11 +65,48 @@ class Optima:
         scheme = sum(chosen[-1 - j] << j for j in range(len(self.problem.quantizable)))
         return tuple(chosen[i] for i in range(len(self.problem.graph.layers))), scheme
 
+    @cached_property
+    def _first(self) -> _Pass:
+        return self._all if len(self._objectives) == 1 else self._run(self._objectives[:1], tells_ties=True)
+
+    @cached_property
+    def _all(self) -> _Pass:
+        return self._run(self._objectives)
+
+    def _run(self, objectives: Sequence[Weights], tells_ties: bool = False) -> _Pass:
+        ordering, choices = self._ordering, []
+        tables = _tables(self.problem, self._form, objectives, self._bit_costs)
+        for step in ordering.steps:
+            reduced, choice = _minimise(step, tables, len(objectives), tells_ties)
+            tables.append(reduced)
+            choices.append(choice)
+            for number, _ in step.inputs:
+                tables[number] = None
+        # axes ascend, so the last q bit comes first and flattening packs the bits as `pack_schemes` does
+        total = add(ordering.last, tables, len(objectives)).reshape(len(objectives), -1)
+        return _Pass(total, choices)
+
     def _chosen(self, scheme: int) -> dict[int, int]:
+        found = None if "_all" in self.__dict__ else self._follow(self._first, scheme)
+        return found or self._follow(self._all, scheme)
+
+    def _follow(self, run: _Pass, scheme: int) -> dict[int, int] | None:
+        """Return the value of each variable, or None where two are equally good."""
         chosen = {-1 - j: scheme >> j & 1 for j in range(len(self.problem.quantizable))}
-        for step, choice in zip(reversed(self._steps), reversed(self._choices), strict=True):
-            chosen[step.variable] = int(choice[tuple(chosen[a] for a in step.rest)])
+        for step, choice in zip(reversed(self._ordering.steps), reversed(run.choices), strict=True):
+            value = int(choice[tuple([chosen[a] for a in step.rest])])
+            if value < 0:
+                return None
+            chosen[step.variable] = value
         return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """What one elimination gives: the values of its objectives, and for each step the choice; below 0 it is a tie."""
+
+    values: np.ndarray
+    choices: Sequence[np.ndarray]
 
 
 def eliminate(
@@ -90,17 +133,7 @@ def eliminate(
     ------
     SolverError : the tables would be too large; use the MILP (``method="milp"``), or fewer quantizable layers
     """
-    ordering, tables = prepare(problem, objectives, free_bits, bit_costs)
-    choices = []
-    for step in ordering.steps:
-        reduced, choice = _minimise(step, tables, len(objectives))
-        tables.append(reduced)
-        choices.append(choice)
-        for number, _ in step.inputs:
-            tables[number] = None
-    # axes ascend, so the last q bit comes first and flattening packs the bits as `pack_schemes` does
-    total = add(ordering.last, tables, len(objectives)).reshape(len(objectives), -1)
-    return Optima(problem, total, ordering.steps, choices)
+    return Optima(problem, *_ordered(problem, len(objectives), free_bits, bit_costs), objectives, bit_costs)
 
 
 def marginals(problem: Problem, weights: Weights, allowed: np.ndarray) -> np.ndarray:
@@ -116,7 +149,8 @@ def marginals(problem: Problem, weights: Weights, allowed: np.ndarray) -> np.nda
     -------
     float (layers, servers) : infinite where there is no such plan
     """
-    ordering, tables = prepare(problem, (weights,))
+    form, ordering = _ordered(problem, 1)
+    tables = _tables(problem, form, (weights,))
     count = len(tables)
     sums = []
     for step in ordering.steps:
@@ -141,10 +175,10 @@ def marginals(problem: Problem, weights: Weights, allowed: np.ndarray) -> np.nda
     return least
 
 
-def prepare(
-    problem: Problem, objectives: Sequence[Weights], free_bits: bool = False, bit_costs: np.ndarray | None = None
-) -> tuple[Ordering, list[np.ndarray | None]]:
-    """Return the steps of an elimination and the tables that it starts from; what would be too large is refused before."""
+def _ordered(
+    problem: Problem, objectives: int, free_bits: bool = False, bit_costs: np.ndarray | None = None
+) -> tuple[Form, Ordering]:
+    """Return how the problem is written down, and the steps of its elimination; what would be too large is refused."""
     bits = len(problem.quantizable)
     if bits > MAX_BITS and not free_bits:
         raise SolverError(
@@ -152,14 +186,20 @@ def prepare(
         )
     more = () if bit_costs is None else tuple((-1 - j,) for j in range(bits))
     form = factors.best_form(problem, free_bits, more)
-    ordering = find_ordering(form.scopes + more, form.sizes, bits, -bits if free_bits else 0, len(objectives))
-    tables: list[np.ndarray | None] = list(factors.values(problem, form, *objectives))
+    return form, find_ordering(form.scopes + more, form.sizes, bits, -bits if free_bits else 0, objectives)
+
+
+def _tables(
+    problem: Problem, form: Form, objectives: Sequence[Weights], bit_costs: np.ndarray | None = None
+) -> list[Table | None]:
+    """Return the tables that an elimination starts from."""
+    tables: list[Table | None] = list(factors.values(problem, form, *objectives))
     for own in bit_costs if bit_costs is not None else ():
         tables.append(np.stack([own, *[np.zeros(2)] * (len(objectives) - 1)]))
-    return ordering, tables
+    return tables
 
 
-def add(step: Step, tables: Sequence[np.ndarray | None], objectives: int) -> np.ndarray:
+def add(step: Step, tables: Sequence[Table | None], objectives: int) -> np.ndarray:
     """Return the sum of the inputs of one step, float (objectives, one axis per variable)."""
     parts = _parts(step, tables, objectives)
     if step.variable is None:  # q bits that no table knows have their axes too
@@ -167,14 +207,16 @@ def add(step: Step, tables: Sequence[np.ndarray | None], objectives: int) -> np.
     return reduce(np.add, parts)
 
 
-def _parts(step: Step, tables: Sequence[np.ndarray | None], objectives: int) -> list[np.ndarray]:
+def _parts(step: Step, tables: Sequence[Table | None], objectives: int) -> list[np.ndarray]:
     """Return the inputs of one step, float (objectives, one axis per variable, of one entry where an input lacks it)."""
     found = [tables[number] for number, _ in step.inputs]
     made = [table() if callable(table) else table for table in found]
     return [table.reshape(objectives, *shape) for table, (_, shape) in zip(made, step.inputs, strict=True)]
 
 
-def _minimise(step: Step, tables: Sequence[np.ndarray | None], objectives: int) -> tuple[np.ndarray, np.ndarray]:
+def _minimise(
+    step: Step, tables: Sequence[Table | None], objectives: int, tells_ties: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Sum the inputs of one step and minimise over its variable; return the values and the choices.
 
     A large sum is never made whole: blocks of it stay in the processor's cache. The axes that the largest input has are
@@ -186,7 +228,7 @@ def _minimise(step: Step, tables: Sequence[np.ndarray | None], objectives: int) 
     if math.prod(shape) <= SMALL:
         own = [shape[n] for n in rest]
         table = reduce(np.add, parts).transpose(0, axis + 1, *(n + 1 for n in rest))
-        least, choice = _least(table.reshape(objectives, size, -1))
+        least, choice = _least(table.reshape(objectives, size, -1), tells_ties)
         return least.reshape(objectives, *own), choice.reshape(own)
     while len(parts) > 2:
         parts.sort(key=np.size)
@@ -196,36 +238,42 @@ def _minimise(step: Step, tables: Sequence[np.ndarray | None], objectives: int) 
     small, large = (part.transpose(0, axis + 1, *(n + 1 for n in rest)) for part in (small, large))
     own = [shape[n] for n in rest]
     outer = next(n for n in range(len(own) + 1) if size * math.prod(own[n:]) <= BLOCK)
-    least, choice = np.empty((objectives, *own)), np.empty(own, np.min_scalar_type(size - 1))
+    least, choice = np.empty((objectives, *own)), np.empty(own, np.min_scalar_type(-size))
     block = np.empty((objectives, size, *own[outer:]))
     for at in np.ndindex(*own[:outer]):
         np.add(*(part[:, :, *(min(i, n - 1) for i, n in zip(at, part.shape[2:], strict=False))] for part in (small, large)), out=block)
-        values, chosen = _least(block.reshape(objectives, size, -1))
+        values, chosen = _least(block.reshape(objectives, size, -1), tells_ties)
         least[:, *at], choice[*at] = values.reshape(objectives, *own[outer:]), chosen.reshape(own[outer:])
     back = np.argsort(rest)
     return least.transpose(0, *(back + 1)), choice.transpose(back)
 
 
-def _least(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _least(table: np.ndarray, tells_ties: bool) -> tuple[np.ndarray, np.ndarray]:
     """Minimise the first objective over the second axis of (objectives, values, n), of equal ones the second, then the first value.
 
     Returns
     -------
-    float (objectives, n), int (n,) : the values, and where they stand
+    float (objectives, n), int (n,) : the values, and where they stand; -1 where there are equal ones, if it `tells_ties`
     """
     objectives, size, count = table.shape
     first = table[0]
     least = first.min(axis=0)
-    equal = first <= (least + TIE * np.abs(least) if objectives > 1 else least)  # costs of bits may be below 0
-    if objectives > 1 and np.count_nonzero(equal) > count:
+    ties = objectives > 1 or tells_ties
+    equal = first <= (least + TIE * np.abs(least) if ties else least)  # costs of bits may be below 0
+    ties = ties and np.count_nonzero(equal) > count
+    if ties and objectives > 1:
         second = np.where(equal, table[1], np.inf)
         equal &= second <= second.min(axis=0)
     # the first of those that are left: numpy's argmin and argmax are many times slower along this axis
-    choice = size - 1 - (equal * _countdown(size)).max(axis=0)
-    at = choice * np.intp(count) + np.arange(count)
-    return table.reshape(objectives, -1).take(at, axis=1), choice
+    choice = (equal * _places(size)).max(axis=0)
+    np.subtract(size - 1, choice, out=choice)
+    if objectives == 1:
+        if ties:
+            choice[equal.sum(axis=0) > 1] = -1
+        return least[None], choice
+    return table.reshape(objectives, -1).take(choice * np.intp(count) + np.arange(count), axis=1), choice
 
 
 @lru_cache
-def _countdown(size: int) -> np.ndarray:
-    return np.arange(size - 1, -1, -1, dtype=np.min_scalar_type(size - 1))[:, None]
+def _places(size: int) -> np.ndarray:
+    return np.arange(size - 1, -1, -1, dtype=np.min_scalar_type(-size))[:, None]

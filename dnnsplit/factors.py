@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +17,10 @@ from dnnsplit.routes import multicast, relay_tables
 
 # Tensors whose tables shrink by such factors, once a set of servers stands between producer and receivers, are tried with it.
 FACTORS = (2, 32)
+# Fewer entries than this are filled in less time than another form is tried.
+ENOUGH = 2**19
+
+Table = np.ndarray | Callable[[], np.ndarray]  # large ones are made when their step comes
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,17 @@ def best_form(problem: Problem, free_bits: bool = False, more: tuple[Scope, ...]
     free_bits : the q bits are minimised over, too
     more : scopes of tables that are added
     """
-    first = -len(problem.quantizable) if free_bits else 0
+    entries = partial(_entries, -len(problem.quantizable) if free_bits else 0, more)
+    best = _form(problem, frozenset())
+    if entries(best) <= ENOUGH:
+        return best
     smaller = {t: _shrinks(problem, *ends) for t, ends in _tensors(problem).items()}
-    tried = dict.fromkeys(frozenset(t for t, factor in smaller.items() if factor > least) for least in (math.inf, *FACTORS))
-    forms = [_form(problem, starred) for starred in tried]
-    return min(forms, key=lambda form: work(form.scopes + more, form.sizes, first)) if len(forms) > 1 else forms[0]
+    tried = dict.fromkeys(frozenset(t for t, factor in smaller.items() if factor > least) for least in FACTORS)
+    return min([best, *(_form(problem, starred) for starred in tried if starred)], key=entries)
+
+
+def _entries(first: int, more: tuple[Scope, ...], form: Form) -> float:
+    return work(form.scopes + more, form.sizes, first)
 
 
 def _form(problem: Problem, starred: frozenset[int]) -> Form:
@@ -82,7 +93,7 @@ def _shrinks(problem: Problem, p: int, receivers: tuple[int, ...]) -> float:
     return servers ** (layers - 1) / (layers * sum(math.comb(servers, n) for n in range(1, most + 1))) if most > 1 else 0.0
 
 
-def values(problem: Problem, form: Form, *objectives: Weights) -> list[np.ndarray]:
+def values(problem: Problem, form: Form, *objectives: Weights) -> list[Table]:
     """Return the tables: float (objectives, one axis per variable); the first objective is infinite where nothing may be."""
     servers = len(problem.network.servers)
     bit = _bits(problem)
@@ -172,17 +183,18 @@ def _spread(price: np.ndarray, p: int, receivers: tuple[int, ...], source: int) 
     if p < 0:
         price = price[..., [source], :]
     delivered, layers, outer = -1 in receivers, [r for r in receivers if r >= 0], price.ndim - 2
-    total = price[..., source] if delivered else np.zeros(price.shape[:-1])
+    total = price[..., source] if delivered else None
     for n in range(len(layers)):  # one more axis for each receiver, the last
-        wider = total[..., None] + price.reshape(*price.shape[:-1], *[1] * n, -1)
+        own = price.reshape(*price.shape[:-1], *[1] * n, -1)
+        wider = own if total is None else total[..., None] + own
         for earlier in range(outer + 1, outer + 1 + n):  # whoever shares its server with one before it finds the tensor there
             there = [*range(earlier), total.ndim, *range(earlier + 1, total.ndim)]
             np.einsum(wider, [*there, total.ndim], there)[...] = total
         if delivered:
             wider[..., source] = total
         total = wider
-    every = range(outer)
-    order = np.argsort([p, *layers])
     if p < 0:
-        return total[..., 0, *[slice(None)] * len(layers)].transpose(*every, *(order[1:] - 1 + outer))
-    return total.transpose(*every, *(order + outer))
+        total = total.squeeze(outer)
+    ends = [p, *layers] if p >= 0 else layers
+    order = sorted(range(len(ends)), key=ends.__getitem__)
+    return total.transpose(*range(outer), *(outer + n for n in order))

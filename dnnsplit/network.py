@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,11 @@ class Network:
 
     def link(self, source: str, target: str) -> Link | None:
         """Return the link from `source` to `target`, or None."""
-        return next((link for link in self.links if (link.source, link.target) == (source, target)), None)
+        return self._between.get((source, target))
+
+    @cached_property
+    def _between(self) -> dict[tuple[str, str], Link]:
+        return {(link.source, link.target): link for link in self.links}
 
     def transfer_s(self, size_bytes: np.ndarray, handled_bytes: np.ndarray | None = None) -> np.ndarray:
         """Seconds to move each size between each pair of servers.

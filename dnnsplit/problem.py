@@ -162,9 +162,11 @@ class Weights:
     def moves(self, problem: Problem) -> np.ndarray:
         """Return what each tensor is worth on each link: float (tensors, servers, servers, 2); 0 without a link."""
         linked = np.isfinite(problem.transfer_s)
-        seconds = np.where(linked, problem.transfer_s, 0.0)
-        sent = problem.size_bytes[:, None, None, :] * np.asarray(self.sent)[..., None]
-        return seconds * self.transfer[..., None] + np.where(linked, sent, 0.0)
+        worth = np.where(linked, problem.transfer_s, 0.0)
+        worth *= self.transfer[..., None]
+        if np.any(self.sent):
+            worth += np.where(linked, problem.size_bytes[:, None, None, :] * np.asarray(self.sent)[..., None], 0.0)
+        return worth
 
     def of(self, cost: Cost, network: Network) -> float:
         """Return the objective of a priced placement."""
