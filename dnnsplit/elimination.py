@@ -18,14 +18,13 @@ import numpy as np
 from dnnsplit import factors
 from dnnsplit.errors import SolverError
 from dnnsplit.factors import Form, Table
-from dnnsplit.ordering import Ordering, Step, find_ordering
+from dnnsplit.ordering import BLOCK, Ordering, Step, find_ordering
 from dnnsplit.problem import Problem, Weights
 from dnnsplit.routes import TIE
 
 # More q bits than this are refused: 2^18 schemes are a quarter of a million.
 MAX_BITS = 18
-# Entries of a sum that are made at once: blocks of this many (2 MB for each objective) stay in the cache.
-BLOCK = 2**18
+# Sums of no more entries than this are made in one piece.
 SMALL = 2**15
 
 
@@ -75,9 +74,10 @@ class Optima:
 
     def _run(self, objectives: Sequence[Weights], tells_ties: bool = False) -> _Pass:
         ordering, choices = self._ordering, []
+        room = np.empty(len(objectives) * max(BLOCK, *(self._form.sizes.of(step.variable) for step in ordering.steps)))
         tables = _tables(self.problem, self._form, objectives, self._bit_costs)
         for step in ordering.steps:
-            reduced, choice = _minimise(step, tables, len(objectives), tells_ties)
+            reduced, choice = _minimise(step, tables, len(objectives), tells_ties, room)
             tables.append(reduced)
             choices.append(choice)
             for number, _ in step.inputs:
@@ -215,12 +215,12 @@ def _parts(step: Step, tables: Sequence[Table | None], objectives: int) -> list[
 
 
 def _minimise(
-    step: Step, tables: Sequence[Table | None], objectives: int, tells_ties: bool = False
+    step: Step, tables: Sequence[Table | None], objectives: int, tells_ties: bool, room: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sum the inputs of one step and minimise over its variable; return the values and the choices.
 
-    A large sum is never made whole: blocks of it stay in the processor's cache. The axes that the largest input has are
-    the inner ones, in the order in which it lies in memory, so that the innermost loops are long.
+    A large sum is never made whole: blocks of it, in a room that is used again and again, stay in the processor's cache. The
+    axes that the largest input has are the inner ones, in the order in which it lies in memory: so the inner loops are long.
     """
     parts, axis = _parts(step, tables, objectives), step.axis
     shape = tuple(map(max, zip(*(part.shape[1:] for part in parts), strict=True)))
@@ -230,18 +230,19 @@ def _minimise(
         table = reduce(np.add, parts).transpose(0, axis + 1, *(n + 1 for n in rest))
         least, choice = _least(table.reshape(objectives, size, -1), tells_ties)
         return least.reshape(objectives, *own), choice.reshape(own)
+    parts = sorted([np.zeros((objectives, *[1] * len(shape))), *parts], key=np.size)
     while len(parts) > 2:
-        parts.sort(key=np.size)
-        parts = [parts[0] + parts[1], *parts[2:]]
-    small, large = sorted(parts, key=np.size) if len(parts) > 1 else (0.0 * parts[0][..., :1], parts[0])
+        parts = sorted([parts[0] + parts[1], *parts[2:]], key=np.size)
+    large = parts[1]
     rest.sort(key=lambda n: (large.shape[n + 1] > 1, -large.strides[n + 1]))
-    small, large = (part.transpose(0, axis + 1, *(n + 1 for n in rest)) for part in (small, large))
+    parts = [part.transpose(0, axis + 1, *(n + 1 for n in rest)) for part in parts]
     own = [shape[n] for n in rest]
-    outer = next(n for n in range(len(own) + 1) if size * math.prod(own[n:]) <= BLOCK)
+    outer = next((n for n in range(len(own)) if size * math.prod(own[n:]) <= BLOCK), len(own))
     least, choice = np.empty((objectives, *own)), np.empty(own, np.min_scalar_type(-size))
-    block = np.empty((objectives, size, *own[outer:]))
+    block = room[: objectives * size * math.prod(own[outer:])].reshape(objectives, size, *own[outer:])
     for at in np.ndindex(*own[:outer]):
-        np.add(*(part[:, :, *(min(i, n - 1) for i, n in zip(at, part.shape[2:], strict=False))] for part in (small, large)), out=block)
+        pieces = [part[:, :, *(min(i, n - 1) for i, n in zip(at, part.shape[2:], strict=False))] for part in parts]
+        np.add(*pieces, out=block)
         values, chosen = _least(block.reshape(objectives, size, -1), tells_ties)
         least[:, *at], choice[*at] = values.reshape(objectives, *own[outer:]), chosen.reshape(own[outer:])
     back = np.argsort(rest)
@@ -249,7 +250,7 @@ def _minimise(
 
 
 def _least(table: np.ndarray, tells_ties: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Minimise the first objective over the second axis of (objectives, values, n), of equal ones the second, then the first value.
+    """Minimise the first objective over the second axis of (objectives, values, n), of equal ones the second.
 
     Returns
     -------

@@ -14,6 +14,8 @@ from dnnsplit.units import show
 
 # Eliminations that would need more memory than this are refused.
 MAX_BYTES = 4 * 2**30
+# Entries of a sum that are made at once: blocks of this many (2 MB for each objective) stay in the cache.
+BLOCK = 2**18
 # Where tables have more entries than this, it is worth the time to try another order.
 MANY_ENTRIES = 2**24
 
@@ -69,13 +71,15 @@ class Ordering:
     ----------
     steps : one per variable that is minimised over
     last : the sum of what is left, over all variables that are not
-    entries : of all tables together; the work
+    entries : of all sums together; the work
+    largest : entries of the largest sum, which is made in blocks
     peak_bytes : most memory held at once
     """
 
     steps: tuple[Step, ...] = field(repr=False)
     last: Step = field(repr=False)
     entries: int
+    largest: int
     peak_bytes: int
 
 
@@ -106,7 +110,7 @@ def find_ordering(scopes: tuple[Scope, ...], sizes: Sizes, bits: int, first: int
             if v in touching:
                 touching[v][number] = None
     live = sum(map(size, scopes)) * 8 * objectives
-    steps, entries, peak, used = [], 0, 0, set()
+    steps, entries, largest, peak, used = [], 0, 0, 0, set()
     for variable in order:
         group = list(touching.pop(variable))
         step = _step(variable, group, tables, sizes)
@@ -120,16 +124,17 @@ def find_ordering(scopes: tuple[Scope, ...], sizes: Sizes, bits: int, first: int
                     touching[v].pop(old, None)
                 touching[v][number] = None
         wide, narrow = size(step.axes), size(step.rest)
-        entries += wide
-        # the sum, what ties compare, the result and its choice; choices stay, tables that were read do not
-        peak = max(peak, live + wide * (8 * objectives + 9 * (objectives - 1)) + narrow * (8 * objectives + 9))
+        entries, largest = entries + wide, max(largest, wide)
+        # a block of the sum, what ties compare, the result and its choice; choices stay, tables that were read do not
+        block = min(wide, BLOCK)
+        peak = max(peak, live + block * (8 * objectives + 9 * (objectives - 1)) + narrow * (8 * objectives + 9))
         live += narrow * (8 * objectives + 1) - sum(size(tables[g]) for g in group if g >= len(scopes)) * 8 * objectives
     if peak > MAX_BYTES:
         wide = max((step.axes for step in steps), key=size)
         raise SolverError(_refusal(wide, sizes, show(peak, "B")))
     left = [number for number in range(len(tables)) if number not in used]
     last = _step(None, left, tables, sizes, tuple(range(-bits, 0)) if first >= 0 else ())
-    return Ordering(tuple(steps), last, entries, peak)
+    return Ordering(tuple(steps), last, entries, largest, peak)
 
 
 def _step(variable: int | None, group: list[int], tables: list[Scope], sizes: Sizes, also: Scope = ()) -> Step:
@@ -193,7 +198,9 @@ def _greedy(scopes: tuple[Scope, ...], sizes: Sizes, first: int, careful: bool =
             near[v] |= rest
             near[v].discard(variable)
             changed_at[v] = len(order)
-        for v in sorted({w for v in changed for w in near[v] if w >= first}) if careful else changed:
+        if careful:
+            changed = {w for v in changed for w in near[v] if w >= first}
+        for v in changed:
             found = weigh(v)
             if found != weight[v]:
                 weight[v] = found

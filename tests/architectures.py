@@ -1,8 +1,12 @@
-"""Small ONNX networks of well-known shapes, with random weights: what ONNX Runtime fuses differs from one to the next."""
+"""Networks of well-known shapes: small ONNX files with random weights, which ONNX Runtime fuses differently, and large graphs."""
 
 import numpy as np
 import onnx
+import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
+
+import dnnsplit as ds
+from dnnsplit.problem import build_problem
 
 
 class Builder:
@@ -124,3 +128,83 @@ def yolo_heads(path):
 
 
 ALL = {"mobile_net": mobile_net, "res_net": res_net, "transformer": transformer, "yolo_heads": yolo_heads}
+
+
+class Layers:
+    """A graph of layers while it is written down: each has one tensor, which those that name it read."""
+
+    def __init__(self):
+        self.readers = {}
+
+    def add(self, *sources):
+        name = f"layer{len(self.readers)}"
+        self.readers[name] = []
+        for source in sources:
+            self.readers[source].append(name)
+        return name
+
+    def chain(self, source, count):
+        for _ in range(count):
+            source = self.add(source)
+        return source
+
+    def residual(self, source):
+        return self.add(source, self.chain(source, 2))
+
+    def c3k2(self, source):
+        """Two modules of two paths each, and a join that reads what the modules read and make."""
+        made = [self.add(source)]
+        for _ in range(2):
+            path = self.residual(self.residual(self.add(made[-1])))
+            made.append(self.add(self.add(path, self.add(made[-1]))))
+        return self.add(self.add(*made))
+
+    def attention(self, source):
+        both = self.add(source)
+        weights = self.add(self.add(both, both_value := self.add(both)))
+        mixed = self.add(self.add(weights, self.add(both, both_value)))
+        seen = self.add(source, mixed)
+        return self.add(seen, self.chain(seen, 2))
+
+
+def seg_layers():
+    """Layers shaped like YOLO11x-seg: tensors that 4 and 5 layers read (pooling, the neck's levels), and three heads."""
+    net = Layers()
+    last = net.chain(net.add(), 1)
+    levels = []
+    for _ in range(4):
+        last = net.c3k2(net.add(last))
+        levels.append(last)
+    pooled = [net.add(last)]
+    for _ in range(3):
+        pooled.append(net.add(pooled[-1]))
+    half = net.add(net.add(*pooled))
+    last = net.add(half, net.attention(net.attention(net.add(half))))
+    up4 = net.c3k2(net.add(net.add(last), levels[2]))
+    level3 = net.c3k2(net.add(net.add(up4), levels[1]))
+    level4 = net.c3k2(net.add(net.add(level3), up4))
+    level5 = net.c3k2(net.add(net.add(level4), last))
+    heads = [[net.chain(level, count) for level in (level3, level4, level5)] for count in (3, 5, 3)]
+    boxes, classes, masks = (net.add(*head) for head in heads)
+    net.add(net.add(net.chain(boxes, 4), net.add(classes)), masks)
+    net.chain(level3, 4)
+    return net.readers
+
+
+def seg_problem(servers):
+    """A placement problem on `seg_layers`, 12 of whose layers may run in int8; the outputs are the tensors that none reads."""
+    readers = seg_layers()
+    names, hosts = list(readers), [f"s{k}" for k in range(servers)]
+    tensors = [ds.Tensor("in", None, (names[0],), 5e6)]
+    sizes = [1e5 * (1 + i % 7) for i in range(len(names))]
+    tensors += [ds.Tensor(f"{n} out", n, tuple(readers[n]), size, not readers[n]) for n, size in zip(names, sizes, strict=True)]
+    chosen = names[8 :: len(names) // 12][:12]
+    rows = [
+        (name, host, precision, 1e-3 * (1 + i % 5) / (1 + k) * (0.7 if precision == "int8" else 1.0))
+        for i, name in enumerate(names) for k, host in enumerate(hosts)
+        for precision in ("float32", *(["int8"] if name in chosen else []))
+    ]  # fmt: skip
+    links = [ds.Link(a, b, 5e6 * (1 + k), 0.01) for k, a in enumerate(hosts) for b in hosts if a != b]
+    times = ds.LayerTimes(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"]))
+    graph = ds.LayerGraph([ds.Layer(name) for name in names], tensors)
+    return build_problem(graph, ds.Network([ds.Server(h) for h in hosts], links, "s0"), times, chosen)

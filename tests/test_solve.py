@@ -281,13 +281,14 @@ def test_sets_of_servers_give_what_one_table_gives(seed, servers, missing, routi
     problem = build_problem(graph, network, times, noise.layers, routing=routing)
     latency, energy = latency_weights(network), energy_weights(network)
     allowed = noise.every() <= 0.06
+    several = any(len(set(receivers) - {-1}) > 1 for receivers in problem.receivers)
     found = []
     for factors_tried in ((), (0,)):  # a set of servers for no tensor, and for every one with two receivers
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(factors, "FACTORS", factors_tried)
             patch.setattr(factors, "ENOUGH", -math.inf)
             patch.setattr(factors, "work", lambda scopes, sizes, first: -len(scopes))
-            assert bool(factors.best_form(problem).starred) == bool(factors_tried and any(len(set(r) - {-1}) > 1 for r in problem.receivers))
+            assert bool(factors.best_form(problem).starred) == bool(factors_tried and several)
             found.append((eliminate(problem, latency, energy), marginals(problem, latency, allowed)))
     (whole, least), (parts, other) = found
     assert parts.values == pytest.approx(whole.values, rel=1e-12)
