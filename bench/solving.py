@@ -5,6 +5,9 @@
 
 Every case runs in a process of its own, so that nothing is cached and the peak of its memory is its own. The clock starts
 with graph, network, times and noise in memory, and stops with the plan. Short cases run several times; the median counts.
+
+Each row's CPU seconds and memory are told as ratios to those of the last run too, which bench/solving.csv keeps: a row that is
+measured replaces its own there, so commit the file with the change that moved it. Rows that became much slower are named.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ BASELINE = "slides, CBC"
 METHODS = (("slides", "CBC"), ("slides", "HiGHS"), ("milp", "CBC"), ("milp", "HiGHS"))
 POINTS = 20  # limits that a front would be drawn from, one solve each
 AGREE, SAME = 1e-6, 1e-9  # relative differences: of what MILPs prove, and of exact optima
+LAST = Path(__file__).with_suffix(".csv")
+ROW = ["instance", "question", "method"]  # what names a row
+SLOWER = 1.5  # times the last run's CPU seconds or memory that are more than noise
 Make = Callable[[], ds.Instance]
 
 
@@ -169,9 +175,11 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
         asked = f"{question}, E_0 <= {share * fastest:.4g} J"
         yield Case(name, asked, BASELINE, make, split("slides", "CBC", **budget, **timed))
         yield Case(name, asked, "auto", make, split("auto", **budget, **timed))
-    yield Case(f"{name}, 6 servers (made up)", question, "auto", lambda: six_servers(make()), split("auto", **limit, **timed))
-    large = partial(ds.examples.random_problem, 10000, 10)
-    yield Case("random 10000 x 10", "float32", "elimination", large, split("elimination"))
+    six = f"{name}, 6 servers (made up)"
+    yield Case(six, question, "auto", lambda: six_servers(make()), split("auto", **limit, **timed), repeats=5)
+    for servers in (10, 20):
+        large = partial(ds.examples.random_problem, 10000, servers)
+        yield Case(f"random 10000 x {servers}", "float32", "elimination", large, split("elimination"))
 
 
 def isolated(work: Callable[[], Any]) -> Any:
@@ -230,6 +238,28 @@ def with_factors(rows: list[dict[str, Any]], asked: list[Case]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def compared(table: pd.DataFrame, last: pd.DataFrame) -> pd.DataFrame:
+    """Add each row's CPU seconds and peak memory over those of the last run; NaN where that had no such row."""
+    old = table[ROW].merge(last, how="left", on=ROW)
+    ratios = {f"{what} / last": (table[what] / old[what]).to_numpy() for what in ("cpu_s", "peak_mb")}
+    return table.assign(**ratios)
+
+
+def remembered(table: pd.DataFrame, last: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the last run with those that were measured now in their places, new ones at the end."""
+    kept = table[[*ROW, "cpu_s", "peak_mb", "objective", "gap"]]
+    rows = {tuple(row[name] for name in ROW): row for frame in (last, kept) for row in frame.to_dict("records")}
+    return pd.DataFrame(list(rows.values()), columns=kept.columns)
+
+
+def recall(path: Path) -> pd.DataFrame:
+    """Return the last run's table, empty if there is none."""
+    columns = {**dict.fromkeys(ROW, str), **dict.fromkeys(("cpu_s", "peak_mb", "objective", "gap"), float)}
+    if not path.exists():
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
+    return pd.read_csv(path, dtype=columns, keep_default_na=False, na_values={name: [""] for name in columns if name not in ROW})
+
+
 def disagreements(table: pd.DataFrame) -> list[str]:
     """Say which answers that were proved differ."""
     found = [f"{row.instance}: {row.note}" for row in table.itertuples() if "DISAGREE" in row.note]
@@ -259,8 +289,15 @@ def main() -> int:
                 runs = [isolated(partial(measure, case)) for _ in range(case.repeats)]
                 rows.append(runs[0] | {"cpu_s": statistics.median(run["cpu_s"] for run in runs)})
     finally:  # an interruption keeps what is there
-        table = with_factors(rows, asked)
+        last = recall(LAST)
+        table = compared(with_factors(rows, asked), last) if rows else pd.DataFrame()
         print(table.to_string(index=False, float_format="{:.4g}".format))
+        if rows:
+            LAST.write_text(remembered(table, last).to_csv(index=False, float_format="%.6g"))
+    for row in table.to_dict("records"):
+        for what in ("cpu_s", "peak_mb"):
+            if row[f"{what} / last"] > SLOWER:
+                print(f"{row['instance']}, {row['question']}, {row['method']}: {row[f'{what} / last']:.3g} times the last {what}")
     wrong = disagreements(table)
     print("\n".join(wrong) if wrong else "All proved answers agree.")
     return 1 if wrong else 0

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dnnsplit.errors import InfeasibleError, ModelError, NetworkError, nearest, raise_problems
-from dnnsplit.graph import LayerGraph
+from dnnsplit.graph import LayerGraph, Tensor
 from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.overhead import priced
@@ -193,10 +193,9 @@ def _transfers(
         source = network.source if tensor.producer is None else assignment[tensor.producer]
         targets = [assignment[c] for c in tensor.consumers] + ([network.source] if tensor.is_output else [])
         size = tensor.size_bytes * (INT8_SHARE if tensor.producer in quantized else 1.0)
-        what = f"tensor {tensor.name!r} ({show(size, 'B')})"
         if tensor.name in routes:
             links, lost = _travel(source, targets, routes[tensor.name])
-            missing += [f"{what}: {problem}" for problem in lost]
+            missing += [f"{_what(tensor, size)}: {problem}" for problem in lost]
         else:
             links = [(source, target) for target in dict.fromkeys(targets)]
         for start, end in links:
@@ -205,8 +204,12 @@ def _transfers(
                 seconds = link.transfer_s(size, tensor.handled_bytes)
                 found.append(Transfer(tensor.name, start, end, size, seconds))
             elif start != end:
-                missing.append(f"{what} would cross {start!r} -> {end!r}, where there is no link")
+                missing.append(f"{_what(tensor, size)} would cross {start!r} -> {end!r}, where there is no link")
     return tuple(found), missing
+
+
+def _what(tensor: Tensor, size: float) -> str:
+    return f"tensor {tensor.name!r} ({show(size, 'B')})"
 
 
 def _travel(source: str, targets: Sequence[str], route: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[str]]:

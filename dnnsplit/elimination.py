@@ -220,7 +220,8 @@ def _minimise(
     """Sum the inputs of one step and minimise over its variable; return the values and the choices.
 
     A large sum is never made whole: blocks of it, in a room that is used again and again, stay in the processor's cache. The
-    axes that the largest input has are the inner ones, in the order in which it lies in memory: so the inner loops are long.
+    axes that the largest input has are the inner ones, in the order in which it lies in memory, so that the inner loops are
+    long; those that it lacks come next, so that a piece of it is read again while it is still there.
     """
     parts, axis = _parts(step, tables, objectives), step.axis
     shape = tuple(map(max, zip(*(part.shape[1:] for part in parts), strict=True)))
@@ -235,9 +236,10 @@ def _minimise(
         parts = sorted([parts[0] + parts[1], *parts[2:]], key=np.size)
     large = parts[1]
     rest.sort(key=lambda n: (large.shape[n + 1] > 1, -large.strides[n + 1]))
+    outer = next((n for n in range(len(rest)) if size * math.prod(shape[m] for m in rest[n:]) <= BLOCK), len(rest))
+    rest[:outer] = sorted(rest[:outer], key=lambda n: large.shape[n + 1] == 1)
     parts = [part.transpose(0, axis + 1, *(n + 1 for n in rest)) for part in parts]
     own = [shape[n] for n in rest]
-    outer = next((n for n in range(len(own)) if size * math.prod(own[n:]) <= BLOCK), len(own))
     least, choice = np.empty((objectives, *own)), np.empty(own, np.min_scalar_type(-size))
     block = room[: objectives * size * math.prod(own[outer:])].reshape(objectives, size, *own[outer:])
     for at in np.ndindex(*own[:outer]):
