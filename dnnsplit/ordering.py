@@ -111,6 +111,7 @@ def find_ordering(scopes: tuple[Scope, ...], sizes: Sizes, bits: int, first: int
                 touching[v][number] = None
     live = sum(map(size, scopes)) * 8 * objectives
     steps, entries, largest, peak, used = [], 0, 0, 0, set()
+    made: dict[int, int] = {}  # entries of the results, by number of the table
     for variable in order:
         group = list(touching.pop(variable))
         step = _step(variable, group, tables, sizes)
@@ -123,12 +124,14 @@ def find_ordering(scopes: tuple[Scope, ...], sizes: Sizes, bits: int, first: int
                 for old in group:
                     touching[v].pop(old, None)
                 touching[v][number] = None
-        wide, narrow = size(step.axes), size(step.rest)
+        wide = size(step.axes)
+        narrow = wide // sizes.of(variable)
+        made[number] = narrow
         entries, largest = entries + wide, max(largest, wide)
         # a block of the sum, what ties compare, the result and its choice; choices stay, tables that were read do not
         block = min(wide, BLOCK)
         peak = max(peak, live + block * (8 * objectives + 9 * (objectives - 1)) + narrow * (8 * objectives + 9))
-        live += narrow * (8 * objectives + 1) - sum(size(tables[g]) for g in group if g >= len(scopes)) * 8 * objectives
+        live += narrow * (8 * objectives + 1) - sum(made.get(g, 0) for g in group) * 8 * objectives
     if peak > MAX_BYTES:
         wide = max((step.axes for step in steps), key=size)
         raise SolverError(_refusal(wide, sizes, show(peak, "B")))

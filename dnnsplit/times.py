@@ -135,13 +135,11 @@ class LayerTimes:
             ProfileError, "quantizable layers", [f"{n!r} is no layer{nearest(n, graph.layer_names)}" for n in strangers]
         )
         problems = []
-        wanted = [(name, "float32") for name in graph.layer_names] + [(name, "int8") for name in quantizable]
-        for name, precision in wanted:
-            for k, server in enumerate(network.server_names):
-                value = self._seconds.get((name, server, precision), math.nan)
-                if math.isnan(value):
-                    problems.append(f"no {precision} time of layer {name!r} on server {server!r}{self._hint(name, server)}")
-                array[graph.layer_index[name], k, PRECISIONS.index(precision)] = value
+        for number, (precision, names) in enumerate(zip(PRECISIONS, (graph.layer_names, quantizable), strict=True)):
+            rows = [[self._seconds.get((n, server, precision), math.nan) for server in network.server_names] for n in names]
+            array[[graph.layer_index[n] for n in names], :, number] = np.reshape(rows, (-1, len(network.servers)))
+            lacks = [(names[i], network.server_names[k]) for i, k in np.argwhere(np.isnan(rows))]
+            problems += [f"no {precision} time of layer {n!r} on server {server!r}{self._hint(n, server)}" for n, server in lacks]
         raise_problems(ProfileError, "layer times do not cover the problem", problems, most=8)
         return array
 
