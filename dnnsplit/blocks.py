@@ -20,6 +20,7 @@ from dnnsplit.onnx_graph import node_inputs
 from dnnsplit.partitions import finest_common, quotient, sorted_blocks
 from dnnsplit.providers import Provider
 from dnnsplit.runtime import find_provider, session
+from dnnsplit.weights import held_weights
 
 # Activations that run as a kernel of their own but belong to the convolution that alone feeds them:
 # cutting between the two costs 10-20 % of the time.
@@ -202,11 +203,9 @@ def _graph(model: Model, blocks: list[tuple[str, ...]]) -> LayerGraph:
     for nodes in blocks:
         flops = {n: node_flops(model, model.nodes[n]) for n in nodes}
         chief = max(nodes, key=lambda n: (model.nodes[n].op_type in QUANTIZABLE_OPS, flops[n]))
-        constants = {w for n in nodes for w in node_inputs(model.nodes[n]) if w in model.weights}
-        weight_bytes = sum(model.size_bytes(w) for w in constants)
-        layers.append(
-            Layer(chief, model.nodes[chief].op_type, sum(flops.values()), weight_bytes, nodes, _quantizable(model, nodes, chief))
-        )
+        held = {name: size for n in nodes for name, size in held_weights(model, model.nodes[n]).items()}
+        kind, sizes = model.nodes[chief].op_type, (sum(flops.values()), sum(held.values()))
+        layers.append(Layer(chief, kind, *sizes, nodes, _quantizable(model, nodes, chief)))
         of |= dict.fromkeys(nodes, chief)
     tensors = []
     for tensor in (*model.inputs, *(o for node in model.nodes.values() for o in node.output if o)):

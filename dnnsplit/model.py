@@ -86,7 +86,7 @@ class Model:
         weights : constants that are not of this model
         """
         own = {weight.name: weight for weight in weights}
-        constants, needed = self._constants({name for node in nodes for name in node_inputs(node)} - own.keys())
+        constants, needed = self._rest_on({name for node in nodes for name in node_inputs(node)} - own.keys())
         graph = helper.make_graph([*constants, *nodes], name, list(inputs), list(outputs))
         graph.initializer.extend(own.values())
         graph.initializer.extend(self.weights[name] for name in sorted(needed))
@@ -94,7 +94,11 @@ class Model:
         model.functions.extend(self.proto.functions)
         return model
 
-    def _constants(self, names: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+    def constants(self, node: onnx.NodeProto) -> tuple[list[onnx.NodeProto], set[str]]:
+        """Return the constant nodes and initializers that a node reads, directly or through constant nodes."""
+        return self._rest_on(set(node_inputs(node)))
+
+    def _rest_on(self, names: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
         """Return the constant nodes and initializers that some tensor names rest on."""
         nodes: set[str] = set()
         weights: set[str] = set()

@@ -17,12 +17,17 @@ def node_inputs(node: onnx.NodeProto) -> list[str]:
     """Names of the tensors a node reads, those that its subgraphs take from outside among them."""
     names = [name for name in node.input if name]
     for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
+        for graph in subgraphs(attribute):
             inside = {i.name for i in graph.input} | {w.name for w in graph.initializer}
             inside |= {o for n in graph.node for o in n.output}
             names += [name for n in graph.node for name in node_inputs(n) if name not in inside]
             names += [o.name for o in graph.output if o.name not in inside]
     return list(dict.fromkeys(names))
+
+
+def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    """Bodies that an attribute holds, as those of If, Loop and Scan."""
+    return [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
