@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -55,6 +56,40 @@ def constants_to_weights(graph: onnx.GraphProto) -> None:
             graph.initializer.append(weight)
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def one_reader_each(graph: onnx.GraphProto) -> None:
+    """Give every node that reads a DequantizeLinear a copy of its own, in place, as ONNX Runtime does when it loads a model.
+
+    So a boundary can always lie on the 8-bit tensor before it: a product that gets float32 has no int8 kernel.
+    """
+    stored = {w.name for w in graph.initializer}
+    shared = {n.output[0]: n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] not in stored}
+    if not shared:
+        return
+    taken = {n.name for n in graph.node} | {o for n in graph.node for o in n.output} | stored | {i.name for i in graph.input}
+    kept = {o.name for o in graph.output} | {
+        i for n in graph.node for i in node_inputs(n) if i not in n.input
+    }  # outputs, and what bodies read, stay with the first
+    copies = []
+    for reader in list(graph.node):
+        for tensor in dict.fromkeys(i for i in reader.input if i in shared):
+            if tensor not in kept:
+                kept.add(tensor)
+                continue
+            copy = onnx.NodeProto.FromString(shared[tensor].SerializeToString())
+            copy.name, copy.output[0] = (_free(name, taken) for name in (copy.name, tensor))
+            copies.append(copy)
+            for i, name in enumerate(reader.input):
+                if name == tensor:
+                    reader.input[i] = copy.output[0]
+    graph.node.extend(copies)
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    name = next(name for count in itertools.count(2) if (name := f"{stem}#{count}") not in taken)
+    taken.add(name)
+    return name
 
 
 def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
