@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,22 +14,13 @@ from dnnsplit.errors import OptionError
 from dnnsplit.external import is_large, move_weights
 from dnnsplit.flops import node_flops
 from dnnsplit.graph import QUANTIZABLE_OPS, Layer, LayerGraph, Tensor
+from dnnsplit.grouping import MOVES, fused, join_absorbed, join_activations, join_round_trips, untangled
 from dnnsplit.model import Model, read_model
 from dnnsplit.onnx_graph import node_inputs
 from dnnsplit.partitions import finest_common, quotient, sorted_blocks
 from dnnsplit.providers import Provider
 from dnnsplit.runtime import find_provider, session
 from dnnsplit.weights import held_weights
-
-# Activations that run as a kernel of their own but belong to the convolution that alone feeds them:
-# cutting between the two costs 10-20 % of the time.
-_ACTIVATIONS = frozenset({
-    "QuickGelu", "Sigmoid", "Relu", "LeakyRelu", "Clip", "HardSwish", "HardSigmoid", "Gelu", "BiasGelu", "FastGelu", "Tanh",
-    "Elu", "Mish", "PRelu", "Softplus",
-})  # fmt: skip
-
-# Kernels that compute nothing: ONNX Runtime adds and moves them as it needs, so that no block begins with one.
-_MOVES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",)) -> LayerGraph:
@@ -67,7 +57,7 @@ def find_blocks(model: Model, provider: str | Provider = "cpu") -> list[tuple[st
 
     A tensor that survives in the model ONNX Runtime writes at ORT_ENABLE_EXTENDED (before layouts change) is a
     boundary; nodes with no boundary between them are one block, as long as they are one kernel: where ONNX Runtime keeps
-    several and renames what is between (see `_untangled`), each has a block. A DequantizeLinear is with its reader and a
+    several and renames what is between (see `untangled`), each has a block. A DequantizeLinear is with its reader and a
     QuantizeLinear with what it alone reads, so that 8-bit tensors are the boundaries. An activation joins the convolution
     that alone feeds it. What has no kernel of its own at ORT_ENABLE_ALL joins the kernel that does its work: on processors
     with blocked layouts a convolution adds the residual too. Blocks never form a cycle.
@@ -81,145 +71,11 @@ def find_blocks(model: Model, provider: str | Provider = "cpu") -> list[tuple[st
     list of tuples of node names, in topological order
     """
     optimized = optimize(model.proto, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, provider)
-    groups = _untangled(model, _fused(model, optimized), optimized)
-    _join_round_trips(model, groups)
-    products = {groups[n] for n, node in model.nodes.items() if node.op_type in QUANTIZABLE_OPS}
-    for fused in optimized.graph.node:
-        source = fused.input[0] if fused.input else ""
-        producer = model.producer.get(source)
-        if fused.op_type in _ACTIVATIONS and producer in model.nodes and source not in model.outputs:
-            readers = {groups[c] for c in model.consumers[source]}
-            if len(readers) == 1 and groups[producer] in products:
-                groups.union(producer, *model.consumers[source])
-                products.add(groups[producer])
-    _join_absorbed(model, groups, optimize(model.proto, provider=provider))
-    blocks = [tuple(n for n in model.nodes if n in members) for members in groups.to_sets()]
-    return _acyclic(model, blocks)
-
-
-def node_of(model: Model, kernel: onnx.NodeProto) -> str | None:
-    """Return the node of the model that an executed kernel is named after: by its outputs, else by its own name; or None."""
-    return next((n for o in kernel.output if (n := model.producer.get(o, "")) in model.nodes), None) or _namesake(model, kernel)
-
-
-def _namesake(model: Model, kernel: onnx.NodeProto) -> str | None:
-    stem = re.sub(r"(_nchwc|_nhwc|_token_\d+)+$", "", kernel.name)
-    while stem:
-        if named := next((n for n in (model.producer.get(stem, ""), stem) if n in model.nodes), None):
-            return named
-        stem = stem.rstrip("/").rpartition("/")[0]  # fused nodes append to the name of the node they replace
-    return None
-
-
-def _fused(model: Model, optimized: onnx.ModelProto) -> nx.utils.UnionFind:
-    """Join nodes that have no tensor between them of which the name survives."""
-    groups = nx.utils.UnionFind(model.nodes)
-    survivors: set[str] = set()
-    for fused in optimized.graph.node:
-        names = [o for o in fused.output if o in model.producer]
-        survivors.update(names)
-        groups.union(*[model.producer[o] for o in names if model.producer[o] in model.nodes])
-    for tensor, producer in model.producer.items():
-        if producer in model.nodes and tensor not in survivors:
-            groups.union(producer, *[c for c in model.consumers.get(tensor, ()) if c in model.nodes])
-    return groups
-
-
-def _untangled(model: Model, fused: nx.utils.UnionFind, optimized: onnx.ModelProto) -> nx.utils.UnionFind:
-    """Take groups apart that hold several working kernels: ONNX Runtime renamed what is between them, but keeps them.
-
-    It renames where it moves a Transpose or a Cast, removes an Identity or a repeated node, or changes an 8-bit type. Each
-    kernel begins a group of the nodes it is named after, by its outputs and by its own name. Other nodes are taken together
-    where one alone reads the other; they join the group before them if they alone read it, else the one after.
-    """
-    anchors = nx.utils.UnionFind(n for n, node in model.nodes.items() if node.op_type in QUANTIZABLE_OPS)
-    for kernel in optimized.graph.node:
-        if kernel.op_type not in _ACTIVATIONS | _MOVES:
-            made = [model.producer[o] for o in kernel.output if model.producer.get(o) in model.nodes]
-            if named := [*made, *filter(None, [_namesake(model, kernel)])]:
-                anchors.union(*named)
-    _join_round_trips(model, anchors)
-    held: dict[str, set[str]] = {}
-    for name in list(anchors):
-        held.setdefault(fused[name], set()).add(anchors[name])
-    tangled = {n for n in model.nodes if len(held.get(fused[n], ())) > 1}
-    groups = nx.utils.UnionFind(model.nodes)
-    for members in fused.to_sets():
-        groups.union(*(members - tangled))
-    for members in anchors.to_sets():
-        groups.union(*(members & tangled))
-    anchored = set(anchors)
-    _join_loose(model, fused, groups, [n for n in model.nodes if n in tangled and n not in anchored])
-    return groups
-
-
-def _join_loose(model: Model, fused: nx.utils.UnionFind, groups: nx.utils.UnionFind, loose: Sequence[str]) -> None:
-    """Join nodes, given in topological order, to a group before or after them, within what ONNX Runtime has renamed."""
-    reads = {n: [(t, p) for t in node_inputs(model.nodes[n]) if (p := model.producer.get(t)) in model.nodes] for n in loose}
-    readers = {n: [c for o in model.nodes[n].output for c in model.consumers.get(o, ())] for n in loose}
-    delivering = {n for n in loose if any(o in model.outputs for o in model.nodes[n].output)}
-
-    def after(members: Sequence[str]) -> str | None:
-        """Return the one group that reads the members, if it is one."""
-        inside = set(members)
-        found = [c for n in members for c in readers[n] if c not in inside]
-        one = len({groups[c] for c in found}) == 1 and delivering.isdisjoint(members) and fused[found[0]] == fused[members[0]]
-        return found[0] if one else None
-
-    free = set(loose)
-    for name in reversed(loose):
-        if (reader := after([name])) in free and free.issuperset(readers[name]):
-            groups.union(name, reader)
-    together: dict[str, list[str]] = {}
-    for name in loose:
-        together.setdefault(groups[name], []).append(name)
-    waiting = []
-    for members in together.values():
-        inside = set(members)
-        before = [(t, p) for n in members for t, p in reads[n] if p not in inside]
-        alone = all(fused[p] == fused[members[0]] and inside.issuperset(model.consumers[t]) for t, p in before)
-        if alone and len({groups[p] for _, p in before}) == 1 and not any(t in model.outputs for t, _ in before):
-            groups.union(before[0][1], members[0])
-        else:
-            waiting.append(members)
-    for members in reversed(waiting):
-        if reader := after(members):
-            groups.union(reader, members[0])
-
-
-def _join_round_trips(model: Model, groups: nx.utils.UnionFind) -> None:
-    """Join each DequantizeLinear to its only reader, and each QuantizeLinear to the maker of what it alone reads.
-
-    Cut anywhere else, a product loses its int8 kernel.
-    """
-    for name, node in model.nodes.items():
-        readers = [c for o in node.output for c in model.consumers.get(o, ())]
-        if node.op_type == "DequantizeLinear" and len(readers) == 1 and node.output[0] not in model.outputs:
-            groups.union(name, readers[0])
-        elif node.op_type == "QuantizeLinear" and model.producer.get(node.input[0]) in model.nodes:
-            if len(model.consumers[node.input[0]]) == 1 and node.input[0] not in model.outputs:
-                groups.union(model.producer[node.input[0]], name)
-
-
-def _join_absorbed(model: Model, groups: nx.utils.UnionFind, executed: onnx.ModelProto) -> None:
-    """Join groups without a kernel of their own to the last kernel that makes one of their inputs: it does their work."""
-    position: dict[str, int] = {}
-    for i, kernel in enumerate(executed.graph.node):
-        node = node_of(model, kernel)
-        if node and not kernel.op_type.startswith("Reorder"):
-            position[groups[node]] = i
-    products = {groups[n] for n, node in model.nodes.items() if node.op_type in QUANTIZABLE_OPS}
-    for name, node in model.nodes.items():  # in topological order, so that what feeds a group is settled before it
-        if groups[name] not in position and groups[name] not in products:
-            makers = [groups[model.producer[t]] for t in node_inputs(node) if model.producer.get(t) in model.nodes]
-            if known := [m for m in makers if m in position and m != groups[name]]:
-                last = max(known, key=position.__getitem__)
-                at = position[last]
-                holds = last in products
-                groups.union(last, name)
-                position[groups[name]] = at
-                if holds:
-                    products.add(groups[name])
+    groups = untangled(model, fused(model, optimized), optimized)
+    join_round_trips(model, groups)
+    join_activations(model, groups, optimized)
+    join_absorbed(model, groups, optimize(model.proto, provider=provider))
+    return _acyclic(model, [tuple(members) for members in groups.to_sets()])
 
 
 def optimize(
@@ -289,7 +145,7 @@ def _quantizable(model: Model, nodes: tuple[str, ...], chief: str) -> bool:
 
 
 def _rank(op_type: str) -> tuple[bool, bool]:
-    return op_type in QUANTIZABLE_OPS, op_type not in ("QuantizeLinear", "DequantizeLinear")
+    return op_type in QUANTIZABLE_OPS, op_type not in MOVES | {"QuantizeLinear", "DequantizeLinear"}
 
 
 def _graph(model: Model, blocks: list[tuple[str, ...]]) -> LayerGraph:

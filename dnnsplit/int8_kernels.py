@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from dnnsplit.blocks import node_of, optimize
+from dnnsplit.blocks import optimize
 from dnnsplit.graph import LayerGraph
+from dnnsplit.grouping import node_of
 from dnnsplit.model import Model
 
 # Products in integers. What only moves or compares int8 values (MaxPool, Transpose, ...) rounds nothing that the plan does not.

@@ -15,7 +15,16 @@ from onnx import helper, numpy_helper, shape_inference
 
 from dnnsplit.errors import ModelError, raise_problems
 from dnnsplit.files import sha256
-from dnnsplit.onnx_graph import constants_to_weights, name_nodes, node_inputs, one_reader_each, topological, used, without_weights
+from dnnsplit.onnx_graph import (
+    constants_to_weights,
+    name_nodes,
+    node_inputs,
+    one_reader_each,
+    topological,
+    unsigned,
+    used,
+    without_weights,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +161,7 @@ def _read(path: Path, mtime: int, size: int) -> Model:
         raise ModelError(f"{path}: its weights are in another file that cannot be read ({error}); put it beside it") from None
     name_nodes(proto.graph)
     constants_to_weights(proto.graph)
+    unsigned(proto.graph)
     one_reader_each(proto.graph)
     ordered = used(proto.graph, topological(proto.graph, path))
     try:

@@ -58,6 +58,43 @@ def constants_to_weights(graph: onnx.GraphProto) -> None:
     graph.node.extend(kept)
 
 
+def unsigned(graph: onnx.GraphProto) -> None:
+    """Store int8 tensors between QuantizeLinear and DequantizeLinear as uint8, 128 higher: the same numbers, in place.
+
+    ONNX Runtime does so on x86 when it loads a model, but not at the inputs and outputs of a part, and an integer product
+    whose input and output differ in type has no kernel.
+    """
+    weights = {w.name: w for w in graph.initializer}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node_inputs(node):
+            readers.setdefault(name, []).append(node)
+    fixed = {o.name for o in graph.output}
+    taken = {name for node in graph.node for name in (*node.input, *node.output)} | weights.keys() | {i.name for i in graph.input}
+    renamed: dict[str, str] = {}
+    changed = set()
+    for node in graph.node:
+        pair = [node, *readers.get(node.output[0], [])] if node.op_type == "QuantizeLinear" else []
+        zeros = [weights.get(n.input[2]) if len(n.input) > 2 else None for n in pair]
+        if (
+            len(pair) > 1
+            and all(n.op_type == "DequantizeLinear" and n.input[0] == node.output[0] for n in pair[1:])
+            and all(zero is not None and zero.data_type == onnx.TensorProto.INT8 for zero in zeros)
+            and node.output[0] not in fixed
+            and not any(a.name == "output_dtype" and a.i for a in node.attribute)
+        ):
+            changed.add(node.output[0])
+            for one, zero in zip(pair, zeros, strict=True):
+                if zero.name not in renamed:
+                    renamed[zero.name] = _free(f"{zero.name}/uint8", taken)
+                    value = (numpy_helper.to_array(zero).astype(np.int16) + 128).astype(np.uint8)
+                    graph.initializer.append(numpy_helper.from_array(value, renamed[zero.name]))
+                one.input[2] = renamed[zero.name]
+    known = [v for v in graph.value_info if v.name not in changed]
+    del graph.value_info[:]
+    graph.value_info.extend(known)
+
+
 def one_reader_each(graph: onnx.GraphProto) -> None:
     """Give every node that reads a DequantizeLinear a copy of its own, in place, as ONNX Runtime does when it loads a model.
 
@@ -68,9 +105,8 @@ def one_reader_each(graph: onnx.GraphProto) -> None:
     if not shared:
         return
     taken = {n.name for n in graph.node} | {o for n in graph.node for o in n.output} | stored | {i.name for i in graph.input}
-    kept = {o.name for o in graph.output} | {
-        i for n in graph.node for i in node_inputs(n) if i not in n.input
-    }  # outputs, and what bodies read, stay with the first
+    # outputs, and what bodies read, stay with the first
+    kept = {o.name for o in graph.output} | {i for n in graph.node for i in node_inputs(n) if i not in n.input}
     copies = []
     for reader in list(graph.node):
         for tensor in dict.fromkeys(i for i in reader.input if i in shared):

@@ -16,10 +16,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dnnsplit.alone import seconds_alone
-from dnnsplit.blocks import node_of
 from dnnsplit.calibration import Calibration, feeds_of, model_path
 from dnnsplit.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.graph import LayerGraph
+from dnnsplit.grouping import node_of
 from dnnsplit.model import Model, read_model
 from dnnsplit.network import Network
 from dnnsplit.part_times import calibrated, calibration_splits, measure_parts, whole_model

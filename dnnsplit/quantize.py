@@ -84,7 +84,7 @@ def quantize_layer(model: Model, graph: LayerGraph, name: str, calibration: Cali
             if made == output:
                 node.output[i] = f"{output}/float32"
         build.nodes.append(node)
-    if rest:
+    if output != chief.output[0]:
         build.round_trip(f"{output}/float32", output, ranges_of=output, result=output)
     build.sort()
     wire = next(n.input[0] for n in build.nodes if n.op_type == "DequantizeLinear" and n.output[0] == output)

@@ -169,11 +169,13 @@ def test_only_products_with_constant_weights_can_be_quantized(tmp_path, nodes, q
 
 
 def test_a_layer_with_two_tensors_going_out_cannot_be_quantized(tmp_path):
-    #   x --> identity --> conv --> add --> y      ONNX Runtime removes the identity,
-    #                \---> exp ---/                so that it is one block with all its readers
-    nodes = [node("Identity", ["x"], ["a"], name="identity"), conv("a", "c"), node("Exp", ["a"], ["e"], name="exp")]
-    graph = load(save(tmp_path / "m.onnx", [*nodes, node("Add", ["c", "e"], ["y"], name="add")]))
-    assert graph.layer_names == ("conv", "add")
+    #   x --> conv --> identity --> sqrt --> add --> y      ONNX Runtime removes the identity,
+    #             \            \--> exp ---/                   so that its readers read the convolution
+    #              \---> out
+    nodes = [conv("x", "c"), node("Identity", ["c"], ["i"], name="identity"), node("Sqrt", ["i"], ["s"], name="sqrt")]
+    nodes += [node("Exp", ["i"], ["e"], name="exp"), node("Add", ["s", "e"], ["y"], name="add")]
+    graph = load(save(tmp_path / "m.onnx", nodes, outputs=("y", "c")))
+    assert graph.layer("conv").nodes == ("conv", "identity")
     assert len(graph.outputs_of["conv"]) == 2
     assert graph.quantizable() == ()
 
