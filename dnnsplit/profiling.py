@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -247,6 +248,7 @@ def _layer_seconds(
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             durations[event["name"].removesuffix("_kernel_time")].append(event["dur"] * 1e-6)
+    _name_kernels(executed.graph, durations)
     owner = _owners(model, graph, executed.graph)
     lost = [kernel for kernel in durations if kernel not in owner]
     raise_problems(ProfileError, "kernels that belong to no layer", lost, most=5)
@@ -254,6 +256,16 @@ def _layer_seconds(
     for kernel, values in durations.items():
         seconds[owner[kernel]] += min(values[WARM_UP:] or values)
     return seconds
+
+
+def _name_kernels(executed: onnx.GraphProto, profiled: Iterable[str]) -> None:
+    """Name the kernels without a name, of functions that were written out late, as the profile does: by kind and index."""
+    names = {node.name for node in executed.node}
+    for kind in {node.op_type for node in executed.node if not node.name}:
+        found = [name for name in profiled if re.fullmatch(rf"{kind}_\d+", name) and name not in names]
+        found.sort(key=lambda name: int(name.rpartition("_")[2]))
+        for node, name in zip([n for n in executed.node if n.op_type == kind and not n.name], found, strict=False):
+            node.name = name
 
 
 def _owners(model: Model, graph: LayerGraph, executed: onnx.GraphProto) -> dict[str, str]:

@@ -19,6 +19,7 @@ from dnnsplit.profiling import profile_host
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 KINDS = {
     "plain": {"act": ""}, "relu": {}, "sigmoid": {"act": "Sigmoid"}, "silu": {"act": "SiLU"}, "tanh": {"act": "Tanh"},
+    "hard-swish": {"act": "HardSwish"},
     "norm": {"norm": True}, "residual": {"residual": True}, "residual-silu": {"residual": True, "act": "SiLU"},
     "depthwise": {"depthwise": True}, "pool": {"pool": True},
     "all": {"act": "Tanh", "residual": True, "depthwise": True, "pool": True, "norm": True},
@@ -69,7 +70,7 @@ def test_the_activation_is_with_the_convolution_whatever_transposes_are_between(
     assert graph.layer("conv1").nodes == ("t1/in", "conv1", "t1/out", "act1")  # with t2/in, two tensors would go out
 
 
-@pytest.mark.parametrize("kind", ["plain", "relu", "residual-silu", "all"])
+@pytest.mark.parametrize("kind", ["plain", "relu", "residual-silu", "hard-swish", "all"])
 def test_a_channels_last_network_is_measured_and_cut_like_any_other(tmp_path, kind):
     path = renamed.channels_last(tmp_path / "m.onnx", 4, **KINDS[kind])
     graph, images = load(path), np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
