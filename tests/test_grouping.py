@@ -37,17 +37,20 @@ def products(path):
     return sorted(names for names in held if names)
 
 
-def thirds(path, out):
-    """Cut a model in three; the cut compares the parts with the whole."""
+def thirds(path, out, noise=None):
+    """Cut a model in three, in int8 where there is a noise model; the cut compares the parts with the whole and the noise."""
     graph = load(path)
     servers = [ds.Server(name, compute_w=1.0, transmit_w=1.0) for name in "abc"]
     links = [ds.Link(a, b, 1e6, 1e-3) for a, b in itertools.permutations("abc", 2)]
     network = ds.Network(servers, links, source="a")
     int8 = graph.quantizable(99)
-    rows = [(n, s, p, 1e-3) for n in graph.layer_names for s in "abc" for p in ("float32", "int8") if p == "float32" or n in int8]
+    seconds = {"float32": 1e-3, "int8": 5e-4}
+    rows = [(n, s, p, seconds[p]) for n in graph.layer_names for s in "abc" for p in seconds if p == "float32" or n in int8]
     times = ds.LayerTimes.from_frame(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"]))
     names = graph.topological
-    plan = ds.split(graph, network, times, pins={n: "abc"[3 * i // len(names)] for i, n in enumerate(names)})
+    pins = {n: "abc"[3 * i // len(names)] for i, n in enumerate(names)}
+    plan = ds.split(graph, network, times, noise=noise, max_noise=noise and 1e9, pins=pins)
+    assert set(plan.quantized) == set(noise.layers if noise else ())
     return ds.cut(path, plan, out=out)
 
 
@@ -78,6 +81,7 @@ def test_a_channels_last_network_is_measured_and_cut_like_any_other(tmp_path, ki
     assert set(profile_host(graph, images, runs=2, progress=False)["layer"]) == set(graph.layer_names)
     samples = ds.measure_noise(graph, images, layers=3, progress=False)
     assert (samples.noise[samples.schemes.any(axis=1)] > 0).all()
+    assert thirds(path, tmp_path / "int8", ds.NoiseModel.measured(samples)).parts
 
 
 @pytest.mark.parametrize("make", [renamed.removed, renamed.repeated])
