@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 import dnnsplit as ds
 from dnnsplit.deploy.channels import size_options
+from dnnsplit.tables import read_table
 
 SERVE = "--plain-server"
 LARGE_MB = 240
@@ -200,7 +201,7 @@ def main() -> None:
     file = ds.examples.data_folder() / "measurements" / f"{ds.examples.SHIPPED}.csv"
     if not file.exists():
         parser.error(f"there is no {file}; make it with: make figures")
-    tests = pd.read_csv(file)
+    tests = read_table(file)
     cutting = cut_rows(options.model)  # first, for a new process starts with the peak memory of this one
     if options.measure:
         path = None if options.measure is True else Path(options.measure)

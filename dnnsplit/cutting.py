@@ -152,7 +152,7 @@ def components(graph: LayerGraph, assignment: Mapping[str, str]) -> list[tuple[s
 def _write(proto: Any, out: Path, name: str, server: str) -> tuple[Part, dict[str, Place]]:
     """Write a part, with the weights of a large one in a file beside it; tell where in `out` those are."""
     file, data, digest, places = part_file(name, is_large(proto)), "", "", {}
-    _make_room(out / part_file(name), (out / file).parent)
+    _make_room(out, part_file(name), (out / file).parent)
     if is_large(proto):
         data = f"{file}.data"
         places, digest = move_weights(proto, out / data)
@@ -163,8 +163,13 @@ def _write(proto: Any, out: Path, name: str, server: str) -> tuple[Part, dict[st
     return Part(name, server, file, sha256(content), inputs, outputs, data, digest), weights
 
 
-def _make_room(path: Path, folder: Path) -> None:
-    """Remove what an earlier cut left where `path` is to be a file, or a folder if that is `folder`."""
+def _make_room(out: Path, file: str, folder: Path) -> None:
+    """Remove what an earlier cut left where a file is to be, or a folder if that is `folder`; no symbolic link below `out` is
+    followed, so that nothing is written elsewhere."""
+    path = out / file
+    for below in (*reversed([out / p for p in Path(file).parents[:-1]]), path):
+        if below.is_symlink():
+            below.unlink()
     if path == folder:
         path.unlink() if path.is_file() else None
     elif path.is_dir():

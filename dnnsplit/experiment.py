@@ -24,6 +24,7 @@ from dnnsplit.noise import NoiseModel
 from dnnsplit.plan import Plan
 from dnnsplit.prefix_tree import build_tree
 from dnnsplit.solve import split
+from dnnsplit.tables import read_table
 from dnnsplit.times import LayerTimes
 
 ROUNDING = 1e-5  # of the outputs: float32 sums in another order, which a deployment without int8 layers may show as noise
@@ -104,7 +105,7 @@ def latency_tests(
 def _finished(results: str | Path | None) -> dict[str, dict[str, object]]:
     if results is None or not Path(results).exists():
         return {}
-    frame = pd.read_csv(results)
+    frame = read_table(results)
     return {row["plan_id"]: row for row in frame.to_dict("records")} if "plan_id" in frame else {}
 
 

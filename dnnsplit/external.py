@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from dnnsplit.files import replacing
 
 LARGE = 2**24  # values from which on the weights of a model get a file of their own (64 MiB of float32)
 SMALL = 2**8  # values up to which a weight stays in the model, where shape inference can see it
@@ -34,23 +34,15 @@ def move_weights(proto: Any, path: Path) -> tuple[dict[str, Place], str]:
     """
     places: dict[str, Place] = {}
     digest = hashlib.sha256()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            end = 0
-            for weight in _outsized(proto):
-                content = weight.raw_data
-                places[weight.name] = (path.name, end, len(content))
-                for piece in (content, bytes(-len(content) % PAGE_BYTES)):
-                    file.write(piece)
-                    digest.update(piece)
-                    end += len(piece)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    end = 0
+    with replacing(path) as file:
+        for weight in _outsized(proto):
+            content = weight.raw_data
+            places[weight.name] = (path.name, end, len(content))
+            for piece in (content, bytes(-len(content) % PAGE_BYTES)):
+                file.write(piece)
+                digest.update(piece)
+                end += len(piece)
     borrow_weights(proto, places)
     return places, digest.hexdigest()
 

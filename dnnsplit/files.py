@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 
-def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Write `content` atomically: a reader sees the old file or the new one, never a part."""
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` when it is written: a reader sees the old file or the new one, never a part.
+
+    A symbolic link at `path` is replaced, not followed.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Opened as any new file is, so that the system takes the process's umask off its mode; to ask for the umask is to change it
+    # for a moment, for all threads.
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
+        with temporary.open("xb") as file:
+            yield file
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    return path
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Write `content` atomically, see `replacing`."""
+    with replacing(path) as file:
+        file.write(content)
+    return Path(path)
 
 
 def write_text(path: str | Path, text: str) -> Path:

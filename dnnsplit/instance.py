@@ -15,6 +15,7 @@ from dnnsplit.graph import LayerGraph
 from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.noise import NoiseModel
+from dnnsplit.tables import TABLE_ERRORS, read_table
 from dnnsplit.times import LayerTimes
 
 
@@ -44,14 +45,13 @@ class Instance:
             coefficient; the row without layers is the intercept, which counts once any layer is quantized
         """
         folder = Path(folder)
-        text = {"layer": str, "op_type": str, "tensor": str, "producer": str, "consumers": str, "layers": str}
         try:
             tables = {
-                name: pd.read_csv(folder / f"{name}.csv", dtype=text, keep_default_na=False)
+                name: read_table(folder / f"{name}.csv")
                 for name in ("layers", "tensors", "noise")
                 if name != "noise" or (folder / "noise.csv").exists()
             }
-        except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        except TABLE_ERRORS as error:
             raise DnnSplitError(f"{folder} is no instance (layers.csv, tensors.csv, times.csv, network.yaml): {error}") from None
         graph = LayerGraph.from_frames(tables["layers"], tables["tensors"])
         noise = _noise(graph, tables["noise"]) if "noise" in tables else None

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dnnsplit.errors import OptionError, nearest, raise_problems
 from dnnsplit.files import sha256
 from dnnsplit.parameters import check_parameters, parameters_of, points
+from dnnsplit.yaml_file import YAML_ERRORS, read_values
 
+LONGEST = 200  # of a run's name; a hash and an ending come after it
 KEYS = ("notebook", "name", "parameters", "grid", "needs")
 
 
@@ -93,7 +94,7 @@ def jobs_of(
         # what the caller gives wins over a run's own entry, and that over the entry for all runs
         shared, last, wide = ({k: v for k, v in group.items() if k in has} for group in (common, parameters, grid))
         values = {**shared, **(entry.get("parameters") or {}), **last}
-        name, needs = entry.get("name") or Path(entry["notebook"]).stem, entry.get("needs") or []
+        name, needs = str(entry.get("name") or Path(entry["notebook"]).stem), entry.get("needs") or []
         if name in made:
             raise OptionError(f"{path.name}: two runs are called {name!r}; give one of them another name")
         unknown = [f"{name} needs {n!r}, which does not come before it{nearest(n, made)}" for n in needs if n not in made]
@@ -122,18 +123,21 @@ def _expanded(
 def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     form = "runs: [{notebook: ..., parameters: ..., needs: ...}]"
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = read_values(path)
         entries, common = [dict(entry) for entry in document["runs"]], dict(document.get("parameters") or {})
         lost = [k for k in document if k not in ("parameters", "runs")]
         names = [str(entry["notebook"]) for entry in entries]
     except FileNotFoundError:
         raise OptionError(f"there is no sweep file {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except (*YAML_ERRORS, TypeError, ValueError, KeyError, AttributeError) as error:
         raise OptionError(f"{path} is no sweep file ({form}): {error}") from None
     problems = [f"the key {key!r} is unknown{nearest(key, ('parameters', 'runs'))}" for key in lost]
     for entry, name in zip(entries, names, strict=True):
         problems += [f"{name}: the key {key!r} is unknown{nearest(key, KEYS)}" for key in entry if key not in KEYS]
         wrong = [(k, kind) for k, kind in (("parameters", dict), ("grid", dict), ("needs", list)) if entry.get(k) is not None]
         problems += [f"{name}: {k} is {entry[k]!r}, no {kind.__name__}" for k, kind in wrong if not isinstance(entry[k], kind)]
+        own = str(entry.get("name") or Path(name).stem)
+        if re.search(r"[/\\\x00-\x1f]", own) or own.startswith(".") or len(own) > LONGEST:
+            problems.append(f"{name}: the name {own!r} is no file name, and the files of the run are called by it, in one folder")
     raise_problems(OptionError, path.name, problems)
     return common, entries

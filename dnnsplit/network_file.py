@@ -11,6 +11,7 @@ import yaml
 from dnnsplit.errors import DnnSplitError, NetworkError, nearest, raise_problems
 from dnnsplit.files import write_text
 from dnnsplit.units import parse
+from dnnsplit.yaml_file import YAML_ERRORS, read_texts, texts_of
 
 # key in the file -> (attribute, dimension or None for text)
 _SERVER_KEYS = {
@@ -49,10 +50,10 @@ def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
     NetworkError : the file is missing or no YAML, or has unknown keys or wrong quantities; all of them at once
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = read_texts(path)
     except FileNotFoundError:
         raise NetworkError(f"there is no network file {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except YAML_ERRORS as error:
         raise NetworkError(f"{path} is not readable as YAML: {error}") from None
     if not isinstance(document, dict):
         raise NetworkError(f"{path} must hold the keys source, servers and links, not {type(document).__name__}")
@@ -61,7 +62,7 @@ def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
     servers = [_record(e, _SERVER_KEYS, ("name",), f"server {i}", problems) for i, e in entries["servers"]]
     links = [_record(e, _LINK_KEYS, ("source", "target", "bandwidth"), f"link {i}", problems) for i, e in entries["links"]]
     raise_problems(NetworkError, f"network file {path.stem!r}", problems)
-    return servers, links, "" if document.get("source") is None else str(document["source"])
+    return servers, links, str(document.get("source") or "")
 
 
 def write(path: str | Path, source: str, servers: Sequence[object], links: Sequence[object]) -> None:
@@ -72,7 +73,7 @@ def write(path: str | Path, source: str, servers: Sequence[object], links: Seque
         "links": [_entry(link, _LINK_KEYS) for link in links],
     }
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-    if yaml.safe_load(text) != document:  # some line separators survive only escaped
+    if texts_of(text) != document:  # some line separators survive only escaped
         text = yaml.safe_dump(document, sort_keys=False)
     write_text(path, text)
 
@@ -108,7 +109,7 @@ def _record(
             problems.append(f"{where}: unknown key {key!r}{nearest(str(key), keys)}")
             continue
         attribute, dimension = keys[key]
-        if value is None:
+        if value in (None, ""):
             problems.append(f"{where}: {key!r} is empty; give it a value or leave it out")
             continue
         try:

@@ -16,6 +16,7 @@ from dnnsplit.errors import NoiseError, raise_problems
 from dnnsplit.files import plain, write_text
 from dnnsplit.markup import shown
 from dnnsplit.schemes import pack_schemes
+from dnnsplit.tables import TABLE_ERRORS, comment_of, read_table
 
 SPREAD = ("noise_std", "noise_images")
 OTHER = ("noise", *SPREAD)  # columns that are no layers
@@ -133,11 +134,9 @@ class NoiseSamples:
     def load(path: str | Path) -> NoiseSamples:
         """Read the CSV that `save` writes, or any CSV with the columns of `frame`."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            first = text.partition("\n")[0]
-            origin = json.loads(first[1:]) if first.startswith("#") else {}
-            frame = pd.read_csv(path, skiprows=int(first.startswith("#")))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            first = comment_of(path)
+            origin, frame = json.loads(first) if first else {}, read_table(path)
+        except TABLE_ERRORS as error:
             raise NoiseError(f"{path} is not readable as a table of noise samples: {error}") from None
         if not isinstance(origin, dict):
             raise NoiseError(f"{path}: the origin in its first line is {origin!r}, not a JSON object")

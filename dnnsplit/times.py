@@ -19,6 +19,7 @@ from dnnsplit.graph import LayerGraph
 from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.overhead import Overhead
+from dnnsplit.tables import TABLE_ERRORS, comment_of, read_table
 from dnnsplit.units import show
 
 PRECISIONS = ("float32", "int8")
@@ -82,14 +83,11 @@ class LayerTimes:
     def load(path: str | Path) -> LayerTimes:
         """Read the CSV that `save` writes, or any CSV with the columns of `frame`."""
         try:
-            with Path(path).open(encoding="utf-8") as file:
-                first = file.readline()
-            header = json.loads(first[1:]) if first.startswith("#") else {}
+            first = comment_of(path)
+            header = json.loads(first) if first else {}
             overhead = {server: Overhead(**values) for server, values in header.get("overhead", {}).items()}
-            texts = dict.fromkeys(("layer", "server", "precision", "origin", "note"), str)
-            frame = pd.read_csv(path, dtype=texts, keep_default_na=False, skiprows=int(first.startswith("#")))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, pd.errors.ParserError,
-                pd.errors.EmptyDataError) as error:  # fmt: skip
+            frame = read_table(path)
+        except (*TABLE_ERRORS, AttributeError, TypeError) as error:
             raise ProfileError(f"{path} is not readable as a table of layer times: {error}") from None
         if "factor" in frame:
             frame["factor"] = pd.to_numeric(frame["factor"], errors="coerce")

@@ -12,7 +12,7 @@ _PREFIX = {"": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "K": 
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 
 # dimension -> unit symbol -> factor to the SI unit
-_UNITS = {
+_UNITS: dict[str, dict[str, float]] = {
     "bandwidth": {"B/s": 1.0, "bit/s": 0.125, "bps": 0.125},
     "latency": {"s": 1.0},
     "power": {"W": 1.0},
@@ -22,6 +22,7 @@ _UNITS = {
     "serialise": {"s/B": 1.0},
     "power_per_rate": {"W/(bit/s)": 8.0, "W/(B/s)": 1.0, "J/bit": 8.0, "J/B": 1.0},
 }
+_WHOLE = ("bandwidth", "memory")  # of what there are no thousandths, so that an m was meant to be an M
 _EXAMPLE = {
     "bandwidth": "5 MB/s",
     "latency": "5 ms",
@@ -79,16 +80,28 @@ def _factor(unit: str, dimension: str, text: str, example: str) -> float:
         found = power / rate if power and rate else None
     if found is not None:
         return found
-    known = ", ".join(_UNITS[dimension])
-    raise OptionError(f"{dimension} {text!r} has the unknown unit {unit!r} (known: {known}, with k, M, G, m, ...); {example}")
+    meant = _meant(unit, dimension)
+    if meant and dimension in _WHOLE:
+        number = text[: text.rindex(unit)].strip()
+        way_out = " or ".join(repr(f"{number} {one}") for one in meant)
+        raise OptionError(f"{dimension} {text!r} has the unknown unit {unit!r}; upper and lower case matter: write {way_out}")
+    known, prefixes = ", ".join(_UNITS[dimension]), "k, M, G, ..." if dimension in _WHOLE else "k, M, G, m, ..."
+    raise OptionError(f"{dimension} {text!r} has the unknown unit {unit!r} (known: {known}, with {prefixes}); {example}")
 
 
 def _scale(unit: str, dimension: str) -> float | None:
     for symbol, factor in _UNITS[dimension].items():
         for prefix, scale in (_PREFIX | _BINARY).items():
-            if unit == prefix + symbol:
+            if unit == prefix + symbol and not (dimension in _WHOLE and scale < 1):
                 return scale * factor
     return None
+
+
+def _meant(unit: str, dimension: str) -> list[str]:
+    """Return the units that differ from this one in upper and lower case alone; a lone b may be bits or bytes."""
+    units = [prefix + symbol for symbol in _UNITS[dimension] for prefix, scale in (_PREFIX | _BINARY).items() if scale >= 1]
+    written = {unit.lower(), re.sub(r"b(?=/s|$)", "bit", unit).lower()}
+    return [one for one in units if (one.lower() in written and one[:1] != "K") or one == unit]
 
 
 def show(value: float, unit: str) -> str:

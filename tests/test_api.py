@@ -11,7 +11,9 @@ import dnnsplit as ds
 
 # what only some modules may import: the rule that keeps a change of library in one place
 ONLY = {
-    "onnx": {"model", "onnx_graph", "blocks", "flops", "quantize", "calibration", "parts", "profiling", "training"},
+    "onnx": {
+        "model", "onnx_graph", "blocks", "flops", "grouping", "quantize", "calibration", "parts", "profiling", "training", "weights",
+    },  # fmt: skip
     "onnxruntime": {"runtime", "blocks", "calibration", "quantize", "prefix_tree", "profiling"},
     "pulp": {"milp"},
     "scipy": {"confidence", "lagrangian", "overhead"},
@@ -22,7 +24,7 @@ ONLY = {
     "matplotlib": {"plots", "noise_plots", "grid_plots", "lanes", "style"},
     "sklearn": {"regression", "gaussian", "link"},
     "zeus": {"power"},
-    "yaml": {"network_file", "jobs", "deploy.hosts"},
+    "yaml": {"network_file", "yaml_file"},
     "torch": {"training"},
     "ultralytics": {"training"},
     "grpc": {

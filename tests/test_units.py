@@ -115,3 +115,28 @@ def test_show_is_short_and_readable(value, unit, text):
 @given(st.floats(1e-9, 1e14))
 def test_what_show_writes_parse_reads(value):
     assert parse(show(value, "W"), "power") == pytest.approx(value, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "dimension", "meant"),
+    [
+        ("100 mbps", "bandwidth", "'100 Mbps'"), ("100 mbit/s", "bandwidth", "'100 Mbit/s'"), ("5 mB/s", "bandwidth", "'5 MB/s'"),
+        ("512 mB", "memory", "'512 MB'"), ("5 mb/s", "bandwidth", "'5 MB/s' or '5 Mbit/s'"), ("1.5 gb", "memory", "'1.5 GB'"),
+        ("16 gib", "memory", "'16 GiB'"), ("10 MBPS", "bandwidth", "'10 Mbps'"),
+    ],
+)  # fmt: skip
+def test_thousandths_of_bits_and_bytes_are_refused_with_what_was_meant(text, dimension, meant):
+    with pytest.raises(OptionError, match="has the unknown unit") as caught:
+        parse(text, dimension)
+    assert str(caught.value).endswith(f"write {meant}")
+
+
+@pytest.mark.parametrize("text", ["5 nB/s", "5 uB/s", "5 µbit/s", "5 ubps", "7 µB"])
+def test_smaller_parts_of_bits_and_bytes_are_refused_too(text):
+    for dimension in ("bandwidth", "memory"):
+        with pytest.raises(OptionError, match="unknown unit"):
+            parse(text, dimension)
+    with pytest.raises(OptionError, match="unknown unit"):
+        parse("5 mW/(mbit/s)", "power_per_rate")
+    assert parse("5 mW/(Mbit/s)", "power_per_rate") == pytest.approx(4e-8)
+    assert parse("1.2 ns/B", "serialise") == 1.2e-9

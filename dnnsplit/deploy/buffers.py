@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from dnnsplit.deploy.bundle import Part
+from dnnsplit.deploy.bundle import Bundle, Part
 from dnnsplit.deploy.channels import Stub, Tls
 from dnnsplit.deploy.messages import PartRecord, TransferRecord
 
@@ -25,11 +25,21 @@ class Request:
         self.waiting = list(parts)
         self.tensors: dict[str, np.ndarray] = {}
         self.sending = 0
+        self.moved = False  # inside of this server, see `dnnsplit.deploy.inside`
         self.accepted: dict[str, tuple[str, float]] = {}  # other stage -> the process that took a tensor, and when
         self.parts: list[PartRecord] = []
         self.transfers: list[TransferRecord] = []
         self.error: tuple[grpc.StatusCode, str] | None = None
         self.dropped = threading.Event()
+
+
+def in_order(
+    bundle: Bundle, parts: list[PartRecord], transfers: list[TransferRecord]
+) -> tuple[list[PartRecord], list[TransferRecord]]:
+    """Return records in the order of the bundle's parts and wires, moves inside of servers last."""
+    order, known = [part.name for part in bundle.parts], {name: i for i, name in enumerate(bundle.producers)}
+    inside = lambda t: (t.source == t.target, known.get(t.wire, -1), t.target)  # noqa: E731
+    return sorted(parts, key=lambda part: order.index(part.name)), sorted(transfers, key=inside)
 
 
 class Peer:

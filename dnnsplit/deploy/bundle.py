@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,15 @@ class Bundle:
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", Path(self.folder))
         _tuples(self, "servers", "inputs", "outputs", "wires", "parts", "hops")
+
+    @cached_property
+    def inside(self) -> dict[str, tuple[tuple[str, int], ...]]:
+        """The moves inside of each server that a self link of the plan prices: (tensor, bytes [B]), whoever made it."""
+        found: dict[str, list[tuple[str, int]]] = {}
+        for t in self.plan.get("cost", {}).get("transfers", ()):
+            if t["source"] == t["target"]:
+                found.setdefault(t["source"], []).append((t["tensor"], round(t["size_bytes"])))
+        return {server: tuple(moves) for server, moves in found.items()}
 
     def save(self) -> Path:
         """Check the bundle and write `bundle.json` into its folder, atomically; the parts must be there already."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import yaml
-
 from dnnsplit.errors import DeployError, nearest, raise_problems
+from dnnsplit.yaml_file import YAML_ERRORS, read_texts
 
 LOOPBACK = ("localhost", "127.", "::1")
 
@@ -27,8 +26,8 @@ def read_hosts(hosts: Mapping[str, str] | str | Path) -> dict[str, str]:
     if not isinstance(hosts, Mapping):
         where = str(hosts)
         try:
-            hosts = yaml.safe_load(Path(hosts).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            hosts = read_texts(hosts)
+        except YAML_ERRORS as error:
             raise DeployError(f"{where} is not readable as YAML or JSON: {error}") from None
         if not isinstance(hosts, dict):
             raise DeployError(f"{where} must hold one line 'server: host:port' per server, not {hosts!r}")

@@ -28,9 +28,10 @@ def link_problems(cut: Bundle | PlanSet, network: Network) -> Iterable[str]:
 
 
 def paces(cut: Bundle | PlanSet, network: Network, server: str) -> dict[str, tuple[float, float]]:
-    """Return target -> (latency [s], seconds per byte [s/B]) of the links that leave a server and are used."""
+    """Return target -> (latency [s], seconds per byte [s/B]) of the links that leave a server and are used, to itself too."""
     routes = [route for bundle in bundles_of(cut) for route in bundle.routes.items()]
     used = {target for (_, source), targets in routes if source == server for target in targets}
+    used |= {server for bundle in bundles_of(cut) if server in bundle.inside}
     links = [link for link in network.links if link.source == server and link.target in used]
     return {link.target: (link.latency_s, 1 / link.bandwidth_bytes_per_s + link.serialise_s_per_byte) for link in links}
 

@@ -18,10 +18,11 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from dnnsplit.deploy.buffers import Peer, Request, explain
+from dnnsplit.deploy.buffers import Peer, Request, explain, in_order
 from dnnsplit.deploy.bundle import Bundle, Part
 from dnnsplit.deploy.channels import Tls, instance_of
 from dnnsplit.deploy.emulation import Emulation
+from dnnsplit.deploy.inside import move_inside
 from dnnsplit.deploy.messages import (
     LONGEST_ERROR,
     PartRecord,
@@ -174,10 +175,8 @@ class Runner:
             if future.exception() is None:
                 _, more_parts, more_transfers = trace_of(future.result().head)
                 parts, transfers = parts + more_parts, transfers + more_transfers
-        self.observe(transfers)
-        order, wires = [part.name for part in self.bundle.parts], list(self.producers)
-        return (sorted(parts, key=lambda r: order.index(r.name)),
-                sorted(transfers, key=lambda r: (wires.index(r.wire), r.target)))  # fmt: skip
+        self.observe([t for t in transfers if t.source != t.target])
+        return in_order(self.bundle, parts, transfers)
 
     def tell(self, peer: Peer, kind: str, identity: str, limit_s: float, **parameters: str) -> Any:
         """Send a control message without waiting for the answer; return its future."""
@@ -248,6 +247,7 @@ class Runner:
                 self.deliver(request, name, array)
 
     def _compute(self, request: Request, part: Part) -> list[np.ndarray]:
+        move_inside(request, self.server, self.bundle.inside, self.emulation)
         inputs = {name: request.tensors[name] for name in part.inputs}
         wall, cpu = time.monotonic(), self.clock()
         arrays = self.sessions[part.name].run(list(part.outputs), inputs)

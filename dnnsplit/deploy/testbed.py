@@ -49,15 +49,16 @@ def testbed(
 
     "emulated": the stages are real processes that are started here and talk over real sockets of this machine. Their speeds
     and their links are emulated by sleeping: a part lasts `CPU seconds * slowdown`, a transfer what its link in `network`
-    says; the client's `pace(network)` changes the links while it runs. "netns" (root on Linux): each stage has a network
-    namespace and a CPU quota of 1 / slowdown; the kernel shapes the links. "hosts": the stages run already (`dnnsplit
-    serve`); nothing is emulated, and what is measured is what it takes.
+    says, one from a server to itself too; the client's `pace(network)` changes the links while it runs. "netns" (root on
+    Linux): each stage has a network namespace and a CPU quota of 1 / slowdown; the kernel shapes the links. "hosts": the
+    stages run already (`dnnsplit serve`); nothing is emulated, and what is measured is what it takes.
 
     Parameters
     ----------
     bundle : the cut model, or several plans of it (`cut_plans`), or the folder of either
     network : the servers and links that are emulated
-    slowdown : emulated seconds per CPU second of this machine, by server; 1.0 where not given
+    slowdown : emulated seconds per CPU second of this machine, by server, such as ``times.slowdown``; 1.0 where not given, and
+        servers that the bundle does not have may be among them if all of its own are
     time_dilation : wall seconds per emulated second. None takes the smallest value of 1 or more for which every slowdown *
         dilation is 1.25 or more: a server that is faster than this machine cannot be emulated in real time, so everything
         runs slower by the same factor and the reported times are divided by it
@@ -80,7 +81,10 @@ def testbed(
     given = {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
     if foreign := [name for name, value in given.items() if value is not None]:
         raise DeployError(f"{foreign[0]} does not go with a test-bed of the kind {kind!r}; leave it out")
-    slowdown = dict.fromkeys(bundle.stages, 1.0) | dict(slowdown or {})
+    given = dict(slowdown or {})
+    # times tell of every server they know, also of those that this network, or this bundle, has not
+    strange = [] if set(bundle.stages) <= set(given) else [s for s in given if s not in (*network.server_names, *bundle.stages)]
+    slowdown = {s: given.get(s, 1.0) for s in (*bundle.stages, *strange)}
     raise_problems(DeployError, "test-bed", list(_problems(bundle, network, slowdown, time_dilation, deadline_s)))
     if kind == "hosts":
         addresses = read_hosts(hosts or {})
