@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import networkx as nx
@@ -20,6 +21,7 @@ from dnnsplit.onnx_graph import node_inputs
 from dnnsplit.partitions import finest_common, quotient, sorted_blocks
 from dnnsplit.providers import Provider
 from dnnsplit.runtime import find_provider, session
+from dnnsplit.shared_weights import find_shared
 from dnnsplit.weights import held_weights
 
 
@@ -150,13 +152,16 @@ def _rank(op_type: str) -> tuple[bool, bool]:
 
 def _graph(model: Model, blocks: list[tuple[str, ...]]) -> LayerGraph:
     layers, of = [], {}
+    held: dict[str, dict[str, int]] = {}
     for nodes in blocks:
         flops = {n: node_flops(model, model.nodes[n]) for n in nodes}
         chief = max(nodes, key=lambda n: (*_rank(model.nodes[n].op_type), flops[n]))
-        held = {name: size for n in nodes for name, size in held_weights(model, model.nodes[n]).items()}
-        kind, sizes = model.nodes[chief].op_type, (sum(flops.values()), sum(held.values()))
+        held[chief] = {name: size for n in nodes for name, size in held_weights(model, model.nodes[n]).items()}
+        kind, sizes = model.nodes[chief].op_type, (sum(flops.values()), sum(held[chief].values()))
         layers.append(Layer(chief, kind, *sizes, nodes, _quantizable(model, nodes, chief)))
         of |= dict.fromkeys(nodes, chief)
+    shared = find_shared(held)
+    layers = [replace(layer, shared=shared[layer.name]) for layer in layers]
     tensors = []
     for tensor in (*model.inputs, *(o for node in model.nodes.values() for o in node.output if o)):
         producer = of.get(model.producer.get(tensor, ""))

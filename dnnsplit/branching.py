@@ -166,11 +166,15 @@ def fix_bits(problem: Problem, fixed: Mapping[int, int]) -> Problem:
     layer_s, transfer_s, size_bytes = problem.layer_s.copy(), problem.transfer_s.copy(), problem.size_bytes.copy()
     ones = {problem.quantizable[j] for j, bit in fixed.items() if bit}
     layer_s[list(ones), :, 0] = layer_s[list(ones), :, 1]
+    held_bytes = problem.held_bytes.copy()
+    held_bytes[list(ones), 0] = held_bytes[list(ones), 1]
     tensors = [t for t, p in enumerate(problem.producer) if p in ones]
     transfer_s[tensors, :, :, 0] = transfer_s[tensors, :, :, 1]
     size_bytes[tensors, 0] = size_bytes[tensors, 1]
     free = tuple(i for j, i in enumerate(problem.quantizable) if j not in fixed)
-    return replace(problem, layer_s=layer_s, transfer_s=transfer_s, size_bytes=size_bytes, quantizable=free)
+    return replace(
+        problem, layer_s=layer_s, transfer_s=transfer_s, size_bytes=size_bytes, held_bytes=held_bytes, quantizable=free
+    )
 
 
 def _few(problem: Problem) -> bool:

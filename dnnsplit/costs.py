@@ -24,6 +24,7 @@ from dnnsplit.graph import LayerGraph, Tensor
 from dnnsplit.markup import shown
 from dnnsplit.network import Network
 from dnnsplit.overhead import priced
+from dnnsplit.shared_weights import groups, own_bytes
 from dnnsplit.times import PRECISIONS, LayerTimes
 from dnnsplit.units import show
 
@@ -58,7 +59,8 @@ class Cost:
     energy_j : E [J]
     server_energy_j : E_k by server [J]
     device_energy_j : E_0, of the network's source [J]
-    weight_bytes : weights held by server [B]
+    weight_bytes : weights held by server [B]: each constant once, whichever of its float32 layers read it, and the int8 copies of
+        each quantized layer, which are its own. (A server that runs several parts which read one constant has it in each file.)
     """
 
     latency_s: float
@@ -159,7 +161,11 @@ def evaluate(
     for layer in graph.layers:
         server = assignment[layer.name]
         compute[server].append(times.seconds(layer.name, server, PRECISIONS[layer.name in quantized]))
-        weight[server] += layer.weight_bytes * (INT8_SHARE if layer.name in quantized else 1.0)
+        weight[server] += INT8_SHARE * layer.weight_bytes if layer.name in quantized else own_bytes(layer)
+    for size, positions in groups(graph.layers):
+        readers = [graph.layers[i].name for i in positions if graph.layers[i].name not in quantized]
+        for server in {assignment[name] for name in readers}:
+            weight[server] += size
     compute_s = {name: math.fsum(values) for name, values in compute.items()}
     transfers, missing = _transfers(graph, network, assignment, quantized, routes)
     raise_problems(InfeasibleError, "assignment", missing)

@@ -10,7 +10,6 @@ from functools import partial
 
 import numpy as np
 
-from dnnsplit.costs import INT8_SHARE
 from dnnsplit.ordering import Scope, Sizes, work
 from dnnsplit.problem import Problem, Weights
 from dnnsplit.routes import multicast, relay_tables
@@ -99,9 +98,8 @@ def values(problem: Problem, form: Form, *objectives: Weights) -> list[Table]:
     bit = _bits(problem)
     compute = np.stack([w.compute for w in objectives])
     seconds = problem.layer_s.transpose(0, 2, 1) * compute[:, None, None]  # objective, layer, precision, server
-    size = np.array([layer.weight_bytes for layer in problem.graph.layers])
     for own, w in zip(seconds, objectives, strict=True):
-        own += (size[:, None] * (1.0, INT8_SHARE))[..., None] * w.held
+        own += problem.held_bytes[..., None] * w.held
     seconds[0][~np.broadcast_to(problem.allowed[:, None], seconds.shape[1:])] = np.inf
     found = [seconds[:, i] if i in bit else seconds[:, i, 0] for i in range(len(problem.graph.layers))]
     moves = np.stack([w.moves(problem) for w in objectives])

@@ -16,6 +16,7 @@ from dnnsplit.objective import Limits
 from dnnsplit.problem import Problem, Weights, energy_weights, latency_weights
 from dnnsplit.rows import Key, Row, Term, holds, row, scaled
 from dnnsplit.schemes import cuts
+from dnnsplit.shared_weights import groups, own_bytes
 from dnnsplit.tolerance import loosened, within
 
 HALF = 0.5  # of the tolerance of limits; the other half is for the solvers' own
@@ -184,12 +185,22 @@ class Slides:
             yield row("latency", self.total(latency_weights(network)), "<=", loosened(limits.max_latency_s, HALF))
 
     def memory(self) -> Iterable[Row]:
-        """Weights on a server, a quarter of them for int8 layers, fit its memory."""
-        size = [layer.weight_bytes for layer in self.problem.graph.layers]
+        """Weights on a server, a quarter of them for int8 layers, fit its memory; what float32 layers share is there once.
+
+        z_gk >= x_ik - x^q_ik says that one of the float32 layers that share the constants g runs on k.
+        """
+        layers = self.problem.graph.layers
+        own, int8 = [own_bytes(layer) for layer in layers], [INT8_SHARE * layer.weight_bytes for layer in layers]
         for k, server in enumerate(self.problem.network.servers):
             if server.memory_bytes is not None:
-                terms = [(key, size[key[1]]) for key in self.keys("x") if key[2] == k]
-                terms += [(key, -(1 - INT8_SHARE) * size[key[1]]) for key in self.keys("xq") if key[2] == k]
+                terms = [(key, own[key[1]]) for key in self.keys("x") if key[2] == k]
+                terms += [(key, int8[key[1]] - own[key[1]]) for key in self.keys("xq") if key[2] == k]
+                for g, (size, positions) in enumerate(groups(layers)):
+                    z = self._variable("held", g, k)
+                    terms.append((z, size))
+                    for i in positions:
+                        float32 = [(self.at(i, k), -1.0), *([(("xq", i, k), 1.0)] if ("xq", i, k) in self.variables else [])]
+                        yield row(f"held_{g}_{k}_{i}", [(z, 1.0), *float32], ">=")
                 yield row(f"memory_{k}", terms, "<=", loosened(server.memory_bytes, HALF))
 
     def stages(self, low: float, high: float, unit: float) -> Iterable[Row]:

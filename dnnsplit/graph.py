@@ -12,8 +12,10 @@ from pathlib import Path
 import networkx as nx
 import pandas as pd
 
+from dnnsplit import shared_weights
 from dnnsplit.errors import ModelError, OptionError, nearest, raise_problems
 from dnnsplit.markup import shown
+from dnnsplit.shared_weights import Shared
 from dnnsplit.units import show
 
 QUANTIZABLE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -31,6 +33,7 @@ class Layer:
     weight_bytes : size of its constants [B]
     nodes : names of the ONNX nodes that ONNX Runtime runs as this layer; empty for graphs built by hand
     quantizable : whether an int8 kernel could run it; None derives it from `op_type`
+    shared : (name, size [B]) of the constants among its `weight_bytes` that other layers have too
     """
 
     name: str
@@ -39,6 +42,7 @@ class Layer:
     weight_bytes: float = 0.0
     nodes: tuple[str, ...] = ()
     quantizable: bool | None = None
+    shared: Shared = ()
 
     def __post_init__(self) -> None:
         if self.quantizable is None:
@@ -147,6 +151,7 @@ class LayerGraph:
                     yield f"tensor {tensor.name!r}: {end!r} is no layer{nearest(end, names)}"
             if not _is_amount(tensor.size_bytes):
                 yield f"tensor {tensor.name!r}: size_bytes is {tensor.size_bytes!r}; it must be a number, 0 or more"
+        yield from shared_weights.problems(self.layers)
         digraph = nx.DiGraph([(t.producer, c) for t in self.tensors if t.producer is not None for c in t.consumers])
         if not nx.is_directed_acyclic_graph(digraph):
             cycle = [edge[0] for edge in nx.find_cycle(digraph)]
@@ -222,7 +227,7 @@ class LayerGraph:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row per layer: layer, op_type, flops, weight_bytes [B], output_bytes [B], nodes (count), quantizable."""
+        """One row per layer: layer, op_type, flops, weight_bytes [B], output_bytes [B], nodes (count), quantizable, shared."""
         frame = pd.DataFrame(
             {
                 "layer": self.layer_names,
@@ -232,6 +237,7 @@ class LayerGraph:
                 "output_bytes": [float(sum(t.size_bytes for t in self.outputs_of[n])) for n in self.layer_names],
                 "nodes": [len(layer.nodes) for layer in self.layers],
                 "quantizable": [bool(layer.quantizable) for layer in self.layers],
+                "shared": [shared_weights.to_text(layer.shared) for layer in self.layers],
             }
         )
         frame.attrs["units"] = {"flops": "FLOP", "weight_bytes": "B", "output_bytes": "B"}
@@ -261,25 +267,20 @@ class LayerGraph:
                 raise ModelError(f"the table lacks the columns {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
         # a column without any text comes back from a CSV as floats
         text = tensors.astype({"producer": object, "consumers": object}).fillna({"producer": "", "consumers": ""})
-        layers = layers.astype({c: object for c in ("op_type",) if c in layers})
-        layers = layers.fillna({"op_type": ""})
+        texts = [c for c in ("op_type", "shared") if c in layers]
+        layers = layers.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
         return LayerGraph(
             layers=tuple(
                 Layer(
-                    row.layer,
-                    getattr(row, "op_type", ""),
-                    getattr(row, "flops", 0.0),
-                    getattr(row, "weight_bytes", 0.0),
+                    row.layer, getattr(row, "op_type", ""), getattr(row, "flops", 0.0), getattr(row, "weight_bytes", 0.0),
                     quantizable=bool(row.quantizable) if hasattr(row, "quantizable") else None,
+                    shared=shared_weights.from_text(getattr(row, "shared", "")),
                 )
                 for row in layers.itertuples()
             ),
             tensors=tuple(
                 Tensor(
-                    row.tensor,
-                    row.producer or None,
-                    tuple(str(row.consumers).split()),
-                    row.size_bytes,
+                    row.tensor, row.producer or None, tuple(str(row.consumers).split()), row.size_bytes,
                     bool(getattr(row, "is_output", False)),
                 )
                 for row in text.itertuples()
@@ -288,7 +289,7 @@ class LayerGraph:
 
     def __repr__(self) -> str:
         flops = show(sum(layer.flops for layer in self.layers), "FLOP")
-        weights = show(sum(layer.weight_bytes for layer in self.layers), "B")
+        weights = show(shared_weights.total_bytes(self.layers), "B")
         return f"LayerGraph({len(self.layers)} layers, {len(self.tensors)} tensors, {flops}, {weights} of weights)"
 
     def _repr_html_(self) -> str:

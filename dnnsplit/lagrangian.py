@@ -22,6 +22,7 @@ from dnnsplit.question import Question
 from dnnsplit.tolerance import loosened, relative_gap
 
 ROUNDS = 30
+TRIES = 8  # schemes that are priced exactly in search of one that keeps all limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +114,14 @@ def _look(
     best = replace(best, bound=max(best.bound, float(value[least]) - share))
     within = question.allowed & (optima.values[2:] <= most[:, None]).all(axis=0)
     own = np.where(within, optima.values[1], np.inf)
-    scheme = int(own.argmin())
-    if own[scheme] < best.value:
+    for scheme in map(int, np.argsort(own)[:TRIES]):
+        if not own[scheme] < best.value:
+            break
         placement = optima.placement(scheme)
         cost = question.problem.price(placement, scheme, priced, objective)
-        best = replace(best, value=float(own[scheme]), plan=(placement, scheme, cost))
+        if not question.limits.broken(question.problem, cost):  # the use told is less where layers share their weights
+            best = replace(best, value=float(own[scheme]), plan=(placement, scheme, cost))
+            break
     return best, optima.values[1:, least]
 
 

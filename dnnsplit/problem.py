@@ -15,6 +15,7 @@ from dnnsplit.graph import LayerGraph
 from dnnsplit.network import Network
 from dnnsplit.overhead import priced
 from dnnsplit.routes import tree
+from dnnsplit.shared_weights import groups, own_bytes
 from dnnsplit.times import LayerTimes
 
 ROUTINGS = ("direct", "relay")
@@ -31,6 +32,8 @@ class Problem:
     layer_s : float (layers, servers, 2) [s]; NaN in [..., 1] for layers that are not quantizable
     transfer_s : float (tensors, servers, servers, 2) [s], by the producer's precision; infinite without a link
     size_bytes : float (tensors, 2) [B], by the producer's precision
+    held_bytes : float (layers, 2) [B], weights of each layer by its precision, those that it shares divided by how many do: the
+        sum over the layers of a server is what it holds, or less
     producer : position of each tensor's producer, -1 for graph inputs (they are at the source)
     receivers : positions of each tensor's consumers; -1 stands for the delivery of an output to the source
     allowed : bool (layers, servers); pins and prohibitions
@@ -46,6 +49,7 @@ class Problem:
     layer_s: np.ndarray = field(repr=False)
     transfer_s: np.ndarray = field(repr=False)
     size_bytes: np.ndarray = field(repr=False)
+    held_bytes: np.ndarray = field(repr=False)
     producer: tuple[int, ...] = field(repr=False)
     receivers: tuple[tuple[int, ...], ...] = field(repr=False)
     allowed: np.ndarray = field(repr=False)
@@ -196,9 +200,16 @@ def energy_weights(network: Network, only: str | None = None) -> Weights:
 
 
 def held_weights(network: Network, server: str) -> Weights:
-    """Bytes of weights on one server [B]."""
+    """Bytes of weights on one server [B], or, where layers share some, no more than there are: see `Problem.held_bytes`."""
     count = len(network.servers)
     return Weights(np.zeros(count), np.zeros((count, count)), np.array([float(s.name == server) for s in network.servers]))
+
+
+def _held(graph: LayerGraph) -> np.ndarray:
+    own = np.array([own_bytes(layer) for layer in graph.layers])
+    for size, positions in groups(graph.layers):
+        own[list(positions)] += size / len(positions)
+    return np.stack([own, INT8_SHARE * np.array([float(layer.weight_bytes) for layer in graph.layers])], axis=-1)
 
 
 def build_problem(
@@ -263,6 +274,7 @@ def build_problem(
         layer_s=times.array(graph, network, tuple(quantizable)),
         transfer_s=np.stack([network.transfer_s(sizes, handled), network.transfer_s(sizes * INT8_SHARE, handled)], axis=-1),
         size_bytes=np.stack([sizes, sizes * INT8_SHARE], axis=-1),
+        held_bytes=_held(graph),
         producer=tuple(-1 if t.producer is None else graph.layer_index[t.producer] for t in graph.tensors),
         receivers=tuple((*(graph.layer_index[c] for c in t.consumers), *([-1] if t.is_output else [])) for t in graph.tensors),
         allowed=allowed,

@@ -24,6 +24,7 @@ from dnnsplit.payoffs import normalised
 from dnnsplit.plan import Plan
 from dnnsplit.problem import energy_weights
 from dnnsplit.question import Question, ask
+from dnnsplit.shared_weights import total_bytes
 from dnnsplit.throughput import solve_bottleneck
 from dnnsplit.times import LayerTimes
 from dnnsplit.tolerance import TOLERANCE, within
@@ -248,7 +249,7 @@ def _explain(question: Question) -> str:
         if most is not None:
             reach = _reachable(question, only)
             lines.append(f"  * {what}: limit {show(most, 'J')}, {reach} (at max_noise {limits.max_noise:g})")
-    held = sum(layer.weight_bytes for layer in problem.graph.layers)
+    held = total_bytes(problem.graph.layers)
     for server in problem.network.servers:
         if server.memory_bytes is not None:
             limit = show(server.memory_bytes, "B")

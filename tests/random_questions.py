@@ -38,6 +38,7 @@ class Recipe:
     device_energy: float | None
     energy: float | None
     scale: tuple[int, int, int] = field(default=(0, 0, 0), repr=False)  # powers of ten of seconds, bytes and watts
+    shared_weights: bool = field(default=False, repr=False)
 
 
 def recipes():
@@ -52,7 +53,7 @@ def recipes():
         pins=rarely, forbid=rarely, colocate=rarely, forbid_links=rarely, memory=rarely,
         objective=st.sampled_from(("latency", "latency", "energy", "fixed", "limited", "limited")),
         max_noise=st.sampled_from(("none", "zero", "between", "between", "equal")), device_energy=budget, energy=budget,
-        scale=st.tuples(*[st.sampled_from((0, *range(-9, 10)))] * 3),
+        shared_weights=st.booleans(), scale=st.tuples(*[st.sampled_from((0, *range(-9, 10)))] * 3),
     )  # fmt: skip
 
 
@@ -92,7 +93,9 @@ def random_question(recipe):
 def scaled(problem, seconds, size, watts):
     """Return the same problem in other units: every time, every number of bytes and every power times a factor."""
     graph, network, times = problem["graph"], problem["network"], problem["times"]
-    layers = [replace(layer, weight_bytes=layer.weight_bytes * size) for layer in graph.layers]
+    shared = [tuple((name, own * size) for name, own in layer.shared) for layer in graph.layers]
+    pairs = zip(graph.layers, shared, strict=True)
+    layers = [replace(layer, weight_bytes=layer.weight_bytes * size, shared=own) for layer, own in pairs]
     tensors = [replace(t, size_bytes=t.size_bytes * size) for t in graph.tensors]
     rate = seconds / size
     links = [
@@ -137,6 +140,11 @@ def _graph(rng, recipe, names):
             late = int(rng.integers(0, count))
             tensors.append(ds.Tensor(f"u{i}", name if late > i else None, (names[late],), size(), bool(rng.random() < 0.2)))
     layers = [ds.Layer(n, "Conv", 1.0, float(rng.integers(0, 50))) for n in names]
+    if recipe.shared_weights:  # up to two constants, each of some of the layers
+        for name, size in (("v", float(rng.integers(5, 60))), ("w", float(rng.integers(5, 60)))):
+            for i in rng.permutation(count)[: rng.integers(0, count + 1)]:
+                with_it = (*layers[i].shared, (name, size))
+                layers[i] = replace(layers[i], weight_bytes=layers[i].weight_bytes + size, shared=with_it)
     return ds.LayerGraph([layers[i] for i in rng.permutation(count)], tensors)
 
 

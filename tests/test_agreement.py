@@ -57,7 +57,15 @@ class Every:
             for k, host in enumerate(self.hosts):
                 f = [seconds.get((layer.name, host, precision), math.nan) for precision in ("float32", "int8")]
                 self.compute[k] += self._by_precision(layer.name, f[0], f[1]) * (self.x[i] == k)
-                self.held[k] += self._by_precision(layer.name, layer.weight_bytes, layer.weight_bytes / 4) * (self.x[i] == k)
+                own = layer.weight_bytes - sum(size for _, size in layer.shared)
+                self.held[k] += self._by_precision(layer.name, own, layer.weight_bytes / 4) * (self.x[i] == k)
+        for name, size in {entry for layer in self.graph.layers for entry in layer.shared}:  # once, if a float32 layer has it
+            for k in range(len(self.hosts)):
+                there = np.zeros(self.held[k].shape, bool)
+                for i, layer in enumerate(self.graph.layers):
+                    if name in dict(layer.shared):
+                        there |= (self._by_precision(layer.name, 1, 0) == 1) & (self.x[i] == k)
+                self.held[k] += size * there
         for tensor in self.graph.tensors:
             self._send(tensor)
         self.latency_s = (self.compute + self.within + self.across).sum(axis=0)
@@ -252,6 +260,8 @@ def features(recipe, problem, options, infeasible, refused):
         "latency and energy weighed, payoffs under the limits": recipe.objective == "limited",
         "budget of device energy": "max_device_energy_j" in options,
         "budget of energy": "max_energy_j" in options,
+        "shared weights and memory limits": any(layer.shared for layer in problem["graph"].layers)
+        and any(server.memory_bytes is not None for server in network.servers),
         "memory limits": any(server.memory_bytes is not None for server in network.servers),
         "pins": bool(options.get("pins")),
         "forbidden placements": any(options.get("forbid", {}).values()),

@@ -12,8 +12,9 @@ import dnnsplit as ds
 # what only some modules may import: the rule that keeps a change of library in one place
 ONLY = {
     "onnx": {
-        "model", "onnx_graph", "blocks", "flops", "grouping", "quantize", "calibration", "parts", "profiling", "training", "weights",
-    },  # fmt: skip
+        "model", "onnx_graph", "blocks", "flops", "grouping", "quantize", "calibration", "parts", "profiling", "training",
+        "weights",
+    },
     "onnxruntime": {"runtime", "blocks", "calibration", "quantize", "prefix_tree", "profiling"},
     "pulp": {"milp"},
     "scipy": {"confidence", "lagrangian", "overhead"},
