@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from dnnsplit.blocks import optimize
-from dnnsplit.graph import LayerGraph
+from dnnsplit.graph import QUANTIZABLE_OPS, LayerGraph
 from dnnsplit.grouping import node_of
 from dnnsplit.model import Model
 
@@ -20,7 +20,8 @@ INTEGER = frozenset({
 def stray_layers(part: Path, model: Model, graph: LayerGraph, quantized: Collection[str]) -> dict[str, str]:
     """Return the layers that run in int8 in a part although the plan has them in float32, and the kernel of each.
 
-    Layers whose own nodes are integer products, as in a model that was quantized before, are what the model says they are.
+    Layers whose own nodes are integer products, as in a model that was quantized before, are what the model says they are. A
+    product of two tensors that are int8 already, as in attention, has no weights to round: in integers it is what it was.
 
     Parameters
     ----------
@@ -31,9 +32,15 @@ def stray_layers(part: Path, model: Model, graph: LayerGraph, quantized: Collect
     found = {}
     for kernel in optimize(part).graph.node:
         node = node_of(model, kernel) if kernel.op_type in INTEGER else None
-        if node and of.get(node) not in quantized and not _integer(model, graph.layer(of[node]).nodes):
+        nodes = graph.layer(of[node]).nodes if node and of[node] not in quantized else ()
+        if _weighs(model, nodes) and not _integer(model, nodes):
             found[of[node]] = kernel.op_type
     return found
+
+
+def _weighs(model: Model, nodes: Collection[str]) -> bool:
+    products = (model.nodes[n] for n in nodes if model.nodes[n].op_type in QUANTIZABLE_OPS)
+    return any(model.is_constant(tensor) for node in products for tensor in node.input[:2])
 
 
 def _integer(model: Model, nodes: Collection[str]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,14 @@ from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model
 from dnnsplit.onnx_graph import node_inputs
 from dnnsplit.quantize import QuantizedLayer
+
+# Between int8 tensors ONNX Runtime computes sums, pools, sigmoids and the like in integers, with what float32 rounds to. Its
+# Softmax of integers does not: it is off by more than the noise that the layers around it were measured to have.
+ROUNDS_OTHERWISE = ("Softmax",)
+MOVES = frozenset({
+    "Concat", "Expand", "Flatten", "Gather", "MaxPool", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile", "Transpose",
+    "Unsqueeze",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,31 @@ def build_part(
             nodes += int8[layer.name].nodes
             weights += int8[layer.name].weights
         else:
-            nodes += [model.nodes[n] for n in layer.nodes]
+            nodes += [node for n in layer.nodes for node in _in_float32(model, model.nodes[n], wires)]
     by_wire = {q.wire: q for q in int8.values()}
     delivered = [_wire_info(model, by_wire[o]) if o in by_wire else model.value_info(o) for o in outputs]
     return model.assemble(nodes, inputs, delivered, weights, name)
+
+
+def _in_float32(model: Model, node: onnx.NodeProto, int8: Collection[str]) -> list[onnx.NodeProto]:
+    """Return a node of a float32 layer, behind a copy of its input where ONNX Runtime would not leave it in float32."""
+    if node.op_type not in ROUNDS_OTHERWISE or not _moved(model, node.input[0], int8):
+        return [node]
+    apart = onnx.NodeProto()
+    apart.CopyFrom(node)
+    apart.input[0] = f"{node.name}/float32"
+    # a sum of one: an Identity would be taken out before int8 kernels are chosen
+    return [helper.make_node("Sum", [node.input[0]], [apart.input[0]], name=f"{node.name}/copy"), apart]
+
+
+def _moved(model: Model, tensor: str, int8: Collection[str]) -> bool:
+    """Whether a tensor holds values of one of some tensors, maybe in another order."""
+    while tensor not in int8:
+        maker = model.nodes.get(model.producer.get(tensor, ""))
+        if maker is None or maker.op_type not in MOVES:
+            return False
+        tensor = maker.input[0]
+    return True
 
 
 def _dequantize(wire: QuantizedLayer, weights: list[onnx.TensorProto]) -> onnx.NodeProto:

@@ -1,4 +1,4 @@
-"""Random small networks, with what stands between quantized layers in real ones: residuals, concatenations, pools, gates."""
+"""Random small networks, with what stands between quantized layers in real ones: residuals, pools, gates, attention, ..."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-KINDS = ("residual", "concat", "depthwise", "pools", "gate", "dense")
+KINDS = ("residual", "concat", "depthwise", "pools", "gate", "softmax", "product", "dense")
 SIZE, CHANNELS = 12, 8
 
 
@@ -55,6 +55,12 @@ def random_network(path: str | Path, kind: str, activation: str, seed: int, conv
             tensor = node("Add", [tensor, made] if rng.random() < 0.5 else [made, tensor], f"j{i}")
         elif kind == "gate":
             tensor = node("Mul", [tensor, node("Sigmoid", [made], f"g{i}")], f"j{i}")
+        elif kind == "softmax":
+            turned = node("Transpose", [made], f"t{i}", perm=[0, 1, 3, 2])
+            weight = node("Softmax", [turned if rng.random() < 0.5 else made], f"g{i}", axis=int(rng.choice([1, 2, 3])))
+            tensor = weight if rng.random() < 0.5 else node("Mul", [tensor, weight], f"j{i}")
+        elif kind == "product":
+            tensor = node("MatMul", [tensor, made], f"j{i}")
         elif kind == "concat":
             both = node("Concat", [tensor, made], f"j{i}", axis=1)
             halves = constant(f"s{i}", np.array([CHANNELS, CHANNELS], np.int64))

@@ -3,12 +3,15 @@
 import itertools
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from random_networks import KINDS, SIZE, random_network
 
 import dnnsplit as ds
 from dnnsplit import runtime
+from dnnsplit.blocks import optimize
 from dnnsplit.cutting import run_parts, whole
 from dnnsplit.int8_kernels import stray_layers
 from dnnsplit.model import read_model
@@ -80,6 +83,43 @@ def leaking(tmp_path, monkeypatch):
     return graph, plan
 
 
+@pytest.mark.parametrize("op", ["Softmax", "MatMul"])
+def test_a_plan_is_not_refused_for_what_stands_between_int8_layers(tmp_path, op):
+    # a Softmax would run in integers and round otherwise; a product of two int8 tensors does so too, and rounds the same
+    path = two_layers_around(tmp_path / "net.onnx", op)
+    graph, model = ds.load(path), read_model(path)
+    calibration = ds.calibrate(graph, pictures(1, 4))
+    layers = ["c1", "c2"]
+    samples = ds.measure_noise(graph, pictures(2), layers, "all", calibration=calibration, progress=False)
+    noise = ds.fit_noise(samples, "measured")
+    bundle = ds.cut(path, plan_of(graph, noise, layers, dict.fromkeys(graph.layer_names, "device")), tmp_path / "build")
+    feeds = [{"x": image[None]} for image in pictures(2)]
+    plain = [whole(model, graph, {}, feed) for feed in feeds]
+    assert noise_of([run_parts(bundle, feed) for feed in feeds], plain) == pytest.approx(noise.of(layers), rel=1e-4)
+    kernels = [node.op_type for node in optimize(bundle.folder / bundle.parts[0].file).graph.node]
+    assert kernels.count("QLinearConv") == 2
+    # if ONNX Runtime takes the copy in front of a Softmax out some day, or gets another kernel for it, this tells
+    assert {"Softmax": "Softmax", "MatMul": "QLinearMatMul"}[op] in kernels
+
+
+def two_layers_around(path, op):
+    rng = np.random.default_rng(0)
+    weights, nodes, tensor = [], [], "x"
+    for name, inside in (("c0", 3), ("c1", 8), ("c2", 8), ("c3", 8)):
+        if name == "c2":
+            nodes.append(helper.make_node(op, [tensor] if op == "Softmax" else [tensor, tensor], ["mid"], name="mid"))
+            tensor = "mid"
+        value = (rng.normal(size=(8, inside, 3, 3)) * np.sqrt(2 / (9 * inside))).astype(np.float32)
+        weights += [numpy_helper.from_array(value, f"{name}.w"), numpy_helper.from_array(np.zeros(8, np.float32), f"{name}.b")]
+        nodes.append(helper.make_node("Conv", [tensor, f"{name}.w", f"{name}.b"], [f"{name}.o"], name=name, pads=[1] * 4))
+        tensor = f"{name}.r" if name != "c3" else "y"
+        nodes.append(helper.make_node("Relu", [f"{name}.o"], [tensor], name=f"{name}.relu"))
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, SIZE, SIZE]) for n, c in (("x", 3), ("y", 8))]
+    graph = helper.make_graph(nodes, op, ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
 def test_no_session_of_ours_puts_a_float32_layer_into_int8(leaking, tmp_path):
     graph, plan = leaking
     bundle = ds.cut(graph.model_path, plan, tmp_path / "build")
@@ -112,8 +152,6 @@ def test_the_optimizer_that_is_disabled_is_one_of_this_onnx_runtime(leaking, tmp
         options = runtime.session_options()
         options.optimized_model_filepath = str(tmp_path / f"{len(disabled)}.onnx")
         ort.InferenceSession(file, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
-        import onnx
-
         nodes = onnx.load(options.optimized_model_filepath).graph.node
         kernels[disabled] = sum(node.op_type == "QLinearConv" for node in nodes)
     assert kernels == {(): 3, runtime.DISABLED: 2}
