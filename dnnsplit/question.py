@@ -163,10 +163,10 @@ def ask(
     most = _max_noise(noise, max_noise)
     problems = []
     for name, value in {"latency_weight": latency_weight, "energy_weight": energy_weight}.items():
-        if not _is_number(value) or not 0 <= value < math.inf:
+        if not is_number(value) or not 0 <= value < math.inf:
             problems.append(f"{name} is {value!r}; it must be a number, 0 or more")
     for name, value in {"max_device_energy_j": max_device_energy_j, "max_energy_j": max_energy_j}.items():
-        if value is not None and (not _is_number(value) or not value >= 0):
+        if value is not None and (not is_number(value) or not value >= 0):
             problems.append(f"{name} is {value!r}; it must be a number of joules, 0 or more, or None")
     if not problems and latency_weight == energy_weight == 0:
         problems.append("latency_weight and energy_weight are both 0; there is nothing to minimise")
@@ -199,7 +199,7 @@ def ask(
 def _max_noise(noise: NoiseModel | None, max_noise: float | None) -> float:
     if max_noise is None:
         return math.inf
-    if not _is_number(max_noise) or math.isnan(max_noise):
+    if not is_number(max_noise) or math.isnan(max_noise):
         raise NoiseError(f"max_noise is {max_noise!r}, not a number; give 0 or more, or None for no limit")
     if max_noise < 0:
         raise NoiseError(f"max_noise is {max_noise!r}; it must be 0 or more (0 keeps every layer in float32)")
@@ -208,5 +208,5 @@ def _max_noise(noise: NoiseModel | None, max_noise: float | None) -> float:
     return float(max_noise)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)

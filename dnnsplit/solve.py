@@ -23,7 +23,7 @@ from dnnsplit.noise_samples import NoiseSamples
 from dnnsplit.payoffs import normalised
 from dnnsplit.plan import Plan
 from dnnsplit.problem import energy_weights
-from dnnsplit.question import Question, ask
+from dnnsplit.question import Question, ask, is_number
 from dnnsplit.shared_weights import total_bytes
 from dnnsplit.throughput import solve_bottleneck
 from dnnsplit.times import LayerTimes
@@ -129,9 +129,13 @@ def split(
 def pose(question: Question, solver: str = "HiGHS", gap: float = 1e-9, time_limit_s: float | None = None) -> Question:
     """Settle the objective of a question that `ask` has checked: a sum may be normalised under its limits.
 
-    The solver is checked here, whether or not it will be needed: a wrong name must not wait for the question that needs it.
+    The solver, the gap and the time limit are checked here, whether or not they will be needed: what is wrong must not wait
+    for the question that needs it.
     """
     check_solver(solver)
+    given = {"gap": gap} if time_limit_s is None else {"gap": gap, "time_limit_s": time_limit_s}
+    wrong = [f"{name} is {value!r}" for name, value in given.items() if not is_number(value) or not value >= 0]
+    raise_problems(OptionError, "options", [f"{one}; it must be a number, 0 or more" for one in wrong])
     return normalised(question, lambda one: answer(one, "auto", solver, gap, time_limit_s))
 
 

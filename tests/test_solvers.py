@@ -37,6 +37,14 @@ def test_an_unknown_solver_is_refused_by_name_whether_or_not_it_would_be_needed(
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", [float("nan"), -1.0, "1 %", True])
+def test_a_gap_or_a_time_limit_that_is_no_number_is_refused_whether_or_not_it_would_be_needed(method, value):
+    for name in ("gap", "time_limit_s"):
+        with pytest.raises(ds.OptionError, match=rf"{name} is .*; it must be a number, 0 or more"):
+            ds.split(*ds.examples.tiny(), method=method, **{name: value})
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_an_absent_solver_is_refused_by_name_and_those_that_are_there_are_named(hard, method):
     absent = [name for name in SOLVERS if name not in available_solvers()]
     if not absent:
