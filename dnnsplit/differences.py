@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+TINY = float(np.finfo(np.float32).tiny)  # the least number that float32 holds exactly: nothing is divided by less
+ROUNDING = 1e-5  # of the outputs: float32 sums in another order, which may show as noise where no layer is in int8
+
 
 def absolute(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return |found - wanted| in float64; 0 where both hold the same value, NaN too, and infinite where one alone is no number.

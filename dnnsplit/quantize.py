@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization.quant_utils import compute_data_quant_params, get_qmin_qmax_for_qType, quantize_nparray
 
 from dnnsplit.calibration import Calibration
+from dnnsplit.differences import TINY
 from dnnsplit.errors import NoiseError
 from dnnsplit.graph import LayerGraph
 from dnnsplit.model import Model
@@ -163,7 +164,7 @@ class _Builder:
 
     def bias(self, value: np.ndarray, scale: np.ndarray, name: str) -> str:
         """Add the bias as int32 in the scale of the products, as the int8 kernels take it."""
-        scale = np.broadcast_to(np.asarray(scale, np.float32), value.shape)
+        scale = np.broadcast_to(np.maximum(np.asarray(scale, np.float32), np.float32(TINY)), value.shape)
         stored = np.round(value.astype(np.float64) / scale).astype(np.int32)  # it fits: see `_least_scale`
         inputs = [
             self.constant(f"{name}/bias/int32", stored),
@@ -196,7 +197,8 @@ def _least_scale(bias: np.ndarray | None, input_scale: float) -> np.ndarray:
     """
     if bias is None:
         return np.zeros(1)
-    return np.abs(bias.astype(np.float64)).ravel() / (BIAS_MAX * input_scale)
+    size = np.abs(bias.astype(np.float64)).ravel()
+    return np.where(size > 0, np.maximum(size / (BIAS_MAX * input_scale), TINY / min(input_scale, 1.0)), 0.0)
 
 
 def _channel_axis(chief: onnx.NodeProto, value: np.ndarray) -> int | None:

@@ -138,7 +138,9 @@ def test_a_channel_of_weights_near_zero_keeps_its_bias(tmp_path, op, factor, set
     shape, axis = {"Conv": ((6, 4, 3, 3), 0), "ConvTranspose": ((4, 6, 3, 3), 1), "Gemm": ((4, 6), 1)}[op]
     weight = rng.normal(0, 0.3, shape).astype(np.float32)
     np.moveaxis(weight, axis, 0)[2] *= np.float32(factor)
+    np.moveaxis(weight, axis, 0)[4] = 0.0
     bias = rng.normal(5, 0.3, 6).astype(np.float32)
+    bias[4] = 1e-44  # no scale of float32 is so small that it fits
     inside, outside = ((1, 4), (1, 6)) if op == "Gemm" else ((1, 4, 8, 8), (1, 6, 8, 8))
     spread = {} if op == "Gemm" else {"pads": [1] * 4}
     nodes = [helper.make_node(op, ["x", "w", "b"], ["c"], name="c", **spread), helper.make_node("Relu", ["c"], ["y"], name="r")]
