@@ -10,10 +10,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dnnsplit.calibration import feeds_of, images_sha256, model_path
-from dnnsplit.cutting import TINY, calibration_of, cut
+from dnnsplit.cutting import OF_NOISE, calibration_of, cut
 from dnnsplit.deploy.comparison import compare
 from dnnsplit.deploy.testbed import LatencyTest, testbed
-from dnnsplit.differences import absolute, magnitude
+from dnnsplit.differences import ROUNDING, TINY, absolute, magnitude
 from dnnsplit.errors import DeployError, raise_problems
 from dnnsplit.files import sha256, write_text
 from dnnsplit.graph import LayerGraph
@@ -26,8 +26,6 @@ from dnnsplit.prefix_tree import build_tree
 from dnnsplit.solve import split
 from dnnsplit.tables import read_table
 from dnnsplit.times import LayerTimes
-
-ROUNDING = 1e-5  # of the outputs: float32 sums in another order, which a deployment without int8 layers may show as noise
 
 
 @named()
@@ -166,6 +164,7 @@ def _compare(
     there = plan.origin.get("images_sha256") == images_sha256(feeds) and "again" not in plan.origin
     if there and len(answers) >= len(feeds) and plan.noise_kind == "measured":
         expected["it was planned with"] = plan.noise
-    off = [f"{what} {eta:.6g}" for what, eta in expected.items() if not abs(rho - eta) <= 0.01 * eta + ROUNDING * np.mean(sizes)]
+    rounding = ROUNDING * float(np.mean(sizes))
+    off = [f"{what} {eta:.6g}" for what, eta in expected.items() if not abs(rho - eta) <= OF_NOISE * eta + rounding]
     raise_problems(DeployError, f"the noise of what the deployment returned is {rho:.6g}", off)
     return rho, worst

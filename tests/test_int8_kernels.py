@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from random_networks import KINDS, SIZE, random_network
 
 import dnnsplit as ds
-from dnnsplit import runtime
+from dnnsplit import prefix_tree, runtime
 from dnnsplit.blocks import optimize
 from dnnsplit.cutting import run_parts, whole
 from dnnsplit.int8_kernels import stray_layers
@@ -140,6 +140,23 @@ def test_cut_finds_a_float32_layer_that_would_run_in_int8(leaking, tmp_path, mon
     monkeypatch.setattr("dnnsplit.cutting.TOLERANCE", 1.0)
     with pytest.raises(ds.DeployError, match="of the noise of their int8 layers away"):
         ds.cut(graph.model_path, plan, tmp_path / "build")
+
+
+@pytest.mark.parametrize(("apart", "passes"), [(1e-6, True), (1e-4, False)])
+def test_float32_sums_in_another_order_are_no_other_noise(leaking, tmp_path, monkeypatch, apart, passes):
+    graph, plan = leaking
+
+    def without_noise(*arguments):
+        _, int8 = prefix_tree.both_ways(*arguments)
+        near = {name: value * np.float32(1 + apart) for name, value in int8.items()}
+        return near, near
+
+    monkeypatch.setattr("dnnsplit.cutting.both_ways", without_noise)
+    if passes:
+        ds.cut(graph.model_path, plan, tmp_path / "build")
+    else:
+        with pytest.raises(ds.DeployError, match="of the noise of their int8 layers away"):
+            ds.cut(graph.model_path, plan, tmp_path / "build")
 
 
 def test_the_optimizer_that_is_disabled_is_one_of_this_onnx_runtime(leaking, tmp_path):

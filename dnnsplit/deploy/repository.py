@@ -4,6 +4,10 @@ A part with its weights in a file of its own is the folder ``1/model.onnx`` with
 
 Triton serves the parts under their own names (``tritonserver --model-repository FOLDER``); a stage that is given its address
 lets it run them, and moves the tensors.
+
+Triton's backend has no option for the optimizer that this project disables (`dnnsplit.runtime.DISABLED`): there, a float32
+convolution between two int8 layers may run in int8 if a Relu or nothing follows it, as none does in networks with SiLU. A
+latency test with the images of the noise tells (`dnnsplit.latency_tests` does so for the parts that run here).
 """
 
 from __future__ import annotations
