@@ -6,7 +6,7 @@ Triton serves the parts under their own names (``tritonserver --model-repository
 lets it run them, and moves the tensors.
 
 Triton's backend has no option for the optimizer that this project disables (`dnnsplit.runtime.DISABLED`): there, a float32
-convolution between two int8 layers may run in int8 if a Relu or nothing follows it, as none does in networks with SiLU. A
+convolution between two int8 layers may run in int8 if a Relu, a Clip or nothing follows it (a SiLU keeps it in float32). A
 latency test with the images of the noise tells (`dnnsplit.latency_tests` does so for the parts that run here).
 """
 
