@@ -251,8 +251,7 @@ def _explain(question: Question) -> str:
         ("energy", limits.max_energy_j, None),
     ):
         if most is not None:
-            reach = _reachable(question, only)
-            lines.append(f"  * {what}: limit {show(most, 'J')}, {reach} (at max_noise {limits.max_noise:g})")
+            lines.append(f"  * {what}: {_reachable(question, only, most)} (at max_noise {limits.max_noise:g})")
     held = total_bytes(problem.graph.layers)
     for server in problem.network.servers:
         if server.memory_bytes is not None:
@@ -261,11 +260,16 @@ def _explain(question: Question) -> str:
     return "\n".join(lines)
 
 
-def _reachable(question: Question, only: str | None) -> str:
-    """Say the least energy (of one server, or of all) that the noise limit admits."""
+def _reachable(question: Question, only: str | None, most: float) -> str:
+    """Say a limit on the energy (of one server, or of all), and the least energy that the noise limit admits."""
+    limit = f"limit {show(most, 'J')}"
     try:
         value = eliminate(question.problem, energy_weights(question.problem.network, only)).value
     except SolverError:
-        return "too many schemes to say what is reachable"
+        return f"{limit}, too many schemes to say what is reachable"
     least = np.where(question.allowed, value, np.inf).min()
-    return f"best reachable {show(least, 'J')}" if math.isfinite(least) else "no placement connects the layers"
+    if not math.isfinite(least):
+        return f"{limit}, no placement connects the layers"
+    if show(least, "J") == show(most, "J"):  # a limit that was rounded, as a rule
+        return f"limit {most:.9g} J, best reachable {least:.9g} J"
+    return f"{limit}, best reachable {show(least, 'J')}"
