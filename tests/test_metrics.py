@@ -27,7 +27,7 @@ def test_metrics_and_their_spread_over_images_by_hand():
     assert row["rho std"] == pytest.approx(2**0.5)
     assert row["rho:a"] == 2.0
     assert row["relative"] == pytest.approx(0.3)  # of 0.2 and 0.4
-    assert row["relative std"] == pytest.approx(0.1)
+    assert row["relative std"] == pytest.approx(0.1 * 2**0.5)
     powers = np.array([(0.01**2 + 0.03**2) / 2, 0.01])
     assert row["nsr"] == pytest.approx(np.sqrt(powers).mean())
     assert row["snr_db"] == pytest.approx((-10 * np.log10(powers)).mean())
