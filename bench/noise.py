@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--samples", type=Path)
     parser.add_argument("--plans", type=int, default=200, help="random vectors of gains")
     options = parser.parse_args()
-    table = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.csv")
+    table = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.first.csv")
     print(costs().to_string(index=False, float_format="{:.3g}".format), end="\n\n")
     print(deployed(table).to_string(index=False, float_format="{:.4g}".format), end="\n\n")
     shipped = ds.NoiseSamples(table.frame[table.schemes.any(axis=1)], table.origin)

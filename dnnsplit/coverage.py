@@ -1,4 +1,9 @@
-"""How often a noise limit is broken on images that were not measured, and what it costs to break it seldom."""
+"""How often a noise limit is broken on images that were not measured, and what it costs to break it seldom.
+
+Told by the bootstrap (Efron, Ann. Statist. 7, 1979): the images that there are stand for all images, and draws of some of them,
+with replacement, for those that were measured. Against the few images that a draw without replacement leaves over, the
+sampling error of their own mean would count as a broken limit.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +29,20 @@ def coverage(
     graph: LayerGraph,
     network: Network,
     times: LayerTimes,
-    measured: int,
+    measured: int | None = None,
     limits: Sequence[float] | None = None,
     confidence: float = 0.95,
     resamples: int = 200,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Choose among the schemes that a meter has measured as `split` would, on some of its images, and look at all others.
+    """Choose among the schemes that a meter has measured as `split` would, on draws of its images, and look at all of them.
 
     Parameters
     ----------
     meter : has measured the schemes that there are to choose from, such as those of fronts
     graph, network, times : the latency of a scheme is that of its best placement
     limits : on the noise; by default eight, evenly from none to the most that was measured
-    measured, confidence, resamples, seed : as for `resampled`
+    measured, confidence, resamples, seed : as for `resampled`; by default as many images as there are are measured
 
     Returns
     -------
@@ -50,7 +55,7 @@ def coverage(
     noise = meter.by_image(schemes)
     if limits is None:
         limits = np.linspace(0.0, noise.mean(axis=1).max(), 9)[1:].tolist()
-    return resampled(noise, value, limits, measured, confidence, resamples, seed)
+    return resampled(noise, value, limits, measured or noise.shape[1], confidence, resamples, seed)
 
 
 def resampled(
@@ -62,17 +67,17 @@ def resampled(
     resamples: int = 200,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Choose schemes on some of the images, and look at their noise on all the others.
+    """Choose schemes on draws of images, and look at their noise on all images.
 
     In each resample the scheme of least value is chosen among those that keep a limit on a random draw of images: by their mean,
-    and by its upper confidence bound. It breaks the limit if its mean over the images that were not drawn is above it.
+    and by its upper confidence bound. It breaks the limit if its mean over all images is above it.
 
     Parameters
     ----------
     noise : float (schemes, images), of each scheme on each image; one of them is 0 on all
     value : float (schemes,), what is least of those that keep the limit, such as the latency of the best placement [s]
     limits : on the noise
-    measured : images that are drawn; better few of them, so that the mean over the others is near that over all
+    measured : how many images are drawn, with replacement
     confidence : of the bound
     resamples, seed : how often images are drawn, and which
 
@@ -89,19 +94,18 @@ def resampled(
     problems = []
     if not (noise == 0).all(axis=1).any():
         problems.append("no scheme has the noise 0 on all images; add the one that quantizes nothing")
-    if not 2 <= measured < noise.shape[1]:
-        problems.append(f"{measured} of {noise.shape[1]} images leave none to measure with, or none to look at; draw 2 or more")
+    if measured < 2 or noise.shape[1] < 2:
+        problems.append(f"{measured} of {noise.shape[1]} images are too few; a spread over images needs 2 or more of both")
     raise_problems(NoiseError, "coverage", problems)
-    rng, rows = np.random.default_rng(seed), []
+    rng, rows, whole = np.random.default_rng(seed), [], noise.mean(axis=1)
     for _ in range(resamples):
-        order = rng.permutation(noise.shape[1])
-        drawn, others = noise[:, order[:measured]], noise[:, order[measured:]].mean(axis=1)
+        drawn = noise[:, rng.integers(0, noise.shape[1], measured)]
         mean = drawn.mean(axis=1)
         rules = {"mean": mean, "bound": upper_bound(mean, drawn.std(axis=1, ddof=1), measured, confidence)}
         for limit in limits:
             for rule, told in rules.items():
                 chosen = int(np.where(within(told, limit), value, np.inf).argmin())
-                over = 0.0 if within(others[chosen], limit) else others[chosen] / limit - 1 if limit else np.inf
+                over = 0.0 if within(whole[chosen], limit) else whole[chosen] / limit - 1 if limit else np.inf
                 rows.append((limit, rule, over, value[chosen]))
     table = pd.DataFrame(rows, columns=["limit", "rule", "over", "value"])
     of = table.groupby(["limit", "rule"], sort=False)

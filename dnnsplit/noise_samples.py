@@ -102,6 +102,8 @@ class NoiseSamples:
     def updated(self, other: NoiseSamples) -> NoiseSamples:
         """Return these samples, those that were measured again (on other images, as a rule more of them) as they are there.
 
+        That is a table to look schemes up in. A regressor is better fitted to samples of one set of images.
+
         Raises
         ------
         NoiseError : the others are of other layers, of another model, metric or quantization, or one of both tells no spread

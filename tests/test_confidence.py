@@ -190,12 +190,15 @@ def test_coverage_of_noise_that_is_known_in_full():
     found = resampled(noise, -mean, [0.8, 1.0, 1.2], measured=20, resamples=200)
     broken = found.groupby("rule")["broken_%"].mean()
     assert broken["mean"] > 90  # the luckiest of many schemes is chosen
-    few = resampled(noise[[0, 200]], -mean[[0, 200]], [mean[200] * 1.0], measured=20, resamples=400)
-    assert few.set_index("rule")["broken_%"]["bound"] <= 7  # of the 5 % that one scheme may be lucky
+    # one scheme, whose mean is just above the limit: the bound lets it pass in 5 % of draws (2.6 standard errors to each side)
+    few = resampled(noise[[0, 200]], -mean[[0, 200]], [noise[200].mean() * 0.9999], measured=20, resamples=2000)
+    broken = few.set_index("rule")["broken_%"]
+    assert 3.7 < broken["bound"] < 6.3
+    assert 47 < broken["mean"] < 53
     with pytest.raises(ds.NoiseError, match="no scheme has the noise 0"):
         resampled(noise[1:], mean[1:], [1.0], 20)
-    with pytest.raises(ds.NoiseError, match="images leave none"):
-        resampled(noise, mean, [1.0], 2000)
+    with pytest.raises(ds.NoiseError, match="1 of 2000 images are too few"):
+        resampled(noise, mean, [1.0], 1)
 
 
 def test_coverage_of_a_meter(measured):

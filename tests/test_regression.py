@@ -22,8 +22,8 @@ REGRESSORS = [{"model": "polynomial", "degree": 2}, {"model": "link", "degree": 
 
 @pytest.fixture(scope="module")
 def shipped():
-    """All schemes of the shipped model that quantize something."""
-    table = NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.csv")
+    """All schemes of the shipped model that quantize something, measured on the same images."""
+    table = NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.first.csv")
     return NoiseSamples(table.frame[table.schemes.any(axis=1)], table.origin)
 
 
@@ -286,7 +286,7 @@ def test_sensitivity_draws_shares_only_where_they_are_known():
 
 
 def test_a_gaussian_process_quantizes_nothing_at_a_limit_of_zero():
-    samples = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.csv")
+    samples = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.first.csv")
     noise = ds.fit_noise(samples.divide(60, seed=1)[0], "gp")
     assert (noise.every()[1:] > 0).all()
     graph, network, times, _ = ds.examples.yolo11n()
