@@ -177,7 +177,7 @@ def noise_fronts(exact: pd.DataFrame, predicted: Mapping[str, pd.DataFrame], tit
 
 
 def limit_coverage(table: pd.DataFrame, promised: float = 5.0, title: str = "") -> tuple[Figure, dict[str, Any]]:
-    """How often noise limits are broken on images that were not measured, by the mean and by its bound; and what the bound costs.
+    """How often noise limits are broken over all images, by the mean of a draw of them and by its bound; what the bound costs.
 
     Parameters
     ----------
@@ -187,13 +187,13 @@ def limit_coverage(table: pd.DataFrame, promised: float = 5.0, title: str = "") 
     """
     by_rule = {rule: part.set_index("limit") for rule, part in table.groupby("rule", sort=False)}
     cost = 100.0 * (by_rule["bound"]["value"] / by_rule["mean"]["value"] - 1.0)
-    names = {"mean": "mean of the measured images", "bound": "upper confidence bound"}
+    names = {"mean": "mean of the drawn images", "bound": "its upper confidence bound"}
     with style():
         figure, (share, price) = plt.subplots(1, 2, figsize=(6.6, 3.0))
         for i, (rule, part) in enumerate(by_rule.items()):
             share.plot(part.index, part["broken_%"], marker="os"[i], color=COLOURS[i], label=names[rule])
-        share.axhline(promised, color="0.45", linewidth=0.8, linestyle="--", label=f"{promised:g} % promised by the bound")
-        share.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="limit broken on new images [%]")
+        share.axhline(promised, color="0.45", linewidth=0.8, linestyle="--", label=f"{promised:g} % promised of one scheme")
+        share.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="limit broken over all images [%]")
         share.set_ylim(bottom=0)
         price.plot(cost.index, cost, marker="s", color=COLOURS[1])
         price.set(title="What the bound costs", xlabel="noise limit $\\eta_{max}$", ylabel="more latency [%]")
