@@ -26,8 +26,8 @@ from deploy_faults import DEADLINE_S, LOST, forwarding, lost_stage, network
 from tqdm import tqdm
 
 import dnnsplit as ds
-from dnnsplit.deploy.channels import size_options
-from dnnsplit.tables import read_table
+from dnnsplit.deployment.wire.channels import size_options
+from dnnsplit.ground.tables import read_table
 
 SERVE = "--plain-server"
 LARGE_MB = 240

@@ -23,8 +23,8 @@ from onnx import TensorProto, helper
 from tqdm import tqdm
 
 import dnnsplit as ds
-from dnnsplit.deploy.bundle import Output, Part, Wire
-from dnnsplit.files import sha256
+from dnnsplit.cutting.bundle import Output, Part, Wire
+from dnnsplit.ground.files import sha256
 
 LOST = "edge"  # the stage that is killed
 DEADLINE_S = 5.0

@@ -19,17 +19,17 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 import dnnsplit as ds
-from dnnsplit.calibration import Calibration
-from dnnsplit.cutting import run_parts
-from dnnsplit.design import design_schemes
-from dnnsplit.meter import noise_meter
-from dnnsplit.model import read_model
-from dnnsplit.parts import build_part
-from dnnsplit.quantize import quantize_layer
-from dnnsplit.regression import noise_scores
-from dnnsplit.runtime import session
-from dnnsplit.schemes import all_schemes, pack_schemes, sample_schemes
-from dnnsplit.verification import verify
+from dnnsplit.cutting.cut import run_parts
+from dnnsplit.graph.onnx_file import read_model
+from dnnsplit.noise.design import design_schemes
+from dnnsplit.noise.fit import noise_scores
+from dnnsplit.noise.meter import noise_meter
+from dnnsplit.noise.schemes import all_schemes, pack_schemes, sample_schemes
+from dnnsplit.noise.verification import verify
+from dnnsplit.quantize.calibration import Calibration
+from dnnsplit.quantize.parts import build_part
+from dnnsplit.quantize.rewrite import quantize_layer
+from dnnsplit.runtime.sessions import session
 
 SHARES = (0.1, 0.2, 0.4, 0.7)  # noise limits, as shares of the largest noise
 

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 import dnnsplit as ds
-from dnnsplit.model import Model, read_model
-from dnnsplit.onnx_graph import node_inputs
-from dnnsplit.part_times import calibrated, calibration_splits, measure_parts, predicted, random_splits, whole_model
-from dnnsplit.profiling import profile_host
-from dnnsplit.quantize import quantize_layer
-from dnnsplit.runtime import cpu_seconds, session
+from dnnsplit.graph.cleanup import node_inputs
+from dnnsplit.graph.onnx_file import Model, read_model
+from dnnsplit.profiling.kernels import profile_host
+from dnnsplit.profiling.splits import calibrated, calibration_splits, measure_parts, predicted, random_splits, whole_model
+from dnnsplit.quantize.rewrite import quantize_layer
+from dnnsplit.runtime.sessions import cpu_seconds, session
 
 HELD_OUT = 1000  # seed of the splits; the calibration has seed 0
 

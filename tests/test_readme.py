@@ -5,9 +5,9 @@ import io
 import re
 
 import pytest
-from conftest import ROOT
+from helpers.paths import ROOT
 
-from dnnsplit.files import sha256
+from dnnsplit.ground.files import sha256
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 

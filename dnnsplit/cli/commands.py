@@ -1,0 +1,294 @@
+"""The commands of the command line: each is one function with its arguments in front of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dnnsplit as ds
+from dnnsplit.ground.errors import nearest
+
+Argument = tuple[tuple[str, ...], dict[str, Any]]
+Command = Callable[[argparse.Namespace], int]
+COMMANDS: dict[str, tuple[Command, str, tuple[Argument, ...]]] = {}
+
+
+def _command(name: str, summary: str, *arguments: Argument) -> Callable[[Command], Command]:
+    """Register a function as a command."""
+
+    def register(function: Command) -> Command:
+        COMMANDS[name] = (function, summary, arguments)
+        return function
+
+    return register
+
+
+def _argument(*names: str, **options: Any) -> Argument:
+    """Name an argument as ``argparse.ArgumentParser.add_argument`` takes it."""
+    return names, options
+
+
+OUT = _argument("-o", "--out", type=Path, help="write the result here instead of printing it")
+PROBLEM = (
+    _argument("model", type=Path, help="ONNX file"),
+    _argument("network", type=Path, help="network YAML"),
+    _argument("times", type=Path, help="CSV of layer times"),
+    _argument("--noise", type=Path, help="CSV of noise samples; without it nothing is quantized"),
+    _argument("--degree", type=int, default=0, help="of the noise polynomial; 0 (default) takes the table itself"),
+    _argument("--confidence", type=float, help="keep noise limits by upper bounds of this confidence (default: the mean)"),
+    OUT,
+)
+
+
+@_command(
+    "run",
+    "run a notebook, a grid of it, or a sweep file",
+    _argument("notebook", type=Path, help=".ipynb or .yaml"),
+    _argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter (repeatable)"),
+    _argument("-g", dest="grid", action="append", default=[], metavar="NAME=V1,V2,...",
+              help="values of a parameter; every combination is a run (repeatable)"),
+    _argument("-o", "--out", type=Path, help="folder of executed notebooks, logs and the table (default: data/runs)"),
+    _argument("-w", "--workers", type=int, default=1, help="runs side by side; more than 1 distorts measured times (default: 1)"),
+    _argument("--scheduler", metavar="ADDRESS", help="run on the workers of a Dask scheduler, such as tcp://host:8786"),
+    _argument("--again", action="store_true", help="run what is finished, too"),
+    _argument("--report", type=Path, help="write the last executed notebook as one HTML page"),
+)  # fmt: skip
+def _run(options: argparse.Namespace) -> int:
+    from dnnsplit.sweep.parameters import assignments, grids
+
+    parameters, grid = assignments(options.parameters), grids(options.grid)
+    try:
+        runs = ds.run(
+            options.notebook, parameters, options.out, grid=grid, workers=options.workers, scheduler=options.scheduler,
+            again=options.again,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        print("\ndnnsplit: interrupted; what is finished is kept: the same command goes on from there", file=sys.stderr)
+        return 1
+    columns = ["run", "status", "seconds", "cpu_s", "cell", "error"]
+    columns[1:1] = [name for name in runs.frame if name.startswith("p.")]
+    print(runs.frame[columns].to_string(index=False, float_format="{:.4g}".format))
+    last = runs.frame.iloc[-1]
+    if options.report and last["status"] in ("done", "kept"):
+        from dnnsplit.sweep.report import write_report
+
+        print(write_report(last["output"], options.report, runs=runs))
+    for row in runs.failed.itertuples():
+        if row.status == "failed":
+            print(f"dnnsplit: {row.run} failed; see {row.output} and its .log", file=sys.stderr)
+    return 1 if len(runs.failed) else 0
+
+
+IMAGES = _argument("--images", default="", help=".npy file of images (default: scenes drawn for the shipped model)")
+PROVIDER = _argument("--provider", default="cpu", metavar="NAME[:DEVICE]",
+                     help="of ONNX Runtime: cpu, cuda, tensorrt, openvino, or a full name (default: cpu)")  # fmt: skip
+LAYERS = _argument("--layers", type=int, default=12, help="how many layers may run in int8, those with most FLOPs (default: 12)")
+
+
+@_command(
+    "profile",
+    "measure a model on this machine, which is the server itself",
+    _argument("model", type=Path, help="ONNX file"),
+    _argument("--server", required=True, help="name of this server in the network YAML"),
+    _argument("-o", "--out", type=Path, required=True, help="CSV of layer times to write, and to bring back"),
+    IMAGES,
+    LAYERS,
+    PROVIDER,
+)
+def _profile(options: argparse.Namespace) -> int:
+    images = ds.examples.load_images(options.images, 16, seed=1)
+    times = ds.profile_here(options.model, options.server, images, options.layers, provider=options.provider)
+    times.save(options.out)
+    print(times)
+    return 0
+
+
+@_command(
+    "power",
+    "measure what this machine draws while a model runs, by its energy counters",
+    _argument("model", type=Path, help="ONNX file"),
+    _argument("--network", type=Path, help="network YAML to write the power into"),
+    _argument("--server", help="name of this machine in it"),
+    _argument("--seconds", type=float, default=10.0, help="length of each window [s] (default: 10)"),
+    _argument("--pairs", type=int, default=5, help="windows that run the model, and as many that do not (default: 5)"),
+    IMAGES,
+    PROVIDER,
+)
+def _power(options: argparse.Namespace) -> int:
+    if (options.network is None) != (options.server is None):
+        raise ds.OptionError("give --network and --server together, or neither")
+    if options.network:
+        ds.Network.load(options.network).server(options.server)  # a wrong name is told before measuring
+    images = ds.examples.load_images(options.images, 1)
+    found = ds.measure_power(options.model, images, options.seconds, options.pairs, provider=options.provider)
+    print(found)
+    if options.network:
+        found.write(options.network, options.server)
+    return 0
+
+
+@_command(
+    "noise",
+    "measure the noise of quantization schemes",
+    _argument("model", type=Path, help="ONNX file"),
+    _argument("-o", "--out", type=Path, required=True, help="CSV of noise samples to write; stopped work goes on from there"),
+    _argument("--budget", type=int, help="measure this many designed schemes (default: all of them)"),
+    _argument("--count", type=int, default=8, help="how many images (default: 8)"),
+    IMAGES,
+    LAYERS,
+)
+def _noise(options: argparse.Namespace) -> int:
+    graph, journal = ds.load(options.model), options.out.with_suffix(".journal.npz")
+    calibration = ds.calibrate(graph, ds.examples.load_images(options.images, 16, seed=1))
+    pictures = ds.examples.load_images(options.images, options.count, seed=2)
+    samples = ds.measure_noise(graph, pictures, options.layers, calibration=calibration, budget=options.budget, resume=journal)
+    samples.save(options.out)
+    journal.unlink(missing_ok=True)
+    print(samples)
+    return 0
+
+
+@_command(
+    "split",
+    "find the best plan",
+    *PROBLEM,
+    _argument("--max-noise", type=float, help="noise limit (default: none)"),
+    _argument("--energy-weight", type=float, default=0.0, help="weight of the normalised energy (default: 0)"),
+    _argument("--normalise", default="limited", help="by payoffs under the same limits, or fixed ones (default: limited)"),
+    _argument("--max-device-energy", dest="max_device_energy_j", type=float, help="limit on the device's energy [J]"),
+    _argument("--method", default="auto", help="auto, elimination, milp or slides (default: auto)"),
+    _argument("--solver", default="HiGHS", help="of the MILP: HiGHS, CBC, CPLEX, GUROBI, SCIP (default: HiGHS)"),
+    _argument("--routing", default="direct", help="direct, or relay through other servers (default: direct)"),
+    _argument("--objective", default="latency", help="latency, or throughput of a pipeline (default: latency)"),
+    _argument("--explain", action="store_true", help="say what the plan is better than, and what comes next"),
+)
+def _split(options: argparse.Namespace) -> int:
+    problem = _problem(options)
+    names = "max_noise energy_weight normalise max_device_energy_j method solver routing objective confidence"
+    asked = {name: getattr(options, name) for name in names.split()}
+    plan = ds.split(*problem, **asked)
+    print(plan)
+    if options.explain:
+        print(ds.explain(plan, *problem, **asked))
+    if options.out:
+        plan.save(options.out)
+    return 0
+
+
+@_command("pareto", "print the whole latency-noise front as CSV", *PROBLEM)
+def _pareto(options: argparse.Namespace) -> int:
+    text = ds.pareto(*_problem(options), confidence=options.confidence).frame.to_csv(index=False)
+    if options.out:
+        from dnnsplit.ground.files import write_text
+
+        write_text(options.out, text)
+    else:
+        print(text, end="")
+    return 0
+
+
+@_command(
+    "cut",
+    "cut a model by a plan",
+    _argument("model", type=Path, help="ONNX file"),
+    _argument("plan", type=Path, help="JSON from 'dnnsplit split -o'"),
+    _argument("-o", "--out", type=Path, default=Path("build"), help="folder of the parts (default: build)"),
+)
+def _cut(options: argparse.Namespace) -> int:
+    print(ds.cut(options.model, ds.Plan.load(options.plan), options.out))
+    return 0
+
+
+@_command(
+    "bench",
+    "run one of the benchmarks of the repository",
+    _argument("name", help="such as solving; its own --help tells its arguments"),
+    _argument("arguments", nargs=argparse.REMAINDER, help="passed on"),
+)
+def _bench(options: argparse.Namespace) -> int:
+    known = {path.stem: path for path in sorted((Path(ds.__file__).parent.parent / "bench").glob("*.py"))}
+    if not known:
+        raise ds.OptionError("the benchmarks are not here; clone the repository and install it with: pip install -e .")
+    if options.name not in known:
+        raise ds.OptionError(f"there is no benchmark {options.name!r}{nearest(options.name, known)}")
+    return min(1, abs(subprocess.call([sys.executable, str(known[options.name]), *options.arguments])))
+
+
+def _problem(options: argparse.Namespace) -> tuple[Any, ...]:
+    noise = None
+    if options.noise:
+        samples = ds.NoiseSamples.load(options.noise)
+        noise = ds.fit_noise(samples, degree=options.degree) if options.degree else ds.fit_noise(samples, "measured")
+    return ds.load(options.model), ds.Network.load(options.network), ds.LayerTimes.load(options.times), noise
+
+
+ADDRESS = (
+    _argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"),
+    _argument("--port", type=int, help="where to listen (default: as in the hosts; 7000 for probes)"),
+    _argument("--tls-cert", default="", help="certificate chain of this side (PEM)"),
+    _argument("--tls-key", default="", help="its private key (PEM)"),
+    _argument("--tls-ca", default="", help="authorities to trust (PEM); who listens then asks callers for a certificate"),
+    _argument("--tls-any-client", action="store_true", help="let in callers without a certificate all the same"),
+)
+
+
+def _tls(options: argparse.Namespace) -> ds.Tls | None:
+    if not (options.tls_cert or options.tls_key or options.tls_ca):
+        return None
+    return ds.Tls(options.tls_cert, options.tls_key, options.tls_ca, mutual=not options.tls_any_client)
+
+
+@_command(
+    "serve",
+    "run one server of a cut model until Ctrl-C",
+    _argument("bundle", type=Path, help="folder from 'dnnsplit cut'"),
+    _argument("--server", required=True, help="which of its servers this is"),
+    _argument("--hosts", type=Path, help="YAML or JSON file with one line 'server: host:port' per server"),
+    _argument("--at", action="append", default=[], metavar="SERVER=HOST:PORT", help="one such line instead (repeatable)"),
+    _argument("--model-server", default="", metavar="HOST:PORT", help="a Triton server that runs the parts instead"),
+    _argument("--deadline", type=float, default=60.0, help="limit on each request [s] (default: 60)"),
+    _argument("--in-flight", type=int, default=8, help="most requests at a time (default: 8)"),
+    PROVIDER,
+    *ADDRESS,
+)
+def _serve(options: argparse.Namespace) -> int:
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # before gRPC is imported; a peer that leaves is told by the stage
+    hosts: Any = options.hosts
+    if options.at:
+        pairs = [text.partition("=") for text in options.at]
+        if hosts or not all(equals for _, equals, _ in pairs):
+            raise ds.OptionError(f"--at {' '.join(options.at)}: write SERVER=HOST:PORT, and leave --hosts out")
+        hosts = {server: address for server, _, address in pairs}
+    ds.serve(
+        options.bundle, options.server, hosts, options.host, options.port, _tls(options), options.model_server,
+        options.deadline, options.in_flight, options.provider,
+    )  # fmt: skip
+    return 0
+
+
+@_command(
+    "probe",
+    "measure the link to a host that runs 'dnnsplit probe --listen', or a stage",
+    _argument("address", nargs="?", metavar="HOST:PORT", help="what to measure the link to"),
+    _argument("--listen", action="store_true", help="answer the probes of others until Ctrl-C"),
+    _argument("--network", type=Path, help="network YAML to write the link into"),
+    _argument("--link", nargs=2, metavar=("SOURCE", "TARGET"), help="which of its links was measured"),
+    *ADDRESS,
+)
+def _probe(options: argparse.Namespace) -> int:
+    if options.listen:
+        port = 7000 if options.port is None else options.port
+        ds.answer_probes(options.host, port, _tls(options), started=lambda address: print(address, flush=True))
+        return 0
+    if options.address is None or (options.network is None) != (options.link is None):
+        raise ds.OptionError("give HOST:PORT (or --listen), and --network and --link together or not at all")
+    found = ds.probe(options.address, tls=_tls(options))
+    print(found)
+    if options.network:
+        found.write(options.network, *options.link)
+    return 0

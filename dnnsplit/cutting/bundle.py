@@ -1,0 +1,260 @@
+"""The bundle: a folder with the ONNX parts of a cut model and `bundle.json`, which says how they are wired."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dnnsplit.cutting.checks import DATATYPES, SCHEMA, bundle_problems, read_document
+from dnnsplit.ground.errors import DeployError, raise_problems
+from dnnsplit.ground.files import sha256, write_json
+from dnnsplit.ground.markup import shown
+from dnnsplit.ground.units import show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILE = "bundle.json"
+
+
+def _tuples(record: Any, *names: str) -> None:
+    """Freeze the lists that JSON or a caller gave."""
+    for name in names:
+        object.__setattr__(record, name, tuple(getattr(record, name)))
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A tensor that parts exchange.
+
+    Parameters
+    ----------
+    name : the ONNX name, in every part that makes or reads it
+    dtype : numpy name, "float32", "uint8", ...
+    shape : fixed extents
+    scale, zero_point : set when the values are the uint8 form of a float32 tensor: real = (value - zero_point) * scale
+    tensor : name of that tensor in the whole model, where it is another
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    scale: float | None = None
+    zero_point: int | None = None
+    tensor: str = ""
+
+    def __post_init__(self) -> None:
+        _tuples(self, "shape")
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the values on the wire [B]."""
+        return math.prod(self.shape) * DATATYPES[self.dtype][1]
+
+    @property
+    def real_dtype(self) -> str:
+        """The numpy name of the values after dequantisation."""
+        return self.dtype if self.scale is None else "float32"
+
+    def real(self, values: np.ndarray) -> np.ndarray:
+        """Return what the values on the wire stand for: themselves, or (value - zero_point) * scale in float32."""
+        if self.scale is None:
+            return values
+        return (values.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+
+
+@dataclass(frozen=True)
+class Part:
+    """An ONNX file of the bundle and the server that runs it; `inputs` and `outputs` are Wire names = its ONNX names.
+
+    The weights of a large part are in a file of their own, `data`, beside the first.
+    """
+
+    name: str
+    server: str
+    file: str
+    sha256: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    data: str = ""
+    data_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        _tuples(self, "inputs", "outputs")
+
+
+@dataclass(frozen=True)
+class Output:
+    """A graph output of the whole model and the Wire that carries it (dequantised at the source if it has a scale)."""
+
+    name: str
+    wire: str
+
+
+@dataclass(frozen=True)
+class Hop:
+    """A link that a relayed wire takes: `source` sends it to `target`, whoever of them runs parts that need it."""
+
+    wire: str
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A cut model, ready to be run.
+
+    Parameters
+    ----------
+    folder : where `bundle.json` and the ONNX parts are
+    model_name : name under which the whole deployment answers
+    model_sha256 : of the ONNX file that was cut
+    source : server where requests arrive and where the outputs are delivered
+    servers : all servers that the parts may name
+    inputs : graph inputs, present at `source` when a request arrives
+    outputs : graph outputs
+    wires : tensors that the parts produce
+    parts : in topological order
+    plan : the plan's JSON, or {}
+    hops : all links of the wires that pass through other servers, in the order of travel; wires that are not named go
+        straight from their producer to each server that needs them
+    """
+
+    folder: Path
+    model_name: str
+    model_sha256: str
+    source: str
+    servers: tuple[str, ...]
+    inputs: tuple[Wire, ...]
+    outputs: tuple[Output, ...]
+    wires: tuple[Wire, ...]
+    parts: tuple[Part, ...]
+    plan: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    hops: tuple[Hop, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
+        _tuples(self, "servers", "inputs", "outputs", "wires", "parts", "hops")
+
+    @cached_property
+    def inside(self) -> dict[str, tuple[tuple[str, int], ...]]:
+        """The moves inside of each server that a self link of the plan prices: (tensor, bytes [B]), whoever made it."""
+        found: dict[str, list[tuple[str, int]]] = {}
+        for t in self.plan.get("cost", {}).get("transfers", ()):
+            if t["source"] == t["target"]:
+                found.setdefault(t["source"], []).append((t["tensor"], round(t["size_bytes"])))
+        return {server: tuple(moves) for server, moves in found.items()}
+
+    def save(self) -> Path:
+        """Check the bundle and write `bundle.json` into its folder, atomically; the parts must be there already."""
+        self.check()
+        document = asdict(self)
+        del document["folder"]
+        return write_json(self.folder / FILE, {"schema": SCHEMA} | document)
+
+    @staticmethod
+    def load(folder: str | Path) -> Bundle:
+        """Read and check the bundle in `folder`.
+
+        Raises
+        ------
+        DeployError : no bundle, a damaged one, a changed part, a path that leaves the folder, tensors that nobody makes;
+            all problems at once
+        """
+        document = read_document(Path(folder) / FILE)
+        lists = {"inputs": Wire, "outputs": Output, "wires": Wire, "parts": Part, "hops": Hop}
+        document |= {key: [kind(**entry) for entry in document[key]] for key, kind in lists.items()}
+        bundle = Bundle(folder=Path(folder), **document)
+        bundle.check()
+        return bundle
+
+    def check(self) -> None:
+        """Raise a `DeployError` with everything that is wrong with the bundle or its files."""
+        raise_problems(DeployError, f"bundle {self.folder}", list(bundle_problems(self)))
+
+    @property
+    def wire_by_name(self) -> dict[str, Wire]:
+        """Graph inputs and produced wires by name."""
+        return {wire.name: wire for wire in self.inputs + self.wires}
+
+    @property
+    def producers(self) -> dict[str, str]:
+        """The server where each wire comes into being: the source for graph inputs, else the server of its part."""
+        made = {wire.name: self.source for wire in self.inputs}
+        return made | {name: part.server for part in self.parts for name in part.outputs}
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The servers that need a running stage: the source, every server with a part, and those that relay a wire."""
+        busy = {self.source, *(part.server for part in self.parts), *(hop.target for hop in self.hops)}
+        return tuple(server for server in self.servers if server in busy)
+
+    @property
+    def needed(self) -> dict[str, tuple[str, ...]]:
+        """Wire -> the servers other than its producer's that need it; wires that stay where they are made are left out."""
+        needed = {}
+        for name, server in self.producers.items():
+            users = {part.server for part in self.parts if name in part.inputs}
+            users |= {self.source for output in self.outputs if output.wire == name}
+            if targets := tuple(target for target in self.servers if target in users and target != server):
+                needed[name] = targets
+        return needed
+
+    @property
+    def routes(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        """(wire, server that sends it) -> the servers it sends it to."""
+        relayed = {hop.wire for hop in self.hops}
+        producers = self.producers
+        routes = {(name, producers[name]): targets for name, targets in self.needed.items() if name not in relayed}
+        for hop in self.hops:
+            routes[hop.wire, hop.source] = (*routes.get((hop.wire, hop.source), ()), hop.target)
+        return routes
+
+    @property
+    def digest(self) -> str:
+        """Hash of `bundle.json`, which holds those of all files: stages of one deployment agree in it."""
+        return sha256(self.folder / FILE)
+
+    @property
+    def largest_message_bytes(self) -> int:
+        """Upper bound on one message: all inputs, or all outputs after dequantisation, or a wire; and the trace [B]."""
+        wires = self.wire_by_name
+        requests = sum(wire.size_bytes for wire in self.inputs)
+        answers = sum(math.prod(wires[o.wire].shape) * DATATYPES[wires[o.wire].real_dtype][1] for o in self.outputs)
+        records = len(self.parts) + sum(len(targets) for targets in self.routes.values())
+        return max(requests, answers, *(wire.size_bytes for wire in wires.values())) + 2**20 + 1024 * records
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per part: part, server, file, inputs, outputs, received_bytes [B], sent_bytes [B] (over links)."""
+        import pandas as pd  # here: a stage process has no use for it and starts sooner without
+
+        wires, producers, routes = self.wire_by_name, self.producers, self.routes
+        rows = [
+            [
+                part.name,
+                part.server,
+                part.file,
+                ", ".join(part.inputs),
+                ", ".join(part.outputs),
+                sum(wires[n].size_bytes for n in part.inputs if producers[n] != part.server),
+                sum(wires[n].size_bytes * len(routes.get((n, part.server), ())) for n in part.outputs),
+            ]
+            for part in self.parts
+        ]
+        return pd.DataFrame(rows, columns=["part", "server", "file", "inputs", "outputs", "received_bytes", "sent_bytes"])
+
+    def __repr__(self) -> str:
+        wires = self.wire_by_name
+        sizes = [wires[name].size_bytes * len(targets) for (name, _), targets in self.routes.items()]
+        sent = f"{len(sizes)} tensors cross ({show(sum(sizes), 'B')})" if sizes else "nothing crosses"
+        return f"Bundle({self.model_name}: {len(self.parts)} parts on {', '.join(self.stages)}; {sent}; source {self.source})"
+
+    def _repr_html_(self) -> str:
+        return shown(self, self.frame)

@@ -1,0 +1,193 @@
+"""What can be wrong with a bundle: the form of its JSON, the wiring of its parts, and its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from dnnsplit.ground.errors import DeployError, nearest, raise_problems
+
+if TYPE_CHECKING:
+    from dnnsplit.cutting.bundle import Bundle
+
+SCHEMA = 1
+
+# numpy name -> (datatype of the Open Inference Protocol, bytes per value)
+DATATYPES = {
+    "bool": ("BOOL", 1), "uint8": ("UINT8", 1), "uint16": ("UINT16", 2), "uint32": ("UINT32", 4), "uint64": ("UINT64", 8),
+    "int8": ("INT8", 1), "int16": ("INT16", 2), "int32": ("INT32", 4), "int64": ("INT64", 8),
+    "float16": ("FP16", 2), "float32": ("FP32", 4), "float64": ("FP64", 8),
+}  # fmt: skip
+
+# types that may stand for float32 -> range of their zero point
+ZERO_POINTS = {"uint8": (0, 255), "int8": (-128, 127)}
+
+# key -> type of the JSON value; a list holds its item, null is allowed where None is listed
+_WIRE = {
+    "name": str, "dtype": str, "shape": [int], "scale": (int, float, None), "zero_point": (int, None), "tensor": str,
+}  # fmt: skip
+_OUTPUT = {"name": str, "wire": str}
+_PART = {
+    "name": str, "server": str, "file": str, "sha256": str, "inputs": [str], "outputs": [str], "data": str, "data_sha256": str,
+}  # fmt: skip
+_BUNDLE = {
+    "model_name": str, "model_sha256": str, "source": str, "servers": [str], "inputs": [_WIRE], "outputs": [_OUTPUT],
+    "wires": [_WIRE], "parts": [_PART], "plan": {}, "hops": [{"wire": str, "source": str, "target": str}],
+}  # fmt: skip
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read `bundle.json` and check its form; the schema number is taken off.
+
+    Raises
+    ------
+    DeployError : missing, no JSON, another schema, or values of a wrong type (all of them at once)
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DeployError(f"there is no bundle in {path.parent}: {path.name} is missing; cut a model into it first") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DeployError(f"{path} is not readable as JSON: {error}; cut the model again") from None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        found = document.get("schema") if isinstance(document, dict) else document
+        raise DeployError(f"{path} is no bundle of schema {SCHEMA} (it says {found!r}); cut the model again")
+    del document["schema"]
+    raise_problems(DeployError, str(path), list(_form_problems(document, _BUNDLE, "")))
+    return document
+
+
+def _form_problems(value: Any, form: Any, where: str) -> Iterable[str]:
+    if isinstance(form, list) and isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _form_problems(item, form[0], f"{where}[{i}]")
+    elif isinstance(form, dict) and isinstance(value, dict):
+        for key in sorted(set(form) ^ set(value)) if form else ():
+            yield f"{where or 'the bundle'}: the key {key!r} is {'missing' if key in form else 'unknown'}"
+        for key in form.keys() & value.keys():
+            yield from _form_problems(value[key], form[key], f"{where}.{key}".lstrip("."))
+    elif isinstance(form, list | dict) or not _is(value, form if isinstance(form, tuple) else (form,)):
+        yield f"{where} is {value!r}, which has the wrong type"
+
+
+def _is(value: Any, types: tuple[type | None, ...]) -> bool:
+    # bool is an int for Python, not for us
+    return type(value) in types or (value is None and None in types)
+
+
+def bundle_problems(bundle: Bundle) -> Iterable[str]:
+    """Yield a sentence for everything that is wrong with the names, the wiring and the files of `bundle`."""
+    yield from _name_problems(bundle)
+    yield from _wire_problems(bundle)
+    yield from _part_problems(bundle)
+    yield from _hop_problems(bundle)
+    yield from _file_problems(bundle)
+
+
+def _name_problems(bundle: Bundle) -> Iterable[str]:
+    if not bundle.model_name or "/" in bundle.model_name:
+        yield f"the model name {bundle.model_name!r} must not be empty nor hold '/'"
+    for what, names in (
+        ("server", bundle.servers),
+        ("part", [part.name for part in bundle.parts]),
+        ("output", [output.name for output in bundle.outputs]),
+    ):
+        yield from (f"two {what}s are named {name!r}" for name in _repeated(names))
+    if not bundle.outputs:
+        yield "it has no outputs; name at least one"
+    for what, server in [("source", bundle.source), *((f"part {part.name!r}: server", part.server) for part in bundle.parts)]:
+        if server not in bundle.servers:
+            yield f"{what} {server!r} is no server of the bundle{nearest(server, bundle.servers)}"
+
+
+def _wire_problems(bundle: Bundle) -> Iterable[str]:
+    for name in _repeated([wire.name for wire in dict.fromkeys(bundle.inputs + bundle.wires)]):
+        yield f"the wire {name!r} is described twice"
+    for wire in dict.fromkeys(bundle.inputs + bundle.wires):
+        if wire.dtype not in DATATYPES:
+            yield f"wire {wire.name!r}: {wire.dtype!r} is no known type{nearest(wire.dtype, DATATYPES)}"
+        if any(extent < 1 for extent in wire.shape):
+            yield f"wire {wire.name!r}: the shape {list(wire.shape)} must have extents of 1 or more"
+        if wire.scale is not None and not (wire.dtype in ZERO_POINTS and 0 < wire.scale < math.inf):
+            yield f"wire {wire.name!r}: a scale ({wire.scale!r}) must be above 0 and goes with uint8 or int8, not {wire.dtype}"
+        low, high = ZERO_POINTS.get(wire.dtype, (0, 0))
+        if (wire.scale is None) != (wire.zero_point is None) or not low <= (wire.zero_point or 0) <= high:
+            yield f"wire {wire.name!r}: scale {wire.scale!r} needs a zero_point in {low}..{high}, not {wire.zero_point!r}"
+    for wire in bundle.inputs:
+        if wire.scale is not None:
+            yield f"graph input {wire.name!r} has a scale; quantise it in a part on {bundle.source!r} instead"
+
+
+def _part_problems(bundle: Bundle) -> Iterable[str]:
+    made = {wire.name: "the graph inputs" for wire in bundle.inputs}
+    makers = {name: part.name for part in bundle.parts for name in part.outputs}
+    for part in bundle.parts:
+        if not part.inputs:
+            yield f"part {part.name!r} has no inputs, so nothing would start it; fold its constants into another part"
+        for name in part.inputs:
+            if name not in made:
+                late = f"part {makers[name]!r}, which comes later" if name in makers else "nobody"
+                yield f"part {part.name!r} needs {name!r}, which is made by {late}"
+        for name in part.outputs:
+            if name in made:
+                yield f"the wire {name!r} is made twice: by {made[name]} and by part {part.name!r}"
+            if name not in bundle.wire_by_name:
+                yield f"part {part.name!r} makes {name!r}, which is not among the wires{nearest(name, bundle.wire_by_name)}"
+            made[name] = f"part {part.name!r}"
+    for output in bundle.outputs:
+        if output.wire not in made or output.wire not in bundle.wire_by_name:
+            yield f"output {output.name!r} is carried by {output.wire!r}, which nobody makes{nearest(output.wire, made)}"
+
+
+def _hop_problems(bundle: Bundle) -> Iterable[str]:
+    producers, needed = bundle.producers, bundle.needed
+    there = {name: {server} for name, server in producers.items()}
+    for hop in bundle.hops:
+        where = f"hop of {hop.wire!r}, {hop.source!r} -> {hop.target!r}"
+        if hop.wire not in producers:
+            yield f"{where}: nobody makes that wire{nearest(hop.wire, producers)}"
+            continue
+        for server in {hop.source, hop.target} - set(bundle.servers):
+            yield f"{where}: {server!r} is no server of the bundle{nearest(server, bundle.servers)}"
+        if hop.source not in there[hop.wire]:
+            yield f"{where}: the wire has not come to {hop.source!r} before; put the hops in the order of travel"
+        if hop.target in there[hop.wire]:
+            yield f"{where}: the wire is at {hop.target!r} already"
+        there[hop.wire].add(hop.target)
+    for name in dict.fromkeys(hop.wire for hop in bundle.hops if hop.wire in producers):
+        for server in needed.get(name, ()):
+            if server not in there[name]:
+                yield f"the hops of wire {name!r} do not bring it to {server!r}, which needs it"
+
+
+def _file_problems(bundle: Bundle) -> Iterable[str]:
+    for part in bundle.parts:
+        for file, digest in ((part.file, part.sha256), *([(part.data, part.data_sha256)] if part.data else [])):
+            if _leaves(bundle.folder, file):
+                yield f"part {part.name!r}: the path {file!r} leaves the bundle folder; use a plain file name"
+            elif not (bundle.folder / file).is_file():
+                yield f"part {part.name!r}: the file {file!r} is missing"
+            elif _sha256(bundle.folder / file) != digest:
+                yield f"part {part.name!r}: {file!r} was changed after the cut (its sha256 differs); cut the model again"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:  # piece by piece: it may be larger than the memory
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    names = list(names)
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def _leaves(folder: Path, file: str) -> bool:
+    """Whether `file` could point outside `folder`, on any system, also through a symbolic link."""
+    written = (PurePosixPath(file), PureWindowsPath(file))
+    if not file or any(p.is_absolute() or p.drive or p.root or ".." in p.parts for p in written):
+        return True
+    return not (folder / file).resolve().is_relative_to(folder.resolve())

@@ -1,0 +1,266 @@
+"""Cut a model by a plan into ONNX parts that run on their servers and together give what the whole model gives."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnnsplit.cutting.bundle import Bundle, Hop, Output, Part, Wire
+from dnnsplit.cutting.triton import part_file, write_repository
+from dnnsplit.graph.blocks import load
+from dnnsplit.graph.external_data import Place, borrow_weights, is_large, move_weights
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.graph.onnx_file import Model, read_model
+from dnnsplit.graph.partitions import components
+from dnnsplit.ground.differences import ROUNDING, TINY, absolute, magnitude
+from dnnsplit.ground.errors import DeployError, raise_problems
+from dnnsplit.ground.files import sha256, write_bytes
+from dnnsplit.noise.prefix_tree import RUNTIME, both_ways
+from dnnsplit.quantize.calibration import Calibration
+from dnnsplit.quantize.kernels import stray_layers
+from dnnsplit.quantize.parts import boundary, build_part
+from dnnsplit.quantize.rewrite import QuantizedLayer, quantize_layer
+from dnnsplit.quantize.setting import check_one_setting
+from dnnsplit.runtime.sessions import session
+from dnnsplit.solving.plan import Plan
+
+TOLERANCE = 1e-3  # relative to the largest output; other kernels are chosen where a model is cut
+OF_NOISE = 0.01  # of the int8 layers' noise: a plan's is a deployment's to 1 %; the same kernels give 0
+
+
+def cut(
+    model_path: str | Path,
+    plan: Plan,
+    out: str | Path,
+    calibration: Calibration | None = None,
+    check: bool = True,
+    providers: Sequence[str] = ("cpu",),
+) -> Bundle:
+    """Write the parts of a plan.
+
+    A part is a set of layers of one server at one level, level(n) = max over its producers of level(p) + [another
+    server], so that the parts form no cycle. Each part is cut from the float32 model first and quantized then, with
+    the ranges of the whole model; what a quantized layer sends crosses in int8.
+
+    Parameters
+    ----------
+    model_path : the ONNX file the plan was made for
+    plan : from `split`
+    out : folder for the parts and ``bundle.json``; made if missing
+    calibration : ranges for the quantized layers; default: those the plan's noise was measured with
+    check : run the parts one after the other and compare them with the whole model before returning
+    providers : those that the plan's graph was read with, see `load`
+
+    Returns
+    -------
+    Bundle
+
+    Raises
+    ------
+    DeployError : layers are quantized but no calibration is known, the parts do not give what the whole model gives, or not
+        the noise that schemes are measured to have, or a layer of a part runs in another precision than the plan says
+    ModelError : the file is no usable model
+    DnnSplitError : the plan places other layers than the model has
+    """
+    model = read_model(model_path)
+    graph = load(model_path, providers)
+    plan.check(graph.layer_names)
+    calibration = calibration_of(plan, calibration)
+    int8 = int8_layers(model, graph, plan, calibration)
+    out = Path(out)
+    groups = components(graph, plan.assignment)
+    wires: dict[str, Wire] = {}
+    form = {q.output: q.wire for q in int8.values()}
+    by_wire = {q.wire: q for q in int8.values()}
+    parts, weights = [], {}
+    for index, names in enumerate(groups):
+        edge = boundary(model, graph, names)
+        outputs = [form.get(t, t) for t in edge.outputs]
+        proto = build_part(model, graph, names, outputs, int8, f"part {index}")
+        part, places = _write(proto, out, f"part{index:02d}", plan.assignment[names[0]])
+        parts.append(part)
+        weights |= places
+        for name in outputs:
+            wires[name] = _wire(model, name, by_wire.get(name))
+    bundle = Bundle(
+        folder=out,
+        model_name=model.path.stem,
+        model_sha256=model.sha256,
+        source=plan.source,
+        servers=tuple(plan.cost.compute_s),
+        inputs=tuple(_wire(model, name) for name in model.inputs),
+        outputs=tuple(Output(name, form.get(name, name)) for name in model.outputs),
+        wires=tuple(wires.values()),
+        parts=tuple(parts),
+        plan=plan.to_json(),
+    )
+    bundle = replace(bundle, hops=_hops(bundle, plan, form))
+    bundle.save()
+    write_repository(bundle)
+    if check:
+        verify(bundle, model, graph, int8, weights, calibration)
+    return bundle
+
+
+def int8_layers(
+    model: Model, graph: LayerGraph, plan: Plan, calibration: Calibration | None = None
+) -> dict[str, QuantizedLayer]:
+    """Return the quantized layers of a plan, by name; the calibration is that of the plan's noise unless given."""
+    calibration = calibration_of(plan, calibration)
+    if plan.quantized:
+        check_one_setting({"noise of the plan": plan.origin, "calibration": {"setting": asdict(calibration.setting)}})
+    return {name: quantize_layer(model, graph, name, calibration) for name in plan.quantized}
+
+
+def calibration_of(plan: Plan, given: Calibration | None = None) -> Calibration | None:
+    """Return what the int8 layers of a plan are quantized by, that of its noise unless given; None where there are none."""
+    if given is not None or not plan.quantized:
+        return given
+    if "calibration" not in plan.origin:
+        raise DeployError(
+            f"the plan quantizes {len(plan.quantized)} layers but its noise model has no calibration; "
+            "pass calibration=calibrate(graph, images)"
+        )
+    return Calibration.from_json(plan.origin["calibration"])
+
+
+def _write(proto: Any, out: Path, name: str, server: str) -> tuple[Part, dict[str, Place]]:
+    """Write a part, with the weights of a large one in a file beside it; tell where in `out` those are."""
+    file, data, digest, places = part_file(name, is_large(proto)), "", "", {}
+    _make_room(out, part_file(name), (out / file).parent)
+    if is_large(proto):
+        data = f"{file}.data"
+        places, digest = move_weights(proto, out / data)
+    content = proto.SerializeToString(deterministic=True)
+    write_bytes(out / file, content)
+    inputs, outputs = (tuple(value.name for value in values) for values in (proto.graph.input, proto.graph.output))
+    weights = {weight: (data, *place[1:]) for weight, place in places.items()}
+    return Part(name, server, file, sha256(content), inputs, outputs, data, digest), weights
+
+
+def _make_room(out: Path, file: str, folder: Path) -> None:
+    """Remove what an earlier cut left where a file is to be, or a folder if that is `folder`; no symbolic link below `out` is
+    followed, so that nothing is written elsewhere."""
+    path = out / file
+    for below in (*reversed([out / p for p in Path(file).parents[:-1]]), path):
+        if below.is_symlink():
+            below.unlink()
+    if path == folder:
+        path.unlink() if path.is_file() else None
+    elif path.is_dir():
+        shutil.rmtree(path)
+
+
+def _hops(bundle: Bundle, plan: Plan, form: Mapping[str, str]) -> tuple[Hop, ...]:
+    """Links of the tensors that the plan sends through other servers; `form` gives the wire of a quantized tensor."""
+    links: dict[str, list[tuple[str, str]]] = {}
+    for transfer in plan.transfers:
+        if transfer.source != transfer.target:
+            links.setdefault(form.get(transfer.tensor, transfer.tensor), []).append((transfer.source, transfer.target))
+    straight = {name: {(bundle.producers[name], target) for target in targets} for name, targets in bundle.needed.items()}
+    return tuple(Hop(name, *link) for name, route in links.items() if set(route) != straight.get(name, set()) for link in route)
+
+
+def _wire(model: Model, name: str, int8: QuantizedLayer | None = None) -> Wire:
+    if int8 is None:
+        return Wire(name, str(model.dtype(name)), model.types[name][1])
+    return Wire(name, int8.dtype, model.types[int8.output][1], int8.scale, int8.zero_point, int8.output)
+
+
+def run_parts(bundle: Bundle, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run all parts of a bundle here, one after the other, and return the outputs of the model."""
+    values = dict(feed)
+    for part in bundle.parts:
+        one = session(bundle.folder / part.file)
+        values |= dict(zip(part.outputs, one.run(list(part.outputs), {name: values[name] for name in part.inputs}), strict=True))
+    wires = bundle.wire_by_name
+    return {output.name: wires[output.wire].real(values[output.wire]) for output in bundle.outputs}
+
+
+def whole(
+    model: Model,
+    graph: LayerGraph,
+    int8: Mapping[str, QuantizedLayer],
+    feed: Mapping[str, np.ndarray],
+    folder: Path | None = None,
+    weights: Mapping[str, Place] | None = None,
+) -> dict[str, np.ndarray]:
+    """Run the whole model, with the same layers in int8, as one session; some weights may be taken from files in `folder`."""
+    proto = build_part(model, graph, graph.layer_names, model.outputs, int8, "whole")
+    if folder is None or not weights:
+        return dict(zip(model.outputs, session(proto.SerializeToString()).run(list(model.outputs), dict(feed)), strict=True))
+    borrow_weights(proto, weights)
+    file = write_bytes(folder / "whole.onnx", proto.SerializeToString())
+    try:
+        del proto
+        return dict(zip(model.outputs, session(file).run(list(model.outputs), dict(feed)), strict=True))
+    finally:
+        file.unlink()
+
+
+def verify(
+    bundle: Bundle,
+    model: Model,
+    graph: LayerGraph,
+    int8: Mapping[str, QuantizedLayer],
+    weights: Mapping[str, Place] | None = None,
+    calibration: Calibration | None = None,
+) -> float:
+    """Compare the parts with the whole model on one random input, and with what a scheme is measured to do to it.
+
+    The whole model has the same layers in int8. Where there are any, its outputs are those of the segments in which noise is
+    measured (`dnnsplit.noise.prefix_tree`), so that the parts have the noise that the plan was chosen by; and no kernel of
+    the parts computes a float32 layer in int8.
+
+    Parameters
+    ----------
+    weights : where in the bundle's folder the weights of large parts are, so that the whole model need not hold them
+    calibration : that the layers are quantized by; without it they are compared with the whole model as one session
+
+    Returns
+    -------
+    float : greatest difference, relative to the greatest output; a value that is no number is one unless both hold the same
+
+    Raises
+    ------
+    DeployError : it is above 1e-3; where layers are quantized, the mean difference takes the place of the greatest, and it is at
+        most a hundredth of their noise. Or a layer runs in int8 that the plan has in float32
+    """
+    stray = [
+        f"{name!r} runs as {kernel} in {part.name}"
+        for part in bundle.parts if int8
+        for name, kernel in stray_layers(bundle.folder / part.file, model, graph, int8).items()
+    ]  # fmt: skip
+    raise_problems(DeployError, "layers that the plan has in float32 run in int8", stray)
+    rng = np.random.default_rng(0)
+    feed = {name: rng.random(model.types[name][1]).astype(model.dtype(name)) for name in model.inputs}
+    plain: dict[str, np.ndarray] = {}
+    if int8 and calibration is not None:
+        order = [name for name in graph.topological if name in int8]
+        plain, expected = both_ways(model, graph, order, calibration, feed)
+    else:
+        expected = whole(model, graph, int8, feed, bundle.folder, weights)
+    found = run_parts(bundle, feed)
+    sizes = []
+    for name in model.outputs:
+        difference = absolute(found[name], expected[name])
+        # Rounding at the border of two int8 steps may fall either way in other kernels, so int8 is compared by its mean.
+        size = difference.mean() if int8 else difference.max()
+        sizes.append(float(size / max(magnitude(expected[name]).max(initial=0.0), TINY)))
+    worst = max(sizes)
+    if not worst <= TOLERANCE:
+        raise DeployError(f"the parts differ from the whole model by {worst:.3g} of its greatest output (at most {TOLERANCE:g})")
+    noise = sum(absolute(expected[name], plain[name]).mean() for name in plain)
+    apart = sum(absolute(found[name], expected[name]).mean() for name in plain)
+    rounding = ROUNDING * sum(magnitude(expected[name]).mean() for name in plain)
+    if not apart <= OF_NOISE * noise + rounding:
+        raise DeployError(
+            f"the parts are {apart / max(noise, TINY):.1%} of the noise of their int8 layers away from what that noise was "
+            f"measured on (at most {OF_NOISE:.0%}); another optimizer may be at work in {RUNTIME}: report it"
+        )
+    return worst

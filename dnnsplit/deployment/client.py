@@ -1,0 +1,166 @@
+"""A client of a deployed model that speaks numpy and says in our words what went wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any
+
+import grpc
+import numpy as np
+import pandas as pd
+from tritonclient.grpc import service_pb2
+
+from dnnsplit.deployment.wire.channels import Stub, Tls
+from dnnsplit.deployment.wire.messages import (
+    NUMPY,
+    TRACE,
+    PartRecord,
+    TransferRecord,
+    infer_request,
+    mismatch,
+    tensors_of,
+    trace_of,
+)
+from dnnsplit.ground.errors import DeployError, raise_problems
+
+COLUMNS = ["kind", "name", "source", "target", "size_bytes", "seconds", "cpu_s", "paced_s", "overrun_s"]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one request took.
+
+    Attributes
+    ----------
+    latency_s : from the arrival of the request at the source to all outputs being there, in emulated seconds [s]
+    parts : one record per part; empty where the server is not one of ours
+    transfers : one record per tensor and target server
+    plan : folder of the plan it was run by, where the deployment has several (`cut_plans`); else empty
+    """
+
+    latency_s: float
+    parts: tuple[PartRecord, ...]
+    transfers: tuple[TransferRecord, ...]
+    plan: str = ""
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per part and per transfer: kind, name, source, target, size_bytes [B], and durations [s].
+
+        ``seconds`` is what it took; ``cpu_s`` (parts) and ``paced_s`` (transfers) are what the emulation asked for;
+        ``overrun_s`` is how much longer a part took than that, because the machine was too slow or too busy.
+        """
+        rows: list[dict[str, Any]] = []
+        for part in self.parts:
+            rows.append({"kind": "part", "source": part.server, "target": part.server, "seconds": part.wall_s} | asdict(part))
+        for transfer in self.transfers:
+            rows.append({"kind": "transfer", "name": transfer.wire} | asdict(transfer))
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+
+class Client:
+    """Calls a deployed model; a context manager, and safe to use from several threads.
+
+    Parameters
+    ----------
+    address : ``host:port`` of the stage of the source server
+    model_name : name of the model there
+    deadline_s : limit on each call [s], in wall time
+    diagnose : returns a text that is added when a server is not reached in time (the test-bed tells which has died)
+    tls : files that secure the connection; None for a plain one
+    """
+
+    def __init__(
+        self, address: str, model_name: str, deadline_s: float = 60.0, diagnose: Callable[[], str] | None = None,
+        tls: Tls | None = None,
+    ) -> None:  # fmt: skip
+        if not (isinstance(deadline_s, int | float) and 0 < deadline_s < math.inf):
+            raise DeployError(f"deadline_s is {deadline_s!r}; give a finite number of seconds above 0")
+        self.address, self.model_name, self.deadline_s = address, model_name, deadline_s
+        self._diagnose = diagnose or (lambda: "")
+        self._stub = Stub(address, tls=tls)
+        self._metadata: Any = None
+
+    @property
+    def metadata(self) -> Any:
+        """The ModelMetadataResponse of the server: names, types and shapes of inputs and outputs; asked for once."""
+        if self._metadata is None:
+            self._metadata = self._call(self._stub.ModelMetadata, service_pb2.ModelMetadataRequest(name=self.model_name))
+        return self._metadata
+
+    @property
+    def inputs(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Graph input -> (numpy dtype, shape)."""
+        return _kinds(self.metadata.inputs)
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Graph output -> (numpy dtype, shape)."""
+        return _kinds(self.metadata.outputs)
+
+    def infer(self, inputs: Mapping[str, np.ndarray], max_noise: float | None = None) -> dict[str, np.ndarray]:
+        """Run the model once: input name -> array, to output name -> array (read-only).
+
+        Parameters
+        ----------
+        max_noise : where the deployment has several plans, the best one that keeps this noise limit is taken; None sets no limit
+
+        Raises
+        ------
+        DeployError : wrong inputs (all of them at once), a limit that no plan keeps, or the error of the server
+        """
+        return self.trace(inputs, max_noise)[0]
+
+    def trace(self, inputs: Mapping[str, np.ndarray], max_noise: float | None = None) -> tuple[dict[str, np.ndarray], Trace]:
+        """Run the model once; return the outputs and what every part and transfer took."""
+        self._check(inputs)
+        limit = {} if max_noise is None else {"max_noise": float(max_noise)}
+        response = self._call(self._stub.infer, infer_request(self.model_name, tensors=inputs, **limit))
+        plan = response.head.parameters["plan"].string_param
+        if limit and not plan:
+            raise DeployError(f"{self.model_name!r} at {self.address} has one plan, so it cannot keep max_noise; leave it out")
+        outputs = tensors_of(response.head.outputs, response.contents, self.outputs)
+        if TRACE not in response.head.parameters:
+            return outputs, Trace(math.nan, (), (), plan)
+        latency_s, parts, transfers = trace_of(response.head)
+        return outputs, Trace(latency_s, tuple(parts), tuple(transfers), plan)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stub.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self.model_name} at {self.address}, deadline {self.deadline_s:g} s)"
+
+    def _check(self, inputs: Mapping[str, np.ndarray]) -> None:
+        expected = self.inputs
+        problems = [f"input {name!r} is missing" for name in expected if name not in inputs]
+        for name, array in inputs.items():
+            if not isinstance(array, np.ndarray):
+                problems.append(f"input {name!r} is a {type(array).__name__}, not a numpy array")
+            elif problem := mismatch(name, array.dtype.name, array.shape, expected):
+                problems.append(problem)
+        raise_problems(DeployError, f"inputs of {self.model_name!r}", problems)
+
+    def _call(self, method: Callable[..., Any], message: Any) -> Any:
+        try:
+            return method(message, timeout=self.deadline_s)
+        except grpc.RpcError as error:
+            lost = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            texts = [f"{error.code().name}: {error.details()}", self._diagnose() if lost else ""]
+        except ValueError as error:  # grpc's answer to the use of a closed channel
+            texts = [str(error)]
+        raise DeployError(f"{self.model_name!r} at {self.address}: {'; '.join(filter(None, texts))}")
+
+
+def _kinds(entries: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {entry.name: (NUMPY.get(entry.datatype, entry.datatype), tuple(entry.shape)) for entry in entries}

@@ -1,0 +1,154 @@
+"""What a link really gives, measured over the channel that a deployment uses: latency, bandwidth, and packing per byte."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from dnnsplit.deployment.wire.channels import SERVICE, Stub, Tls, listen, server_options
+from dnnsplit.deployment.wire.encoding import Infer
+from dnnsplit.deployment.wire.messages import PROBE, acknowledge, infer_request, tensors_of
+from dnnsplit.ground.errors import DeployError, NetworkError
+from dnnsplit.ground.units import show
+from dnnsplit.network.servers import Link, Network
+
+LONG_S = 0.25  # messages grow until one takes this long
+FIRST_BYTES = 2**16
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A measured link, from here to `address`.
+
+    Attributes
+    ----------
+    address : ``host:port`` that was asked
+    latency_s : half of what an empty message and its answer take, at their fastest [s]
+    bandwidth_bytes_per_s : [B/s], without what packing takes
+    serialise_s_per_byte : packing and unpacking a tensor on this machine [s/B]
+    largest_bytes : largest message that was sent [B]
+    """
+
+    address: str
+    latency_s: float
+    bandwidth_bytes_per_s: float
+    serialise_s_per_byte: float
+    largest_bytes: int
+
+    def link(self, source: str, target: str) -> Link:
+        """Return the link of a network that was measured."""
+        note = f"measured by dnnsplit probe {self.address}, messages up to {show(self.largest_bytes, 'B')}"
+        return Link(source, target, self.bandwidth_bytes_per_s, self.latency_s, self.serialise_s_per_byte, note)
+
+    def write(self, path: str | Path, source: str, target: str) -> None:
+        """Put the link into a network YAML, in the place of the one that is there."""
+        network = Network.load(path)
+        for name in (source, target):
+            network.server(name)
+        if source == target:
+            raise NetworkError(f"a link inside {source!r} is not what was measured; name two servers")
+        link = self.link(source, target)
+        kept = [link if (old.source, old.target) == (source, target) else old for old in network.links]
+        if link not in kept:
+            kept.append(link)
+        replace(network, links=tuple(kept)).save(path)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.address}: latency {show(self.latency_s, 's')}, bandwidth {show(self.bandwidth_bytes_per_s, 'B/s')}, "
+            f"packing {self.serialise_s_per_byte * 1e9:.3g} ns/B (messages up to {show(self.largest_bytes, 'B')})"
+        )
+
+
+def probe(address: str, repeats: int = 10, most_bytes: int = 2**24, deadline_s: float = 30.0, tls: Tls | None = None) -> Probe:
+    """Measure the link from here to a stage, or to a host that runs `answer_probes`.
+
+    The time of a message of b bytes is fitted as 2 latency + b / bandwidth + b * packing; of every size the fastest counts.
+
+    Parameters
+    ----------
+    address : ``host:port``
+    repeats : messages of each size
+    most_bytes : largest message [B]; a stage takes no more than its bundle needs, and then its limit counts
+    deadline_s : limit on each message [s]
+    tls : files that secure the connection
+
+    Raises
+    ------
+    DeployError : nobody answers there, or messages of all sizes take the same time
+    """
+    if repeats < 1 or most_bytes < 2 * FIRST_BYTES:
+        raise DeployError(f"repeats is {repeats!r} and most_bytes {most_bytes!r}; give at least 1 and {2 * FIRST_BYTES}")
+    with closing(Stub(address, tls=tls)) as stub:
+
+        def seconds(size: int) -> float:
+            message = infer_request(PROBE, tensors={"x": np.ones(size, np.uint8)})
+            started = time.perf_counter()
+            stub.infer(message, timeout=deadline_s)
+            return time.perf_counter() - started
+
+        try:
+            for _ in range(3):  # opens the connection
+                seconds(1)
+            small_s = min(seconds(1) for _ in range(max(repeats, 10)))
+            size = _largest(seconds, most_bytes)
+            large_s = min(seconds(size) for _ in range(repeats))
+        except grpc.RpcError as error:
+            text = f"{address}: {error.code().name}: {error.details()}; is a stage or a probe running there?"
+            raise DeployError(text) from None
+    packing = _packing(size)
+    per_byte = (large_s - small_s) / size - packing
+    if not per_byte > 0:
+        raise DeployError(f"{address}: {size} B took no longer than 1 B, apart from packing; repeat it, or raise most_bytes")
+    return Probe(address, small_s / 2, 1 / per_byte, packing, size)
+
+
+def answer_probes(host: str = "127.0.0.1", port: int = 7000, tls: Tls | None = None,
+                  started: Callable[[str], None] = print, stop: threading.Event | None = None) -> None:  # fmt: skip
+    """Answer the messages of `probe` until interrupted, or until `stop` is set; `started` is told ``host:port``."""
+    server = grpc.server(ThreadPoolExecutor(2), options=server_options(-1))
+    answer = grpc.unary_unary_rpc_method_handler(lambda message, _: acknowledge(message), Infer.request, Infer.encode)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"ModelInfer": answer}),))
+    port = listen(server, host, port, tls)
+    server.start()
+    try:
+        started(f"{host}:{port}")
+        (stop or threading.Event()).wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.stop(0)
+
+
+def _largest(seconds: Callable[[int], float], most_bytes: int) -> int:
+    """Return the size of the first message that takes `LONG_S`, or the largest that is taken."""
+    size = FIRST_BYTES
+    while seconds(size) < LONG_S and 2 * size <= most_bytes:
+        try:
+            seconds(2 * size)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:  # larger than a stage takes
+                return size
+            raise
+        size *= 2
+    return size
+
+
+def _packing(size: int) -> float:
+    """Seconds per byte that encoding and decoding a message take here [s/B]."""
+    array, best = np.ones(size, np.uint8), math.inf
+    for _ in range(5):
+        started = time.perf_counter()
+        read = Infer.request(infer_request(PROBE, tensors={"x": array}).encode())
+        tensors_of(read.head.inputs, read.contents, {"x": ("uint8", (size,))})
+        best = min(best, time.perf_counter() - started)
+    return best / size

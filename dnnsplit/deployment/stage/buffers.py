@@ -1,0 +1,69 @@
+"""What a stage keeps of a request that is in flight, and of each other stage."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import Any
+
+import grpc
+import numpy as np
+
+from dnnsplit.cutting.bundle import Bundle, Part
+from dnnsplit.deployment.wire.channels import Stub, Tls
+from dnnsplit.deployment.wire.messages import PartRecord, TransferRecord
+
+
+class Request:
+    """The buffer of one request on one stage; `deadline` is on the clock of `time.monotonic` [s]."""
+
+    def __init__(self, identity: str, remaining_s: float, parts: list[Part]) -> None:
+        self.identity = identity
+        self.started = time.monotonic()
+        self.deadline = self.started + remaining_s
+        self.waiting = list(parts)
+        self.tensors: dict[str, np.ndarray] = {}
+        self.sending = 0
+        self.moved = False  # inside of this server, see `dnnsplit.deployment.stage.inside`
+        self.accepted: dict[str, tuple[str, float]] = {}  # other stage -> the process that took a tensor, and when
+        self.parts: list[PartRecord] = []
+        self.transfers: list[TransferRecord] = []
+        self.error: tuple[grpc.StatusCode, str] | None = None
+        self.dropped = threading.Event()
+
+
+def in_order(
+    bundle: Bundle, parts: list[PartRecord], transfers: list[TransferRecord]
+) -> tuple[list[PartRecord], list[TransferRecord]]:
+    """Return records in the order of the bundle's parts and wires, moves inside of servers last."""
+    order, known = [part.name for part in bundle.parts], {name: i for i, name in enumerate(bundle.producers)}
+    inside = lambda t: (t.source == t.target, known.get(t.wire, -1), t.target)  # noqa: E731
+    return sorted(parts, key=lambda part: order.index(part.name)), sorted(transfers, key=inside)
+
+
+class Peer:
+    """Another stage: its channel, the queue of its link, and the last question whether it lives."""
+
+    def __init__(self, name: str, address: str, limit_bytes: int, tls: Tls | None) -> None:
+        self.name, self.address = name, address
+        self.stub = Stub(address, limit_bytes, tls, peer=True)
+        self.queue: queue.SimpleQueue[tuple[Request, str] | None] = queue.SimpleQueue()
+        self.real_s: dict[str, float] = {}  # least wall seconds of the real send, by wire
+        self.ping: Any = None
+        self.pinged = 0.0
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has left a question unanswered for more than a second."""
+        return self.ping is not None and not self.ping.done() and time.monotonic() - self.pinged > 1.0
+
+
+def explain(error: grpc.RpcError, name: str, peer: Peer) -> tuple[grpc.StatusCode, str]:
+    """Say in words of the deployment why the tensor `name` could not be sent to `peer`."""
+    code = error.code()
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return code, f"server {peer.name!r} at {peer.address} cannot be reached to send tensor {name!r}: {error.details()}"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return code, f"server {peer.name!r} did not acknowledge tensor {name!r} before the deadline"
+    return code, f"server {peer.name!r} refused tensor {name!r}: {error.details()}"

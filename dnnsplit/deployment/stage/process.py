@@ -1,0 +1,75 @@
+"""A stage as a process: ``python -m dnnsplit.deployment.stage.process config.json``; the first line it prints is its address."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
+
+import grpc
+
+from dnnsplit.deployment.stage.adaptive import stage_of
+from dnnsplit.deployment.stage.config import Config
+from dnnsplit.deployment.wire.channels import handlers, listen, server_options
+from dnnsplit.ground.errors import DeployError
+
+TICK_S = 0.1
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Run a stage until it is told to end (SIGTERM) or its parent has died."""
+    code = 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted notebook ends its stages in order
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        if len(arguments) != 1:
+            raise DeployError("give one argument: the JSON file with the configuration of the stage")
+        config = Config.load(arguments[0])
+        if config.parent_pid:
+            threading.Thread(target=_follow, args=(config.parent_pid,), daemon=True).start()
+        run(config, lambda address: print(address, flush=True))
+    except SystemExit:
+        code = 0
+    except DeployError as error:
+        print(error, file=sys.stderr)
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # no interpreter shutdown: it could catch a thread inside onnxruntime, and there is nothing left to save
+        os._exit(code)
+
+
+def run(config: Config, started: Callable[[str], None]) -> NoReturn:
+    """Serve one server of a bundle until SystemExit or KeyboardInterrupt is raised; `started` is told its ``host:port``."""
+    stage = stage_of(config)
+    server = grpc.server(ThreadPoolExecutor(2 * config.in_flight + 8), options=server_options(stage.largest_message_bytes))
+    server.add_generic_rpc_handlers((handlers(stage),))
+    port = listen(server, config.host, config.port, stage.tls)
+    server.start()
+    try:
+        started(f"{config.host}:{port}")
+        stage.prepare()
+        while True:
+            time.sleep(TICK_S)
+            stage.look_after()
+    finally:
+        server.stop(0)
+        stage.close()
+
+
+def _follow(parent_pid: int) -> None:
+    while os.getppid() == parent_pid:
+        time.sleep(2 * TICK_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,219 @@
+"""The service of one server of a deployment.
+
+It speaks the Open Inference Protocol (version 2, gRPC). On the stage of the source server, ModelInfer with the model's name
+is the whole deployment, so any client of the protocol can call it as if it were one model. Tensors go straight from the
+stage that makes them to the stages that need them.
+
+On the test-bed, compute speed and links are emulated; `work` and `emulation` in this room say how.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2
+
+from dnnsplit.cutting.bundle import Bundle
+from dnnsplit.cutting.checks import DATATYPES
+from dnnsplit.deployment.stage.config import Config
+from dnnsplit.deployment.stage.emulation import Emulation
+from dnnsplit.deployment.stage.sessions import load
+from dnnsplit.deployment.stage.work import Runner
+from dnnsplit.deployment.wire.channels import Tls
+from dnnsplit.deployment.wire.encoding import Infer
+from dnnsplit.deployment.wire.messages import (
+    PROBE,
+    TRACE,
+    VERSION,
+    Refusal,
+    acknowledge,
+    describe,
+    earlier,
+    set_parameter,
+    tensors_of,
+    trace_text,
+)
+from dnnsplit.ground.errors import DeployError, nearest
+from dnnsplit.runtime.sessions import find_provider
+
+READY_S = 60.0  # limit on the wait for the addresses of the peers
+ASK_S = 2.0  # limit on the question whether another stage is ready
+
+Response = service_pb2.ModelInferResponse
+Code = grpc.StatusCode
+
+
+class Stage:
+    """The gRPC service of one server."""
+
+    def __init__(self, bundle: Bundle, config: Config) -> None:
+        if config.server not in bundle.servers:
+            raise DeployError(f"{config.server!r} is no server of the bundle{nearest(config.server, bundle.servers)}")
+        self.bundle, self.config = bundle, config
+        self.sessions: dict[str, Any] = {}
+        self.tls = Tls(**config.tls) if config.tls else None
+        emulation = Emulation(config.slowdown, config.time_dilation, config.links, config.shaped)
+        self.runner = Runner(bundle, config.server, emulation, self.sessions)
+        self.runner.clock = find_provider(config.provider).clock
+        self.ready, self.addressed = threading.Event(), threading.Event()
+        self.incoming = {n: self.runner.kinds[n] for (n, _), targets in bundle.routes.items() if config.server in targets}
+        control = {"/tensors": self._receive, "/error": self._error, "/end": self._end, "/peers": self._peers}
+        self.handlers = {bundle.model_name + suffix: handler for suffix, handler in {"": self._serve, **control}.items()}
+        self.handlers[PROBE] = lambda message, context: acknowledge(message)
+
+    @property
+    def largest_message_bytes(self) -> int:
+        """Upper bound on one message [B]."""
+        return self.bundle.largest_message_bytes
+
+    def look_after(self) -> None:
+        """Called every now and then: end requests that are overdue or lost."""
+        self.runner.look_after()
+
+    def close(self) -> None:
+        """End all requests, threads and channels."""
+        self.runner.close()
+
+    def prepare(self) -> None:
+        """Load and warm the sessions, wait for the addresses of the peers, then be ready.
+
+        The peers themselves are not waited for: stages may be started, and started again, in any order.
+        """
+        config = self.config
+        for part in self.runner.parts:
+            self.sessions[part.name] = load(self.bundle, part, config.model_server, config.deadline_s, config.provider)
+        if self.config.peers:
+            self._connect(self.config.peers)
+        elif len(self.bundle.stages) == 1:
+            self.addressed.set()
+        if not self.addressed.wait(READY_S):
+            raise DeployError(f"nobody told {self.config.server!r} within {READY_S:g} s where the other stages are")
+        self.ready.set()
+
+    def ServerLive(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answer that the process runs."""
+        return service_pb2.ServerLiveResponse(live=True)
+
+    def ServerReady(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answer whether the parts of this server are loaded and the addresses of the others known."""
+        return service_pb2.ServerReadyResponse(ready=self.ready.is_set())
+
+    def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answer whether the model is known, and all stages are ready."""
+        if request.name != self.bundle.model_name or request.version not in ("", VERSION) or not self.ready.is_set():
+            return service_pb2.ModelReadyResponse(ready=False)
+        question, peers = service_pb2.ServerReadyRequest(), self.runner.peers.values()
+        asked = [peer.stub.ServerReady.future(question, timeout=ASK_S, wait_for_ready=True) for peer in peers]
+        ready = [future.exception() is None and future.result().ready for future in asked]
+        return service_pb2.ModelReadyResponse(ready=all(ready))
+
+    def ServerMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answer the name of the server, its version, and which bundle it serves."""
+        name, bundle = f"dnnsplit-{self.config.server}", f"bundle-{self.bundle.digest}"
+        return service_pb2.ServerMetadataResponse(name=name, version=VERSION, extensions=[bundle])
+
+    def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answer the inputs and outputs of the whole model."""
+        if request.name != self.bundle.model_name or request.version not in ("", VERSION):
+            context.abort(Code.NOT_FOUND, self._unknown(request.name, request.version))
+        response = service_pb2.ModelMetadataResponse(name=request.name, versions=[VERSION], platform="onnxruntime_onnx")
+        for wire in self.bundle.inputs:
+            response.inputs.add(name=wire.name, datatype=DATATYPES[wire.dtype][0], shape=wire.shape)
+        for output in self.bundle.outputs:
+            wire = self.bundle.wire_by_name[output.wire]
+            response.outputs.add(name=output.name, datatype=DATATYPES[wire.real_dtype][0], shape=wire.shape)
+        return response
+
+    def ModelInfer(self, request: Infer, context: grpc.ServicerContext) -> Infer:
+        """Run the whole model, or take a message of another stage."""
+        name, version = request.head.model_name, request.head.model_version
+        try:
+            if request.problem:
+                raise Refusal(Code.INVALID_ARGUMENT, request.problem)
+            if name not in self.handlers or version not in ("", VERSION):
+                raise Refusal(Code.NOT_FOUND, self._unknown(name, version))
+            return self.handlers[name](request, context)
+        except Refusal as refusal:
+            context.abort(refusal.code, str(refusal))
+
+    def _unknown(self, name: str, version: str) -> str:
+        return f"there is no model {name!r}, version {version!r}; this is {self.bundle.model_name!r}, version {VERSION!r}"
+
+    def _serve(self, message: Infer, context: grpc.ServicerContext) -> Infer:
+        started = time.monotonic()
+        if not self.runner.is_source:
+            raise Refusal(Code.FAILED_PRECONDITION, f"this is {self.config.server!r}; requests go to {self.bundle.source!r}")
+        self._check_ready()
+        expected = {wire.name: (wire.dtype, wire.shape) for wire in self.bundle.inputs}
+        inputs = tensors_of(message.head.inputs, message.contents, expected)
+        if missing := [name for name in expected if name not in inputs]:
+            raise Refusal(Code.INVALID_ARGUMENT, f"the inputs {', '.join(map(repr, missing))} are missing")
+        outputs = self._asked_for([entry.name for entry in message.head.outputs])
+        remaining_s = min(self.config.deadline_s, earlier(context.time_remaining() or float("inf")))
+        # the id is the client's own; inside, a fresh one keeps apart requests that repeat it
+        request = self.runner.open(uuid.uuid4().hex, remaining_s, self.config.in_flight)
+        if not context.add_callback(lambda: self.runner.fail(request, Code.CANCELLED, "the client went away")):
+            self.runner.fail(request, Code.CANCELLED, "the client went away")
+        for name, array in inputs.items():
+            self.runner.deliver(request, name, array)
+        self.runner.wait(request)
+        latency_s = (time.monotonic() - started) / self.config.time_dilation
+        parts, transfers = self.runner.finish_all(request)
+        response = Response(model_name=self.bundle.model_name, model_version=VERSION, id=message.head.id)
+        set_parameter(response, TRACE, trace_text(latency_s, parts, transfers))
+        wires = self.bundle.wire_by_name
+        arrays = {name: wires[wire].real(request.tensors[wire]) for name, wire in outputs.items()}
+        return Infer(response, describe(response.outputs, arrays))
+
+    def _asked_for(self, names: list[str]) -> dict[str, str]:
+        outputs = {output.name: output.wire for output in self.bundle.outputs}
+        if unknown := [name for name in names if name not in outputs]:
+            raise Refusal(Code.INVALID_ARGUMENT, f"there is no output {unknown[0]!r}{nearest(unknown[0], outputs)}")
+        return {name: outputs[name] for name in names} or outputs
+
+    def _check_ready(self) -> None:
+        if not self.ready.is_set():
+            raise Refusal(Code.UNAVAILABLE, f"{self.config.server!r} is not ready yet")
+
+    def _receive(self, message: Infer, context: grpc.ServicerContext) -> Infer:
+        self._check_ready()
+        arrays = tensors_of(message.head.inputs, message.contents, self.incoming)
+        remaining_s = min(message.head.parameters["remaining_s"].double_param, self.config.deadline_s)
+        # twice the limit of the source: the end of a request may reach this stage after the start of the next
+        request = self.runner.open(message.head.id, remaining_s, 2 * self.config.in_flight)
+        for name, array in arrays.items() if request else ():
+            self.runner.deliver(request, name, array)
+        return acknowledge(message)
+
+    def _error(self, message: Infer, context: grpc.ServicerContext) -> Infer:
+        head = message.head
+        code = getattr(Code, head.parameters["code"].string_param, Code.UNKNOWN)
+        if not self.runner.is_source:
+            self.runner.discard(head.id)
+        elif (request := self.runner.requests.get(head.id)) is not None:
+            self.runner.fail(request, code, head.parameters["text"].string_param)
+        return acknowledge(message)
+
+    def _end(self, message: Infer, context: grpc.ServicerContext) -> Infer:
+        response = Response(model_name=message.head.model_name, id=message.head.id)
+        set_parameter(response, TRACE, trace_text(None, *self.runner.finish(message.head.id)))
+        return Infer(response)
+
+    def _peers(self, message: Infer, context: grpc.ServicerContext) -> Infer:
+        self._connect({name: value.string_param for name, value in message.head.parameters.items()})
+        return acknowledge(message)
+
+    def _connect(self, addresses: Mapping[str, str]) -> None:
+        others = {name: addresses.get(name, "") for name in self.bundle.stages if name != self.config.server}
+        if missing := [name for name, address in others.items() if not address]:
+            raise Refusal(Code.INVALID_ARGUMENT, f"the addresses of {', '.join(missing)} are missing")
+        if self.addressed.is_set() and others != {peer.name: peer.address for peer in self.runner.peers.values()}:
+            raise Refusal(Code.FAILED_PRECONDITION, f"{self.config.server!r} knows its peers already; start it anew")
+        if not self.addressed.is_set():
+            self.runner.connect(others, self.tls)
+            self.addressed.set()

@@ -1,0 +1,300 @@
+"""The work of one stage: buffer the tensors of a request, run the parts whose inputs are there, send what others need.
+
+Emulation: with a slowdown, a part is made to last `CPU seconds * slowdown * time_dilation`; with a link, a transfer of b
+bytes is made to last `(latency_s + b / bandwidth + b * serialise_s_per_byte) * time_dilation`, the real send included.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2
+
+from dnnsplit.cutting.bundle import Bundle, Part
+from dnnsplit.deployment.stage.buffers import Peer, Request, explain, in_order
+from dnnsplit.deployment.stage.emulation import Emulation
+from dnnsplit.deployment.stage.inside import move_inside
+from dnnsplit.deployment.wire.channels import Tls, instance_of
+from dnnsplit.deployment.wire.messages import (
+    LONGEST_ERROR,
+    PartRecord,
+    Refusal,
+    TransferRecord,
+    earlier,
+    infer_request,
+    mismatch,
+    set_parameter,
+    trace_of,
+)
+
+CONTROL_S = 5.0  # limit on a message without tensors
+SETTLE_S = 1.0  # how long the end of a request waits for acknowledgements that are still on their way
+PATIENCE_S = 0.4  # age of a request from which on the other stages are asked whether they are alive
+REMEMBERED = 256  # ended requests whose late tensors are recognised and dropped
+
+
+class Runner:
+    """Buffers, one compute thread and one sender thread per link.
+
+    Parameters
+    ----------
+    bundle, server : what is run, and which of its servers this is
+    emulation : pace of this server and of the links that leave it
+    sessions : part name -> onnxruntime session, filled before the first request
+    """
+
+    def __init__(self, bundle: Bundle, server: str, emulation: Emulation, sessions: Mapping[str, Any]) -> None:
+        self.bundle, self.server, self.emulation, self.sessions = bundle, server, emulation, sessions
+        self.is_source, self.clock = server == bundle.source, time.thread_time  # a stage sets its provider's clock
+        self.parts = [part for part in bundle.parts if part.server == server]
+        self.routes, self.producers, self.wires = bundle.routes, bundle.producers, bundle.wire_by_name
+        self.kinds = {name: (wire.dtype, wire.shape) for name, wire in self.wires.items()}
+        self.awaited = [output.wire for output in bundle.outputs] if self.is_source else []
+        self.peers: dict[str, Peer] = {}
+        self.requests: dict[str, Request] = {}
+        self.ended: deque[str] = deque(maxlen=REMEMBERED)
+        self.state = threading.Condition()
+        # one computes, and one sends over a link, at a time: whoever shares a server and its links shares these
+        self.turns = {name: threading.Lock() for name in bundle.servers}
+        self.work: queue.SimpleQueue[tuple[Request, Part] | None] = queue.SimpleQueue()
+        self.told: set[Any] = set()
+        self.observe: Callable[[list[TransferRecord]], None] = lambda transfers: None  # told of every answered request
+        self.threads: list[threading.Thread] = []
+        self._start("compute", self._compute_all)
+
+    def connect(self, addresses: Mapping[str, str], tls: Tls | None = None) -> None:
+        """Open a channel and a sender thread to every other stage: server -> ``host:port``."""
+        for name in self.bundle.stages:
+            if name != self.server:
+                peer = self.peers[name] = Peer(name, addresses[name], self.bundle.largest_message_bytes, tls)
+                self._start(f"send to {name}", self._send_all, peer)
+
+    def close(self) -> None:
+        """End all requests, threads and channels."""
+        for request in list(self.requests.values()):
+            self.fail(request, grpc.StatusCode.UNAVAILABLE, f"{self.server!r} was told to end")
+        for ending in (self.work, *(peer.queue for peer in self.peers.values())):
+            ending.put(None)
+        for peer in self.peers.values():
+            peer.stub.close()
+        for thread in self.threads:
+            thread.join(SETTLE_S)
+
+    def _start(self, name: str, target: Callable[..., None], *arguments: Any) -> None:
+        self.threads.append(threading.Thread(target=target, args=arguments, name=name, daemon=True))
+        self.threads[-1].start()
+
+    def open(self, identity: str, remaining_s: float, limit: int) -> Request | None:
+        """Return the buffer of a request, a new one if need be; None when the request has ended already.
+
+        Raises
+        ------
+        Refusal : RESOURCE_EXHAUSTED when `limit` requests are in flight
+        """
+        with self.state:
+            if identity in self.ended:
+                return None
+            if identity not in self.requests:
+                if len(self.requests) >= limit:
+                    text = f"{limit} requests are in flight on {self.server!r}, which is the limit; try again later"
+                    raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+                self.requests[identity] = Request(identity, remaining_s, self.parts)
+            return self.requests[identity]
+
+    def deliver(self, request: Request, name: str, array: np.ndarray) -> None:
+        """Take a tensor that has come into being or has arrived: start the parts that waited for it, send it on."""
+        with self.state:
+            if request.dropped.is_set() or name in request.tensors:
+                return  # a tensor that comes again is not sent on again
+            request.tensors[name] = array
+            due = [part for part in request.waiting if all(n in request.tensors for n in part.inputs)]
+            request.waiting = [part for part in request.waiting if part not in due]
+            targets = self.routes.get((name, self.server), ())
+            request.sending += len(targets)
+            self.state.notify_all()
+        for target in targets:
+            self.peers[target].queue.put((request, name))
+        for part in due:
+            self.work.put((request, part))
+
+    def wait(self, request: Request) -> None:
+        """Block until all graph outputs are at the source; a `Refusal` says why they are not."""
+
+        def over() -> bool:
+            return request.error is not None or all(name in request.tensors for name in self.awaited)
+
+        with self.state:
+            done = self.state.wait_for(over, timeout=request.deadline - time.monotonic())
+        if not done:
+            self.fail(request, grpc.StatusCode.DEADLINE_EXCEEDED, self._overdue(request))
+        if request.error:
+            raise Refusal(*request.error)
+
+    def fail(self, request: Request, code: grpc.StatusCode, text: str) -> None:
+        """End a request with an error, here and elsewhere: a stage tells the source, the source tells everybody."""
+        with self.state:
+            if request.dropped.is_set():
+                return  # the first error counts
+            request.error = (code, text)
+            self._drop(request)
+        for peer in list(self.peers.values()):
+            if self.is_source or peer.name == self.bundle.source:
+                self.tell(peer, "error", request.identity, CONTROL_S, code=code.name, text=text[:LONGEST_ERROR])
+
+    def discard(self, identity: str) -> None:
+        """Drop a request that failed elsewhere."""
+        with self.state:
+            if identity in self.requests:
+                self._drop(self.requests[identity])
+            self.ended.append(identity)
+
+    def finish(self, identity: str) -> tuple[list[PartRecord], list[TransferRecord]]:
+        """End a request that was answered and return its records, once the last acknowledgements are in."""
+        with self.state:
+            request = self.requests.get(identity)
+            if request is None:
+                self.ended.append(identity)
+                return [], []
+            self.state.wait_for(lambda: request.sending == 0, timeout=SETTLE_S)
+            self._drop(request)
+            return request.parts, request.transfers
+
+    def finish_all(self, request: Request) -> tuple[list[PartRecord], list[TransferRecord]]:
+        """End an answered request on all stages; the records of a stage that does not tell them are left out."""
+        asked = [self.tell(peer, "end", request.identity, 2 * SETTLE_S) for peer in self.peers.values()]
+        parts, transfers = self.finish(request.identity)
+        for future in asked:
+            if future.exception() is None:
+                _, more_parts, more_transfers = trace_of(future.result().head)
+                parts, transfers = parts + more_parts, transfers + more_transfers
+        self.observe([t for t in transfers if t.source != t.target])
+        return in_order(self.bundle, parts, transfers)
+
+    def tell(self, peer: Peer, kind: str, identity: str, limit_s: float, **parameters: str) -> Any:
+        """Send a control message without waiting for the answer; return its future."""
+        message = infer_request(f"{self.bundle.model_name}/{kind}", identity, **parameters)
+        future = peer.stub.infer.future(message, timeout=limit_s)
+        self.told.add(future)  # a future that nobody holds is cancelled
+        future.add_done_callback(self.told.discard)
+        return future
+
+    def look_after(self) -> None:
+        """Called every now and then: end requests that are overdue, and those of a stage that is gone or was started anew."""
+        now = time.monotonic()
+        with self.state:
+            requests = list(self.requests.values())
+        for request in requests if not self.is_source else ():
+            if now > request.deadline:
+                self.fail(request, grpc.StatusCode.DEADLINE_EXCEEDED, self._overdue(request))
+        if any(now - request.started > PATIENCE_S for request in requests):
+            for peer in self.peers.values():
+                self._ask(peer, requests)
+
+    def _ask(self, peer: Peer, requests: list[Request]) -> None:
+        """Ask another stage whether it is there, and end the requests that it lost by what it answered last time."""
+        if peer.ping is not None and not peer.ping.done():
+            return
+        if peer.ping is not None and time.monotonic() - peer.pinged < CONTROL_S:
+            if self.is_source and peer.ping.code() is grpc.StatusCode.UNAVAILABLE:
+                for request in requests:
+                    self._lost(request, peer, "is gone")
+            elif peer.ping.code() is grpc.StatusCode.OK:
+                instance = instance_of(peer.ping)
+                for request in requests:
+                    taken_by, when = request.accepted.get(peer.name, (instance, 0.0))
+                    if taken_by != instance and when < peer.pinged:
+                        self._lost(request, peer, "was started anew, and has lost what this request had sent to it")
+        peer.pinged = time.monotonic()
+        peer.ping = peer.stub.ServerLive.future(service_pb2.ServerLiveRequest(), timeout=10 * CONTROL_S)
+
+    def _lost(self, request: Request, peer: Peer, how: str) -> None:
+        self.fail(request, grpc.StatusCode.UNAVAILABLE, f"server {peer.name!r} at {peer.address} {how}")
+
+    def _drop(self, request: Request) -> None:
+        request.dropped.set()
+        self.requests.pop(request.identity, None)
+        self.ended.append(request.identity)
+        self.state.notify_all()
+
+    def _overdue(self, request: Request) -> str:
+        needed = dict.fromkeys([*(name for part in request.waiting for name in part.inputs), *self.awaited])
+        missing = [name for name in needed if name not in request.tensors and self.producers[name] != self.server]
+        reasons = [f"tensor {name!r} did not arrive from {self.producers[name]!r}" for name in missing]
+        reasons = reasons or [f"{self.server!r} did not finish computing and sending"]
+        reasons += [f"{peer.name!r} gives no sign of life" for peer in self.peers.values() if peer.silent]
+        return f"the deadline of {request.deadline - request.started:.3g} s passed on {self.server!r}: {'; '.join(reasons)}"
+
+    def _compute_all(self) -> None:
+        while (item := self.work.get()) is not None:
+            request, part = item
+            if request.dropped.is_set():
+                continue
+            try:
+                with self.turns[self.server]:
+                    arrays = self._compute(request, part)
+            except Exception as error:  # whatever a part raises must reach the client
+                self.fail(request, grpc.StatusCode.INTERNAL, f"part {part.name!r} failed on {self.server!r}: {error}")
+                continue
+            for name, array in zip(part.outputs, arrays, strict=True):
+                self.deliver(request, name, array)
+
+    def _compute(self, request: Request, part: Part) -> list[np.ndarray]:
+        move_inside(request, self.server, self.bundle.inside, self.emulation)
+        inputs = {name: request.tensors[name] for name in part.inputs}
+        wall, cpu = time.monotonic(), self.clock()
+        arrays = self.sessions[part.name].run(list(part.outputs), inputs)
+        cpu_s = self.clock() - cpu
+        rest_s = self.emulation.rest_s(cpu_s, time.monotonic() - wall)
+        request.dropped.wait(max(rest_s, 0.0))
+        wall_s = time.monotonic() - wall
+        wrong = [mismatch(n, a.dtype.name, a.shape, self.kinds) for n, a in zip(part.outputs, arrays, strict=True)]
+        if any(wrong):
+            raise ValueError("; ".join(filter(None, wrong)))
+        dilation, emulated_s = self.emulation.time_dilation, self.emulation.compute_s(cpu_s)
+        with self.state:
+            overrun_s = max(-rest_s, 0.0) / dilation
+            request.parts.append(PartRecord(part.name, self.server, emulated_s, wall_s / dilation, overrun_s))
+        return arrays
+
+    def _send_all(self, peer: Peer) -> None:
+        while (item := peer.queue.get()) is not None:
+            request, name = item
+            try:
+                with self.turns[peer.name]:
+                    self._send(request, name, peer)
+            except grpc.RpcError as error:
+                self.fail(request, *explain(error, name, peer))
+            except Exception as error:  # never let the thread of a link die in silence
+                self.fail(request, grpc.StatusCode.INTERNAL, f"sending {name!r} to {peer.name!r} failed: {error}")
+            finally:
+                with self.state:
+                    request.sending -= 1
+                    self.state.notify_all()
+
+    def _send(self, request: Request, name: str, peer: Peer) -> None:
+        started, size_bytes = time.monotonic(), self.wires[name].size_bytes
+        message = infer_request(f"{self.bundle.model_name}/tensors", request.identity, {name: request.tensors[name]})
+        paced_s, dilation = self.emulation.transfer_s(peer.name, size_bytes), self.emulation.time_dilation
+        # The real send is a part of the emulated one: what the same tensor took at its fastest is waited less.
+        hold_s = self.emulation.hold_s(peer.name, size_bytes, peer.real_s.get(name, 0.0))
+        request.dropped.wait(max(started + hold_s - time.monotonic(), 0.0))
+        remaining_s = earlier(request.deadline - time.monotonic())
+        if request.dropped.is_set() or remaining_s <= 0:
+            return
+        set_parameter(message.head, "remaining_s", remaining_s)
+        sent = time.monotonic()
+        _, call = peer.stub.infer.with_call(message, timeout=remaining_s)
+        peer.real_s[name] = min(time.monotonic() - sent, peer.real_s.get(name, math.inf))
+        seconds, instance = (time.monotonic() - started) / dilation, instance_of(call)
+        if request.accepted.setdefault(peer.name, (instance, time.monotonic()))[0] != instance:
+            self._lost(request, peer, "was started anew while this request sent to it")
+        with self.state:
+            request.transfers.append(TransferRecord(name, self.server, peer.name, size_bytes, seconds, paced_s))

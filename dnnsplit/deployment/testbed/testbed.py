@@ -1,0 +1,228 @@
+"""The test-bed: a cut model in operation, on this machine with emulated speeds and links, or on real hosts."""
+
+# ruff: noqa: PT028  (`testbed` is no test)
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from dnnsplit.cutting.bundle import Bundle
+from dnnsplit.cutting.plan_set import PlanSet
+from dnnsplit.deployment.client import COLUMNS, Client, Trace
+from dnnsplit.deployment.hosts import check_servers, read_hosts
+from dnnsplit.deployment.stage.emulation import smallest_dilation
+from dnnsplit.deployment.testbed.namespaces import PORT, namespaces, why_not
+from dnnsplit.deployment.testbed.pacing import PacedClient, bundles_of, link_problems, paces
+from dnnsplit.deployment.testbed.processes import deaths, running
+from dnnsplit.deployment.wire.channels import Stub, Tls, server_identity
+from dnnsplit.ground.errors import DeployError, nearest, raise_problems
+from dnnsplit.ground.units import show
+from dnnsplit.network.servers import Network
+
+KINDS = ("emulated", "netns", "hosts")
+ASK_S = 5.0  # limit on a question to a host
+
+
+@contextmanager
+def testbed(
+    bundle: Bundle | PlanSet | str | Path,
+    network: Network,
+    slowdown: Mapping[str, float] | None = None,
+    time_dilation: float | None = None,
+    deadline_s: float = 60.0,
+    kind: str = "emulated",
+    hosts: Mapping[str, str] | str | Path | None = None,
+    tls: Tls | None = None,
+) -> Iterator[Client]:
+    """Yield a client of the whole model, with a stage in operation for every server of the bundle, or of several plans.
+
+    "emulated": the stages are real processes that are started here and talk over real sockets of this machine. Their speeds
+    and their links are emulated by sleeping: a part lasts `CPU seconds * slowdown`, a transfer what its link in `network`
+    says, one from a server to itself too; the client's `pace(network)` changes the links while it runs. "netns" (root on
+    Linux): each stage has a network namespace and a CPU quota of 1 / slowdown; the kernel shapes the links. "hosts": the
+    stages run already (`dnnsplit serve`); nothing is emulated, and what is measured is what it takes.
+
+    Parameters
+    ----------
+    bundle : the cut model, or several plans of it (`cut_plans`), or the folder of either
+    network : the servers and links that are emulated
+    slowdown : emulated seconds per CPU second of this machine, by server, such as ``times.slowdown``; 1.0 where not given, and
+        servers that the bundle does not have may be among them if all of its own are
+    time_dilation : wall seconds per emulated second. None takes the smallest value of 1 or more for which every slowdown *
+        dilation is 1.25 or more: a server that is faster than this machine cannot be emulated in real time, so everything
+        runs slower by the same factor and the reported times are divided by it
+    deadline_s : limit on each request [s], in wall time
+    kind : "emulated", "netns" or "hosts"
+    hosts : for "hosts", ``host:port`` by server, or the YAML or JSON file that the stages were given
+    tls : for "hosts", files that secure the connections
+
+    Raises
+    ------
+    DeployError : unknown servers, links that are needed and not there, wrong numbers (all at once); a stage that dies or
+        does not get ready, with the end of its stderr; hosts that do not answer or serve another bundle
+    """
+    if kind not in KINDS:
+        raise DeployError(f"there is no test-bed of the kind {kind!r}{nearest(kind, KINDS)}")
+    if isinstance(bundle, Bundle):
+        bundle.check()
+    elif not isinstance(bundle, PlanSet):
+        bundle = PlanSet.load(bundle) if PlanSet.is_in(bundle) else Bundle.load(bundle)
+    given = {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
+    if foreign := [name for name, value in given.items() if value is not None]:
+        raise DeployError(f"{foreign[0]} does not go with a test-bed of the kind {kind!r}; leave it out")
+    given = dict(slowdown or {})
+    # times tell of every server they know, also of those that this network, or this bundle, has not
+    strange = [] if set(bundle.stages) <= set(given) else [s for s in given if s not in (*network.server_names, *bundle.stages)]
+    slowdown = {s: given.get(s, 1.0) for s in (*bundle.stages, *strange)}
+    raise_problems(DeployError, "test-bed", list(_problems(bundle, network, slowdown, time_dilation, deadline_s)))
+    if kind == "hosts":
+        addresses = read_hosts(hosts or {})
+        check_servers(addresses, bundle.stages)
+        _meet(bundle, addresses, tls)
+        with Client(addresses[bundle.source], bundle.model_name, deadline_s, tls=tls) as client:
+            yield client
+        return
+    dilation = time_dilation or smallest_dilation({server: slowdown[server] for server in bundle.stages})
+    configs: dict[str, dict[str, Any]] = {
+        server: {
+            "bundle": str(bundle.folder.resolve()),
+            "server": server,
+            "slowdown": slowdown[server],
+            "time_dilation": dilation,
+            "links": paces(bundle, network, server),
+            "deadline_s": deadline_s,
+            "parent_pid": os.getpid(),
+        }
+        for server in bundle.stages
+    }
+    with ExitStack() as stack:
+        places = None
+        if kind == "netns":
+            if reason := why_not():
+                raise DeployError(f"no test-bed of the kind 'netns' here: {reason}; take kind='emulated'")
+            share = {server: 1 / (slowdown[server] * dilation) for server in bundle.stages}
+            places = stack.enter_context(namespaces(bundle.stages, network, share, dilation))
+            for server, place in places.items():
+                listen = {"host": "0.0.0.0", "port": PORT, "peers": place.peers}
+                configs[server] |= listen | {"slowdown": None, "shaped": True}
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dnnsplit-"))
+        stages = stack.enter_context(running(bundle, configs, Path(folder), places))
+        addresses = {server: stage.address for server, stage in stages.items()}
+        asked = (addresses[bundle.source], bundle.model_name, deadline_s, lambda: deaths(stages.values()))
+        yield stack.enter_context(Client(*asked) if places else PacedClient(bundle, addresses, *asked))
+
+
+testbed.__test__ = False  # pytest would take the name for that of a test
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyTest:
+    """Repeated requests to one deployment.
+
+    Attributes
+    ----------
+    latency_s : float (n,) emulated end-to-end seconds, measured at the source from the arrival of the request to all
+        outputs being there, and divided by the time dilation [s]; the client's own call is not part of it
+    traces : the n traces
+    """
+
+    latency_s: np.ndarray
+    traces: tuple[Trace, ...]
+
+    @property
+    def median_s(self) -> float:
+        """Median latency [s]."""
+        return float(np.median(self.latency_s))
+
+    @property
+    def spread_s(self) -> tuple[float, float]:
+        """The 5th and 95th percentile of the latency [s]."""
+        low, high = np.percentile(self.latency_s, [5, 95])
+        return float(low), float(high)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per part and per transfer with the columns of `Trace.frame`; durations are medians [s]."""
+        rows = pd.concat([trace.frame for trace in self.traces], ignore_index=True)
+        return rows.groupby(COLUMNS[:4], sort=False, as_index=False).median()
+
+    def __repr__(self) -> str:
+        low, high = self.spread_s
+        spread = f"{show(low, 's')} to {show(high, 's')}"
+        return f"LatencyTest({len(self.latency_s)} requests; median {show(self.median_s, 's')}, 5 % to 95 %: {spread})"
+
+
+def latency_test(
+    client: Client, inputs: Mapping[str, np.ndarray], repeats: int = 25, warm_up: int = 3, progress: bool = True
+) -> LatencyTest:
+    """Send the same request again and again, one at a time.
+
+    Parameters
+    ----------
+    client : of a running deployment
+    inputs : input name -> array
+    repeats : requests that count
+    warm_up : requests before them that do not
+    progress : show a bar
+
+    Raises
+    ------
+    DeployError : a request fails, or the server reports no latency because it is not one of ours
+    """
+    if repeats < 1 or warm_up < 0:
+        raise DeployError(f"repeats is {repeats!r} and warm_up is {warm_up!r}; give at least 1 and 0")
+    for _ in range(warm_up):
+        client.trace(inputs)
+    traces = [client.trace(inputs)[1] for _ in tqdm(range(repeats), desc="requests", disable=not progress)]
+    if any(math.isnan(trace.latency_s) for trace in traces):
+        raise DeployError(f"the server at {client.address} reports no latency; test the stage of a test-bed")
+    return LatencyTest(np.array([trace.latency_s for trace in traces]), tuple(traces))
+
+
+def _problems(
+    bundle: Bundle | PlanSet, network: Network, slowdown: Mapping[str, float], time_dilation: float | None, deadline_s: float
+) -> Iterable[str]:
+    for server in bundle.stages:
+        if server not in network.server_names:
+            yield f"the server {server!r} of the bundle is not in the network{nearest(server, network.server_names)}"
+    servers = {name for one in bundles_of(bundle) for name in one.servers}
+    for server, factor in slowdown.items():
+        if server not in {*network.server_names, *servers}:
+            yield f"slowdown names {server!r}, which is no server{nearest(server, network.server_names)}"
+        if not _is_positive(factor):
+            yield f"the slowdown of {server!r} is {factor!r}; it must be finite and above 0"
+    if time_dilation is not None and not (_is_positive(time_dilation) and time_dilation >= 1):
+        yield f"time_dilation is {time_dilation!r}; it must be finite and 1 or more (None chooses it)"
+    if not _is_positive(deadline_s):
+        yield f"deadline_s is {deadline_s!r}; it must be finite and above 0"
+    yield from link_problems(bundle, network)
+
+
+def _meet(bundle: Bundle | PlanSet, addresses: Mapping[str, str], tls: Tls | None) -> None:
+    """Ask every host who it is and what it serves; raise with all that is wrong."""
+    problems = []
+    for server, address in addresses.items():
+        with closing(Stub(address, tls=tls)) as stub:
+            name, extensions, problem = server_identity(stub, ASK_S)
+        if problem:
+            problems.append(f"{server!r} at {address} does not answer: {problem}; start it with 'dnnsplit serve'")
+        elif name != f"dnnsplit-{server}":
+            problems.append(f"{server!r} at {address} is {name!r} instead")
+        elif f"bundle-{bundle.digest}" not in extensions:
+            problems.append(f"{server!r} at {address} serves another bundle; copy {bundle.folder} there and start it anew")
+    raise_problems(DeployError, "hosts", problems)
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and 0 < value < math.inf

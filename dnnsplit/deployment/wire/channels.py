@@ -1,0 +1,151 @@
+"""Channels between clients and stages: message sizes, TLS by files, lost connections, and the calls of the protocol."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2
+
+from dnnsplit.deployment.wire.encoding import Infer
+from dnnsplit.ground.errors import DeployError, raise_problems
+
+SERVICE = "inference.GRPCInferenceService"
+INSTANCE = "dnnsplit-instance"  # trailing metadata of every answer of a stage: which process it was
+# A cut link is noticed after these times [ms] while a call is waiting, and a stage that comes back is tried again soon.
+KEEPALIVE = [("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 5_000)]
+RECONNECT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 1_000),
+             ("grpc.max_reconnect_backoff_ms", 1_000)]  # fmt: skip
+# Small calls of the protocol: name -> (request, response)
+PLAIN = {name: (getattr(service_pb2, f"{name}Request"), getattr(service_pb2, f"{name}Response"))
+         for name in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files (PEM) that secure a connection.
+
+    Parameters
+    ----------
+    cert, key : certificate chain and private key of this side; a stage needs them, a client only where stages ask for them
+    ca : certificates of the authorities that this side trusts; without them, callers trust those of the system
+    mutual : whether a stage that has `ca` lets in only callers with a certificate of theirs
+    """
+
+    cert: str = ""
+    key: str = ""
+    ca: str = ""
+    mutual: bool = True
+
+    def __post_init__(self) -> None:
+        files = {"cert": self.cert, "key": self.key, "ca": self.ca}
+        problems = [f"the {what} file {file!r} is missing" for what, file in files.items() if file and not Path(file).is_file()]
+        if bool(self.cert) != bool(self.key):
+            problems.append("a certificate and its private key go together; give both")
+        if not (self.cert or self.ca):
+            problems.append("give at least the certificates of an authority, or a certificate and its key")
+        raise_problems(DeployError, "TLS", problems)
+
+    def _read(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        key, cert, ca = (Path(file).read_bytes() if file else None for file in (self.key, self.cert, self.ca))
+        return key, cert, ca
+
+    def of_channel(self) -> grpc.ChannelCredentials:
+        """Return the credentials of the calling side."""
+        key, cert, ca = self._read()
+        return grpc.ssl_channel_credentials(ca, key, cert)
+
+    def of_server(self) -> grpc.ServerCredentials:
+        """Return the credentials of the called side."""
+        key, cert, ca = self._read()
+        if key is None:
+            raise DeployError("TLS: a stage needs a certificate and its private key")
+        if ca is None or not self.mutual:
+            return grpc.ssl_server_credentials([(key, cert)])
+        return grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
+
+
+def size_options(limit_bytes: int) -> list[tuple[str, int]]:
+    """Return the gRPC options that allow messages up to `limit_bytes` [B]."""
+    return [("grpc.max_send_message_length", limit_bytes), ("grpc.max_receive_message_length", limit_bytes)]
+
+
+def server_options(limit_bytes: int) -> list[tuple[str, int]]:
+    """Return the gRPC options of a stage; a port that is taken is an error, and the questions of `KEEPALIVE` are welcome."""
+    questions = [("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000), ("grpc.http2.max_ping_strikes", 0)]
+    return [*size_options(limit_bytes), ("grpc.so_reuseport", 0), *questions]
+
+
+class Stub:
+    """The calls of the Open Inference Protocol at ``host:port``, past any HTTP proxy.
+
+    Parameters
+    ----------
+    address : ``host:port``
+    limit_bytes : greatest message [B]; -1 allows any size
+    tls : files that secure the connection; None for a plain one
+    peer : whether the other side is a stage, which may be asked often whether it lives
+    """
+
+    def __init__(self, address: str, limit_bytes: int = -1, tls: Tls | None = None, peer: bool = False) -> None:
+        options = [*size_options(limit_bytes), *RECONNECT, *(KEEPALIVE if peer else []), ("grpc.enable_http_proxy", 0)]
+        if tls is None:
+            self.channel = grpc.insecure_channel(address, options)
+        else:
+            self.channel = grpc.secure_channel(address, tls.of_channel(), options)
+        self.infer = self.channel.unary_unary(f"/{SERVICE}/ModelInfer", Infer.encode, Infer.response)
+        self.ServerLive, self.ServerReady, self.ModelReady, self.ServerMetadata, self.ModelMetadata = map(self._plain, PLAIN)
+
+    def _plain(self, name: str) -> Any:
+        request, response = PLAIN[name]
+        return self.channel.unary_unary(f"/{SERVICE}/{name}", request.SerializeToString, response.FromString)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.channel.close()
+
+
+def server_identity(stub: Stub, limit_s: float) -> tuple[str, tuple[str, ...], str]:
+    """Return the name and the extensions of the server at the other end, and why it does not tell them."""
+    try:
+        answer = stub.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=limit_s)
+        return answer.name, tuple(answer.extensions), ""
+    except grpc.RpcError as error:
+        return "", (), f"{error.code().name}: {error.details()}"
+
+
+def instance_of(call: Any) -> str:
+    """Return which process answered a call that has ended; empty for a server that is none of ours."""
+    return str(dict(call.trailing_metadata() or ()).get(INSTANCE, ""))
+
+
+def handlers(servicer: Any) -> grpc.GenericRpcHandler:
+    """Return what makes a gRPC server answer with the methods of `servicer`, tensors uncopied, and say which process it is."""
+    metadata = ((INSTANCE, uuid.uuid4().hex),)
+
+    def signed(name: str) -> Callable[[Any, grpc.ServicerContext], Any]:
+        answer: Callable[[Any, grpc.ServicerContext], Any] = getattr(servicer, name)
+
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            context.set_trailing_metadata(metadata)
+            return answer(request, context)
+
+        return call
+
+    methods = {"ModelInfer": grpc.unary_unary_rpc_method_handler(signed("ModelInfer"), Infer.request, Infer.encode)}
+    for name, (request, response) in PLAIN.items():
+        methods[name] = grpc.unary_unary_rpc_method_handler(signed(name), request.FromString, response.SerializeToString)
+    return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+
+def listen(server: grpc.Server, host: str, port: int, tls: Tls | None) -> int:
+    """Bind a gRPC server and return its port; a `DeployError` says that it is taken or that the files do not fit."""
+    address = f"{host}:{port}"
+    try:
+        return server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls.of_server())
+    except RuntimeError as error:
+        raise DeployError(f"cannot listen on {address}: {error}; choose port 0 or a free one") from None

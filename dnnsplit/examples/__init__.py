@@ -1,0 +1,20 @@
+"""Ready-made inputs: the shipped YOLO11n with its profile and noise table, the slides' networks, and small graphs.
+
+In: the files of ``data/``. Out: graphs, networks, times, noise, images. May import every room up to solving.
+"""
+
+from dnnsplit.examples.ppe import scenes, scoring
+from dnnsplit.examples.shipped import SHIPPED, TOPOLOGIES, data_folder, load_images, network, random_problem, tiny, yolo11n
+
+__all__ = [
+    "SHIPPED",
+    "TOPOLOGIES",
+    "data_folder",
+    "load_images",
+    "network",
+    "random_problem",
+    "scenes",
+    "scoring",
+    "tiny",
+    "yolo11n",
+]

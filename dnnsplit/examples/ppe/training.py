@@ -1,0 +1,185 @@
+"""Training and ONNX export of a small detector with Ultralytics, which stays optional.
+
+Ultralytics is licensed under AGPL-3.0, so it is never a dependency of this package: it is imported
+inside the functions below, and only somebody who trains a network needs it.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dnnsplit.ground.errors import DnnSplitError
+from dnnsplit.ground.files import write_bytes
+
+INSTALL = 'pip install -e ".[train]" in the folder of this repository'
+MAKERS = ("ultralytics", "torch", "torchvision", "onnxslim", "onnx", "numpy", "pillow")
+"""Distributions whose versions shape a trained and exported network."""
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of `MAKERS`, by name.
+
+    Returns
+    -------
+    dict of str to str
+        What belongs into the record of a trained network.
+
+    Raises
+    ------
+    DnnSplitError : some are missing; the message says which and how to install them
+    """
+    found, missing = {}, []
+    for name in MAKERS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        raise DnnSplitError(f"training needs {', '.join(missing)}, not installed here; install: {INSTALL}")
+    return found
+
+
+def _require_side(size: int) -> None:
+    if size < 32 or size % 32:
+        raise DnnSplitError(f"size must be a multiple of 32 (the coarsest stride of the detector), got {size}")
+
+
+def _shim_torchvision(torch: Any) -> bool:
+    """Register `torchvision::nms` in plain PyTorch if torchvision's compiled operators do not load.
+
+    A torchvision wheel built for CUDA cannot load its operators beside a CPU-only PyTorch, and the
+    import then stops at the missing schema.  Declaring the schema lets the Python part import.
+    Returns True if the compiled operators are missing and a Python NMS has to take their place.
+    """
+    try:
+        import torchvision
+
+        return False
+    except RuntimeError as problem:
+        if "torchvision::nms" not in str(problem):
+            raise
+    # The object unregisters the schema when it is garbage-collected, so it is kept for the whole process.
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    globals()["_torchvision_schema"] = library
+    import torchvision  # noqa: F401
+
+    return True
+
+
+def _load_ultralytics(threads: int) -> Any:
+    """Import Ultralytics, offline and limited to `threads` CPU threads, and return its `YOLO` class."""
+    versions()
+    # Threads that spin while they wait cost many times the computation when two libraries share few cores.
+    waiting = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "OMP_NUM_THREADS": str(threads)}
+    for name, value in {**waiting, "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}.items():
+        os.environ.setdefault(name, value)
+    try:
+        import torch
+
+        shimmed = _shim_torchvision(torch)
+        from ultralytics import YOLO
+        from ultralytics.utils import torch_utils
+        from ultralytics.utils.nms import TorchNMS
+    except ImportError as problem:
+        raise DnnSplitError(f"PyTorch or Ultralytics does not load ({problem}); install: {INSTALL}") from problem
+    if shimmed:
+        import torchvision
+
+        torchvision.ops.nms = TorchNMS.nms
+    # Ultralytics sets PyTorch's thread count to a constant of its own whenever it selects a device.
+    torch_utils.NUM_THREADS = threads
+    torch.set_num_threads(threads)
+    return YOLO
+
+
+def train_detector(
+    data: str | Path,
+    folder: str | Path,
+    epochs: int = 25,
+    size: int = 160,
+    batch: int = 16,
+    learning_rate: float = 1.5e-3,
+    seed: int = 0,
+    threads: int = 1,
+    architecture: str = "yolo11n.yaml",
+) -> Path:
+    """Train a detector from random initial weights on the CPU.
+
+    Parameters
+    ----------
+    data : path of the data.yaml, e.g. from `dnnsplit.examples.ppe.scenes.write_yolo_dataset`
+    folder : where the run is written; a run that is already there is replaced
+    epochs : passes over the training pictures
+    size : side of the square training pictures in pixels, a multiple of 32
+    batch : pictures per optimiser step
+    learning_rate : initial learning rate of AdamW
+    seed : seed of the initial weights and of the augmentation
+    threads : CPU threads
+    architecture : an Ultralytics model description; it names the architecture, no weights
+
+    Returns
+    -------
+    Path
+        The checkpoint of the epoch with the best validation result.
+
+    Raises
+    ------
+    DnnSplitError : no data set, a bad value, the extra `train` is not installed, or training left no checkpoint
+    """
+    if not Path(data).is_file():
+        raise DnnSplitError(f"no data set description at {data}")
+    if epochs < 1 or batch < 1 or threads < 1 or learning_rate <= 0:
+        raise DnnSplitError("epochs, batch and threads must be at least 1 and learning_rate above 0")
+    _require_side(size)
+    network, target = _load_ultralytics(threads)(architecture), Path(folder).resolve()
+    network.train(
+        data=str(Path(data).resolve()), project=str(target.parent), name=target.name, exist_ok=True,
+        epochs=epochs, imgsz=size, batch=batch, optimizer="AdamW", lr0=learning_rate, seed=seed, pretrained=False,
+        device="cpu", amp=False, workers=0, cache="ram", plots=False, close_mosaic=max(1, epochs // 3), conf=0.01,
+    )  # fmt: skip
+    best = target / "weights" / "best.pt"
+    if not best.is_file():
+        raise DnnSplitError(f"training ended without a checkpoint at {best}")
+    return best
+
+
+def export_onnx(checkpoint: str | Path, path: str | Path, size: int = 320, opset: int = 17, threads: int = 1) -> Path:
+    """Export a checkpoint as a simplified ONNX file with batch 1 and a fixed square input.
+
+    Parameters
+    ----------
+    checkpoint : file that `train_detector` returned
+    path : where the ONNX file goes, whole or not at all; its output is (1, 4 + classes, anchors), see `noise.detections.decode`
+    size : side of the input in pixels, a multiple of 32
+    opset : ONNX operator set
+    threads : CPU threads
+
+    Returns
+    -------
+    Path
+        `path`.  Of the metadata only licence, author, task, stride and class names are kept: the rest
+        holds dates and local paths, which would make two equal exports differ.
+
+    Raises
+    ------
+    DnnSplitError : no checkpoint, a bad value, or the extra `train` is not installed
+    """
+    _require_side(size)
+    if not Path(checkpoint).is_file():
+        raise DnnSplitError(f"no checkpoint at {checkpoint}")
+    network = _load_ultralytics(threads)(str(checkpoint))
+    exported = network.export(format="onnx", opset=opset, imgsz=size, simplify=True, device="cpu")
+    import onnx
+
+    model = onnx.load(exported)
+    Path(exported).unlink()
+    kept = {p.key: p.value for p in model.metadata_props if p.key in {"author", "task", "stride", "names"}}
+    del model.metadata_props[:]
+    model.doc_string = ""
+    onnx.helper.set_model_props(model, {**kept, "license": "AGPL-3.0 (https://ultralytics.com/license)"})
+    return write_bytes(path, model.SerializeToString(deterministic=True))

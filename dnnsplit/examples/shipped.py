@@ -1,0 +1,167 @@
+"""Ready-made inputs: the shipped YOLO11n with its profile and noise table, the slides' networks, and small graphs."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dnnsplit.examples.ppe import scenes
+from dnnsplit.graph.blocks import load
+from dnnsplit.graph.layers import Layer, LayerGraph, Tensor
+from dnnsplit.ground.errors import DnnSplitError, OptionError, nearest
+from dnnsplit.network.servers import Link, Network, Server
+from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.solving.instance import Instance
+
+SHIPPED = "yolo11n-ppe-320"
+TOPOLOGIES = ("device", "device-edge", "device-edge-cloud")
+
+
+def data_folder() -> Path:
+    """Return the folder ``data/`` of the repository this package runs from."""
+    folder = Path(__file__).resolve().parents[2] / "data"
+    if not folder.is_dir():
+        raise DnnSplitError(f"the shipped data are not at {folder}; clone the repository and install it with: pip install -e .")
+    return folder
+
+
+def network(topology: str = "device-edge-cloud") -> Network:
+    """Return one of the slides' networks: device, device-edge or device-edge-cloud."""
+    if topology not in TOPOLOGIES:
+        raise DnnSplitError(f"topology {topology!r} is unknown{nearest(topology, TOPOLOGIES)}")
+    return Network.load(data_folder() / "networks" / f"{topology}.yaml")
+
+
+def yolo11n(topology: str = "device-edge-cloud") -> Instance:
+    """Return the shipped YOLO11n with its committed profile and its exhaustive table of measured noise.
+
+    Parameters
+    ----------
+    topology : device, device-edge or device-edge-cloud
+    """
+    data = data_folder()
+    return Instance(
+        load(data / "models" / f"{SHIPPED}.onnx"),
+        network(topology),
+        LayerTimes.load(data / "profiles" / f"{SHIPPED}.csv"),
+        NoiseModel.measured(NoiseSamples.load(data / "noise" / f"{SHIPPED}.csv")),
+    )
+
+
+def load_images(path: str | Path = "", count: int = 8, seed: int = 0, start: int | None = None) -> np.ndarray:
+    """Return images for calibration, noise and latency tests.
+
+    Parameters
+    ----------
+    path : a ``.npy`` file of shape (n, *shape of one image), n >= count; empty draws scenes for the shipped model
+    count : how many
+    seed : which of the drawn scenes; of a file, which images: `count` of them from the seed times `count`-th on, round its end
+    start : of a file, the first image instead, so that images for one purpose are none of those for another; there is no way
+        round the end then
+
+    Returns
+    -------
+    float32 (count, *shape of one image)
+    """
+    if not path:
+        return scenes.images(count, seed)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{path} is not readable as a .npy file of images: {error}") from None
+    there, needed = len(array) if array.ndim else 0, count + (start or 0)
+    if array.ndim < 2 or there < needed:
+        which = f"{count} are wanted" + (f" after the first {start}, which are for another purpose" if start else "")
+        raise OptionError(f"{path} holds {there} images; {which}: give it more images, or ask for fewer")
+    first = seed * count if start is None else start
+    return np.roll(array, -first, axis=0)[:count].astype(np.float32)
+
+
+def tiny() -> Instance:
+    """Return four layers, two servers and two quantizable layers, made up, for tests and first steps.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.split(*tiny(), max_noise=0.02).quantized
+    ('conv1',)
+    """
+    graph = LayerGraph(
+        layers=(
+            Layer("conv1", "Conv", 4e6, 4e4),
+            Layer("conv2", "Conv", 8e6, 8e4),
+            Layer("pool", "MaxPool"),
+            Layer("fc", "Gemm", 1e6, 1e5),
+        ),
+        tensors=(
+            Tensor("image", None, ("conv1",), 1.2e6),
+            Tensor("a", "conv1", ("conv2", "fc"), 4e5),
+            Tensor("b", "conv2", ("pool",), 2e5),
+            Tensor("c", "pool", ("fc",), 5e4),
+            Tensor("scores", "fc", (), 4e3, is_output=True),
+        ),
+    )
+    servers = [Server("device", 2.9, 3.5), Server("edge", 5.8, 2.3)]
+    links = [Link("device", "edge", 5e6, 0.005), Link("edge", "device", 20e6, 0.005)]
+    float32 = {"conv1": 0.1, "conv2": 0.3, "pool": 0.02, "fc": 0.05}
+    int8 = {"conv1": 0.08, "conv2": 0.2}
+    rows = [
+        (name, server, precision, seconds * factor)
+        for server, factor in (("device", 1.0), ("edge", 0.4))
+        for precision, table in (("float32", float32), ("int8", int8))
+        for name, seconds in table.items()
+    ]
+    times = LayerTimes(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"]))
+    noise = NoiseModel.polynomial(("conv1", "conv2"), {"conv1": 0.01, "conv2": 0.03, ("conv1", "conv2"): -0.005}, intercept=0.002)
+    return Instance(graph, Network(servers, links, "device"), times, noise)
+
+
+def random_problem(layers: int, servers: int, quantizable: int = 0, seed: int = 0) -> Instance:
+    """Return a random acyclic graph of the shape of real networks, on servers that get faster and farther away.
+
+    Parameters
+    ----------
+    layers : how many; most follow their predecessor, some join a branch that left a few layers before
+    servers : how many; each is linked with every other
+    quantizable : how many layers may run in int8
+    seed : same seed, same problem
+    """
+    rng = np.random.default_rng(seed)
+    names = [f"layer{i}" for i in range(layers)]
+    consumers: list[list[str]] = [[] for _ in names]
+    for i in range(1, layers):
+        consumers[i - 1].append(names[i])
+        if i > 3 and rng.random() < 0.25:
+            back = int(rng.integers(max(0, i - 8), i - 1))
+            if names[i] not in consumers[back]:
+                consumers[back].append(names[i])
+    size = rng.lognormal(np.log(2e5), 0.8, layers)
+    tensors = [Tensor("input", None, (names[0],), 1.2e6)]
+    tensors += [Tensor(f"t{i}", names[i], tuple(consumers[i]), float(size[i]), i == layers - 1) for i in range(layers)]
+    work = rng.lognormal(0, 0.8, layers)
+    seconds = work / work.sum()
+    chosen = sorted(rng.choice(layers, size=min(quantizable, layers), replace=False).tolist())
+    speed = np.geomspace(1, 20, servers) if servers > 1 else np.ones(1)
+    rows = [
+        (names[i], f"s{k}", precision, float(seconds[i] / speed[k] * (gain if precision == "int8" else 1.0)))
+        for i, gain in zip(range(layers), rng.uniform(0.5, 1.2, layers), strict=True)
+        for k in range(servers)
+        for precision in ("float32", *(["int8"] if i in chosen else []))
+    ]
+    nodes = [Server(f"s{k}", float(2 + 3 * k), float(3 - 0.1 * k)) for k in range(servers)]
+    links = [
+        Link(f"s{a}", f"s{b}", float(5e6 * (1 + a)), 0.005 * abs(a - b)) for a in range(servers) for b in range(servers) if a != b
+    ]
+    terms = {(names[i],): float(v) for i, v in zip(chosen, rng.uniform(0.01, 0.1, len(chosen)), strict=True)}
+    terms |= {(names[a], names[b]): -0.005 for a, b in itertools.pairwise(chosen)}
+    return Instance(
+        LayerGraph([Layer(n, "Conv", float(w) * 1e6, 1e4) for n, w in zip(names, work, strict=True)], tensors),
+        Network(nodes, links, "s0"),
+        LayerTimes(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"])),
+        NoiseModel.polynomial([names[i] for i in chosen], terms, intercept=0.002 if chosen else 0.0),
+    )

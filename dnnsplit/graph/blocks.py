@@ -1,0 +1,181 @@
+"""Layers as ONNX Runtime executes them: which ONNX nodes it fuses, asked of ONNX Runtime itself, and `load`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import networkx as nx
+import onnx
+import onnxruntime as ort
+
+from dnnsplit.graph.cleanup import node_inputs
+from dnnsplit.graph.constants import held_weights
+from dnnsplit.graph.external_data import is_large, move_weights
+from dnnsplit.graph.flops import node_flops
+from dnnsplit.graph.fusion import MOVES, fused, join_absorbed, join_activations, join_round_trips, untangled
+from dnnsplit.graph.layers import QUANTIZABLE_OPS, Layer, LayerGraph, Tensor
+from dnnsplit.graph.onnx_file import Model, read_model
+from dnnsplit.graph.partitions import finest_common, quotient, sorted_blocks
+from dnnsplit.graph.shared_weights import find_shared
+from dnnsplit.ground.errors import OptionError
+from dnnsplit.runtime.providers import Provider
+from dnnsplit.runtime.sessions import find_provider, session
+
+
+def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",)) -> LayerGraph:
+    """Read an ONNX file as the graph of layers that ONNX Runtime executes.
+
+    Parameters
+    ----------
+    path : ONNX file with fixed input shapes
+    providers : execution providers that the servers run, as `dnnsplit.runtime.providers.find` names them; all of them installed
+        here. Where they fuse differently, the layers are the finest that cut no block of any of them. A provider that
+        compiles whole subgraphs (OpenVINO, TensorRT) shows ONNX Runtime no fusion: its layers are those of the CPU, and
+        what a cut inside of what it fuses costs is in the measured times (`LayerTimes.overhead`), not avoided
+
+    Returns
+    -------
+    LayerGraph : one layer per fused block (a convolution with its activation, and the like), named after the node that
+        does most of its work; node names are kept in ``Layer.nodes``
+
+    Raises
+    ------
+    ModelError : the file is missing, is no ONNX, is cyclic, or has shapes that are not fixed
+    OptionError : a provider is not installed or cannot start, or none is named
+    """
+    found = [find_provider(name) for name in ([providers] if isinstance(providers, str) else providers)]
+    if not found:
+        raise OptionError("load needs a provider to ask for its layers; write providers=('cpu',)")
+    model = read_model(path)
+    kinds = dict.fromkeys(find_provider("cpu") if provider.compiles else provider for provider in found)
+    return _graph(model, finest_common([find_blocks(model, kind) for kind in kinds], _edges(model), list(model.nodes)))
+
+
+def find_blocks(model: Model, provider: str | Provider = "cpu") -> list[tuple[str, ...]]:
+    """Group the nodes of a model into blocks that ONNX Runtime runs as one.
+
+    A tensor that survives in the model ONNX Runtime writes at ORT_ENABLE_EXTENDED (before layouts change) is a
+    boundary; nodes with no boundary between them are one block, as long as they are one kernel: where ONNX Runtime keeps
+    several and renames what is between (see `untangled`), each has a block. A DequantizeLinear is with its reader and a
+    QuantizeLinear with what it alone reads, so that 8-bit tensors are the boundaries. An activation joins the convolution
+    that alone feeds it. What has no kernel of its own at ORT_ENABLE_ALL joins the kernel that does its work: on processors
+    with blocked layouts a convolution adds the residual too. Blocks never form a cycle.
+
+    Parameters
+    ----------
+    provider : whose blocks; one that does not compile (CPU, CUDA), because ONNX Runtime cannot write a compiled model
+
+    Returns
+    -------
+    list of tuples of node names, in topological order
+    """
+    optimized = optimize(model.proto, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, provider)
+    groups = untangled(model, fused(model, optimized), optimized)
+    join_round_trips(model, groups)
+    join_activations(model, groups, optimized)
+    join_absorbed(model, groups, optimize(model.proto, provider=provider))
+    return _acyclic(model, [tuple(members) for members in groups.to_sets()])
+
+
+def optimize(
+    model: onnx.ModelProto | Path,
+    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    provider: str | Provider = "cpu",
+) -> onnx.ModelProto:
+    """Return a model, or a file, as ONNX Runtime rewrites it at one optimisation level; large weights stay in a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole, path = Path(folder) / "whole.onnx", Path(folder) / "optimized.onnx"
+        options = ort.SessionOptions()
+        options.graph_optimization_level = level
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level = 3
+        options.intra_op_num_threads = 1
+        if isinstance(model, Path):
+            whole = model
+        elif is_large(model):
+            model = _copy(model)
+            move_weights(model, Path(folder) / "whole.data")
+        if isinstance(model, onnx.ModelProto):
+            whole.write_bytes(model.SerializeToString())
+        # neither encoded nor read back: only the nodes are of interest
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        session(whole, options, provider)
+        return onnx.load(path, load_external_data=False)
+
+
+def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(proto)
+    return copied
+
+
+def _edges(model: Model) -> list[tuple[str, str]]:
+    """Pairs of nodes of which the first makes what the second reads."""
+    made = ((model.producer.get(tensor, ""), name) for name, node in model.nodes.items() for tensor in node_inputs(node))
+    return [(producer, name) for producer, name in made if producer in model.nodes]
+
+
+def _acyclic(model: Model, blocks: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Split blocks that lie on a cycle of blocks back into their nodes; return all in topological order."""
+    edges = _edges(model)
+    while True:
+        groups = nx.strongly_connected_components(quotient(blocks, edges))
+        tangled = {b for group in groups if len(group) > 1 for b in group}
+        if not tangled:
+            return sorted_blocks(blocks, edges, list(model.nodes))
+        blocks = [b for i, b in enumerate(blocks) if i not in tangled] + [(n,) for i in tangled for n in blocks[i]]
+
+
+def _quantizable(model: Model, nodes: tuple[str, ...], chief: str) -> bool:
+    """Whether the block is one product with constant float32 weights, with one tensor going out."""
+    node = model.nodes[chief]
+    outgoing = [
+        o for n in nodes for o in model.nodes[n].output
+        if o in model.outputs or any(c not in nodes for c in model.consumers.get(o, ()))
+    ]  # fmt: skip
+    return (
+        node.op_type in QUANTIZABLE_OPS
+        and sum(model.nodes[n].op_type in QUANTIZABLE_OPS for n in nodes) == 1
+        and not model.is_constant(node.input[0])
+        and all(name in model.weights and model.dtype(name) == "float32" for name in node.input[1:3] if name)
+        and len(outgoing) == 1
+    )
+
+
+def _rank(op_type: str) -> tuple[bool, bool]:
+    return op_type in QUANTIZABLE_OPS, op_type not in MOVES | {"QuantizeLinear", "DequantizeLinear"}
+
+
+def _graph(model: Model, blocks: list[tuple[str, ...]]) -> LayerGraph:
+    layers, of = [], {}
+    held: dict[str, dict[str, int]] = {}
+    for nodes in blocks:
+        flops = {n: node_flops(model, model.nodes[n]) for n in nodes}
+        chief = max(nodes, key=lambda n: (*_rank(model.nodes[n].op_type), flops[n]))
+        held[chief] = {name: size for n in nodes for name, size in held_weights(model, model.nodes[n]).items()}
+        kind, sizes = model.nodes[chief].op_type, (sum(flops.values()), sum(held[chief].values()))
+        layers.append(Layer(chief, kind, *sizes, nodes, _quantizable(model, nodes, chief)))
+        of |= dict.fromkeys(nodes, chief)
+    shared = find_shared(held)
+    layers = [replace(layer, shared=shared[layer.name]) for layer in layers]
+    tensors = []
+    for tensor in (*model.inputs, *(o for node in model.nodes.values() for o in node.output if o)):
+        producer = of.get(model.producer.get(tensor, ""))
+        consumers = tuple(dict.fromkeys(of[c] for c in model.consumers.get(tensor, ()) if of.get(c, producer) != producer))
+        if consumers or tensor in model.outputs:
+            tensors.append(
+                Tensor(
+                    tensor,
+                    producer,
+                    consumers,
+                    model.size_bytes(tensor),
+                    tensor in model.outputs,
+                    model.types[tensor][1],
+                    str(model.dtype(tensor)),
+                )
+            )
+    return LayerGraph(tuple(layers), tuple(tensors), model_path=model.path)

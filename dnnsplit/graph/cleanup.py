@@ -1,0 +1,206 @@
+"""Putting an ONNX graph in order before it is indexed: names, constants, order, and nodes that nothing needs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from dnnsplit.graph.external_data import SMALL
+from dnnsplit.ground.errors import ModelError
+
+
+def node_inputs(node: onnx.NodeProto) -> list[str]:
+    """Names of the tensors a node reads, those that its subgraphs take from outside among them."""
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for graph in subgraphs(attribute):
+            inside = {i.name for i in graph.input} | {w.name for w in graph.initializer}
+            inside |= {o for n in graph.node for o in n.output}
+            names += [name for n in graph.node for name in node_inputs(n) if name not in inside]
+            names += [o.name for o in graph.output if o.name not in inside]
+    return list(dict.fromkeys(names))
+
+
+def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    """Bodies that an attribute holds, as those of If, Loop and Scan."""
+    return [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+
+
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node a unique, repeatable name (its own, else its first output's)."""
+    taken: set[str] = set()
+    for node in graph.node:
+        stem = node.name or next((o for o in node.output if o), node.op_type)
+        name, count = stem, 1
+        while name in taken:
+            count += 1
+            name = f"{stem}#{count}"
+        node.name = name
+        taken.add(name)
+
+
+def constants_to_weights(graph: onnx.GraphProto) -> None:
+    """Turn Constant nodes into initializers, in place."""
+    kept = []
+    for node in graph.node:
+        weight = _constant(node) if node.op_type == "Constant" else None
+        if weight is None:
+            kept.append(node)
+        else:
+            weight.name = node.output[0]
+            graph.initializer.append(weight)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def unsigned(graph: onnx.GraphProto) -> None:
+    """Store int8 tensors between QuantizeLinear and DequantizeLinear as uint8, 128 higher: the same numbers, in place.
+
+    ONNX Runtime does so on x86 when it loads a model, but not at the inputs and outputs of a part, and an integer product
+    whose input and output differ in type has no kernel.
+    """
+    weights = {w.name: w for w in graph.initializer}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node_inputs(node):
+            readers.setdefault(name, []).append(node)
+    fixed = {o.name for o in graph.output}
+    taken = {name for node in graph.node for name in (*node.input, *node.output)} | weights.keys() | {i.name for i in graph.input}
+    renamed: dict[str, str] = {}
+    changed = set()
+    for node in graph.node:
+        pair = [node, *readers.get(node.output[0], [])] if node.op_type == "QuantizeLinear" else []
+        zeros = [weights.get(n.input[2]) if len(n.input) > 2 else None for n in pair]
+        if (
+            len(pair) > 1
+            and all(n.op_type == "DequantizeLinear" and n.input[0] == node.output[0] for n in pair[1:])
+            and all(zero is not None and zero.data_type == onnx.TensorProto.INT8 for zero in zeros)
+            and node.output[0] not in fixed
+            and not any(a.name == "output_dtype" and a.i for a in node.attribute)
+        ):
+            changed.add(node.output[0])
+            for one, zero in zip(pair, zeros, strict=True):
+                if zero.name not in renamed:
+                    renamed[zero.name] = _free(f"{zero.name}/uint8", taken)
+                    value = (numpy_helper.to_array(zero).astype(np.int16) + 128).astype(np.uint8)
+                    graph.initializer.append(numpy_helper.from_array(value, renamed[zero.name]))
+                one.input[2] = renamed[zero.name]
+    known = [v for v in graph.value_info if v.name not in changed]
+    del graph.value_info[:]
+    graph.value_info.extend(known)
+
+
+def one_reader_each(graph: onnx.GraphProto) -> None:
+    """Give every node that reads a DequantizeLinear a copy of its own, in place, as ONNX Runtime does when it loads a model.
+
+    So a boundary can always lie on the 8-bit tensor before it: a product that gets float32 has no int8 kernel.
+    """
+    stored = {w.name for w in graph.initializer}
+    shared = {n.output[0]: n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] not in stored}
+    if not shared:
+        return
+    taken = {n.name for n in graph.node} | {o for n in graph.node for o in n.output} | stored | {i.name for i in graph.input}
+    # outputs, and what bodies read, stay with the first
+    kept = {o.name for o in graph.output} | {i for n in graph.node for i in node_inputs(n) if i not in n.input}
+    copies = []
+    for reader in list(graph.node):
+        for tensor in dict.fromkeys(i for i in reader.input if i in shared):
+            if tensor not in kept:
+                kept.add(tensor)
+                continue
+            copy = onnx.NodeProto.FromString(shared[tensor].SerializeToString())
+            copy.name, copy.output[0] = (_free(name, taken) for name in (copy.name, tensor))
+            copies.append(copy)
+            for i, name in enumerate(reader.input):
+                if name == tensor:
+                    reader.input[i] = copy.output[0]
+    graph.node.extend(copies)
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    name = next(name for count in itertools.count(2) if (name := f"{stem}#{count}") not in taken)
+    taken.add(name)
+    return name
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """Return a copy of the value of a Constant node; None for texts and sparse values."""
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return onnx.TensorProto.FromString(attribute.t.SerializeToString())
+        if attribute.name in ("value_float", "value_floats"):
+            return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.float32))
+        if attribute.name in ("value_int", "value_ints"):
+            return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.int64))
+    return None
+
+
+def topological(graph: onnx.GraphProto, path: Path) -> list[str]:
+    """Names of the nodes in topological order, keeping the file's order where it is one; sorts the file's list too."""
+    available = {i.name for i in graph.input} | {w.name for w in graph.initializer}
+    pending, ordered = list(graph.node), []
+    made = {o for n in graph.node for o in n.output}
+    unknown = sorted({i for n in graph.node for i in node_inputs(n)} - available - made)
+    if unknown:
+        raise ModelError(f"{path}: {unknown[0]!r} is read but nothing produces it ({len(unknown)} such tensors)")
+    while pending:
+        waiting = []
+        for node in pending:
+            if all(i in available for i in node_inputs(node)):
+                ordered.append(node)
+                available.update(node.output)
+            else:
+                waiting.append(node)
+        if len(waiting) == len(pending):
+            while True:  # drop what only hangs behind the cycle
+                read = {i for n in waiting for i in node_inputs(n)}
+                on_cycle = [n for n in waiting if read.intersection(n.output)]
+                if len(on_cycle) == len(waiting):
+                    break
+                waiting = on_cycle
+            names = ", ".join(repr(n.name) for n in waiting[:3])
+            raise ModelError(f"{path} has a cycle through {names}; a network of layers must be acyclic")
+        pending = waiting
+    if [n.name for n in ordered] != [n.name for n in graph.node]:
+        copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in ordered]
+        del graph.node[:]
+        graph.node.extend(copies)
+        return [n.name for n in copies]
+    return [n.name for n in ordered]
+
+
+def used(graph: onnx.GraphProto, ordered: list[str]) -> list[str]:
+    """Drop the nodes that no output of the graph rests on, as ONNX Runtime does."""
+    needed, kept = {o.name for o in graph.output}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node_inputs(node))
+            kept.append(node)
+    kept.reverse()
+    del graph.node[:]
+    graph.node.extend(kept)
+    names = {node.name for node in kept}
+    return [name for name in ordered if name in names]
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose large weights are inputs instead: what checks and shape inference need, in a small message."""
+    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    graph, old = bare.graph, model.graph
+    graph.name = old.name
+    for entries, more in ((graph.node, old.node), (graph.input, old.input), (graph.output, old.output)):
+        entries.extend(more)
+    graph.value_info.extend(old.value_info)
+    graph.sparse_initializer.extend(old.sparse_initializer)
+    known = {value.name for value in old.input}
+    for weight in old.initializer:
+        if math.prod(weight.dims) <= SMALL:
+            graph.initializer.append(weight)
+        elif weight.name not in known:
+            graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    return bare

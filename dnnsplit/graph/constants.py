@@ -1,0 +1,70 @@
+"""Constants that a node holds wherever they are written down: initializers, bodies of If, Loop and Scan, local functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import onnx
+from onnx import helper
+
+from dnnsplit.graph.cleanup import subgraphs
+from dnnsplit.graph.onnx_file import Model
+
+Functions = dict[tuple[str, str], onnx.FunctionProto]
+
+
+def held_weights(model: Model, node: onnx.NodeProto) -> dict[str, int]:
+    """Return the size of every constant that a server holds to run one node.
+
+    Initializers of the graph that the node, its bodies at any depth, or constant nodes before it read have their own names, so
+    that two nodes share one where the names are equal. What is written in a body or a local function is held by each node
+    that has it, as ONNX Runtime writes a function out at each call; its name begins with the node's.
+
+    Parameters
+    ----------
+    node : of the model
+
+    Returns
+    -------
+    dict : size [B] by name
+    """
+    functions = {(f.domain, f.name): f for f in model.proto.functions}
+    nodes, names = model.constants(node)
+    held = {name: model.size_bytes(name) for name in sorted(names)}
+    for one in (*nodes, node):
+        held.update(_inside(one, one.name, functions))
+    return held
+
+
+def _inside(node: onnx.NodeProto, path: str, functions: Functions) -> Iterator[tuple[str, int]]:
+    """Yield name and size of the constants that are written in the attributes, bodies and function of a node."""
+    for attribute in node.attribute:
+        values = [attribute.t] if attribute.HasField("t") else list(attribute.tensors)
+        sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else list(attribute.sparse_tensors)
+        size = sum(map(_tensor_bytes, values)) + sum(map(_sparse_bytes, sparse))
+        if node.op_type == "Constant" or node.domain == "ai.onnx.ml":  # whose lists are values, not settings
+            size += 4 * len(attribute.floats) + 8 * len(attribute.ints) + sum(map(len, attribute.strings))
+        if size:
+            yield f"{path}/{attribute.name}", size
+        for i, body in enumerate(subgraphs(attribute)):
+            inside = f"{path}/{attribute.name}" + (f"#{i}" if i else "")
+            yield from ((f"{inside}/{weight.name}", _tensor_bytes(weight)) for weight in body.initializer)
+            yield from ((f"{inside}/{weight.values.name}", _sparse_bytes(weight)) for weight in body.sparse_initializer)
+            yield from _within(body.node, inside, functions)
+    if function := functions.get((node.domain, node.op_type)):
+        yield from _within(function.node, f"{path}/{function.name}", functions)
+
+
+def _within(nodes: Iterable[onnx.NodeProto], path: str, functions: Functions) -> Iterator[tuple[str, int]]:
+    for i, node in enumerate(nodes):
+        yield from _inside(node, f"{path}/{i}", functions)
+
+
+def _tensor_bytes(tensor: onnx.TensorProto) -> int:
+    return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def _sparse_bytes(tensor: onnx.SparseTensorProto) -> int:
+    """Size as ONNX Runtime holds it: it writes sparse constants out."""
+    return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.values.data_type).itemsize

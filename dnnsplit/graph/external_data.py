@@ -1,0 +1,61 @@
+"""Weights of large models in a file beside them, as ONNX calls external data: nothing has to hold more than 2 GB in one message.
+
+Weights go to the file as they are, one after the other, so that they are neither encoded nor held twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dnnsplit.ground.files import replacing
+
+LARGE = 2**24  # values from which on the weights of a model get a file of their own (64 MiB of float32)
+SMALL = 2**8  # values up to which a weight stays in the model, where shape inference can see it
+PAGE_BYTES = 4096  # a weight starts at a page, so that it can be mapped into memory
+
+Place = tuple[str, int, int]  # file, offset and length [B]
+
+
+def is_large(proto: Any) -> bool:
+    """Whether the weights of an ONNX model are better kept in another file."""
+    return sum(math.prod(weight.dims) for weight in proto.graph.initializer) >= LARGE
+
+
+def move_weights(proto: Any, path: Path) -> tuple[dict[str, Place], str]:
+    """Move the weights of a model into the file `path`, atomically; the model must be saved beside it.
+
+    Returns
+    -------
+    (places, sha256) : where each weight lies, by its name, and the hash of the file
+    """
+    places: dict[str, Place] = {}
+    digest = hashlib.sha256()
+    end = 0
+    with replacing(path) as file:
+        for weight in _outsized(proto):
+            content = weight.raw_data
+            places[weight.name] = (path.name, end, len(content))
+            for piece in (content, bytes(-len(content) % PAGE_BYTES)):
+                file.write(piece)
+                digest.update(piece)
+                end += len(piece)
+    borrow_weights(proto, places)
+    return places, digest.hexdigest()
+
+
+def borrow_weights(proto: Any, places: Mapping[str, Place]) -> None:
+    """Make a model take the weights that are named in `places` from there, with files relative to its own folder."""
+    for weight in _outsized(proto):
+        if weight.name in places:
+            weight.ClearField("raw_data")
+            weight.data_location = type(weight).EXTERNAL
+            for key, value in zip(("location", "offset", "length"), places[weight.name], strict=True):
+                weight.external_data.add(key=key, value=str(value))
+
+
+def _outsized(proto: Any) -> Iterable[Any]:
+    return [w for w in proto.graph.initializer if math.prod(w.dims) > SMALL and w.HasField("raw_data")]

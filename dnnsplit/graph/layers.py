@@ -1,0 +1,299 @@
+"""The logical graph: layers, the tensors that move between them, and nothing about servers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from numbers import Integral, Real
+from pathlib import Path
+
+import networkx as nx
+import pandas as pd
+
+from dnnsplit.graph import shared_weights
+from dnnsplit.graph.shared_weights import Shared
+from dnnsplit.ground.errors import ModelError, OptionError, nearest, raise_problems
+from dnnsplit.ground.markup import shown
+from dnnsplit.ground.units import show
+
+QUANTIZABLE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer i in V_D: what is placed on a server as a whole.
+
+    Parameters
+    ----------
+    name : unique
+    op_type : the operator that does the work, as ONNX names it
+    flops : floating-point operations of one inference (2 x multiply-accumulates)
+    weight_bytes : size of its constants [B]
+    nodes : names of the ONNX nodes that ONNX Runtime runs as this layer; empty for graphs built by hand
+    quantizable : whether an int8 kernel could run it; None derives it from `op_type`
+    shared : (name, size [B]) of the constants among its `weight_bytes` that other layers have too
+    """
+
+    name: str
+    op_type: str = ""
+    flops: float = 0.0
+    weight_bytes: float = 0.0
+    nodes: tuple[str, ...] = ()
+    quantizable: bool | None = None
+    shared: Shared = ()
+
+    def __post_init__(self) -> None:
+        if self.quantizable is None:
+            object.__setattr__(self, "quantizable", self.op_type in QUANTIZABLE_OPS)
+
+    def _repr_html_(self) -> str:
+        sizes = {"work": show(self.flops, "FLOP"), "weights": show(self.weight_bytes, "B"), "ONNX nodes": ", ".join(self.nodes)}
+        return shown(f"Layer {self.name}", {"operator": self.op_type, **sizes, "quantizable": self.quantizable})
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor t in T_D.
+
+    Parameters
+    ----------
+    name : unique
+    producer : layer name, or None for an input of the graph
+    consumers : layer names; empty for a pure output
+    size_bytes : size in float32 (or its own type) [B]
+    is_output : whether the graph delivers it
+    shape, dtype : as ONNX gives them; empty for graphs built by hand
+    """
+
+    name: str
+    producer: str | None
+    consumers: tuple[str, ...] = ()
+    size_bytes: float = 0.0
+    is_output: bool = False
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+
+    @property
+    def handled_bytes(self) -> float:
+        """What servers handle where the tensor crosses [B]: in float32, as they unpack it; 0 for mere inputs and outputs."""
+        return self.size_bytes if self.producer is not None and self.consumers else 0.0
+
+    def _repr_html_(self) -> str:
+        readers = [*self.consumers, *(["output of the graph"] if self.is_output else [])]
+        ends = {"producer": self.producer or "input of the graph", "consumers": ", ".join(readers)}
+        form = f"{self.dtype} {' x '.join(map(str, self.shape))}".strip()
+        return shown(f"Tensor {self.name}", {**ends, "size": show(self.size_bytes, "B"), "form": form})
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+@dataclass(frozen=True)
+class LayerGraph:
+    """The logical graph G_D = (V_D, E_D) with its tensors T_D.
+
+    Parameters
+    ----------
+    layers : at least one; kept in the order given
+    tensors : each with its producer and all its consumers
+    model_path : the ONNX file it was read from, or None
+
+    Raises
+    ------
+    ModelError : duplicate or unknown names, negative sizes, a cycle; all of them at once
+
+    Examples
+    --------
+    >>> graph = LayerGraph(layers=[Layer("a", "Conv", 1e6), Layer("b", "Relu")],
+    ...                    tensors=[Tensor("x", None, ("a",), 100), Tensor("t", "a", ("b",), 50),
+    ...                             Tensor("y", "b", (), 50, is_output=True)])
+    >>> graph
+    LayerGraph(2 layers, 3 tensors, 1 MFLOP, 0 B of weights)
+    >>> graph.quantizable(1)
+    ('a',)
+    """
+
+    layers: tuple[Layer, ...]
+    tensors: tuple[Tensor, ...]
+    model_path: Path | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        for kind, entries in ((Layer, self.layers), (Tensor, self.tensors)):
+            for entry in entries:
+                if not isinstance(entry, kind):
+                    raise ModelError(f"layer graph: {entry!r} is no {kind.__name__}; write dnnsplit.{kind.__name__}(...)")
+        tensors = tuple(
+            replace(t, consumers=tuple(dict.fromkeys([t.consumers] if isinstance(t.consumers, str) else t.consumers)))
+            for t in self.tensors
+        )
+        object.__setattr__(self, "tensors", tensors)
+        raise_problems(ModelError, "layer graph", list(self._problems()))
+
+    def _problems(self) -> Iterable[str]:
+        names = [layer.name for layer in self.layers]
+        if not names:
+            yield "it has no layer"
+        for kind, found in (("layers", names), ("tensors", [t.name for t in self.tensors])):
+            for name in sorted({n for n in found if found.count(n) > 1}) if len(set(found)) < len(found) else ():
+                yield f"two {kind} are named {name!r}; names must be unique"
+        known = set(names)
+        for layer in self.layers:
+            for attribute in ("flops", "weight_bytes"):
+                if not _is_amount(getattr(layer, attribute)):
+                    yield f"layer {layer.name!r}: {attribute} is {getattr(layer, attribute)!r}; it must be a number, 0 or more"
+        for tensor in self.tensors:
+            for end in (*([] if tensor.producer is None else [tensor.producer]), *tensor.consumers):
+                if end not in known:
+                    yield f"tensor {tensor.name!r}: {end!r} is no layer{nearest(end, names)}"
+            if not _is_amount(tensor.size_bytes):
+                yield f"tensor {tensor.name!r}: size_bytes is {tensor.size_bytes!r}; it must be a number, 0 or more"
+        yield from shared_weights.problems(self.layers)
+        digraph = nx.DiGraph([(t.producer, c) for t in self.tensors if t.producer is not None for c in t.consumers])
+        if not nx.is_directed_acyclic_graph(digraph):
+            cycle = [edge[0] for edge in nx.find_cycle(digraph)]
+            yield f"it has a cycle: {' -> '.join([*cycle, cycle[0]])}; a network of layers must be acyclic"
+
+    @cached_property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the layers, in the order given."""
+        return tuple(layer.name for layer in self.layers)
+
+    @cached_property
+    def layer_index(self) -> dict[str, int]:
+        """Position of each layer by name."""
+        return {name: i for i, name in enumerate(self.layer_names)}
+
+    def layer(self, name: str) -> Layer:
+        """Return the layer called `name`."""
+        if name not in self.layer_index:
+            raise ModelError(f"there is no layer {name!r}{nearest(name, self.layer_names)}")
+        return self.layers[self.layer_index[name]]
+
+    @cached_property
+    def digraph(self) -> nx.DiGraph:
+        """The layers as a networkx graph; an edge carries the sum of the bytes between two layers as ``size_bytes``."""
+        graph = nx.DiGraph()
+        graph.add_nodes_from(self.layer_names)
+        for tensor in self.tensors:
+            for consumer in tensor.consumers if tensor.producer is not None else ():
+                size = graph.get_edge_data(tensor.producer, consumer, {"size_bytes": 0.0})["size_bytes"]
+                graph.add_edge(tensor.producer, consumer, size_bytes=size + tensor.size_bytes)
+        return graph
+
+    @cached_property
+    def topological(self) -> tuple[str, ...]:
+        """Layer names such that producers come before consumers; ties keep the order given."""
+        return tuple(nx.lexicographical_topological_sort(self.digraph, key=self.layer_index.__getitem__))
+
+    @cached_property
+    def outputs_of(self) -> dict[str, tuple[Tensor, ...]]:
+        """Tensors that each layer produces."""
+        made: dict[str, list[Tensor]] = {name: [] for name in self.layer_names}
+        for tensor in self.tensors:
+            if tensor.producer is not None:
+                made[tensor.producer].append(tensor)
+        return {name: tuple(tensors) for name, tensors in made.items()}
+
+    def quantizable(self, count: int = 12, by: str = "flops", without: Iterable[str] = ()) -> tuple[str, ...]:
+        """Return V_Q: the first `count` layers that int8 kernels exist for, in topological order.
+
+        Candidates are Conv, ConvTranspose, Gemm and MatMul layers with constant weights and one output tensor.
+
+        Parameters
+        ----------
+        count : how many; all candidates where there are fewer
+        by : "flops" (2 x multiply-accumulates: the time that int8 may save) or "wire" (bytes that the output saves in int8
+            where it crosses a link, three quarters of it)
+        without : names of layers to leave out, such as `dnnsplit.noise.metrics.fragile` ones
+        """
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 0:
+            raise OptionError(f"count is {count!r}; it must be a whole number, 0 or more")
+        without = {without} if isinstance(without, str) else {*without}
+        for name in without:
+            self.layer(name)
+        saved = {
+            "flops": lambda layer: layer.flops,
+            "wire": lambda layer: 0.75 * sum(t.size_bytes for t in self.outputs_of[layer.name]),
+        }
+        if by not in saved:
+            raise OptionError(f"layers are quantized by 'flops' or by 'wire', not by {by!r}")
+        candidates = [layer for layer in self.layers if layer.quantizable and layer.name not in without]
+        chosen = {layer.name for layer in sorted(candidates, key=saved[by], reverse=True)[:count]}
+        return tuple(name for name in self.topological if name in chosen)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per layer: layer, op_type, flops, weight_bytes [B], output_bytes [B], nodes (count), quantizable, shared."""
+        frame = pd.DataFrame(
+            {
+                "layer": self.layer_names,
+                "op_type": [layer.op_type for layer in self.layers],
+                "flops": [float(layer.flops) for layer in self.layers],
+                "weight_bytes": [float(layer.weight_bytes) for layer in self.layers],
+                "output_bytes": [float(sum(t.size_bytes for t in self.outputs_of[n])) for n in self.layer_names],
+                "nodes": [len(layer.nodes) for layer in self.layers],
+                "quantizable": [bool(layer.quantizable) for layer in self.layers],
+                "shared": [shared_weights.to_text(layer.shared) for layer in self.layers],
+            }
+        )
+        frame.attrs["units"] = {"flops": "FLOP", "weight_bytes": "B", "output_bytes": "B"}
+        return frame
+
+    @property
+    def tensors_frame(self) -> pd.DataFrame:
+        """One row per tensor: tensor, producer, consumers (separated by blanks), size_bytes [B], is_output."""
+        return pd.DataFrame(
+            {
+                "tensor": [t.name for t in self.tensors],
+                "producer": [t.producer or "" for t in self.tensors],
+                "consumers": [" ".join(t.consumers) for t in self.tensors],
+                "size_bytes": [float(t.size_bytes) for t in self.tensors],
+                "is_output": [bool(t.is_output) for t in self.tensors],
+            }
+        )
+
+    @staticmethod
+    def from_frames(layers: pd.DataFrame, tensors: pd.DataFrame) -> LayerGraph:
+        """Build a graph from the tables that `frame` and `tensors_frame` give (also as read from CSV)."""
+        for frame, needed in ((layers, ("layer",)), (tensors, ("tensor", "producer", "consumers", "size_bytes"))):
+            if not isinstance(frame, pd.DataFrame):
+                raise ModelError(f"layers and tensors come as pandas DataFrames, not as {type(frame).__name__}")
+            missing = [column for column in needed if column not in frame]
+            if missing:
+                raise ModelError(f"the table lacks the columns {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
+        # a column without any text comes back from a CSV as floats
+        text = tensors.astype({"producer": object, "consumers": object}).fillna({"producer": "", "consumers": ""})
+        texts = [c for c in ("op_type", "shared") if c in layers]
+        layers = layers.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
+        return LayerGraph(
+            layers=tuple(
+                Layer(
+                    row.layer, getattr(row, "op_type", ""), getattr(row, "flops", 0.0), getattr(row, "weight_bytes", 0.0),
+                    quantizable=bool(row.quantizable) if hasattr(row, "quantizable") else None,
+                    shared=shared_weights.from_text(getattr(row, "shared", "")),
+                )
+                for row in layers.itertuples()
+            ),
+            tensors=tuple(
+                Tensor(
+                    row.tensor, row.producer or None, tuple(str(row.consumers).split()), row.size_bytes,
+                    bool(getattr(row, "is_output", False)),
+                )
+                for row in text.itertuples()
+            ),
+        )
+
+    def __repr__(self) -> str:
+        flops = show(sum(layer.flops for layer in self.layers), "FLOP")
+        weights = show(shared_weights.total_bytes(self.layers), "B")
+        return f"LayerGraph({len(self.layers)} layers, {len(self.tensors)} tensors, {flops}, {weights} of weights)"
+
+    def _repr_html_(self) -> str:
+        top = self.frame.nlargest(12, "flops")
+        units = {"flops": "FLOP"} | {column: "B" for column in top if column.endswith("_bytes")}
+        top = top.assign(**{column: [show(v, unit) for v in top[column]] for column, unit in units.items()})
+        return shown(f"{self!r}; those with most FLOPs:", top)

@@ -1,0 +1,230 @@
+"""An ONNX file, read once and indexed: unique node names, known shapes, and sub-models that share its constants."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import helper, numpy_helper, shape_inference
+
+from dnnsplit.graph.cleanup import (
+    constants_to_weights,
+    name_nodes,
+    node_inputs,
+    one_reader_each,
+    topological,
+    unsigned,
+    used,
+    without_weights,
+)
+from dnnsplit.ground.errors import ModelError, raise_problems
+from dnnsplit.ground.files import sha256
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An ONNX model with its index. Made by `read_model`; never changed.
+
+    Attributes
+    ----------
+    path : the file
+    sha256 : of the file
+    proto : the model; every node has a unique name, Constant nodes have become initializers
+    nodes : node by name, in topological order, without those that depend on constants alone
+    constant_nodes : nodes that depend on constants alone; they are copied to wherever their value is used
+    producer : node name by tensor
+    consumers : node names by tensor
+    types : (ONNX element type, shape) by tensor
+    weights : initializer by name
+    inputs, outputs : tensor names of the graph
+    """
+
+    path: Path
+    sha256: str
+    proto: onnx.ModelProto
+    nodes: dict[str, onnx.NodeProto]
+    constant_nodes: dict[str, onnx.NodeProto]
+    producer: dict[str, str]
+    consumers: dict[str, tuple[str, ...]]
+    types: dict[str, tuple[int, tuple[int, ...]]]
+    weights: dict[str, onnx.TensorProto]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def is_constant(self, tensor: str) -> bool:
+        """Whether the tensor is an initializer or computed from initializers alone."""
+        return tensor in self.weights or self.producer.get(tensor) in self.constant_nodes
+
+    def size_bytes(self, tensor: str) -> int:
+        """Size of a tensor [B]."""
+        return int(np.prod(self.types[tensor][1], dtype=np.int64)) * self.dtype(tensor).itemsize
+
+    def dtype(self, tensor: str) -> np.dtype:
+        """Element type of a tensor as numpy names it."""
+        return np.dtype(helper.tensor_dtype_to_np_dtype(self.types[tensor][0]))
+
+    def weight(self, name: str) -> np.ndarray:
+        """Value of an initializer."""
+        return numpy_helper.to_array(self.weights[name])
+
+    def value_info(self, tensor: str, name: str | None = None) -> onnx.ValueInfoProto:
+        """ONNX description of a tensor, under another name if given."""
+        element_type, shape = self.types[tensor]
+        return helper.make_tensor_value_info(name or tensor, element_type, shape)
+
+    def assemble(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Sequence[onnx.ValueInfoProto],
+        weights: Iterable[onnx.TensorProto] = (),
+        name: str = "part",
+    ) -> onnx.ModelProto:
+        """Build a model of its own from some nodes, adding the constants of this model that they use.
+
+        Parameters
+        ----------
+        nodes : in topological order; may include nodes that are not of this model
+        inputs, outputs : what the part receives and delivers
+        weights : constants that are not of this model
+        """
+        own = {weight.name: weight for weight in weights}
+        constants, needed = self._rest_on({name for node in nodes for name in node_inputs(node)} - own.keys())
+        graph = helper.make_graph([*constants, *nodes], name, list(inputs), list(outputs))
+        graph.initializer.extend(own.values())
+        graph.initializer.extend(self.weights[name] for name in sorted(needed))
+        model = helper.make_model(graph, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version)
+        model.functions.extend(self.proto.functions)
+        return model
+
+    def constants(self, node: onnx.NodeProto) -> tuple[list[onnx.NodeProto], set[str]]:
+        """Return the constant nodes and initializers that a node reads, directly or through constant nodes."""
+        return self._rest_on(set(node_inputs(node)))
+
+    def _rest_on(self, names: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+        """Return the constant nodes and initializers that some tensor names rest on."""
+        nodes: set[str] = set()
+        weights: set[str] = set()
+        stack = list(names)
+        while stack:
+            name = stack.pop()
+            if name in self.weights:
+                weights.add(name)
+            elif self.producer.get(name) in self.constant_nodes and self.producer[name] not in nodes:
+                nodes.add(self.producer[name])
+                stack += node_inputs(self.constant_nodes[self.producer[name]])
+        return [node for name, node in self.constant_nodes.items() if name in nodes], weights
+
+
+def read_model(path: str | Path) -> Model:
+    """Read and index an ONNX file.
+
+    Parameters
+    ----------
+    path : file with fixed input shapes
+
+    Raises
+    ------
+    ModelError : no such file, no ONNX, an invalid or cyclic graph, or tensors whose shape is not known
+    """
+    path = Path(path)
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise ModelError(f"there is no model file {path} ({error.strerror})") from None
+    return _read(path.resolve(), stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, mtime: int, size: int) -> Model:
+    del mtime, size  # they only make a changed file another key
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; give the .onnx file itself")
+    content = path.read_bytes()
+    digest = sha256(content)
+    try:
+        proto = onnx.load_from_string(content)
+        del content
+    except (DecodeError, ValueError) as error:
+        raise ModelError(f"{path} is no ONNX file ({error}); export the network with its framework's ONNX exporter") from None
+    if not proto.graph.node or not proto.graph.output or not proto.opset_import:
+        raise ModelError(f"{path} is no ONNX model: it has no nodes, no outputs or no opset")
+    try:
+        onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(path.parent))
+    except (onnx.checker.ValidationError, OSError, ValueError) as error:
+        raise ModelError(f"{path}: its weights are in another file that cannot be read ({error}); put it beside it") from None
+    name_nodes(proto.graph)
+    constants_to_weights(proto.graph)
+    unsigned(proto.graph)
+    one_reader_each(proto.graph)
+    ordered = used(proto.graph, topological(proto.graph, path))
+    try:
+        bare = without_weights(proto)
+        onnx.checker.check_model(bare, full_check=False)
+        inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True).graph
+    except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
+        raise ModelError(f"{path} is not a valid ONNX model: {str(error).strip().splitlines()[0]}") from None
+    graph = proto.graph
+    for entries, found in ((graph.value_info, inferred.value_info), (graph.output, inferred.output)):
+        del entries[:]
+        entries.extend(found)
+    weights = {w.name: w for w in graph.initializer}
+    producer = {o: n.name for n in graph.node for o in n.output if o}
+    by_name = {n.name: n for n in graph.node}
+    constant: dict[str, onnx.NodeProto] = {}
+    for name in ordered:
+        node = by_name[name]
+        fixed = all(i in weights or producer.get(i) in constant for i in node_inputs(node))
+        if fixed and node_inputs(node) and not node.op_type.startswith("Random"):
+            constant[name] = node
+    consumers: dict[str, list[str]] = {}
+    for name in ordered:
+        for tensor in node_inputs(by_name[name]):
+            consumers.setdefault(tensor, []).append(name)
+    types = {
+        v.name: (v.type.tensor_type.elem_type, tuple(_dim(d) for d in v.type.tensor_type.shape.dim))
+        for v in (*graph.input, *graph.value_info, *graph.output)
+        if v.type.tensor_type.HasField("shape")
+    }
+    types |= {w.name: (w.data_type, tuple(w.dims)) for w in graph.initializer}
+    model = Model(
+        path=path,
+        sha256=digest,
+        proto=proto,
+        nodes={name: by_name[name] for name in ordered if name not in constant},
+        constant_nodes=constant,
+        producer=producer,
+        consumers={tensor: tuple(names) for tensor, names in consumers.items()},
+        types=types,
+        weights=weights,
+        inputs=tuple(i.name for i in graph.input if i.name not in weights),
+        outputs=tuple(o.name for o in graph.output),
+    )
+    for name in filter(model.is_constant, model.outputs):
+        raise ModelError(f"{path}: output {name!r} rests on constants alone; take it out of the model's outputs")
+    _check_shapes(model)
+    return model
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> int:
+    return dim.dim_value if dim.HasField("dim_value") else -1
+
+
+def _check_shapes(model: Model) -> None:
+    way_out = "export it with fixed shapes, or run: python -m onnxruntime.tools.make_dynamic_shape_fixed --help"
+    problems = []
+    for name in model.inputs:
+        if -1 in model.types.get(name, (0, (-1,)))[1]:
+            problems.append(f"input {name!r} has the open shape {model.types.get(name, (0, ()))[1]}; {way_out}")
+    if not problems:
+        for node in model.nodes.values():
+            for tensor in node.output:
+                if tensor and -1 in model.types.get(tensor, (0, (-1,)))[1]:
+                    problems.append(f"the shape of {tensor!r} (made by {node.op_type} {node.name!r}) is not known; {way_out}")
+    raise_problems(ModelError, f"{model.path.name} has no fixed shapes", problems, most=5)

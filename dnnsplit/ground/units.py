@@ -1,0 +1,118 @@
+"""Quantities as people write them (`5 MB/s`, `5 ms`, `2.9 W`) to and from the SI floats used inside."""
+
+from __future__ import annotations
+
+import math
+import re
+from numbers import Real
+
+from dnnsplit.ground.errors import OptionError
+
+_PREFIX = {"": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+
+# dimension -> unit symbol -> factor to the SI unit
+_UNITS: dict[str, dict[str, float]] = {
+    "bandwidth": {"B/s": 1.0, "bit/s": 0.125, "bps": 0.125},
+    "latency": {"s": 1.0},
+    "power": {"W": 1.0},
+    "energy": {"J": 1.0},
+    "memory": {"B": 1.0},
+    "speed": {"CPU": 1.0},
+    "serialise": {"s/B": 1.0},
+    "power_per_rate": {"W/(bit/s)": 8.0, "W/(B/s)": 1.0, "J/bit": 8.0, "J/B": 1.0},
+}
+_WHOLE = ("bandwidth", "memory")  # of what there are no thousandths, so that an m was meant to be an M
+_EXAMPLE = {
+    "bandwidth": "5 MB/s",
+    "latency": "5 ms",
+    "power": "2.9 W",
+    "energy": "0.4 J",
+    "memory": "16 GB",
+    "speed": "0.5 CPU",
+    "serialise": "1.2 ns/B",
+    "power_per_rate": "438.39 mW/(Mbit/s)",
+}
+_PER = re.compile(r"^([^\s/()]+) *(?:/| per ) *(\()?([^()]+)(?(2)\))$")  # mW/(Mbit/s), mW/Mbps, mW per Mbit/s
+_NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf)\s*(.*?)\s*$")
+
+
+def parse(text: str | float, dimension: str) -> float:
+    """Turn a written quantity into a float in SI units.
+
+    Parameters
+    ----------
+    text : ``"5 MB/s"``; a bare number is taken as SI (B/s, s, W, J, B, CPU, s/B, J/B)
+    dimension : ``bandwidth``, ``latency``, ``power``, ``energy``, ``memory``, ``speed``, ``serialise`` or ``power_per_rate``
+        (W per B/s, which is J/B)
+
+    Returns
+    -------
+    float : not negative, finite (only a bandwidth may be ``inf B/s``)
+
+    Raises
+    ------
+    OptionError : not a number, an unknown unit, negative or not finite
+    """
+    example = f"write it like '{_EXAMPLE[dimension]}'"
+    if isinstance(text, bool) or not isinstance(text, Real | str):
+        raise OptionError(f"{dimension} {text!r} is not a quantity; {example}")
+    if isinstance(text, str):
+        match = _NUMBER.match(text)
+        if not match:
+            raise OptionError(f"{dimension} {text!r} is not a number with a unit; {example}")
+        value = float(match[1]) * _factor(match[2], dimension, text, example)
+    else:
+        value = float(text)
+    if math.isnan(value) or (math.isinf(value) and (dimension != "bandwidth" or "inf" not in str(text))):
+        raise OptionError(f"{dimension} {text!r} is not finite; {example}")
+    if value < 0:
+        raise OptionError(f"{dimension} {text!r} is negative; it must be 0 or more")
+    return value
+
+
+def _factor(unit: str, dimension: str, text: str, example: str) -> float:
+    if not unit:
+        return 1.0
+    found = _scale(unit, dimension)
+    if found is None and dimension == "power_per_rate" and (match := _PER.match(unit)):
+        power, rate = _scale(match[1], "power"), _scale(match[3], "bandwidth")
+        found = power / rate if power and rate else None
+    if found is not None:
+        return found
+    meant = _meant(unit, dimension)
+    if meant and dimension in _WHOLE:
+        number = text[: text.rindex(unit)].strip()
+        way_out = " or ".join(repr(f"{number} {one}") for one in meant)
+        raise OptionError(f"{dimension} {text!r} has the unknown unit {unit!r}; upper and lower case matter: write {way_out}")
+    known, prefixes = ", ".join(_UNITS[dimension]), "k, M, G, ..." if dimension in _WHOLE else "k, M, G, m, ..."
+    raise OptionError(f"{dimension} {text!r} has the unknown unit {unit!r} (known: {known}, with {prefixes}); {example}")
+
+
+def _scale(unit: str, dimension: str) -> float | None:
+    for symbol, factor in _UNITS[dimension].items():
+        for prefix, scale in (_PREFIX | _BINARY).items():
+            if unit == prefix + symbol and not (dimension in _WHOLE and scale < 1):
+                return scale * factor
+    return None
+
+
+def _meant(unit: str, dimension: str) -> list[str]:
+    """Return the units that differ from this one in upper and lower case alone; a lone b may be bits or bytes."""
+    units = [prefix + symbol for symbol in _UNITS[dimension] for prefix, scale in (_PREFIX | _BINARY).items() if scale >= 1]
+    written = {unit.lower(), re.sub(r"b(?=/s|$)", "bit", unit).lower()}
+    return [one for one in units if (one.lower() in written and one[:1] != "K") or one == unit]
+
+
+def show(value: float, unit: str) -> str:
+    """Return a short readable form of an SI value.
+
+    >>> show(5e6, "B/s"), show(0.0123, "s"), show(0, "J")
+    ('5 MB/s', '12.3 ms', '0 J')
+    """
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g} {unit}"
+    for prefix, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0), ("m", 1e-3), ("µ", 1e-6), ("n", 1e-9)):
+        if abs(value) >= scale * 0.9995:
+            return f"{value / scale:.4g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"

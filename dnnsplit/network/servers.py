@@ -1,0 +1,290 @@
+"""The physical graph: servers, directed links, and the YAML that people write for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dnnsplit.ground.errors import NetworkError, nearest, raise_problems
+from dnnsplit.ground.markup import shown
+from dnnsplit.ground.units import show
+from dnnsplit.network import yaml
+
+
+@dataclass(frozen=True)
+class Server:
+    """A place where layers run, k in V_N.
+
+    Sending to another server at a throughput takes P^other_k = transmit_w + transmit_j_per_byte * throughput: a constant on the
+    slides, affine in the throughput where it was measured (J. Huang et al., "A Close Examination of Performance and Power
+    Characteristics of 4G LTE Networks", MobiSys 2012). The throughput of a transfer is its bytes over all its seconds, so that
+    it takes transmit_w * seconds + transmit_j_per_byte * bytes, whatever the rate at which they flow; see `sending_j`.
+
+    Parameters
+    ----------
+    name : unique
+    compute_w : P^c_k [W], drawn while a layer runs
+    transmit_w : P^other_k [W], drawn while a tensor is sent to another server; its constant part where it grows with the rate
+    transmit_self_w : P^self_k [W], drawn while a tensor moves inside the server (only where a self link gives it a time)
+    memory_bytes : upper limit on the weights held [B], or None
+    speed_cpu : compute speed in CPUs of the test-bed [CPU]; used only to scale a profile, never by the solver
+    note : where the figures come from
+    transmit_j_per_byte : what P^other_k grows by per throughput [W per B/s, which is J/B]
+    """
+
+    name: str
+    compute_w: float = 0.0
+    transmit_w: float = 0.0
+    transmit_self_w: float = 0.0
+    memory_bytes: float | None = None
+    speed_cpu: float | None = None
+    note: str = ""
+    transmit_j_per_byte: float = 0.0
+
+    def sending_w(self, bytes_per_s: float) -> float:
+        """Power drawn while bytes flow to another server at a throughput [W]: P^other_k."""
+        return self.transmit_w + self.transmit_j_per_byte * bytes_per_s
+
+    def sending_j(self, seconds: float, size_bytes: float) -> float:
+        """Energy of a transfer to another server [J]: `sending_w` of its own throughput, times its seconds."""
+        return self.transmit_w * seconds + self.transmit_j_per_byte * size_bytes
+
+    def _repr_html_(self) -> str:
+        sending, inside = _sending(self), show(self.transmit_self_w, "W")
+        powers = {"computing": show(self.compute_w, "W"), "sending": sending, "moving inside": inside}
+        memory = None if self.memory_bytes is None else show(self.memory_bytes, "B")
+        return shown(f"Server {self.name}", {**powers, "memory": memory, "CPUs": self.speed_cpu, "note": self.note})
+
+
+@dataclass(frozen=True)
+class Link:
+    """A directed link n = (k, h) in E_N.
+
+    Parameters
+    ----------
+    source, target : server names
+    bandwidth_bytes_per_s : [B/s], above 0; infinity is allowed for links inside a server
+    latency_s : one-way latency [s]
+    serialise_s_per_byte : measured cost of packing and unpacking [s/B]
+    handling_s, handling_s_per_byte : what the two servers themselves do where a model is cut, per tensor between layers
+        [s] and per byte of it in float32 [s/B]; set by `priced` from a profile
+    note : where the figures come from
+    """
+
+    source: str
+    target: str
+    bandwidth_bytes_per_s: float
+    latency_s: float = 0.0
+    serialise_s_per_byte: float = 0.0
+    note: str = ""
+    handling_s: float = 0.0
+    handling_s_per_byte: float = 0.0
+
+    def transfer_s(self, size_bytes: float, handled_bytes: float | None = None) -> float:
+        """Seconds to move `size_bytes` over this link: g(t, n) = latency + bytes / bandwidth (+ serialisation, + handling).
+
+        Parameters
+        ----------
+        handled_bytes : of the tensor in float32 if a layer makes it and another reads it, as `Tensor.handled_bytes`; default:
+            `size_bytes`. Inputs and outputs of the model (0) are the same work wherever it runs: the layers' times hold that
+        """
+        handled_bytes = size_bytes if handled_bytes is None else handled_bytes
+        seconds = self.latency_s + size_bytes / self.bandwidth_bytes_per_s + size_bytes * self.serialise_s_per_byte
+        return seconds + (handled_bytes > 0) * self.handling_s + handled_bytes * self.handling_s_per_byte
+
+    def _repr_html_(self) -> str:
+        facts = {"bandwidth": show(self.bandwidth_bytes_per_s, "B/s"), "latency": show(self.latency_s, "s")}
+        handling = f"{show(self.handling_s, 's')} per tensor, {show(self.handling_s_per_byte, 's')} per byte"
+        facts["handling"] = handling if self.handling_s or self.handling_s_per_byte else ""
+        return shown(f"Link {self.source} -> {self.target}", {**facts, "note": self.note})
+
+
+@dataclass(frozen=True)
+class Network:
+    """The physical graph G_N = (V_N, E_N).
+
+    Parameters
+    ----------
+    servers : at least one
+    links : directed; a pair without a link cannot exchange tensors
+    source : the device: graph inputs start here and graph outputs end here
+
+    Raises
+    ------
+    NetworkError : duplicate or unknown names, negative figures, a source that is not a server; all of them at once
+
+    Examples
+    --------
+    >>> Network([Server("device"), Server("edge")], [Link("device", "edge", 5e6, 0.005)], source="device")
+    Network(device, edge; 1 link; source device)
+    """
+
+    servers: tuple[Server, ...]
+    links: tuple[Link, ...] = ()
+    source: str = ""
+    name: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "servers", tuple(self.servers))
+        object.__setattr__(self, "links", tuple(self.links))
+        for kind, entries in ((Server, self.servers), (Link, self.links)):
+            for entry in entries:
+                if not isinstance(entry, kind):
+                    raise NetworkError(f"network: {entry!r} is no {kind.__name__}; write dnnsplit.{kind.__name__}(...)")
+        if not self.source and self.servers:
+            object.__setattr__(self, "source", self.servers[0].name)
+        raise_problems(NetworkError, f"network {self.name!r}" if self.name else "network", list(self._problems()))
+
+    def _problems(self) -> Iterable[str]:
+        names = [server.name for server in self.servers]
+        if not names:
+            yield "it has no server; give at least the device"
+        if "" in names:
+            yield "a server has no name; give each a name"
+        for name in sorted({n for n in names if names.count(n) > 1}):
+            yield f"two servers are named {name!r}; names must be unique"
+        for server in self.servers:
+            for attribute in (f.name for f in fields(Server) if f.name not in ("name", "note")):
+                value = getattr(server, attribute)
+                if value is not None or attribute not in ("memory_bytes", "speed_cpu"):
+                    yield from _number(value, f"server {server.name!r}: {attribute}", positive=attribute == "speed_cpu")
+        if names and self.source not in names:
+            yield f"source {self.source!r} is no server{nearest(self.source, names)}"
+        seen = set()
+        for link in self.links:
+            where = f"link {link.source!r} -> {link.target!r}"
+            for end in (link.source, link.target):
+                if end not in names:
+                    yield f"{where}: {end!r} is no server{nearest(end, names)}"
+            if (link.source, link.target) in seen:
+                yield f"{where} is given twice; keep one"
+            seen.add((link.source, link.target))
+            yield from _number(link.bandwidth_bytes_per_s, f"{where}: bandwidth_bytes_per_s", positive=True, finite=False)
+            yield from _number(link.latency_s, f"{where}: latency_s")
+            for attribute in ("serialise_s_per_byte", "handling_s", "handling_s_per_byte"):
+                yield from _number(getattr(link, attribute), f"{where}: {attribute}")
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """Names of the servers, in the order given."""
+        return tuple(server.name for server in self.servers)
+
+    def server(self, name: str) -> Server:
+        """Return the server called `name`."""
+        for server in self.servers:
+            if server.name == name:
+                return server
+        raise NetworkError(f"there is no server {name!r}{nearest(name, self.server_names)}")
+
+    def link(self, source: str, target: str) -> Link | None:
+        """Return the link from `source` to `target`, or None."""
+        return self._between.get((source, target))
+
+    @cached_property
+    def _between(self) -> dict[tuple[str, str], Link]:
+        return {(link.source, link.target): link for link in self.links}
+
+    def transfer_s(self, size_bytes: np.ndarray, handled_bytes: np.ndarray | None = None) -> np.ndarray:
+        """Seconds to move each size between each pair of servers.
+
+        Parameters
+        ----------
+        size_bytes : float (n,) [B]
+        handled_bytes : float (n,) [B]; see `Link.transfer_s`
+
+        Returns
+        -------
+        float (n, servers, servers) [s] : infinite where there is no link; 0 on the diagonal unless a self link is given
+        """
+        index = {name: k for k, name in enumerate(self.server_names)}
+        seconds = np.full((len(size_bytes), len(index), len(index)), np.inf)
+        seconds[:, range(len(index)), range(len(index))] = 0.0
+        for link in self.links:
+            seconds[:, index[link.source], index[link.target]] = link.transfer_s(np.asarray(size_bytes, float), handled_bytes)
+        return seconds
+
+    def without(self, *links: tuple[str, str]) -> Network:
+        """Return the same network without some links, each given as (source, target)."""
+        known = [f"{link.source} -> {link.target}" for link in self.links]
+        asked = [f"{source} -> {target}" for source, target in links]
+        lost = [f"there is no link {name!r}{nearest(name, known)}" for name in asked if name not in known]
+        raise_problems(NetworkError, "links", lost)
+        kept = tuple(link for link, name in zip(self.links, known, strict=True) if name not in asked)
+        return replace(self, links=kept)
+
+    def only(self, *names: str) -> Network:
+        """Return the same network with some servers alone, links between them kept; the source must stay."""
+        servers = tuple(self.server(name) for name in names)
+        if self.source not in names:
+            raise NetworkError(f"the source {self.source!r} must stay in the network; you kept {', '.join(names)}")
+        links = tuple(link for link in self.links if link.source in names and link.target in names)
+        return Network(servers, links, self.source, name="+".join(names))
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per link: source, target, bandwidth_bytes_per_s [B/s], latency_s [s]."""
+        columns = ["source", "target", "bandwidth_bytes_per_s", "latency_s", "serialise_s_per_byte", "note"]
+        return pd.DataFrame([[getattr(link, c) for c in columns] for link in self.links], columns=columns)
+
+    @property
+    def servers_frame(self) -> pd.DataFrame:
+        """One row per server: powers [W], what sending takes per byte [J/B], memory [B], speed [CPU]."""
+        columns = [f.name for f in fields(Server)]
+        return pd.DataFrame([[getattr(server, c) for c in columns] for server in self.servers], columns=columns)
+
+    def __repr__(self) -> str:
+        links = f"{len(self.links)} link" + ("" if len(self.links) == 1 else "s")
+        return f"Network({', '.join(self.server_names)}; {links}; source {self.source})"
+
+    def _repr_html_(self) -> str:
+        servers = self.servers_frame.assign(
+            compute_w=[show(s.compute_w, "W") for s in self.servers],
+            transmit_w=[_sending(s) for s in self.servers],
+        )[["name", "speed_cpu", "compute_w", "transmit_w", "note"]]
+        links = self.frame.assign(
+            bandwidth=[show(link.bandwidth_bytes_per_s, "B/s") for link in self.links],
+            latency=[show(link.latency_s, "s") for link in self.links],
+        )[["source", "target", "bandwidth", "latency", "note"]]
+        return shown(self, servers, links)
+
+    @staticmethod
+    def load(path: str | Path) -> Network:
+        """Read a network from the YAML that people write.
+
+        Parameters
+        ----------
+        path : file with ``source``, ``servers`` (name, compute, transmit, transmit_per_rate, memory, speed, note) and ``links``
+            (source, target, bandwidth, latency, note); quantities as ``5 MB/s``, ``5 ms``, ``2.9 W``, ``438 mW/(Mbit/s)``
+
+        Raises
+        ------
+        NetworkError : the file is missing or no YAML, has unknown keys, or describes a wrong network
+        """
+        path = Path(path)
+        servers, links, source = yaml.read(path)
+        return Network(tuple(Server(**s) for s in servers), tuple(Link(**n) for n in links), source, name=path.stem)
+
+    def save(self, path: str | Path) -> None:
+        """Write the YAML that `load` reads back to an equal network."""
+        yaml.write(path, self.source, self.servers, self.links)
+
+
+def _sending(server: Server) -> str:
+    slope = f" + {show(server.transmit_j_per_byte * 125e3, 'W')} per Mbit/s" if server.transmit_j_per_byte else ""
+    return show(server.transmit_w, "W") + slope
+
+
+def _number(value: Any, what: str, positive: bool = False, finite: bool = True) -> Iterable[str]:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        yield f"{what} is {value!r}, not a number"
+    elif math.isnan(value) or (finite and math.isinf(value)):
+        yield f"{what} is {value!r}; it must be finite"
+    elif value < 0 or (positive and value == 0):
+        yield f"{what} is {value!r}; it must be {'above 0' if positive else '0 or more'}"

@@ -1,0 +1,119 @@
+"""The YAML that people write for a network: quantities with units on their side, plain SI records on ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dnnsplit.ground.errors import DnnSplitError, NetworkError, nearest, raise_problems
+from dnnsplit.ground.files import write_text
+from dnnsplit.ground.units import parse
+from dnnsplit.ground.yaml_file import YAML_ERRORS, read_texts, texts_of
+
+# key in the file -> (attribute, dimension or None for text)
+_SERVER_KEYS = {
+    "name": ("name", None),
+    "compute": ("compute_w", "power"),
+    "transmit": ("transmit_w", "power"),
+    "transmit_per_rate": ("transmit_j_per_byte", "power_per_rate"),
+    "transmit_self": ("transmit_self_w", "power"),
+    "memory": ("memory_bytes", "memory"),
+    "speed": ("speed_cpu", "speed"),
+    "note": ("note", None),
+}
+_LINK_KEYS = {
+    "source": ("source", None),
+    "target": ("target", None),
+    "bandwidth": ("bandwidth_bytes_per_s", "bandwidth"),
+    "latency": ("latency_s", "latency"),
+    "serialise": ("serialise_s_per_byte", "serialise"),
+    "handling": ("handling_s", "latency"),
+    "handling_per_byte": ("handling_s_per_byte", "serialise"),
+    "note": ("note", None),
+}
+
+
+_SI = {
+    "power": "W", "power_per_rate": "J/B", "memory": "B", "speed": "CPU", "bandwidth": "B/s", "latency": "s", "serialise": "s/B",
+}  # fmt: skip
+_TOP = ("source", "servers", "links", "description")
+
+
+def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
+    """Return the arguments of the servers and of the links, and the name of the source.
+
+    Raises
+    ------
+    NetworkError : the file is missing or no YAML, or has unknown keys or wrong quantities; all of them at once
+    """
+    try:
+        document = read_texts(path)
+    except FileNotFoundError:
+        raise NetworkError(f"there is no network file {path}") from None
+    except YAML_ERRORS as error:
+        raise NetworkError(f"{path} is not readable as YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise NetworkError(f"{path} must hold the keys source, servers and links, not {type(document).__name__}")
+    problems = [f"unknown key {key!r}{nearest(str(key), _TOP)}" for key in document if key not in _TOP]
+    entries = {key: list(enumerate(_entries(document, key, problems), start=1)) for key in ("servers", "links")}
+    servers = [_record(e, _SERVER_KEYS, ("name",), f"server {i}", problems) for i, e in entries["servers"]]
+    links = [_record(e, _LINK_KEYS, ("source", "target", "bandwidth"), f"link {i}", problems) for i, e in entries["links"]]
+    raise_problems(NetworkError, f"network file {path.stem!r}", problems)
+    return servers, links, str(document.get("source") or "")
+
+
+def write(path: str | Path, source: str, servers: Sequence[object], links: Sequence[object]) -> None:
+    """Write servers and links (anything with the attributes of `Server` and `Link`) so that `read` gives them back."""
+    document = {
+        "source": source,
+        "servers": [_entry(server, _SERVER_KEYS) for server in servers],
+        "links": [_entry(link, _LINK_KEYS) for link in links],
+    }
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    if texts_of(text) != document:  # some line separators survive only escaped
+        text = yaml.safe_dump(document, sort_keys=False)
+    write_text(path, text)
+
+
+def _entry(record: object, keys: Mapping[str, tuple[str, str | None]]) -> dict[str, str]:
+    values = {key: (getattr(record, attribute), dimension) for key, (attribute, dimension) in keys.items()}
+    return {
+        key: value if dimension is None else f"{float(value)!r} {_SI[dimension]}"
+        for key, (value, dimension) in values.items()
+        if value not in (None, "")
+    }
+
+
+def _entries(document: Mapping[str, Any], key: str, problems: list[str]) -> list[Any]:
+    entries = document.get(key) or []
+    if not isinstance(entries, list):
+        problems.append(f"{key} must be a list of entries, not {type(entries).__name__}")
+        return []
+    return entries
+
+
+def _record(
+    entry: Any, keys: Mapping[str, tuple[str, str | None]], required: tuple[str, ...], where: str, problems: list[str]
+) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        problems.append(f"{where} must be a mapping like {{{', '.join(required)}, ...}}, not {entry!r}")
+        return {}
+    where = " ".join([where, *(f"{entry[k]!r}" for k in ("name", "source", "target") if k in entry)])
+    problems += [f"{where}: {key!r} is missing" for key in required if key not in entry]
+    record: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key not in keys:
+            problems.append(f"{where}: unknown key {key!r}{nearest(str(key), keys)}")
+            continue
+        attribute, dimension = keys[key]
+        if value in (None, ""):
+            problems.append(f"{where}: {key!r} is empty; give it a value or leave it out")
+            continue
+        try:
+            record[attribute] = str(value) if dimension is None else parse(value, dimension)
+        except DnnSplitError as error:
+            problems.append(f"{where}: {error}")
+    return record

@@ -1,0 +1,115 @@
+"""Decoding and comparing of YOLO11 detections: NumPy on arrays; no model runs here.
+
+Detections are (n, 6) float32 rows `class, score, left, top, right, bottom` and boxes (m, 5) rows
+`class, left, top, right, bottom`; coordinates are pixels of the network input.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dnnsplit.ground.errors import DnnSplitError
+
+MOST_DETECTIONS = 300
+"""Detections kept per picture, the best scores first."""
+
+
+def _require_fraction(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise DnnSplitError(f"{name} must lie between 0 and 1, got {value!r}")
+
+
+def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the (n, m) intersection over union of n and m boxes `left, top, right, bottom`."""
+    a, b = np.asarray(first, dtype=np.float64)[:, None, :], np.asarray(second, dtype=np.float64)[None, :, :]
+    shared = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(axis=-1)
+    areas = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1)
+    return shared / np.maximum(areas - shared, 1e-12)
+
+
+def non_maximum_suppression(detections: np.ndarray, iou: float = 0.6) -> np.ndarray:
+    """Drop every detection that overlaps a better one of its class by more than `iou`.
+
+    Parameters
+    ----------
+    detections : (n, 6) rows, in any order
+    iou : intersection over union above which the lower score is dropped
+
+    Returns
+    -------
+    (k, 6) array
+        The kept rows, best score first, at most `MOST_DETECTIONS`.
+    """
+    _require_fraction("iou", iou)
+    rows = np.asarray(detections)
+    if rows.ndim != 2 or rows.shape[1] != 6:
+        raise DnnSplitError(f"detections must have the shape (n, 6), got {rows.shape}")
+    rows = rows[np.argsort(-rows[:, 1], kind="stable")]
+    kept = np.zeros(len(rows), dtype=bool)
+    for label in np.unique(rows[:, 0]):
+        waiting = np.flatnonzero(rows[:, 0] == label)
+        while len(waiting):
+            best, rest = waiting[0], waiting[1:]
+            kept[best] = True
+            waiting = rest[intersection_over_union(rows[[best], 2:], rows[rest, 2:])[0] <= iou]
+    return rows[kept][:MOST_DETECTIONS]
+
+
+def decode(output: np.ndarray, threshold: float = 0.01, iou: float = 0.6) -> np.ndarray:
+    """Turn the output of a YOLO11 detector for one picture into detections.
+
+    Parameters
+    ----------
+    output : (1, 4 + classes, anchors) or (4 + classes, anchors); rows 0-3 are cx, cy, w, h in pixels,
+        the others the class scores in [0, 1]
+    threshold : lowest score that counts; low for scoring (a curve needs the tail), 0.25 or so for showing
+    iou : see `non_maximum_suppression`
+
+    Returns
+    -------
+    (n, 6) float32 array
+        Best score first.  One anchor may stand for several classes.
+    """
+    _require_fraction("threshold", threshold)
+    table = np.asarray(output, dtype=np.float32)
+    if table.ndim == 3 and len(table) == 1:
+        table = table[0]
+    if table.ndim != 2 or len(table) < 5:
+        raise DnnSplitError(f"a detector output has the shape (1, 4 + classes, anchors), got {np.shape(output)}")
+    labels, anchors = np.nonzero(table[4:] >= threshold)
+    centres, half = table[:2, anchors].T, table[2:4, anchors].T / 2
+    rows = np.column_stack([labels, table[4 + labels, anchors], centres - half, centres + half]).astype(np.float32)
+    return non_maximum_suppression(rows, iou)
+
+
+def claimed(found: np.ndarray, truth: np.ndarray, least: float) -> np.ndarray:
+    """Return how far each detection (best first) overlaps the true box that it takes and no better one has taken; else 0."""
+    taken, free = np.zeros(len(found)), np.ones(len(truth), dtype=bool)
+    overlaps = intersection_over_union(found[:, 2:], truth[:, 1:])
+    for row, overlap in enumerate(overlaps):
+        candidate = np.where(free, overlap, -1.0)
+        if len(candidate) and candidate.max() >= least:
+            free[candidate.argmax()], taken[row] = False, candidate.max()
+    return taken
+
+
+def agreement(detections: np.ndarray, reference: np.ndarray) -> float:
+    """Return how far two sets of detections of one picture agree: F1, averaged over COCO's overlaps 0.5, 0.55, ..., 0.95.
+
+    The reference's detections are taken as true boxes. A pair of the same class counts at every overlap (intersection over
+    union) that it reaches: a shifted box agrees in part. No labels are needed, and equal sets give exactly 1, also empty ones.
+
+    Parameters
+    ----------
+    detections, reference : (n, 6) and (m, 6) rows, see `decode`
+    """
+    total = len(detections) + len(reference)
+    if not total:
+        return 1.0
+    pairs = 0
+    for label in np.unique(reference[:, 0]):
+        found, truth = (rows[rows[:, 0] == label] for rows in (detections, reference))
+        found = found[np.argsort(-found[:, 1], kind="stable")]
+        # Rounding must not move a box that is just there to the next overlap.
+        pairs += (claimed(found, truth[:, [0, 2, 3, 4, 5]], 0.5)[:, None] >= np.arange(50, 100, 5) / 100 - 1e-9).sum()
+    return float(2 * pairs / (10 * total))

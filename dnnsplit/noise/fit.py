@@ -1,0 +1,203 @@
+"""Fitting eta(q) to measured schemes, and scoring a prediction honestly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
+from sklearn.model_selection import KFold
+from sklearn.preprocessing import PolynomialFeatures
+
+from dnnsplit.ground.errors import NoiseError, nearest
+from dnnsplit.noise.confidence import shared_spread
+from dnnsplit.noise.design import design_schemes
+from dnnsplit.noise.gaussian import fit_gaussian
+from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.power_polynomial import fit_link
+from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.noise.schemes import all_schemes, pack_schemes
+
+MODELS = ("polynomial", "link", "gp", "measured")
+SCORES = ("R2", "MAPE_%", "low_MAPE_%")
+
+
+def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2, folds: int = 5) -> NoiseModel:
+    """Fit eta(q) to measured schemes.
+
+    Parameters
+    ----------
+    samples : measured noise
+    model : "polynomial" (the slides: least squares over all products of up to `degree` layers; q_i^2 = q_i), "link" (eta^p
+        is such a polynomial, p learned, with a prior that lets it do with fewer samples than terms: see `link`), "gp" (a
+        Gaussian process on eta^2, the best with few samples: see `gaussian`) or "measured" (no fit: the table itself)
+    degree : of the polynomial or the link, 1 or more
+    folds : of the cross-validation that the scores come from
+
+    Returns
+    -------
+    NoiseModel : with ``scores``: samples; R2, MAPE_% and low_MAPE_% (of the lowest tenth) by cross-validation; and, where
+        the model has them, degree, terms, power and R2_fit on the rows it was fitted to. Designed samples are the hardest
+        to leave out, so that their cross-validation errs on the safe side
+
+    Raises
+    ------
+    NoiseError : unknown model, or too few samples for it
+    """
+    if model == "measured":
+        return NoiseModel.measured(samples)
+    _check(samples, model, degree, folds)
+    some = NoiseSamples(samples.frame[samples.schemes.any(axis=1)], samples.origin)
+    cross = np.empty(len(some.noise))
+    for rest, fold in KFold(folds, shuffle=True, random_state=0).split(cross):
+        cross[fold] = _fit(NoiseSamples(some.frame.iloc[rest]), model, degree).predict(some.schemes[fold])
+    fitted = _fit(some, model, degree)
+    scores: dict[str, float] = {"samples": len(cross)}
+    if model != "gp":
+        scores = {"degree": int(degree)} | scores | {"terms": len(fitted.terms) + (model == "polynomial")}
+    if model == "link":
+        scores["power"] = fitted.power
+    scores |= noise_scores(some.noise, cross)
+    scores["R2_fit"] = float(r2_score(some.noise, fitted.predict(some.schemes)))
+    return NoiseModel(
+        fitted.layers, fitted.kind, fitted.terms, fitted.intercept, fitted.power, fitted.predictor,
+        share=shared_spread(some), scores=scores, origin=samples.origin,
+    )  # fmt: skip
+
+
+def _check(samples: NoiseSamples, model: str, degree: int, folds: int) -> None:
+    if model not in MODELS:
+        raise NoiseError(f"noise model {model!r} is unknown{nearest(model, MODELS)}")
+    for what, value, least in (("degree", degree, 1), ("folds", folds, 2)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise NoiseError(f"{what} {value!r} must be a whole number, {least} or more")
+    some = samples.schemes.any(axis=1)
+    count, size = np.count_nonzero(some), len(samples.layers)
+    if model == "polynomial":
+        needed = sum(math.comb(size, k) for k in range(min(degree, size) + 1))
+        what = f"degree {degree} over {size} layers has {needed} coefficients"
+        way_out = "Measure more, lower the degree, or fit model='gp' or 'link', which need fewer"
+    else:
+        needed, what, way_out = size, f"model {model!r} over {size} layers needs {size} samples", "Measure more"
+    enough = max(folds, -(-needed * folds // (folds - 1)))
+    if count < enough:
+        raise NoiseError(f"{what} and {folds}-fold cross-validation needs {enough} samples; there are {count}. {way_out}")
+    noise_scores(samples.noise[some], samples.noise[some])  # refuses noise that is 0 nearly everywhere
+
+
+def _fit(samples: NoiseSamples, model: str, degree: int = 2) -> NoiseModel:
+    """Fit to samples that all quantize something, without scores."""
+    layers, schemes, noise = samples.layers, samples.schemes.astype(float), samples.noise
+    if model == "gp":
+        return NoiseModel(layers, "gp", predictor=fit_gaussian(schemes, noise))
+    if model == "link":
+        terms, power = fit_link(schemes, noise, int(degree))
+        named = {tuple(layers[i] for i in columns): value for columns, value in terms.items()}
+        return NoiseModel(layers, "link", named, power=power)
+    features = PolynomialFeatures(degree=min(int(degree), len(layers)), interaction_only=True, include_bias=False)
+    regression = LinearRegression().fit(features.fit_transform(schemes), noise)
+    names = [tuple(layers[i] for i in np.flatnonzero(row)) for row in features.powers_]
+    return NoiseModel.polynomial(layers, dict(zip(names, regression.coef_.tolist(), strict=True)), float(regression.intercept_))
+
+
+def noise_scores(measured: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Return R2, MAPE_% and low_MAPE_% (over the tenth with the least measured noise) of a prediction.
+
+    Parameters
+    ----------
+    measured, predicted : float (n,); rows whose measured noise is 0 are left out
+    """
+    keep = measured > 0
+    if np.count_nonzero(keep) < 2:
+        above = np.count_nonzero(keep)
+        raise NoiseError(f"{above} of {len(keep)} samples have a noise above 0; two or more are needed to score a model")
+    measured, predicted = measured[keep], predicted[keep]
+    error = 100.0 * np.abs(predicted - measured) / measured
+    lowest = error[np.argsort(measured, kind="stable")[: max(1, len(error) // 10)]]
+    values = (float(r2_score(measured, predicted)), float(error.mean()), float(lowest.mean()))
+    return dict(zip(SCORES, values, strict=True))
+
+
+def first_order(noise: NoiseModel) -> np.ndarray:
+    """Return the share of each layer alone in the variance of eta over all schemes (Sobol's first-order index), float (layers,).
+
+    What they lack to 1 is due to interactions. Raises NoiseError where not every scheme's noise is known.
+    """
+    values = noise.every()
+    if not np.isfinite(values).all():
+        raise NoiseError(f"{np.isinf(values).sum()} of {len(values)} schemes were not measured; measure all, or fit a model")
+    spread = values.var()
+    effects = (2.0 * all_schemes(len(noise.layers)) - 1.0).T @ values / len(values)
+    return effects**2 / spread if spread > 0 else 0.0 * effects
+
+
+def learning_curve(
+    samples: NoiseSamples, models: Mapping[str, Mapping[str, Any]], sizes: Sequence[int], seeds: int = 3
+) -> pd.DataFrame:
+    """Score models that were fitted to a few of the samples on all the others.
+
+    Parameters
+    ----------
+    samples : measured noise; all schemes for a design
+    models : by title, the options ``model`` and ``degree`` of `fit_noise`, ``design``: True for the schemes that `design_schemes`
+        chooses, else random ones, and ``most``: no more samples than that. See `regressors`
+    sizes : how many samples to fit to
+    seeds : how often each is repeated
+
+    Returns
+    -------
+    DataFrame : model, samples, seed, R2, MAPE_%, low_MAPE_% on the rows left out; a size that is too small for a model
+        (fewer samples than coefficients, or than the first stage of a design) has no row
+
+    Raises
+    ------
+    NoiseError : unknown model or option, a size that leaves nothing to test on, a designed scheme that was not measured
+    """
+    some = NoiseSamples(samples.frame[samples.schemes.any(axis=1)], samples.origin)
+    for title, options in models.items():
+        unknown = sorted({*options} - {"model", "degree", "design", "most"})
+        if unknown or options.get("model", "polynomial") not in MODELS[:-1]:
+            what = f"option {unknown[0]!r}" if unknown else f"model {options['model']!r}"
+            raise NoiseError(f"learning curve of {title!r}: {what} is unknown; there are model, degree, design and most")
+    rows = []
+    for size in sizes:
+        for seed in range(seeds):
+            for title, options in models.items():
+                model, degree = options.get("model", "polynomial"), options.get("degree", 2)
+                layers = len(some.layers)
+                terms = sum(math.comb(layers, k) for k in range(degree + 1)) if model == "polynomial" else layers
+                if size < terms or size > options.get("most", size) or (options.get("design") and size < layers + 1):
+                    continue
+                train, test = _designed(some, size, seed) if options.get("design") else some.divide(size, seed)
+                scores = noise_scores(test.noise, _fit(train, model, degree).predict(test.schemes))
+                rows.append({"model": title, "samples": int(size), "seed": seed, **scores})
+    return pd.DataFrame(rows, columns=["model", "samples", "seed", *SCORES])
+
+
+def regressors(samples: NoiseSamples) -> dict[str, dict[str, Any]]:
+    """Return the models that a learning curve compares; designed schemes can be looked up only where all were measured."""
+    models: dict[str, dict[str, Any]] = {f"degree {degree}, random": {"degree": degree} for degree in (2, 3)}
+    models |= {"link, random": {"model": "link"}, "Gaussian process, random": {"model": "gp"}}
+    if len(samples.frame) == 2 ** len(samples.layers):
+        models["Gaussian process, designed"] = {"model": "gp", "design": True, "most": 80}
+    return models
+
+
+def _designed(samples: NoiseSamples, size: int, seed: int) -> tuple[NoiseSamples, NoiseSamples]:
+    """Divide exhaustive samples into the designed ones and the others."""
+    keys = pack_schemes(samples.schemes)
+    chosen = np.zeros(len(keys), bool)
+    for _ in range(2):  # the two stages of a design
+        known = NoiseSamples(samples.frame[chosen]) if chosen.any() else None
+        wanted = pack_schemes(design_schemes(len(samples.layers), size, known, seed))
+        if not np.isin(wanted, keys).all():
+            raise NoiseError("a designed scheme is not among the samples; a design needs all schemes measured")
+        chosen |= np.isin(keys, wanted)
+    if chosen.all():
+        raise NoiseError(f"{size} of {len(keys)} samples leaves none to test on")
+    return NoiseSamples(samples.frame[chosen], samples.origin), NoiseSamples(samples.frame[~chosen], samples.origin)

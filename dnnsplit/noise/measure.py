@@ -1,0 +1,100 @@
+"""Measured noise of quantization schemes: which of them to measure, and how few."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.errors import NoiseError
+from dnnsplit.noise.design import design_schemes
+from dnnsplit.noise.meter import NoiseMeter, noise_meter
+from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.noise.schemes import all_schemes, sample_schemes
+from dnnsplit.quantize.calibration import Calibration
+from dnnsplit.quantize.setting import QuantizationSetting
+
+
+def measure_noise(
+    graph: LayerGraph,
+    images: np.ndarray | Mapping[str, np.ndarray],
+    layers: int | Sequence[str] = 12,
+    schemes: str | int | np.ndarray = "all",
+    setting: QuantizationSetting | str | None = None,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+    workers: int = 2,
+    progress: bool = True,
+    budget: int | None = None,
+    metric: str = "rho",
+    detections: bool = False,
+    resume: str | Path | None = None,
+) -> NoiseSamples:
+    """Measure the output noise of quantization schemes with ONNX Runtime's int8 kernels.
+
+    rho = mean over images, then over outputs, of mean |o - o_q| (the slides), o being the float32 model in the same
+    segments, so that rho = 0 exactly where nothing is quantized. All other metrics are told beside it, in ``details``; see
+    `dnnsplit.noise.metrics` for them and for why a mean average precision over few images is not among them.
+
+    Parameters
+    ----------
+    graph : read from an ONNX file
+    images : (n, *shape of one image), or that by input name
+    layers : how many of the layers with most FLOPs, or their names
+    schemes : "all" 2^n of them, "alone" (none, and each layer alone), a number of them (none, each alone, all, then random
+        ones), or a 0/1 array (m, layers)
+    setting : how int8 is made, or its name ("thesis"); calibration is MinMax over the same images unless `calibration` is given
+    calibration : ranges measured before, on images of their own
+    seed : of random schemes, and of a design
+    workers : images measured side by side
+    progress : show a progress bar with the time left
+    budget : instead of `schemes`: measure that many, each layer alone and all together, then those that tell most about the
+        others (`dnnsplit.noise.design`)
+    metric : what is called noise: rho, relative, nsr, disagreement, or one of an output, like ``rho:output0``
+    detections : the first output is a YOLO detector's: tell the disagreement of its detections too
+    resume : file (.npz) that is written every few seconds; an interrupted measurement goes on from it, and a finished one is
+        read from it
+
+    Returns
+    -------
+    NoiseSamples : with model, images, calibration, setting and metric in ``origin``, and every metric with its standard
+        deviation over the images in ``details``
+
+    Raises
+    ------
+    NoiseError : unknown layers or metric, layers that no int8 kernel exists for, images of another shape, a budget smaller
+        than layers + 1, a file to resume from that is of another measurement
+    """
+    if budget is not None and not (isinstance(schemes, str) and schemes == "all"):
+        raise NoiseError(f"both schemes={schemes!r} and budget={budget!r} were given; a budget chooses the schemes")
+    meter = noise_meter(graph, images, calibration, layers, setting, metric, detections, workers, resume)
+    if budget is not None:
+        return _designed(meter, budget, seed, progress)
+    return meter.samples(_schemes(schemes, len(meter.layers), seed), progress)
+
+
+def _designed(meter: NoiseMeter, budget: int, seed: int, progress: bool) -> NoiseSamples:
+    first = design_schemes(len(meter.layers), budget)
+    second = design_schemes(len(meter.layers), budget, meter.samples(first, progress), seed)
+    return meter.samples(np.vstack([first, second]), progress)
+
+
+def _schemes(schemes: str | int | np.ndarray, count: int, seed: int) -> np.ndarray:
+    if isinstance(schemes, str):
+        if schemes == "alone":
+            return np.vstack([np.zeros((1, count)), np.eye(count)]).astype(np.int8)
+        if schemes != "all":
+            raise NoiseError(f"schemes {schemes!r} is unknown; give 'all', 'alone', a number, or a 0/1 array")
+        if count > 16:
+            raise NoiseError(f"all schemes of {count} layers are {2**count}; give a number of schemes, or a budget")
+        return all_schemes(count)
+    if isinstance(schemes, int | np.integer):
+        if schemes < 1:
+            raise NoiseError(f"schemes is {schemes}; measure at least one")
+        return sample_schemes(count, int(schemes), seed)
+    rows = np.unique(np.asarray(schemes, np.int8), axis=0)
+    if rows.ndim != 2 or rows.shape[1] != count or not np.isin(rows, (0, 1)).all():
+        raise NoiseError(f"schemes must be 0/1 rows of {count} layers; they have the shape {np.shape(schemes)}")
+    return rows

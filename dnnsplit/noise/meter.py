@@ -1,0 +1,284 @@
+"""A meter of the noise of any scheme: it keeps its sessions, remembers what it measured, and can resume from a file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.graph.onnx_file import read_model
+from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
+from dnnsplit.noise.journal import read_journal, write_journal
+from dnnsplit.noise.metrics import PER_OUTPUT, by_image, check_metric, errors, kept, metrics_of, shown
+from dnnsplit.noise.prefix_tree import RUNTIME, PrefixTree, build_tree
+from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.quantize.calibration import Calibration, calibrate, feeds_of, images_sha256, model_path
+from dnnsplit.quantize.rewrite import ranges_needed
+from dnnsplit.quantize.setting import QuantizationSetting
+
+SAVE_S = 3.0  # between two writes of the file to resume from; a killed measurement loses no more than that
+LOOK_S = 0.005  # between two looks whether the workers have ended
+
+
+@dataclass(eq=False)
+class NoiseMeter:
+    """Measures the noise of schemes with ONNX Runtime's int8 kernels; made by `noise_meter`.
+
+    Called with the names of the quantized layers it returns their noise: what `split(..., verify=meter)` asks for.
+
+    Attributes
+    ----------
+    layers : V_Q, in topological order
+    metric : what it calls noise
+    origin : what that depends on: model, images, metric, setting, calibration
+    """
+
+    layers: tuple[str, ...]
+    metric: str
+    origin: Mapping[str, Any] = field(repr=False)
+    _tree: PrefixTree = field(repr=False)
+    _feeds: Sequence[Mapping[str, np.ndarray]] = field(repr=False)
+    _detections: bool = field(repr=False)
+    _workers: int = field(repr=False)
+    _resume: Path | None = field(repr=False)
+    # by scheme, (images, numbers of `kept`); NaN: not measured yet
+    _known: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False)
+    _writing: Lock = field(default_factory=Lock, repr=False)
+    _saved_s: float = field(default_factory=time.monotonic, repr=False)
+
+    def __post_init__(self) -> None:
+        self._read()
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What the numbers depend on, in the words that an error message lists."""
+        parts = {"layers": self.layers, "outputs": self._tree.outputs, "detections": self._detections}
+        own = ("model_sha256", "images_sha256", "setting", "calibration")
+        return parts | {key: self.origin[key] for key in own} | {"runtime": RUNTIME}
+
+    def __call__(self, quantized: Sequence[str]) -> float:
+        """Return the noise when exactly these layers are quantized."""
+        return float(self.samples(self._scheme(quantized)[None], progress=False).noise[0])
+
+    @property
+    def measured(self) -> NoiseSamples:
+        """Every scheme that was measured so far; NoiseError while there is none."""
+        return self._samples([key for key, values in self._known.items() if not np.isnan(values).any()])
+
+    def samples(self, schemes: np.ndarray, progress: bool = True) -> NoiseSamples:
+        """Return the noise of schemes; what was measured before is not measured again.
+
+        Parameters
+        ----------
+        schemes : distinct 0/1 rows, (n, layers)
+        progress : show a progress bar with the time left
+
+        Returns
+        -------
+        NoiseSamples : in the order of the schemes, with ``details``
+        """
+        schemes = np.asarray(schemes, np.int8).reshape(-1, len(self.layers))
+        self._read()
+        keys = [row.tobytes() for row in schemes]
+        for key in keys:
+            self._known.setdefault(key, np.full((len(self._feeds), len(kept(self._tree.outputs, self._detections))), np.nan))
+        self._measure(sorted(keys), progress)
+        return self._samples(keys)
+
+    def by_image(self, schemes: np.ndarray) -> np.ndarray:
+        """Return the noise of schemes on each image, float (schemes, images); arguments are those of `samples`."""
+        rows = self.samples(schemes, progress=False).schemes
+        values = np.array([self._known[row.tobytes()] for row in rows])
+        return by_image(values, self._tree.outputs, self._detections)[self.metric]
+
+    def outputs(self, quantized: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the outputs of all images when exactly these layers are quantized: (n, *shape of one image) by name."""
+        row = self._scheme(quantized)[None]
+        found = [list(self._tree.walk(feed, row))[-1] for feed in self._feeds]
+        return {name: np.concatenate([values[i] for values in found]) for i, name in enumerate(self._tree.outputs)}
+
+    def _scheme(self, quantized: Sequence[str]) -> np.ndarray:
+        unknown = [name for name in quantized if name not in self.layers]
+        if unknown:
+            raise NoiseError(f"{unknown[0]!r} is not a layer of this meter{nearest(unknown[0], self.layers)}")
+        return np.array([name in quantized for name in self.layers], np.int8)
+
+    def _samples(self, keys: Sequence[bytes]) -> NoiseSamples:
+        values = np.array([self._known[key] for key in keys])
+        details = metrics_of(values, self._tree.outputs, self._detections) if keys else pd.DataFrame({self.metric: []})
+        frame = pd.DataFrame(self._rows(keys), columns=list(self.layers)).assign(noise=details[self.metric])
+        if keys:
+            frame = frame.assign(noise_std=details[f"{self.metric} std"], noise_images=len(self._feeds))
+        return NoiseSamples(frame, self.origin, details)
+
+    def _rows(self, keys: Sequence[bytes]) -> np.ndarray:
+        return np.frombuffer(b"".join(keys), np.int8).reshape(-1, len(self.layers))
+
+    def _measure(self, keys: Sequence[bytes], progress: bool) -> None:
+        """Fill in what is missing of some schemes, image by image; their keys sort as the schemes do."""
+        images, stop = range(len(self._feeds)), Event()
+        missing = [[key for key in keys if np.isnan(self._known[key][image]).any()] for image in images]
+        shares = -(-self._workers // len(images))  # few images leave workers idle unless each is shared
+        work = [(image, part) for image in images for part in _shared(missing[image], shares) if part]
+        if not work:
+            return
+        total = len(keys) * len(images)
+        bar = tqdm(total=total, initial=total - sum(map(len, missing)), desc="noise", unit="run", disable=not progress)
+        todo = iter(work)  # shared: what one worker takes, no other gets
+        with bar:
+            _side_by_side(lambda: self._work(todo, bar, stop), self._workers, stop)
+
+    def _work(self, todo: Iterator[tuple[int, Sequence[bytes]]], bar: tqdm, stop: Event) -> None:
+        try:
+            for image, part in todo:
+                self._walk(image, part, bar, stop)
+                if stop.is_set():
+                    break
+        finally:  # an interruption or an error ends the workers, and what they found is kept
+            self._save()
+
+    def _walk(self, image: int, keys: Sequence[bytes], bar: tqdm, stop: Event) -> None:
+        walk = self._tree.walk(self._feeds[image], self._rows(keys))
+        reference = next(walk)
+        detections = shown(reference) if self._detections else None
+        for key, outputs in zip(keys, walk, strict=True):
+            if stop.is_set():
+                return
+            found = errors(reference, outputs, detections)
+            if not np.isfinite(found[:: len(PER_OUTPUT)]).all():  # a difference that is no number; a ratio may be infinite
+                names = [name for name, bit in zip(self.layers, key, strict=True) if bit]
+                raise NoiseError(f"image {image}: the outputs are not all numbers with {', '.join(names) or 'no layer'} in int8")
+            self._known[key][image] = found
+            bar.update()
+            self._save(SAVE_S)
+
+    def _read(self) -> None:
+        """Learn what the file holds by now: another meter may have written it."""
+        found = read_journal(self._resume, self._identity) if self._resume else None
+        if found:
+            self._known = {row.tobytes(): values for row, values in zip(*found, strict=True)} | self._known
+
+    def _save(self, every_s: float = 0.0) -> None:
+        """Write the file, unless that was done less than `every_s` ago; in a worker, where no interruption stops it halfway."""
+        if not self._resume:
+            return
+        with self._writing:
+            if time.monotonic() - self._saved_s >= every_s:
+                write_journal(self._resume, self._identity, self._rows(list(self._known)), np.array([*self._known.values()]))
+                self._saved_s = time.monotonic()
+
+
+def _side_by_side(task: Callable[[], None], threads: int, stop: Event) -> None:
+    """Run a task in several threads until each has ended; an error in one of them, or an interruption, sets `stop`.
+
+    They are looked at, not waited for: `concurrent.futures.wait` takes the lock of each future in Python code, and an
+    interruption between two of its instructions leaves one locked, with its thread waiting for it for ever.
+    """
+    ended: list[BaseException | None] = []
+
+    def run() -> None:
+        error = None
+        try:
+            task()
+        except BaseException as caught:
+            error = caught
+            stop.set()
+        ended.append(error)
+
+    started = 0
+    try:
+        for _ in range(threads):
+            Thread(target=run).start()
+            started += 1
+        while len(ended) < started:
+            time.sleep(LOOK_S)
+    finally:
+        stop.set()
+        while len(ended) < started:
+            time.sleep(LOOK_S)
+    for error in filter(None, ended):
+        raise error
+
+
+def _shared(keys: Sequence[bytes], shares: int) -> list[Sequence[bytes]]:
+    """Divide schemes into runs of neighbours."""
+    size = -(-len(keys) // shares) or 1
+    return [keys[i : i + size] for i in range(0, len(keys), size)]
+
+
+def noise_meter(
+    graph: LayerGraph,
+    images: np.ndarray | Mapping[str, np.ndarray],
+    calibration: Calibration | None = None,
+    layers: int | Sequence[str] = 12,
+    setting: QuantizationSetting | str | None = None,
+    metric: str = "rho",
+    detections: bool = False,
+    workers: int = 2,
+    resume: str | Path | None = None,
+) -> NoiseMeter:
+    """Prepare to measure the noise of any scheme of some layers.
+
+    Parameters
+    ----------
+    graph : read from an ONNX file
+    images : (n, *shape of one image), or that by input name
+    calibration : ranges measured before; without one, MinMax over the same images
+    layers : how many of the layers with most FLOPs, or their names
+    setting : how int8 is made, or its name
+    metric : what is called noise (`dnnsplit.noise.metrics`): rho (the slides), relative, nsr, disagreement, or ``rho:output``
+    detections : the first output is a YOLO detector's: tell the disagreement of its detections too
+    workers : images measured side by side
+    resume : file (.npz) that is written every few seconds; what it holds already is not measured again
+
+    Returns
+    -------
+    NoiseMeter : call it with names of layers
+
+    Raises
+    ------
+    NoiseError : unknown layers or metric, layers that no int8 kernel exists for, images of another shape, a file to resume
+        from that is of another measurement
+    """
+    model = read_model(model_path(graph))
+    names = layers_of(graph, layers)
+    calibration = calibration or calibrate(graph, images, setting)
+    if setting is not None and QuantizationSetting.of(setting) != calibration.setting:
+        raise NoiseError(f"the calibration is for {calibration.setting}, not for {setting}; calibrate anew")
+    if workers < 1:
+        raise OptionError(f"workers is {workers!r}; it must be 1 or more")
+    detections = detections or metric == "disagreement"
+    check_metric(metric, model.outputs, detections)
+    feeds = feeds_of(model, images)
+    origin = {
+        "model": model.path.name,
+        "model_sha256": model.sha256,
+        "images": len(feeds),
+        "images_sha256": images_sha256(feeds),
+        "metric": metric,
+        "setting": asdict(calibration.setting),
+        "calibration": calibration.only(ranges_needed(model, graph, names)).to_json(),
+    }
+    tree = build_tree(model, graph, names, calibration)
+    return NoiseMeter(names, metric, origin, tree, feeds, detections, workers, None if resume is None else Path(resume))
+
+
+def layers_of(graph: LayerGraph, layers: int | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of V_Q, in topological order, from a count or a list of names."""
+    if isinstance(layers, int):
+        if layers < 1:
+            raise NoiseError(f"layers is {layers}; measure at least one layer")
+        return graph.quantizable(layers)
+    possible = graph.quantizable(10**9)
+    raise_problems(
+        NoiseError, "layers", [f"{name!r} cannot run in int8{nearest(name, possible)}" for name in layers if name not in possible]
+    )
+    return tuple(name for name in possible if name in layers)

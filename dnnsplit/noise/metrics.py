@@ -1,0 +1,156 @@
+"""How far quantized outputs are from the float32 model's: what is kept of one image, and the metrics made of it.
+
+Metrics that serve as a noise, 0 where nothing is quantized and more where it is worse:
+
+- ``rho`` (the slides): mean over images, then over outputs, of mean |o - o_q|
+- ``relative``: the same with each output's mean |o - o_q| divided by its mean |o|
+- ``nsr``: root of the power of o - o_q over the power of o, the powers' ratio averaged over outputs
+- ``disagreement``: 1 - agreement of the detections with the float32 model's (see `dnnsplit.noise.detections.agreement`)
+
+A mean average precision over a few labelled images is no such metric: it rests on a few hundred boxes, so that quantizing
+changes it less than another choice of images would, and many schemes even score above the float32 model. A limit on it
+would be met by chance. Limit a noise instead, and look at the precision, with its spread, of the plans that come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from dnnsplit.ground.differences import absolute, magnitude
+from dnnsplit.ground.errors import NoiseError, nearest
+from dnnsplit.noise.detections import agreement, decode
+from dnnsplit.noise.samples import NoiseSamples
+
+PER_OUTPUT = ("rho", "relative", "nsr")
+SHOWN = 0.25  # score from which on a detection counts as one
+
+
+def kept(outputs: Sequence[str], detections: bool = False) -> tuple[str, ...]:
+    """Return the names of the numbers that `errors` gives for one image."""
+    return tuple(f"{metric}:{output}" for output in outputs for metric in PER_OUTPUT) + ("disagreement",) * detections
+
+
+def shown(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the detections in the first output of one image."""
+    return decode(outputs[0], SHOWN)
+
+
+def errors(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray], detections: np.ndarray | None = None) -> np.ndarray:
+    """Compare the outputs of one image.
+
+    Parameters
+    ----------
+    reference, outputs : of the float32 and of the quantized model, one array per output
+    detections : of the reference (see `shown`), to compare those of the first output with
+
+    Returns
+    -------
+    float (numbers,) : as `kept` names them; a ratio to an output that is 0 everywhere is infinite, and so is all where an
+        output holds a value that is no number and the other does not hold the same
+    """
+    found = []
+    for wanted, output in zip(reference, outputs, strict=True):
+        change, exact = absolute(output, wanted), magnitude(wanted)
+        mean, power = change.mean(), np.square(change).mean()  # not by @, which would start BLAS's threads
+        found += [mean, _ratio(mean, exact.mean()), _ratio(power, np.square(exact).mean()) ** 0.5]
+    if detections is not None:
+        found.append(1.0 - agreement(shown(outputs), detections))
+    return np.array(found)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole > 0 else np.inf if part > 0 else 0.0
+
+
+def by_image(numbers: np.ndarray, outputs: Sequence[str], detections: bool = False) -> dict[str, np.ndarray]:
+    """Turn what was kept of each scheme and image into metrics of each image.
+
+    Parameters
+    ----------
+    numbers : (schemes, images, numbers), from `errors`
+    outputs, detections : as for `kept`
+
+    Returns
+    -------
+    dict : (schemes, images) by metric: rho, relative, nsr, snr_db (-20 log10 nsr), then the same per output as ``rho:output`` and
+        so on if there are several, then disagreement
+    """
+    columns = kept(outputs, detections)
+    of_image: dict[str, np.ndarray] = {}
+    by_name = {name: numbers[..., i] for i, name in enumerate(columns)}
+    for metric in PER_OUTPUT:
+        power = 2 if metric == "nsr" else 1
+        each = [by_name[f"{metric}:{output}"] ** power for output in outputs]
+        of_image[metric] = np.mean(each, axis=0) ** (1 / power)
+    of_image["snr_db"] = _decibels(of_image["nsr"])
+    if len(outputs) > 1:
+        of_image |= {name: value for name, value in by_name.items() if ":" in name}
+        of_image |= {f"snr_db:{output}": _decibels(by_name[f"nsr:{output}"]) for output in outputs}
+    if detections:
+        of_image["disagreement"] = by_name["disagreement"]
+    return of_image
+
+
+def metrics_of(numbers: np.ndarray, outputs: Sequence[str], detections: bool = False) -> pd.DataFrame:
+    """Turn what was kept of each scheme and image into metrics of each scheme; arguments are those of `by_image`.
+
+    Returns
+    -------
+    DataFrame : per scheme and metric the mean over images, and in ``... std`` its sample standard deviation, NaN for one image
+    """
+    table: dict[str, np.ndarray] = {}
+    with np.errstate(invalid="ignore"):  # the spread of an infinite signal-to-noise ratio is no number
+        for name, value in by_image(numbers, outputs, detections).items():
+            spread = value.std(axis=1, ddof=1) if value.shape[1] > 1 else np.full(len(value), np.nan)
+            table |= {name: value.mean(axis=1), f"{name} std": spread}
+    return pd.DataFrame(table)
+
+
+def _decibels(nsr: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return -20.0 * np.log10(nsr)
+
+
+def check_metric(metric: str, outputs: Sequence[str], detections: bool) -> None:
+    """Raise NoiseError unless the metric can serve as a noise."""
+    names = [*PER_OUTPUT, *(kept(outputs) if len(outputs) > 1 else ()), *(["disagreement"] if detections else [])]
+    if metric not in names:
+        way_out = "; snr_db is infinite where nothing is quantized: take nsr" if metric.startswith("snr") else ""
+        raise NoiseError(f"metric {metric!r} is unknown{nearest(metric, names)}{way_out}")
+
+
+def fragile(samples: NoiseSamples, times: float = 20.0, relative: float = 0.5) -> dict[str, float]:
+    """Name the layers that break the outputs when they alone are quantized, such as the decoding tail of a detector.
+
+    A layer breaks them if its noise alone is more than `times` the median of all layers' noise alone, or if it changes the
+    outputs by more than the share `relative` of their own size.
+
+    Parameters
+    ----------
+    samples : every layer alone among them; take many layers, so that the median is of layers that do no harm, like
+        ``measure_noise(graph, images, layers=10**9, schemes="alone")``
+    times, relative : the two thresholds; the second needs the samples' `details`
+
+    Returns
+    -------
+    dict : noise alone by layer, the noisiest first
+
+    Raises
+    ------
+    NoiseError : a layer was not measured alone
+    """
+    single = samples.schemes.sum(axis=1) == 1
+    where = dict(zip(samples.schemes[single].argmax(axis=1).tolist(), np.flatnonzero(single).tolist(), strict=True))
+    missing = [name for i, name in enumerate(samples.layers) if i not in where]
+    if missing:
+        raise NoiseError(f"{len(missing)} layers were not measured alone ({missing[0]!r} is one); measure schemes='alone'")
+    rows = [where[i] for i in range(len(samples.layers))]
+    alone = samples.noise[rows]
+    broken = alone > times * np.median(alone)
+    if samples.details is not None:
+        broken |= samples.details["relative"].to_numpy()[rows] > relative
+    order = np.argsort(-alone, kind="stable")
+    return {samples.layers[i]: float(alone[i]) for i in order if broken[i]}

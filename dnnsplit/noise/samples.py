@@ -1,0 +1,152 @@
+"""Measured noise of quantization schemes, with its spread over the images that it was measured on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dnnsplit.ground.errors import NoiseError, raise_problems
+from dnnsplit.ground.files import plain, write_text
+from dnnsplit.ground.markup import shown
+from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
+from dnnsplit.noise.schemes import pack_schemes
+
+SPREAD = ("noise_std", "noise_images")
+OTHER = ("noise", *SPREAD)  # columns that are no layers
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSamples:
+    """Measured noise of quantization schemes.
+
+    Parameters
+    ----------
+    frame : one 0/1 column per layer (1: it runs in int8) and the column ``noise`` (rho, 0 or more: the mean over images); where
+        it is known, also ``noise_std``, its sample standard deviation over the images (NaN of one), and ``noise_images``, how
+        many there were
+    origin : what the samples depend on: model, images, quantization setting, metric (JSON values)
+    details : one row per sample: other metrics, and their spread over images; neither saved nor divided
+
+    Raises
+    ------
+    NoiseError : no ``noise`` column, entries other than 0 and 1, negative noise, a scheme given twice
+    """
+
+    frame: pd.DataFrame = field(repr=False)
+    origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    details: pd.DataFrame | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.frame, pd.DataFrame):
+            raise NoiseError(f"noise samples come as a pandas DataFrame, not as {type(self.frame).__name__}")
+        frame = self.frame.reset_index(drop=True).copy()
+        if "noise" not in frame or len(frame.columns) < 2:
+            raise NoiseError(f"noise samples need one column per layer and the column 'noise'; there are {list(frame.columns)}")
+        same = frame.columns[frame.columns.duplicated()]
+        if len(same):
+            raise NoiseError(f"noise samples: two columns are named {same[0]!r}; names must be unique")
+        layers = [c for c in frame if c not in OTHER]
+        spread = [c for c in SPREAD if c in frame]
+        if len(spread) == 1:
+            raise NoiseError(f"noise samples have the column {spread[0]!r}; a spread over images needs {' and '.join(SPREAD)}")
+        frame = frame[[*layers, "noise", *spread]].apply(pd.to_numeric, errors="coerce")
+        problems = [f"column {c!r} holds values other than 0 and 1" for c in layers if not frame[c].isin((0, 1)).all()]
+        bad = frame[~(frame["noise"] >= 0) | ~np.isfinite(frame["noise"])]
+        problems += [f"row {i}: noise {value!r}; it must be a number, 0 or more" for i, value in bad["noise"].items()]
+        if spread:
+            known = (frame["noise_std"] >= 0) & np.isfinite(frame["noise_std"]) & (frame["noise_images"] >= 2)
+            odd = frame[~known & ~(frame["noise_std"].isna() & (frame["noise_images"] == 1))]
+            problems += [f"row {i}: a spread over images is 0 or more, over 2 images or more" for i in odd.index]
+        twice = frame[frame.duplicated(layers)]
+        problems += [f"row {i}: this scheme is given twice" for i in twice.index]
+        if not len(frame):
+            problems.append("there is no sample")
+        if self.details is not None and len(self.details) != len(frame):
+            problems.append(f"there are details of {len(self.details)} samples, and {len(frame)} samples")
+        raise_problems(NoiseError, "noise samples", problems, most=8)
+        frame[layers] = frame[layers].astype(np.int8)
+        object.__setattr__(self, "frame", frame)
+
+    @staticmethod
+    def from_frame(frame: pd.DataFrame, origin: Mapping[str, Any] | None = None) -> NoiseSamples:
+        """Make samples from a table; see the class for its columns."""
+        return NoiseSamples(frame, origin or {})
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that may be quantized, V_Q."""
+        return tuple(c for c in self.frame if c not in OTHER)
+
+    @property
+    def schemes(self) -> np.ndarray:
+        """int8 (n, layers): 1 where a layer runs in int8."""
+        return self.frame[list(self.layers)].to_numpy()
+
+    @property
+    def noise(self) -> np.ndarray:
+        """float (n,): measured rho."""
+        return self.frame["noise"].to_numpy(float)
+
+    @property
+    def spread(self) -> np.ndarray | None:
+        """float (n, 2): standard deviation over the images (NaN of one), and how many they were; None where that is not known."""
+        return self.frame[list(SPREAD)].to_numpy(float) if "noise_std" in self.frame else None
+
+    def updated(self, other: NoiseSamples) -> NoiseSamples:
+        """Return these samples, those that were measured again (on other images, as a rule more of them) as they are there.
+
+        That is a table to look schemes up in. A regressor is better fitted to samples of one set of images.
+
+        Raises
+        ------
+        NoiseError : the others are of other layers, of another model, metric or quantization, or one of both tells no spread
+        """
+        if other.layers != self.layers:
+            raise NoiseError(f"the samples are of the layers {self.layers}, those that update them of {other.layers}")
+        if (self.spread is None) != (other.spread is None):
+            raise NoiseError("only one of the two tells the spread over images; measure both on two images or more")
+        keys = ("model_sha256", "metric", "setting", "calibration")
+        apart = [k for k in keys if k in self.origin and k in other.origin and self.origin[k] != other.origin[k]]
+        raise_problems(NoiseError, "samples of another noise", [f"{k} differs" for k in apart])
+        old = ~np.isin(pack_schemes(self.schemes), pack_schemes(other.schemes))
+        own = {k: other.origin[k] for k in ("images", "images_sha256") if k in other.origin}
+        frame = pd.concat([self.frame[old], other.frame]).sort_values(list(self.layers), ignore_index=True)
+        return NoiseSamples(frame, {**self.origin, "again": {**own, "schemes": len(other.frame)}})
+
+    def divide(self, count: int, seed: int = 0) -> tuple[NoiseSamples, NoiseSamples]:
+        """Return `count` random samples and the others, to fit on the ones and test on the others."""
+        if isinstance(count, bool) or not isinstance(count, Integral) or not 0 < count < len(self.frame):
+            raise NoiseError(f"{count!r} of {len(self.frame)} samples leaves none on one side; take 1 to {len(self.frame) - 1}")
+        order = np.random.default_rng(seed).permutation(len(self.frame))
+        return tuple(NoiseSamples(self.frame.iloc[np.sort(part)], self.origin) for part in (order[:count], order[count:]))
+
+    def save(self, path: str | Path) -> None:
+        """Write a CSV whose first line is a comment with the origin as JSON."""
+        origin = json.dumps(self.origin, default=plain)
+        write_text(path, f"# {origin}\n" + self.frame.to_csv(index=False, float_format="%.9g"))
+
+    @staticmethod
+    def load(path: str | Path) -> NoiseSamples:
+        """Read the CSV that `save` writes, or any CSV with the columns of `frame`."""
+        try:
+            first = comment_of(path)
+            origin, frame = json.loads(first) if first else {}, read_table(path)
+        except TABLE_ERRORS as error:
+            raise NoiseError(f"{path} is not readable as a table of noise samples: {error}") from None
+        if not isinstance(origin, dict):
+            raise NoiseError(f"{path}: the origin in its first line is {origin!r}, not a JSON object")
+        return NoiseSamples(frame, origin)
+
+    def __repr__(self) -> str:
+        low, high = self.noise.min(), self.noise.max()
+        return f"NoiseSamples({len(self.frame)} schemes of {len(self.layers)} layers, noise {low:.4g} to {high:.4g})"
+
+    def _repr_html_(self) -> str:
+        return shown(self, self.frame.head(8))

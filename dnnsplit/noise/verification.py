@@ -1,0 +1,135 @@
+"""Verify and cut: no scheme is accepted on a prediction alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dnnsplit.ground.errors import NoiseError, OptionError
+from dnnsplit.ground.tolerance import within
+from dnnsplit.noise.gaussian import Gaussian
+from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.noise.schemes import pack_schemes
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Layers to quantize whose noise was measured.
+
+    Attributes
+    ----------
+    quantized : the layers
+    noise : measured; at most the limit
+    measured : noise of every scheme that was measured for it, in that order
+    choice : what `choose` returned for it
+    """
+
+    quantized: tuple[str, ...]
+    noise: float
+    measured: Mapping[tuple[str, ...], float] = field(default_factory=dict, repr=False)
+    choice: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Informed:
+    """A noise model on its optimistic side, and the measured noise where there is one; see `verify` for `fresh`."""
+
+    model: NoiseModel
+    known: Mapping[int, float]
+    sigmas: float = 2.5
+    margin: float = 0.05
+    fresh: bool = False
+
+    def predict(self, schemes: np.ndarray, sigmas: float = 0.0) -> np.ndarray:
+        """Return the measured noise, else a lower bound of the prediction; float (n,)."""
+        if isinstance(self.model.predictor, Gaussian):
+            low = self.model.predictor.predict(schemes, sigmas - self.sigmas)
+        elif self.model.kind == "table":  # what it has is known, unless on other images
+            table = self.model.table if self.fresh else {}
+            low = np.array([table.get(key, np.inf) for key in pack_schemes(schemes).tolist()]) / (1 + self.margin)
+        else:
+            low = self.model.predict(schemes) / (1 + self.margin)
+        return np.array([self.known.get(key, value) for key, value in zip(pack_schemes(schemes).tolist(), low, strict=True)])
+
+
+def verify(
+    noise: NoiseModel,
+    measure: Callable[[tuple[str, ...]], float],
+    choose: Callable[[NoiseModel], Any],
+    max_noise: float,
+    samples: NoiseSamples | None = None,
+    sigmas: float = 2.5,
+    margin: float = 0.05,
+    most: int = 35,
+    fresh: bool = False,
+) -> Verified:
+    """Choose by prediction, measure the choice, exclude it if it is too noisy, and choose again.
+
+    A model that is right to 1 % on average is wrong where it matters: the best scheme within a limit tends to be one whose
+    noise was underestimated. So the model is read on its optimistic side, every measurement is told to it, and the first
+    choice that holds is taken: it is the best of all schemes whose optimistic prediction is within the limit.
+
+    Parameters
+    ----------
+    noise : predicts; a Gaussian process learns from the measurements
+    measure : names of the quantized layers -> measured noise, by the same metric and setting as the samples
+    choose : noise model -> the best choice within max_noise by that model: names of layers, or an object with the attribute
+        ``quantized``, such as a plan
+    max_noise : eta_max
+    samples : measured before, such as those that `noise` was fitted to; they are not measured again
+    sigmas : standard deviations of eta^2 by which a Gaussian process is read below its mean
+    margin : share by which another model is read below its prediction
+    most : measurements; after them the best scheme that was measured is chosen (with none, nothing is quantized)
+    fresh : `measure` tells another number than the model's, on other images or a bound, so that nothing of a table is known
+
+    Returns
+    -------
+    Verified : its noise was measured and keeps `max_noise`, to `dnnsplit.ground.tolerance.TOLERANCE`
+
+    Raises
+    ------
+    OptionError : a limit, a number of sigmas or a margin below 0, or less than one measurement
+    NoiseError : samples of other layers, `choose` broke the limit, or `measure` returned something that is no noise
+    """
+    for what, value, least in (("max_noise", max_noise, 0), ("sigmas", sigmas, 0), ("margin", margin, 0), ("most", most, 1)):
+        if not least <= value < np.inf:
+            raise OptionError(f"{what} is {value!r}; it must be a number, {least} or more")
+    if samples is not None and samples.layers != noise.layers:
+        raise NoiseError(f"the samples are of the layers {samples.layers}, the noise model of {noise.layers}")
+    known = {0: 0.0} | ({} if fresh else dict(noise.table))
+    if samples is not None:
+        known |= dict(zip(pack_schemes(samples.schemes).tolist(), samples.noise.tolist(), strict=True))
+    measured: dict[tuple[str, ...], float] = {}
+    while True:
+        if len(measured) < most:
+            informed = Informed(noise, known, sigmas, margin, fresh)
+            view = NoiseModel(noise.layers, "informed", predictor=informed, origin=noise.origin)
+        else:
+            view = NoiseModel(noise.layers, "table", table=known, origin=noise.origin)
+        choice = choose(view)
+        names = tuple(getattr(choice, "quantized", choice))
+        unknown = [name for name in names if name not in noise.layers]
+        if unknown:
+            raise NoiseError(f"the choice quantizes {unknown[0]!r}, which the noise model does not know")
+        scheme = np.array([[name in names for name in noise.layers]], np.int8)
+        key = int(pack_schemes(scheme)[0])
+        if key not in known and len(measured) < most:
+            known = known | {key: _measured(measure, names)}
+            measured[names] = known[key]
+            if isinstance(noise.predictor, Gaussian):
+                noise = NoiseModel(noise.layers, noise.kind, predictor=noise.predictor.learn(scheme, np.array([known[key]])))
+        elif not within(known.get(key, np.inf), max_noise):
+            raise NoiseError(f"the choice {names} is not within max_noise {max_noise:g} by the model it was made with")
+        if within(known[key], max_noise):
+            return Verified(names, known[key], measured, choice)
+
+
+def _measured(measure: Callable[[tuple[str, ...]], float], names: Sequence[str]) -> float:
+    value = float(measure(tuple(names)))
+    if not 0 <= value < np.inf:
+        raise NoiseError(f"the measured noise of {tuple(names)} is {value!r}; it must be a number, 0 or more")
+    return value

@@ -1,0 +1,202 @@
+"""Figures of the noise: what predicts it, what makes it, and what a limit on it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dnnsplit.noise.fit import first_order, noise_scores
+from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.plots.style import COLOURS, style
+
+
+def noise_fit(models: Mapping[str, NoiseModel], test: NoiseSamples) -> tuple[Figure, dict[str, Any]]:
+    """Figure 2: predicted against measured noise on schemes that no model was fitted to.
+
+    Parameters
+    ----------
+    models : by the title of their panel
+    test : the held-out schemes
+    """
+    with style():
+        figure, axes = plt.subplots(1, len(models), figsize=(2.55 * len(models), 2.75), sharex=True, sharey=True, squeeze=False)
+        numbers: dict[str, Any] = {"measured": test.noise, "layers": list(test.layers), "models": {}}
+        top = 1.05 * float(test.noise.max())
+        for axis, (title, model) in zip(axes[0], models.items(), strict=True):
+            predicted = model.predict(test.schemes)
+            scores = noise_scores(test.noise, predicted)
+            axis.plot([0, top], [0, top], color="0.45", linewidth=0.8, zorder=1)
+            axis.scatter(test.noise, predicted, s=3, color=COLOURS[0], alpha=0.35, linewidths=0, rasterized=True, zorder=2)
+            axis.set(title=title, xlabel="measured noise", xlim=(0, top), ylim=(0, top), aspect="equal")
+            text = f"$R^2$ = {scores['R2']:.4f}\nMAPE {scores['MAPE_%']:.1f} %\nlowest tenth {scores['low_MAPE_%']:.1f} %"
+            axis.text(0.05, 0.95, text, transform=axis.transAxes, va="top", fontsize=8)
+            numbers["models"][title] = {"predicted": predicted, **scores, "fit": dict(model.scores)}
+        axes[0][0].set_ylabel("predicted noise")
+    return figure, numbers
+
+
+def sensitivity(samples: NoiseSamples, noise: NoiseModel | None = None) -> tuple[Figure, dict[str, Any]]:
+    """Noise of each layer quantized alone, and of all together; beside it, its share in the variance over all schemes.
+
+    Parameters
+    ----------
+    samples : measured; a layer that was not measured alone has no bar
+    noise : tells the shares where not all schemes were measured; without it they are left out then
+    """
+    single = samples.schemes.sum(axis=1) == 1
+    alone = {
+        name: float(samples.noise[single & (samples.schemes[:, i] == 1)][0])
+        for i, name in enumerate(samples.layers)
+        if (single & (samples.schemes[:, i] == 1)).any()
+    }
+    every = samples.noise[samples.schemes.all(axis=1)]
+    if noise is None and len(samples.noise) >= 2 ** len(samples.layers) - 1:
+        noise = NoiseModel.measured(samples)
+    shares = None if noise is None else dict(zip(noise.layers, first_order(noise).tolist(), strict=True))
+    names = list(samples.layers if shares else alone)[::-1]
+    ratios = [5, 3] if shares else [1]
+    with style():
+        figure, axes = plt.subplots(1, len(ratios), sharey=True, squeeze=False, width_ratios=ratios)
+        figure.set_size_inches(3.2 + 1.8 * len(ratios), 0.19 * len(names) + 1.0)
+        axis = axes[0][0]
+        axis.barh(range(len(names)), [alone.get(n, 0.0) for n in names], color=COLOURS[0])
+        axis.set_yticks(range(len(names)), [n.strip("/") for n in names], fontsize=7)
+        if len(every):
+            axis.axvline(every[0], color=COLOURS[1], linewidth=1.2)
+            axis.text(every[0], len(names) - 0.4, "all together ", color=COLOURS[1], ha="right", va="bottom", fontsize=7.5)
+        axis.set(xlabel="noise (mean |difference| of the output)", title="Each layer quantized alone")
+        axis.set_ylim(-0.6, len(names) + 0.3)
+        if shares:
+            axes[0][1].barh(range(len(names)), [100 * shares[n] for n in names], color=COLOURS[2])
+            axes[0][1].set(xlabel=f"variance [%] ({100 * sum(shares.values()):.1f} in all)", title="First-order share")
+        for axis in axes[0]:
+            axis.grid(False, axis="y")
+    return figure, {"alone": alone, "all": [float(v) for v in every], "first_order": shares}
+
+
+def learning_curve(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
+    """Error on held-out schemes against the number of measured ones: the median and the range over the seeds.
+
+    Parameters
+    ----------
+    rows : from `dnnsplit.noise.fit.learning_curve`: model, samples, seed, R2, MAPE_%, low_MAPE_%
+    """
+    rows = rows.reset_index(drop=True)
+    panels = {"1 - $R^2$": 1 - rows["R2"], "MAPE [%]": rows["MAPE_%"], "MAPE of lowest tenth [%]": rows["low_MAPE_%"]}
+    steps = [m * 10.0**k for k in range(-6, 4) for m in (1, 2, 5)]
+    with style():
+        figure, axes = plt.subplots(1, len(panels), figsize=(7.6, 2.9), sharex=True)
+        for axis, (label, values) in zip(axes, panels.items(), strict=True):
+            for i, (title, part) in enumerate(values.groupby(rows["model"], sort=False)):
+                part = part.groupby(rows["samples"]).agg(["median", "min", "max"])
+                axis.plot(part.index, part["median"], marker="osD^v"[i % 5], markersize=3.5, color=COLOURS[i % 7], label=title)
+                axis.fill_between(part.index, part["min"], part["max"], color=COLOURS[i % 7], alpha=0.15, linewidth=0)
+            axis.set(xscale="log", yscale="log", xlabel="measured schemes", title=label)
+            for of, along in ((values, axis.yaxis), (rows["samples"], axis.xaxis)):
+                along.set_ticks(shown := [t for t in steps if of.min() / 1.3 <= t <= of.max() * 1.3], [f"{t:g}" for t in shown])
+                along.set_ticks([], minor=True)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure, {"rows": rows.to_dict("list")}
+
+
+def latency_noise(
+    frame: pd.DataFrame, title: str, measured: pd.DataFrame | None = None, most: float | None = None
+) -> tuple[Figure, dict[str, Any]]:
+    """Figures 3 to 5: least latency against the noise limit, as planned, with the plans that were run.
+
+    Parameters
+    ----------
+    frame : of a `Front`, or read from its CSV: noise (or noise_upper, where a confidence was asked for), latency_s [s]
+    title : the topology
+    measured : rows with max_noise, latency_s, low_s, high_s (median and 5th to 95th percentile of the runs) [s]
+    most : right end of the noise axis; default: the largest noise of the front or of the measured rows
+    """
+    limits = [] if measured is None else list(measured["max_noise"])
+    limited = frame["noise_upper" if "noise_upper" in frame else "noise"]
+    right = most or max([*limited, *limits, 1e-3]) * 1.05
+    with style():
+        figure, axis = plt.subplots()
+        edges = [*limited, right]
+        axis.stairs(frame["latency_s"], edges, baseline=None, color=COLOURS[0], linewidth=1.5, label="planned (exact optimum)")
+        if measured is not None and len(measured):
+            error = [measured["latency_s"] - measured["low_s"], measured["high_s"] - measured["latency_s"]]
+            axis.errorbar(
+                measured["max_noise"], measured["latency_s"], yerr=_not_negative(error), fmt="o", color=COLOURS[1], capsize=2,
+                elinewidth=0.9, label="measured (median, 5 to 95 %)", zorder=3,
+            )  # fmt: skip
+        axis.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="latency [s]", xlim=(-0.015 * right, right))
+        values = [*frame["latency_s"], *([] if measured is None else measured["high_s"])]
+        axis.set_ylim(0, max(values) * 1.12)
+        axis.legend(loc="lower left")
+    numbers = {"title": title, "front": frame.to_dict("list")}
+    if measured is not None:
+        numbers["measured"] = measured.to_dict("list")
+    return figure, numbers
+
+
+def _not_negative(error: list[pd.Series]) -> np.ndarray:
+    """Error bars that are never negative: a median can equal a percentile up to rounding."""
+    return np.maximum(np.array([np.asarray(e, float) for e in error]), 0.0)
+
+
+def noise_fronts(exact: pd.DataFrame, predicted: Mapping[str, pd.DataFrame], title: str = "") -> tuple[Figure, dict[str, Any]]:
+    """Least latency against the noise limit by measured noise and by models of it; beside it, how far their plans overstep.
+
+    Parameters
+    ----------
+    exact : frame of the `Front` of a measured table: noise, latency_s [s]
+    predicted : by title, frame of the `Front` of a model, with the noise measured of each plan as ``measured``; a plan breaks
+        the limit it was chosen for where that is more than ``noise``
+    title : above the fronts
+    """
+    limits = [exact["noise"].max(), *(part["noise"].max() for part in predicted.values())]
+    right = 1.05 * max(limits)
+    numbers: dict[str, Any] = {"title": title, "exact": exact[["noise", "latency_s"]].to_dict("list"), "predicted": {}}
+    with style():
+        figure, (front, excess) = plt.subplots(1, 2, figsize=(6.6, 3.2), sharex=True)
+        edges = [*exact["noise"], right]
+        front.stairs(exact["latency_s"], edges, baseline=None, color="0.65", linewidth=3.0, label="measured noise")
+        excess.axhline(0.0, color="0.45", linewidth=0.8)
+        for i, (name, part) in enumerate(predicted.items()):
+            broken = int((part["measured"] > part["noise"]).sum())
+            text = f"{name}: {broken} of {len(part)} plans over their limit"
+            front.stairs(part["latency_s"], [*part["noise"], right], baseline=None, color=COLOURS[i], linewidth=1.2, label=text)
+            over = part["measured"] - part["noise"]  # no share of the limit, which may be 0 or all but 0
+            excess.scatter(part["noise"], over, s=12, color=COLOURS[i], marker="osD^v"[i % 5], zorder=3)
+            numbers["predicted"][name] = part[["noise", "measured", "latency_s"]].to_dict("list") | {"broken": broken}
+        front.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="least latency [s]", xlim=(0, right))
+        excess.set(title="Measured noise of the plans", xlabel="noise limit $\\eta_{max}$", ylabel="measured noise - limit")
+        figure.legend(*front.get_legend_handles_labels(), loc="outside lower center")
+    return figure, numbers
+
+
+def limit_coverage(table: pd.DataFrame, promised: float = 5.0, title: str = "") -> tuple[Figure, dict[str, Any]]:
+    """How often noise limits are broken over all images, by the mean of a draw of them and by its bound; what the bound costs.
+
+    Parameters
+    ----------
+    table : from `dnnsplit.studies.coverage.coverage`, the value being a latency [s]
+    promised : share of cases in which the bound may be broken [%]
+    title : above the shares
+    """
+    by_rule = {rule: part.set_index("limit") for rule, part in table.groupby("rule", sort=False)}
+    cost = 100.0 * (by_rule["bound"]["value"] / by_rule["mean"]["value"] - 1.0)
+    names = {"mean": "mean of the drawn images", "bound": "its upper confidence bound"}
+    with style():
+        figure, (share, price) = plt.subplots(1, 2, figsize=(6.6, 3.0))
+        for i, (rule, part) in enumerate(by_rule.items()):
+            share.plot(part.index, part["broken_%"], marker="os"[i], color=COLOURS[i], label=names[rule])
+        share.axhline(promised, color="0.45", linewidth=0.8, linestyle="--", label=f"{promised:g} % promised of one scheme")
+        share.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="limit broken over all images [%]")
+        share.set_ylim(bottom=0)
+        price.plot(cost.index, cost, marker="s", color=COLOURS[1])
+        price.set(title="What the bound costs", xlabel="noise limit $\\eta_{max}$", ylabel="more latency [%]")
+        price.set_ylim(bottom=min(0.0, float(cost.min())))
+        figure.legend(*share.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure, {"rows": table.to_dict("list"), "cost_%": cost.tolist()}

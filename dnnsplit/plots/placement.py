@@ -1,0 +1,126 @@
+"""The drawing of a placement: a lane per server, and what crosses between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
+
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.units import show
+from dnnsplit.plots.style import SERVER_COLOURS, style
+from dnnsplit.solving.plan import Plan
+
+
+def placement(graph: LayerGraph, plan: Plan, title: str = "") -> tuple[Figure, dict[str, Any]]:
+    """Draw where the layers run: a lane per server, layers collapsed to the blocks their names show, crossings in kB.
+
+    Parameters
+    ----------
+    graph, plan : what is drawn
+    title : above the drawing
+    """
+    lanes = [s for s in plan.cost.compute_s if s in plan.servers or s == plan.source]
+    colours = {s: SERVER_COLOURS[i % 6] for i, s in enumerate(plan.cost.compute_s)}  # the same in every plan of a network
+    groups = _groups(graph, plan)
+    of = {layer: key for key, layers in groups.items() for layer in layers}
+    x = {key: i for i, key in enumerate(groups)}
+    y = {server: float(len(lanes) - 1 - i) for i, server in enumerate(lanes)}
+    ends = {"input": -1.2, "output": len(groups) + 0.2}
+    with style():
+        figure, axis = plt.subplots(figsize=(max(6.0, 0.27 * len(groups) + 1.6), 0.75 + 0.95 * len(lanes)))
+        axis.grid(False)
+        for server in lanes:
+            axis.axhspan(y[server] - 0.42, y[server] + 0.42, color=colours[server], alpha=0.09, linewidth=0)
+            seconds = plan.cost.compute_s[server]
+            axis.text(-2.0, y[server], f"{server}\n{show(seconds, 's')}", ha="right", va="center", fontsize=8)
+        crossings = _draw_tensors(axis, graph, plan, of, x, y, ends)
+        for key, layers in groups.items():
+            prefix, server = key
+            quantized = [n for n in layers if n in plan.quantized]
+            colour = colours[server]
+            axis.scatter(x[key], y[server], s=95, color=colour, edgecolors="black" if quantized else colour,
+                         linewidths=1.4 if quantized else 0.5, zorder=3)  # fmt: skip
+            axis.text(x[key], y[server], re.sub(r"^model\.", "", prefix)[-4:], ha="center", va="center", fontsize=5.8,
+                      color="white", zorder=4)  # fmt: skip
+        for name, at in ends.items():
+            axis.scatter(at, y[plan.source], s=70, marker="s", color="0.35", zorder=3)
+            axis.text(at, y[plan.source] + 0.16, name, ha="center", va="bottom", fontsize=6.5)
+        note = f"latency {show(plan.latency_s, 's')}, noise {plan.noise:.3g}, {len(plan.quantized)} layers in int8 (black ring)"
+        axis.set_title(f"{title}: {note}" if title else note, fontsize=8.5)
+        axis.set(xlim=(-2.0, len(groups) + 1.0), ylim=(-0.62, len(lanes) - 0.38))
+        axis.axis("off")
+    numbers = {
+        "title": title, "latency_s": plan.latency_s, "noise": plan.noise, "quantized": list(plan.quantized),
+        "assignment": dict(plan.assignment), "crossings": crossings,
+    }  # fmt: skip
+    return figure, numbers
+
+
+def _groups(graph: LayerGraph, plan: Plan) -> dict[tuple[str, str], list[str]]:
+    """Layers by (first part of their name, server), in the order of their mean depth."""
+    plain = len({_prefix(n) for n in graph.layer_names}) > 60
+    chunk = max(1, len(graph.layers) // 40)
+    groups: dict[tuple[str, str], list[str]] = {}
+    place: dict[tuple[str, str], list[int]] = {}
+    for i, name in enumerate(graph.topological):
+        key = (str(i // chunk) if plain else _prefix(name), plan.assignment[name])
+        groups.setdefault(key, []).append(name)
+        place.setdefault(key, []).append(i)
+    return {key: groups[key] for key in sorted(groups, key=lambda key: float(np.mean(place[key])))}
+
+
+def _prefix(name: str) -> str:
+    return name.strip("/").split("/")[0]
+
+
+def _draw_tensors(
+    axis: Axes, graph: LayerGraph, plan: Plan, of: Mapping[str, tuple[str, str]], x: Mapping[tuple[str, str], int],
+    y: Mapping[str, float], ends: Mapping[str, float],
+) -> list[dict[str, Any]]:  # fmt: skip
+    drawn: set[tuple[Any, Any]] = set()
+    labels: dict[tuple[float, float, float, float], float] = {}
+    crossings = []
+    for tensor in graph.tensors:
+        start = ("input", plan.source) if tensor.producer is None else of[tensor.producer]
+        stops = [of[c] for c in tensor.consumers] + ([("output", plan.source)] if tensor.is_output else [])
+        for stop in stops:
+            if start == stop:
+                continue
+            a = (ends.get(start[0], x.get(start, 0)), y[start[1]])
+            b = (ends.get(stop[0], x.get(stop, 0)), y[stop[1]])
+            crosses = start[1] != stop[1]
+            if (start, stop) not in drawn:
+                drawn.add((start, stop))
+                bend = 0.0 if crosses or abs(b[0] - a[0]) <= 1 else -0.18
+                axis.add_patch(
+                    FancyArrowPatch(
+                        a, b, arrowstyle="-|>", mutation_scale=6, shrinkA=5, shrinkB=5, zorder=2 if crosses else 1,
+                        connectionstyle=f"arc3,rad={bend}", color="#D55E00" if crosses else "0.6",
+                        linewidth=1.2 if crosses else 0.6,
+                    )
+                )  # fmt: skip
+    for transfer in plan.transfers:
+        if transfer.source == transfer.target:
+            continue
+        tensor = next(t for t in graph.tensors if t.name == transfer.tensor)
+        start = ("input", plan.source) if tensor.producer is None else of[tensor.producer]
+        stops = [of[c] for c in tensor.consumers if plan.assignment[c] == transfer.target]
+        stop = min(stops, key=x.__getitem__) if stops else ("output", plan.source)
+        a = (ends.get(start[0], x.get(start, 0)), y[start[1]])
+        b = (ends.get(stop[0], x.get(stop, 0)), y[stop[1]])
+        labels[(*a, *b)] = labels.get((*a, *b), 0.0) + transfer.size_bytes
+        crossings.append({k: getattr(transfer, k) for k in ("tensor", "source", "target", "size_bytes", "seconds")})
+    for i, ((ax, ay, bx, by), size) in enumerate(sorted(labels.items())):
+        share = 0.5 + 0.16 * ((i % 3) - 1)  # labels of neighbouring arrows do not hide each other
+        axis.text(
+            ax + share * (bx - ax), ay + share * (by - ay), show(size, "B"), fontsize=6.5, color="#A03E00", ha="center",
+            va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}, zorder=5,
+        )  # fmt: skip
+    return crossings

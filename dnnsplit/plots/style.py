@@ -1,0 +1,73 @@
+"""The one style of all figures, and `save`, which writes a figure with the numbers it draws."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from dnnsplit.ground.files import write_bytes, write_json
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; named here, because a notebook draws outside `style`.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+SERVER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+_STYLE = Path(__file__).with_name("dnnsplit.mplstyle")
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Draw in the project's style inside the ``with`` block; figures made there are the caller's, not pyplot's.
+
+    A notebook shows every figure that pyplot still holds at the end of a cell, and would show ours a second time.
+    """
+    before = set(plt.get_fignums())
+    with plt.style.context(_STYLE):
+        yield
+    for number in set(plt.get_fignums()) - before:
+        plt.close(number)
+
+
+def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, Any]) -> dict[str, Path]:
+    """Write a figure as SVG and PNG, and the numbers it draws as JSON with the version that made it.
+
+    Parameters
+    ----------
+    figure : from one of the functions of this module
+    folder : made if missing
+    name : of the files, without ending
+    numbers : what is drawn, JSON values
+
+    Returns
+    -------
+    dict : path by ending
+    """
+    paths = {}
+    with style():
+        for ending in ("svg", "png"):
+            buffer = io.BytesIO()
+            metadata = {"Date": None} if ending == "svg" else {"Software": None}
+            figure.savefig(buffer, format=ending, metadata=metadata)
+            paths[ending] = write_bytes(Path(folder) / f"{name}.{ending}", buffer.getvalue())
+    paths["json"] = write_json(Path(folder) / f"{name}.json", {"figure": name, "dnnsplit": version("dnnsplit"), **numbers})
+    return paths
+
+
+def save_and_show(drawings: Mapping[str, tuple[Figure, Mapping[str, Any]]], folder: str | Path) -> None:
+    """Save some figures and show them below the notebook cell.
+
+    Parameters
+    ----------
+    drawings : figure and numbers, as the functions of `dnnsplit.plots` return them, by the name of their files
+    folder : see `save`
+    """
+    from IPython.display import display
+
+    for name, (figure, numbers) in drawings.items():
+        save(figure, folder, name, numbers)
+        display(figure)

@@ -1,0 +1,193 @@
+"""Times of servers that are not here: measured there and brought back, scaled from another server, or from FLOPs alone."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dnnsplit.graph.blocks import load
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.graph.onnx_file import read_model
+from dnnsplit.ground.errors import OptionError, ProfileError, nearest, raise_problems
+from dnnsplit.network.servers import Network, Server
+from dnnsplit.profiling.kernels import host_name, profile
+from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.quantize.calibration import calibrate, feeds_of, images_sha256
+from dnnsplit.runtime.providers import KNOWN, Provider
+from dnnsplit.runtime.sessions import find_provider
+
+PACKAGES = ("dnnsplit", *dict.fromkeys(p.package for p in KNOWN), "onnx", "numpy")  # ONNX Runtime comes in one of several
+
+
+def profile_here(
+    model_path: str | Path,
+    server: str,
+    images: np.ndarray | Mapping[str, np.ndarray],
+    count: int = 12,
+    runs: int = 40,
+    splits: int = 24,
+    progress: bool = True,
+    provider: str | Provider = "cpu",
+) -> LayerTimes:
+    """Measure a model on this machine, which is the server itself; run it there and bring the saved file back.
+
+    Parameters
+    ----------
+    model_path : ONNX file
+    server : the name that this machine has in the network
+    images : to run and to calibrate int8 on, as for `profile`
+    count : how many layers may run in int8; 0 measures float32 alone
+    runs, splits, progress, provider : see `profile`
+
+    Returns
+    -------
+    LayerTimes : of one server, origin "measured", without a factor (nothing was scaled); `made` says with what
+    """
+    found = find_provider(provider)
+    graph = load(model_path, [found])
+    layers = graph.quantizable(count)
+    calibration = calibrate(graph, images) if layers else None
+    here = Network([Server(server, speed_cpu=1.0)])
+    times = profile(graph, here, images, calibration, layers, runs=runs, splits=splits, progress=progress, provider=found)
+    model = read_model(model_path)
+    made = {
+        "model": model.path.name,
+        "model_sha256": model.sha256,
+        "images_sha256": images_sha256(feeds_of(model, images)),
+        "setting": vars(calibration.setting) if calibration else None,
+        "cpu": host_name(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: number for name in PACKAGES if (number := _version(name))},
+        "providers": [found.ort_name],
+        "left_to_cpu": times.made.get(server, {}).get("left_to_cpu", []),
+        "options": {"threads": 1, "optimization": "all", "spinning": False},
+        "runs": runs,
+        "splits": splits,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    frame = times.frame.assign(factor=math.nan, note=times.frame["note"].str.replace("^from ", "on ", regex=True))
+    return LayerTimes(frame, times.overhead, {server: made})
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def joined(*times: LayerTimes) -> LayerTimes:
+    """Put the times of several servers into one table.
+
+    Raises
+    ------
+    ProfileError : a server is in two of them, or two were measured with different models
+    """
+    servers = [server for one in times for server in one.frame["server"].unique()]
+    twice = sorted({s for s in servers if servers.count(s) > 1})
+    problems = [f"server {s!r} has times in two tables; keep one" for s in twice]
+    made = {server: about for one in times for server, about in one.made.items()}
+    hashes = {server: about["model_sha256"] for server, about in made.items() if "model_sha256" in about}
+    if len(set(hashes.values())) > 1:
+        models = ", ".join(f"{server}: {value[:12]}..." for server, value in hashes.items())
+        problems.append(f"they were measured with different models ({models}); profile the same file everywhere")
+    raise_problems(ProfileError, "times to join", problems)
+    overhead = {server: value for one in times for server, value in one.overhead.items()}
+    return LayerTimes(pd.concat([one.frame for one in times], ignore_index=True), overhead, made)
+
+
+def scaled_times(times: LayerTimes, source: str, server: str, factor: float, note: str = "") -> LayerTimes:
+    """Estimate a server nobody can reach: every time of another one, multiplied.
+
+    Parameters
+    ----------
+    source : the server that was measured
+    server : the one that is wanted
+    factor : its seconds per second of `source`, such as the ratio of two published benchmarks
+    note : where the factor comes from
+
+    Returns
+    -------
+    LayerTimes : of `server` alone, origin "scaled"
+    """
+    if not 0 < factor < math.inf:
+        raise OptionError(f"factor is {factor!r}; it must be above 0 (2: twice as slow as {source!r})")
+    known = times.frame["server"].unique()
+    if source not in known:
+        raise ProfileError(f"there are no times of server {source!r}{nearest(source, known)}")
+    rows = times.frame[times.frame["server"] == source]
+    text = f"{factor:.4g} x {source}" + (f", {note}" if note else "")
+    frame = rows.assign(server=server, seconds=rows["seconds"] * factor, origin="scaled", factor=rows["factor"] * factor,
+                        note=[f"{text}; {old}" if old else text for old in rows["note"]])  # fmt: skip
+    overhead = {server: times.overhead[source].scaled(factor)} if source in times.overhead else {}
+    return LayerTimes(frame, overhead)
+
+
+def flops_times(
+    graph: LayerGraph, server: str, flops_per_s: float, bytes_per_s: float, layers: Sequence[str] = (), note: str = ""
+) -> LayerTimes:
+    """Estimate a server nobody can reach from its data sheet: the roofline, max(FLOPs / peak, bytes / memory bandwidth).
+
+    Source: S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52(4), 2009. Real kernels reach a share of either, so
+    this ranks layers better than it times them.
+
+    Parameters
+    ----------
+    flops_per_s : that the server reaches in float32 [FLOP/s]
+    bytes_per_s : of its memory [B/s]; a layer reads its weights and inputs and writes its outputs once
+    layers : that may run in int8; their estimate there is that of float32, because no data sheet tells a kernel's gain
+    note : where the figures come from
+
+    Returns
+    -------
+    LayerTimes : of `server` alone, origin "flops"
+    """
+    for name, value in (("flops_per_s", flops_per_s), ("bytes_per_s", bytes_per_s)):
+        if not 0 < value < math.inf:
+            raise OptionError(f"{name} is {value!r}; it must be above 0 and finite")
+    moved = {layer.name: float(layer.weight_bytes) for layer in graph.layers}
+    for tensor in graph.tensors:
+        for name in (*tensor.consumers, *([] if tensor.producer is None else [tensor.producer])):
+            moved[name] += tensor.size_bytes
+    seconds = {layer.name: max(layer.flops / flops_per_s, moved[layer.name] / bytes_per_s) for layer in graph.layers}
+    strangers = [f"{n!r} is no layer{nearest(n, graph.layer_names)}" for n in layers if n not in seconds]
+    raise_problems(ProfileError, "layers in int8", strangers)
+    rows: list[tuple[Any, ...]] = [(name, server, "float32", value) for name, value in seconds.items()]
+    rows += [(name, server, "int8", seconds[name]) for name in layers]
+    frame = pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"])
+    text = f"{flops_per_s:.4g} FLOP/s, {bytes_per_s:.4g} B/s" + (f", {note}" if note else "")
+    return LayerTimes(frame.assign(origin="flops", note=text))
+
+
+def regrouped(times: LayerTimes, graph: LayerGraph) -> LayerTimes:
+    """Add up times by the layers of a graph: a profile from a processor on which fewer nodes are fused has finer layers.
+
+    Raises
+    ------
+    ProfileError : the profile has a layer that is no node of the graph
+    """
+    of = {node: layer.name for layer in graph.layers for node in layer.nodes} | {n: n for n in graph.layer_names}
+    names = times.frame["layer"].unique()
+    lost = [f"{n!r} is no node of the graph{nearest(n, of)}" for n in names if n not in of]
+    raise_problems(ProfileError, "times to regroup", lost, most=8)
+    keys = ["layer", "server", "precision"]
+    frame = times.frame.assign(layer=times.frame["layer"].map(of))
+    rest = {c: "first" for c in frame if c not in (*keys, "seconds")}
+    # int8 is measured of the layer with the product; what is fused to it elsewhere still takes its float32 time
+    float32 = times.frame[times.frame["precision"] == "float32"]
+    table = frame.groupby(keys, sort=False, as_index=False).agg({"seconds": "sum", **rest})
+    whole = table[table["precision"] == "float32"].set_index(["layer", "server"])["seconds"]
+    chief = float32.set_index(["layer", "server"])["seconds"]
+    int8 = table["precision"] == "int8"
+    pairs = list(zip(table.loc[int8, "layer"], table.loc[int8, "server"], strict=True))
+    table.loc[int8, "seconds"] += [whole[pair] - chief[pair] for pair in pairs]
+    return LayerTimes(table, times.overhead, times.made)

@@ -1,0 +1,279 @@
+"""What a server draws while a model runs, measured: its own energy counters, busy against idle."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.graph.onnx_file import read_model
+from dnnsplit.ground.errors import OptionError, ProfileError, raise_problems
+from dnnsplit.ground.markup import shown
+from dnnsplit.ground.units import show
+from dnnsplit.network.servers import Network
+from dnnsplit.profiling.kernels import host_name
+from dnnsplit.quantize.calibration import feeds_of, model_path
+from dnnsplit.runtime.sessions import find_provider, session
+
+MARK = "compute measured by dnnsplit power"  # begins the note; what stands before it is kept
+RAPL = Path("/sys/class/powercap/intel-rapl")
+WARM_UP = 3
+WAY_OUT = "measure on the server itself, or write its power into the network file, with its source (compute: 5.8 W)"
+# Fields of zeus' SoCMeasurement [mJ], of Jetson and of Apple silicon, that do not overlap, but for the total.
+SOC = {
+    "total_energy_mj": "soc total", "cpu_energy_mj": "soc cpu", "cpu_total_mj": "soc cpu", "dram_mj": "soc dram",
+    "gpu_energy_mj": "soc gpu", "gpu_mj": "soc gpu",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Power:
+    """The measured power of a server while a model runs on it.
+
+    Attributes
+    ----------
+    windows : one row per window: pair, state ("idle" or "busy"), seconds [s], runs, own_cpu and others_cpu (CPUs kept busy by
+        this process, and by all others; NaN where the system does not tell), and the energy of each counter [J]
+    counted : counters that make up the power; others of `windows` were there, and are not part of it
+    model, provider : what ran, and on which execution provider
+    meter : what read the counters, such as "zeus 0.16.0"
+    host, date : where and when
+    """
+
+    windows: pd.DataFrame = field(repr=False)
+    counted: tuple[str, ...]
+    model: str
+    provider: str
+    meter: str
+    host: str
+    date: str
+
+    def _watts(self, *counters: str) -> pd.DataFrame:
+        """One row per pair: "idle" and "busy" power of some counters together [W]."""
+        watts = self.windows[list(counters)].sum(axis=1, skipna=False) / self.windows["seconds"]
+        return self.windows.assign(watts=watts).pivot(index="pair", columns="state", values="watts")
+
+    @property
+    def _above(self) -> pd.Series:
+        watts = self._watts(*self.counted)
+        return watts["busy"] - watts["idle"]
+
+    @property
+    def compute_w(self) -> float:
+        """P^c [W]: what the server draws more than idle while the model runs, mean over the pairs of windows."""
+        return float(self._above.mean())
+
+    @property
+    def spread_w(self) -> float:
+        """Standard deviation of it from pair to pair [W]."""
+        return float(self._above.std())
+
+    @property
+    def idle_w(self) -> float:
+        """What the same counters show while nothing runs [W]; it is no part of the slides' energy."""
+        return float(self._watts(*self.counted)["idle"].mean())
+
+    @property
+    def run_s(self) -> float:
+        """Wall time of one run of the model [s]."""
+        busy = self.windows[self.windows["state"] == "busy"]
+        return float(busy["seconds"].sum() / busy["runs"].sum())
+
+    @property
+    def run_j(self) -> float:
+        """Energy of one run above idle [J]: P x t."""
+        return self.compute_w * self.run_s
+
+    @property
+    def cpu_share(self) -> float:
+        """CPUs that this process had while the model ran; a one-thread run alone on its core has 1."""
+        return float(self.windows.loc[self.windows["state"] == "busy", "own_cpu"].mean())
+
+    @property
+    def others_cpu(self) -> float:
+        """CPUs that other processes kept busy during all windows: counters see them too."""
+        return float(self.windows["others_cpu"].mean())
+
+    @property
+    def note(self) -> str:
+        """How it was measured, for the network file."""
+        seconds = self.windows["seconds"].median()
+        busy = "" if math.isnan(self.others_cpu) else f", {self.others_cpu:.2f} CPU busy with other things"
+        return (
+            f"{MARK} with {self.meter} ({', '.join(self.counted)}): {show(self.compute_w, 'W')} +- {show(self.spread_w, 'W')} "
+            f"above {show(self.idle_w, 'W')} idle, one thread of {self.model} on {self.provider} with {self.cpu_share:.2f} CPU, "
+            f"{self.windows['pair'].nunique()} pairs of {show(seconds, 's')}{busy}; {self.host}, {self.date}"
+        )
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per counter: counter, counted, idle_w, busy_w, above_w, spread_w [W]."""
+        rows = []
+        for name in self.windows.columns[self.windows.columns.get_loc("others_cpu") + 1 :]:
+            watts = self._watts(name)
+            above = watts["busy"] - watts["idle"]
+            rows.append((name, name in self.counted, watts["idle"].mean(), watts["busy"].mean(), above.mean(), above.std()))
+        return pd.DataFrame(rows, columns=["counter", "counted", "idle_w", "busy_w", "above_w", "spread_w"])
+
+    def write(self, path: str | Path, server: str) -> None:
+        """Put the power into a network YAML as the server's ``compute``, and into its note how it was measured."""
+        network = Network.load(path)
+        before = network.server(server).note.partition(MARK)[0].rstrip("; ")
+        note = f"{before}; {self.note}" if before else self.note
+        servers = (replace(s, compute_w=self.compute_w, note=note) if s.name == server else s for s in network.servers)
+        replace(network, servers=tuple(servers)).save(path)
+
+    def __str__(self) -> str:
+        one = f"one run of {self.model} takes {show(self.run_s, 's')} and {show(self.run_j, 'J')}"
+        return f"{show(self.compute_w, 'W')} above {show(self.idle_w, 'W')} idle; {one}\n  {self.note}"
+
+    def _repr_html_(self) -> str:
+        return shown(self, self.frame)
+
+
+def measure_power(
+    model: LayerGraph | str | Path,
+    images: Any,
+    seconds: float = 10.0,
+    pairs: int = 5,
+    settle_s: float = 1.0,
+    provider: str = "cpu",
+    meter: Any = None,
+    progress: bool = True,
+) -> Power:
+    """Measure what this machine draws while a model runs in one thread, by its own energy counters.
+
+    A window in which the model runs again and again is set against one of equal length in which nothing is run; pairs of
+    windows take turns in their order, so that a steady drift cancels out. On the CPU the counters of CPUs (RAPL packages), of
+    their memory and of a system on a chip make up the power; on a provider with its own memory those of GPUs do, too. Counters
+    are of the whole machine: let nothing else run.
+
+    Parameters
+    ----------
+    model : ONNX file, or the graph that was loaded from it
+    images : inputs to run, as for `profile`
+    seconds : of each window [s]; counters are read at its ends, so that long windows are more exact
+    pairs : of windows, at least 2
+    settle_s : pause before each window [s]
+    provider : execution provider of ONNX Runtime
+    meter : what reads the counters; ``zeus.monitor.ZeusMonitor`` by default. Anything with its `begin_window` and `end_window`
+        will do, which return its ``Measurement``
+
+    Returns
+    -------
+    Power
+
+    Raises
+    ------
+    OptionError : windows that are too few or have no length
+    ProfileError : zeus is not installed, no counter is readable here, or the power cannot be told from idle
+    """
+    problems = [f"{name} is {value!r}; it must be above 0" for name, value in [("seconds", seconds)] if not 0 < value < math.inf]
+    problems += [f"settle_s is {settle_s!r}; it must be 0 or more"] if not 0 <= settle_s < math.inf else []
+    problems += [f"pairs is {pairs!r}; it takes 2 or more to tell the spread"] if pairs < 2 else []
+    raise_problems(OptionError, "measure_power", problems)
+    found = find_provider(provider)
+    path = model_path(model) if isinstance(model, LayerGraph) else Path(model)
+    feeds = feeds_of(read_model(path), images)
+    one = session(path, provider=found)
+    name = type(meter).__name__ if meter is not None else f"zeus {_zeus_version()}"
+    meter = _zeus_monitor() if meter is None else meter
+    for _ in range(WARM_UP):
+        one.run(None, dict(feeds[0]))
+    rows, counted = [], ()
+    with tqdm(total=2 * pairs, desc="power", unit="window", disable=not progress) as bar:
+        for pair in range(pairs):
+            for state in ("idle", "busy") if pair % 2 == 0 else ("busy", "idle"):
+                time.sleep(settle_s)
+                rows.append({"pair": pair, "state": state, **_window(meter, f"{state} {pair}", seconds, one, feeds)})
+                counted = counted or _counted(rows[0], found.own_memory)
+                bar.update()
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    power = Power(pd.DataFrame(rows), counted, path.name, found.name, name, host_name(), date)
+    if not power.compute_w > 2 * power.spread_w / math.sqrt(pairs):
+        above = f"{show(power.compute_w, 'W')} above idle, +- {show(power.spread_w, 'W')} over {pairs} pairs of windows"
+        raise ProfileError(f"the power of {path.name} cannot be told from idle ({above}); stop what else runs, or use longer "
+                           "windows (seconds) or more of them (pairs)")  # fmt: skip
+    return power
+
+
+def _window(meter: Any, name: str, seconds: float, one: Any, feeds: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    """Measure one window; return its seconds, runs, busy CPUs, and joules by counter."""
+    runs = 0
+    meter.begin_window(name, sync_execution=False)  # a run has ended when it returns: there is nothing to wait for
+    own, every, until = time.process_time(), _busy_cpu_s(), time.perf_counter() + seconds
+    if name.startswith("busy"):
+        while runs == 0 or time.perf_counter() < until:
+            one.run(None, dict(feeds[runs % len(feeds)]))
+            runs += 1
+    else:
+        time.sleep(seconds)
+    own, every = time.process_time() - own, _busy_cpu_s() - every
+    found = meter.end_window(name, sync_execution=False)
+    others = max(0.0, every - own) if math.isfinite(every) else math.nan
+    row = {"seconds": found.time, "runs": runs, "own_cpu": own / found.time, "others_cpu": others / found.time}
+    for kind in ("cpu", "dram", "gpu"):
+        row |= {f"{kind} {index}": float(joules) for index, joules in (getattr(found, f"{kind}_energy") or {}).items()}
+    parts = {part: getattr(found.soc_energy, name, None) for name, part in SOC.items() if hasattr(found.soc_energy, name)}
+    return row | {part: 1e-3 * value for part, value in parts.items() if value is not None}
+
+
+def _counted(row: dict[str, Any], gpu: bool) -> tuple[str, ...]:
+    """Return the counters of a window that make up the power; each part of the machine once."""
+    names = list(row)[list(row).index("others_cpu") + 1 :]
+    kinds = ("soc total",) if "soc total" in names else ("cpu", "dram", "soc cpu", "soc dram", *(["soc gpu"] if gpu else []))
+    kinds += ("gpu",) if gpu else ()
+    found = tuple(name for name in names if name.rstrip(" 0123456789") in kinds)
+    if not found:
+        there = f"there are only {', '.join(names)}, and the model runs on the CPU" if names else "there is none"
+        raise ProfileError(f"no energy counter of what the model runs on is readable here: {there}; {WAY_OUT}")
+    return found
+
+
+def _busy_cpu_s() -> float:
+    """CPU seconds of the whole machine so far, without idle and waiting ones; NaN where there is no /proc/stat."""
+    try:
+        ticks = [int(t) for t in Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:]]
+        return (sum(ticks[:7]) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError, AttributeError):
+        return math.nan
+
+
+def _zeus_version() -> str:
+    try:
+        return version("zeus")
+    except ImportError:
+        raise ProfileError(
+            "measuring power takes zeus, which is not installed: pip install -e '.[energy]', or pip install zeus"
+        ) from None
+
+
+def _zeus_monitor() -> Any:
+    from zeus.monitor import ZeusMonitor
+
+    monitor = ZeusMonitor()
+    # "psys" is the power of the whole platform: it holds the packages, which are there by themselves
+    monitor.cpu_indices = [i for i in monitor.cpu_indices if _zone(i) != "psys"]
+    if not (monitor.cpu_indices or monitor.gpu_indices or monitor.soc_is_present):
+        why = f"{RAPL} is there, but may not be read: sudo chmod -R a+r {RAPL}" if RAPL.exists() else (
+            f"there is no {RAPL}, no GPU that counts and no Jetson (a virtual machine or a container often hides them)"
+        )  # fmt: skip
+        raise ProfileError(f"no energy counter is readable here: {why}; {WAY_OUT}")
+    return monitor
+
+
+def _zone(index: int) -> str:
+    try:
+        return (RAPL / f"intel-rapl:{index}" / "name").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""

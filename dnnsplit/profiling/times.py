@@ -1,0 +1,205 @@
+"""Seconds per layer, server and precision: f_k(i, q)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.errors import ProfileError, nearest, raise_problems
+from dnnsplit.ground.files import plain, write_text
+from dnnsplit.ground.markup import shown
+from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
+from dnnsplit.ground.units import show
+from dnnsplit.network.servers import Network
+from dnnsplit.profiling.overhead import Overhead
+
+PRECISIONS = ("float32", "int8")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTimes:
+    """Seconds of every layer on every server, in float32 and, where measured, in int8.
+
+    Parameters
+    ----------
+    frame : columns layer, server, precision ("float32" or "int8"), seconds [s], and optionally origin
+        ("measured", "scaled", "flops", "given"), factor (seconds there per CPU second of the machine it was measured
+        on) and note (that machine)
+    overhead : by server, what its parts take beside their layers, and how far predictions of them were off; empty where
+        no part was measured
+    made : by server, what its times were measured with: packages, CPU, provider, options, hashes (JSON values)
+
+    Raises
+    ------
+    ProfileError : missing columns, negative or missing times, unknown precisions, rows given twice
+    """
+
+    frame: pd.DataFrame = field(repr=False)
+    overhead: Mapping[str, Overhead] = field(default_factory=dict, repr=False)
+    made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.frame, pd.DataFrame):
+            raise ProfileError(f"layer times come as a pandas DataFrame, not as {type(self.frame).__name__}")
+        frame = self.frame.reset_index(drop=True).copy()
+        missing = [c for c in ("layer", "server", "precision", "seconds") if c not in frame]
+        if missing:
+            there = ", ".join(map(str, frame.columns))
+            raise ProfileError(f"layer times lack the columns {', '.join(missing)}; there are {there}")
+        for column, default in (("origin", "given"), ("factor", math.nan), ("note", "")):
+            frame[column] = frame.get(column, default)
+        seconds = pd.to_numeric(frame["seconds"], errors="coerce")
+        problems = [
+            f"layer {row.layer!r} on {row.server!r} in {row.precision}: {row.seconds!r} is no time; it must be 0 s or more"
+            for row in frame[~(seconds >= 0) | ~np.isfinite(seconds)].itertuples()
+        ]
+        unknown = sorted({str(p) for p in frame["precision"]} - set(PRECISIONS))
+        problems += [f"precision {p!r} is unknown{nearest(p, PRECISIONS)}" for p in unknown]
+        twice = frame[frame.duplicated(["layer", "server", "precision"])]
+        problems += [f"layer {r.layer!r} on {r.server!r} in {r.precision} is given twice" for r in twice.itertuples()]
+        servers = frame["server"].unique()
+        strangers = [s for s in self.overhead if s not in servers]
+        problems += [f"an overhead is given of server {s!r}, which has no times{nearest(s, servers)}" for s in strangers]
+        raise_problems(ProfileError, "layer times", problems)
+        frame["seconds"] = seconds.astype(float)
+        frame.attrs["units"] = {"seconds": "s"}
+        object.__setattr__(self, "frame", frame)
+
+    @staticmethod
+    def from_frame(frame: pd.DataFrame) -> LayerTimes:
+        """Make layer times from a table; see the class for its columns."""
+        return LayerTimes(frame)
+
+    @staticmethod
+    def load(path: str | Path) -> LayerTimes:
+        """Read the CSV that `save` writes, or any CSV with the columns of `frame`."""
+        try:
+            first = comment_of(path)
+            header = json.loads(first) if first else {}
+            overhead = {server: Overhead(**values) for server, values in header.get("overhead", {}).items()}
+            frame = read_table(path)
+        except (*TABLE_ERRORS, AttributeError, TypeError) as error:
+            raise ProfileError(f"{path} is not readable as a table of layer times: {error}") from None
+        if "factor" in frame:
+            frame["factor"] = pd.to_numeric(frame["factor"], errors="coerce")
+        return LayerTimes(frame, overhead, header.get("made", {}))
+
+    def save(self, path: str | Path) -> None:
+        """Write a CSV, atomically; overheads and what the times were made with are JSON in a comment on its first line."""
+        header = {"overhead": {server: asdict(one) for server, one in self.overhead.items()}, "made": self.made}
+        first = f"# {json.dumps(header, default=plain)}\n" if self.overhead or self.made else ""
+        write_text(path, first + self.frame.to_csv(index=False))
+
+    @cached_property
+    def _seconds(self) -> dict[tuple[str, str, str], float]:
+        keys = zip(*(self.frame[column].tolist() for column in ("layer", "server", "precision")), strict=True)
+        return dict(zip(keys, self.frame["seconds"].tolist(), strict=True))
+
+    def seconds(self, layer: str, server: str, precision: str = "float32") -> float:
+        """Return one time [s]."""
+        try:
+            return self._seconds[layer, server, precision]
+        except KeyError:
+            raise ProfileError(f"there is no {precision} time of layer {layer!r} on {server!r}; profile it, or give it") from None
+
+    def array(self, graph: LayerGraph, network: Network, quantizable: tuple[str, ...] = ()) -> np.ndarray:
+        """Return the times as an array.
+
+        Parameters
+        ----------
+        graph, network : whose layers and servers are wanted
+        quantizable : layers whose int8 times are wanted too
+
+        Returns
+        -------
+        float (layers, servers, 2) [s] : [..., 0] float32, [..., 1] int8; NaN in int8 for layers that are not quantizable
+
+        Raises
+        ------
+        ProfileError : a time that is needed is missing; all of them are named
+        """
+        array = np.full((len(graph.layers), len(network.servers), 2), np.nan)
+        strangers = [n for n in quantizable if n not in graph.layer_index]
+        raise_problems(
+            ProfileError, "quantizable layers", [f"{n!r} is no layer{nearest(n, graph.layer_names)}" for n in strangers]
+        )
+        problems = []
+        for number, (precision, names) in enumerate(zip(PRECISIONS, (graph.layer_names, quantizable), strict=True)):
+            rows = [[self._seconds.get((n, server, precision), math.nan) for server in network.server_names] for n in names]
+            array[[graph.layer_index[n] for n in names], :, number] = np.reshape(rows, (-1, len(network.servers)))
+            lacks = [(names[i], network.server_names[k]) for i, k in np.argwhere(np.isnan(rows))]
+            problems += [f"no {precision} time of layer {n!r} on server {server!r}{self._hint(n, server)}" for n, server in lacks]
+        raise_problems(ProfileError, "layer times do not cover the problem", problems, most=8)
+        return array
+
+    def _hint(self, layer: str, server: str) -> str:
+        servers = self.frame["server"].unique()
+        if server not in servers:
+            return f": no time is known for that server at all{nearest(server, servers)}"
+        return "; profile it, or leave the layer out of the noise model"
+
+    def seconds_of(self, server: str, precision: str = "float32") -> float:
+        """Return the sum over all layers on one server [s]."""
+        rows = self.frame[(self.frame["server"] == server) & (self.frame["precision"] == precision)]
+        if rows.empty:
+            known = self.frame["server"].unique()
+            raise ProfileError(f"there are no {precision} times of server {server!r}{nearest(server, known)}")
+        return float(rows["seconds"].sum())
+
+    def error_s(self, compute_s: Mapping[str, float]) -> float:
+        """How far the compute time of a plan may be off [s]: the worst that split models were, on each of its servers.
+
+        Parameters
+        ----------
+        compute_s : T^c_k by server, as `Cost.compute_s`
+
+        Returns
+        -------
+        float : NaN where the plan computes on a server whose parts were never measured
+        """
+        unknown = [server for server, seconds in compute_s.items() if seconds > 0 and server not in self.overhead]
+        if unknown:
+            return math.nan
+        return math.fsum(self.overhead[server].worst * seconds for server, seconds in compute_s.items() if seconds > 0)
+
+    @property
+    def slowdown(self) -> dict[str, float]:
+        """Seconds on each server per CPU second of the machine that was profiled; for servers whose times were scaled."""
+        known = self.frame.dropna(subset=["factor"]).drop_duplicates("server")
+        return dict(zip(known["server"], known["factor"], strict=True))
+
+    @property
+    def totals(self) -> pd.DataFrame:
+        """Sum over the layers per server and precision [s], with how the times came about."""
+        grouped = self.frame.groupby(["server", "precision"], sort=False)
+        return grouped.agg(
+            layers=("layer", "size"),
+            seconds=("seconds", "sum"),
+            origin=("origin", _one),
+            factor=("factor", "first"),
+            note=("note", _one),
+        ).reset_index()
+
+    def __repr__(self) -> str:
+        floats = self.frame[self.frame["precision"] == "float32"]
+        totals = floats.groupby("server", sort=False)["seconds"].sum()
+        parts = [f"{server} {show(total, 's')}" for server, total in totals.items()]
+        return f"LayerTimes({floats['layer'].nunique()} layers; whole model in float32: {', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        totals = self.totals
+        totals["seconds"] = [show(s, "s") for s in totals["seconds"]]
+        return shown(self, totals)
+
+
+def _one(values: pd.Series) -> str:
+    return " / ".join(dict.fromkeys(map(str, values)))

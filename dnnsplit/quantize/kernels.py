@@ -1,0 +1,47 @@
+"""Which layers run in int8 is decided by the plan alone: the kernels that ONNX Runtime chose for a part, held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from dnnsplit.graph.blocks import optimize
+from dnnsplit.graph.fusion import node_of
+from dnnsplit.graph.layers import QUANTIZABLE_OPS, LayerGraph
+from dnnsplit.graph.onnx_file import Model
+
+# Products in integers. What only moves or compares int8 values (MaxPool, Transpose, ...) rounds nothing that the plan does not.
+INTEGER = frozenset({
+    "QLinearConv", "QLinearConvTranspose", "ConvInteger", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm",
+    "DynamicQuantizeMatMul", "QAttention", "DynamicQuantizeLSTM", "MatMulNBits",
+})  # fmt: skip
+
+
+def stray_layers(part: Path, model: Model, graph: LayerGraph, quantized: Collection[str]) -> dict[str, str]:
+    """Return the layers that run in int8 in a part although the plan has them in float32, and the kernel of each.
+
+    Layers whose own nodes are integer products, as in a model that was quantized before, are what the model says they are. A
+    product of two tensors that are int8 already, as in attention, has no weights to round: in integers it is what it was.
+
+    Parameters
+    ----------
+    part : its ONNX file
+    quantized : layers of the plan that run in int8
+    """
+    of = {node: layer.name for layer in graph.layers for node in layer.nodes}
+    found = {}
+    for kernel in optimize(part).graph.node:
+        node = node_of(model, kernel) if kernel.op_type in INTEGER else None
+        nodes = graph.layer(of[node]).nodes if node and of[node] not in quantized else ()
+        if _weighs(model, nodes) and not _integer(model, nodes):
+            found[of[node]] = kernel.op_type
+    return found
+
+
+def _weighs(model: Model, nodes: Collection[str]) -> bool:
+    products = (model.nodes[n] for n in nodes if model.nodes[n].op_type in QUANTIZABLE_OPS)
+    return any(model.is_constant(tensor) for node in products for tensor in node.input[:2])
+
+
+def _integer(model: Model, nodes: Collection[str]) -> bool:
+    return any(model.nodes[n].op_type in INTEGER | {"QuantizeLinear", "DequantizeLinear"} for n in nodes)

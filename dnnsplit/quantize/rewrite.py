@@ -1,0 +1,212 @@
+"""What "layer i is quantized" means, in one place: the same rewriting serves noise, times and the deployed parts.
+
+A quantized layer runs its convolution (or matrix product) in int8, from an int8 input and int8 weights, and its output
+tensor is int8 for all that read it, on the same server or another. It is written in ONNX Runtime's QDQ form:
+
+    y = DQ(Q(activation(DQ(Q(conv(DQ(Q(x)), DQ(w_int8)))))))
+
+Nothing outside the layer changes, so the noise of a scheme does not depend on the placement.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnxruntime.quantization.quant_utils import compute_data_quant_params, get_qmin_qmax_for_qType, quantize_nparray
+
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.graph.onnx_file import Model
+from dnnsplit.ground.differences import TINY
+from dnnsplit.ground.errors import NoiseError
+from dnnsplit.quantize.calibration import Calibration
+
+BIAS_MAX = 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedLayer:
+    """The nodes of one layer in int8.
+
+    Attributes
+    ----------
+    nodes : in topological order; they read the layer's inputs and make its output under its own name
+    weights : constants that are not the model's own
+    output : the layer's output tensor
+    wire : the same tensor in int8, made by these nodes too: what crosses a link
+    scale, zero_point : real = (wire - zero_point) * scale
+    dtype : of the wire, "uint8" or "int8"
+    """
+
+    nodes: tuple[onnx.NodeProto, ...]
+    weights: tuple[onnx.TensorProto, ...]
+    output: str
+    wire: str
+    scale: float
+    zero_point: int
+    dtype: str
+
+
+def quantize_layer(model: Model, graph: LayerGraph, name: str, calibration: Calibration) -> QuantizedLayer:
+    """Rewrite one layer to int8.
+
+    Raises
+    ------
+    NoiseError : the layer is not one of Conv, ConvTranspose, Gemm, MatMul with constant weights and one output, or
+        the calibration is of another model
+    """
+    if calibration.model_sha256 != model.sha256:
+        made_for = f"the calibration was made for another model (sha256 {calibration.model_sha256[:12]}...)"
+        raise NoiseError(f"{made_for}; calibrate {model.path.name}")
+    layer = graph.layer(name)
+    outputs = {t.name for t in graph.outputs_of[name]}
+    chief = model.nodes[name]
+    if not layer.quantizable or len(outputs) != 1:
+        raise NoiseError(f"layer {name!r} ({layer.op_type}) cannot run in int8; graph.quantizable() names those that can")
+    (output,) = outputs
+    build = _Builder(calibration)
+    core = copy.deepcopy(chief)
+    core.input[0] = build.round_trip(chief.input[0], f"{name}/input")
+    bias = model.weight(chief.input[2]) if len(chief.input) > 2 and chief.input[2] else None
+    input_scale = build.scale_of(chief.input[0])
+    core.input[1], weight_scale = build.weight(chief, model.weight(chief.input[1]), name, _least_scale(bias, input_scale))
+    if bias is not None:
+        core.input[2] = build.bias(bias, weight_scale * input_scale, name)
+    core.output[0] = f"{name}/float32"
+    build.nodes.append(core)
+    build.round_trip(core.output[0], f"{name}/output", ranges_of=chief.output[0], result=chief.output[0])
+    rest = [copy.deepcopy(model.nodes[n]) for n in layer.nodes if n != name]
+    for node in rest:
+        for i, made in enumerate(node.output):
+            if made == output:
+                node.output[i] = f"{output}/float32"
+        build.nodes.append(node)
+    if output != chief.output[0]:
+        build.round_trip(f"{output}/float32", output, ranges_of=output, result=output)
+    build.sort()
+    wire = next(n.input[0] for n in build.nodes if n.op_type == "DequantizeLinear" and n.output[0] == output)
+    scale, zero = calibration.parameters(output)
+    weights = tuple(build.weights.values())
+    return QuantizedLayer(tuple(build.nodes), weights, output, wire, scale, zero, calibration.setting.activation)
+
+
+def ranges_needed(model: Model, graph: LayerGraph, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the tensors whose ranges the quantization of some layers rests on, sorted."""
+    tensors = set()
+    for name in names:
+        tensors |= {model.nodes[name].input[0], model.nodes[name].output[0], *(t.name for t in graph.outputs_of[name])}
+    return tuple(sorted(tensors))
+
+
+class _Builder:
+    """Nodes and constants of one quantized layer, while they are made."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        self.calibration = calibration
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: dict[str, onnx.TensorProto] = {}
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        self.weights[name] = numpy_helper.from_array(value, name)
+        return name
+
+    def scale_of(self, tensor: str) -> float:
+        return self.calibration.parameters(tensor)[0]
+
+    def round_trip(self, tensor: str, stem: str, ranges_of: str | None = None, result: str | None = None) -> str:
+        """Append Q and DQ of a tensor; return the name of the value that comes back."""
+        scale, zero = self.calibration.parameters(ranges_of or tensor)
+        parameters = [
+            self.constant(f"{stem}/scale", np.array(scale, np.float32)),
+            self.constant(f"{stem}/zero_point", np.array(zero, self.calibration.setting.activation)),
+        ]
+        wire, result = f"{stem}/int8", result or f"{stem}/dequantized"
+        self.nodes.append(helper.make_node("QuantizeLinear", [tensor, *parameters], [wire], name=f"{stem}/QuantizeLinear"))
+        self.nodes.append(helper.make_node("DequantizeLinear", [wire, *parameters], [result], name=f"{stem}/DequantizeLinear"))
+        return result
+
+    def weight(self, chief: onnx.NodeProto, value: np.ndarray, name: str, least: np.ndarray) -> tuple[str, np.ndarray]:
+        """Add int8 weights and their DQ; return the dequantized name and the scale (a scalar or one per channel).
+
+        `least` is what the bias needs of the scale, of each channel or of all: see `_least_scale`.
+        """
+        setting = self.calibration.setting
+        kind = onnx.TensorProto.INT8
+        axis = _channel_axis(chief, value) if setting.per_channel else None
+        slices = [value] if axis is None else list(np.moveaxis(value, axis, 0))
+        pairs = [compute_data_quant_params(s.ravel(), kind, True, setting.reduce_range) for s in slices]
+        least = np.broadcast_to(least if axis is not None and least.size == len(slices) else least.max(), len(slices))
+        # a channel of zeros has a scale of 1 from ONNX Runtime, whatever its bias; here it is as fine as the bias can be
+        own = [float(s) if v.any() or not low else 0.0 for v, (_, s), low in zip(slices, pairs, least, strict=True)]
+        scale = np.maximum(np.array(own, np.float32), least.astype(np.float32))
+        low, high = (int(v) for v in get_qmin_qmax_for_qType(kind, setting.reduce_range, symmetric=True))
+        zero = np.zeros((), np.int8)
+        stored = [
+            np.asarray(quantize_nparray(kind, s, np.float32(k), zero, low, high)) for s, k in zip(slices, scale, strict=True)
+        ]
+        whole = stored[0] if axis is None else np.moveaxis(np.stack(stored), 0, axis)
+        scale = scale[0] if axis is None else scale
+        inputs = [
+            self.constant(f"{name}/weight/int8", np.ascontiguousarray(whole.astype(np.int8))),
+            self.constant(f"{name}/weight/scale", np.asarray(scale, np.float32)),
+            self.constant(f"{name}/weight/zero_point", np.zeros(np.shape(scale), np.int8)),
+        ]
+        attributes = {} if axis is None else {"axis": axis}
+        node = helper.make_node(
+            "DequantizeLinear", inputs, [f"{name}/weight/dequantized"], name=f"{name}/weight/DequantizeLinear", **attributes
+        )
+        self.nodes.append(node)
+        return node.output[0], np.asarray(scale)
+
+    def bias(self, value: np.ndarray, scale: np.ndarray, name: str) -> str:
+        """Add the bias as int32 in the scale of the products, as the int8 kernels take it."""
+        scale = np.broadcast_to(np.maximum(np.asarray(scale, np.float32), np.float32(TINY)), value.shape)
+        stored = np.round(value.astype(np.float64) / scale).astype(np.int32)  # it fits: see `_least_scale`
+        inputs = [
+            self.constant(f"{name}/bias/int32", stored),
+            self.constant(f"{name}/bias/scale", np.ascontiguousarray(scale)),
+            self.constant(f"{name}/bias/zero_point", np.zeros(value.shape, np.int32)),
+        ]
+        node = helper.make_node(
+            "DequantizeLinear", inputs, [f"{name}/bias/dequantized"], name=f"{name}/bias/DequantizeLinear", axis=0
+        )
+        self.nodes.append(node)
+        return node.output[0]
+
+    def sort(self) -> None:
+        """Order the nodes topologically; what they read from outside is there already."""
+        made = {o for node in self.nodes for o in node.output}
+        ordered, done = [], set()
+        while self.nodes:
+            ready = [n for n in self.nodes if all(i in done or i not in made for i in n.input)]
+            self.nodes = [n for n in self.nodes if n not in ready]
+            ordered += ready
+            done |= {o for n in ready for o in n.output}
+        self.nodes = ordered
+
+
+def _least_scale(bias: np.ndarray | None, input_scale: float) -> np.ndarray:
+    """Return the least scale of the weights with which a bias fits half of int32; the sums of products have the other half.
+
+    A channel of weights near zero (folded batch normalisation, pruning) has a scale in which its bias would saturate. With a
+    greater one its weights are coarser, and no more than the bias' own rounding is lost (onnxruntime issues 11415, 22020).
+    """
+    if bias is None:
+        return np.zeros(1)
+    size = np.abs(bias.astype(np.float64)).ravel()
+    return np.where(size > 0, np.maximum(size / (BIAS_MAX * input_scale), TINY / min(input_scale, 1.0)), 0.0)
+
+
+def _channel_axis(chief: onnx.NodeProto, value: np.ndarray) -> int | None:
+    if chief.op_type == "Conv":
+        return 0
+    if chief.op_type == "ConvTranspose":
+        groups = next((a.i for a in chief.attribute if a.name == "group"), 1)
+        return 1 if groups == 1 else None
+    if chief.op_type == "Gemm":
+        return 0 if any(a.name == "transB" and a.i for a in chief.attribute) else 1
+    return value.ndim - 1 if value.ndim == 2 else None

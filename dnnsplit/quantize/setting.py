@@ -1,0 +1,78 @@
+"""What int8 means: one setting for the noise, the times and the deployed parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from dnnsplit.ground.errors import NoiseError, nearest
+from dnnsplit.ground.markup import shown
+
+ACTIVATIONS = ("uint8", "int8")
+
+
+@dataclass(frozen=True)
+class QuantizationSetting:
+    """How tensors become int8.
+
+    Attributes
+    ----------
+    activation : "uint8" (asymmetric) or "int8" (symmetric)
+    per_channel : one scale per output channel of the weights, which are always symmetric int8
+    reduce_range : weights use 7 of the 8 bits, which keeps CPUs without VNNI from saturating 16-bit sums
+    calibration : "minmax"
+    """
+
+    activation: str = "uint8"
+    per_channel: bool = True
+    reduce_range: bool = True
+    calibration: str = "minmax"
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise NoiseError(f"activation type {self.activation!r} is unknown{nearest(self.activation, ACTIVATIONS)}")
+        if self.calibration != "minmax":
+            raise NoiseError(f"calibration {self.calibration!r} is unknown; there is 'minmax'")
+
+    def _repr_html_(self) -> str:
+        zero, bits = "asymmetric" if self.activation == "uint8" else "symmetric", 7 if self.reduce_range else 8
+        scales = f"int8, symmetric, {bits} bits, one scale per {'output channel' if self.per_channel else 'tensor'}"
+        facts = {"activations": f"{self.activation}, {zero}", "weights": scales, "calibration": self.calibration}
+        return shown("QuantizationSetting", facts)
+
+    @staticmethod
+    def of(setting: QuantizationSetting | Mapping[str, Any] | str | None) -> QuantizationSetting:
+        """Return a setting from its name ("default" or "thesis"), from its JSON value, or as it is; None is the default."""
+        if isinstance(setting, QuantizationSetting):
+            return setting
+        if isinstance(setting, Mapping):
+            unknown = sorted({*setting} - {f.name for f in fields(QuantizationSetting)})
+            if unknown:
+                raise NoiseError(f"a quantization setting has no {unknown[0]!r}")
+            return QuantizationSetting(**setting)
+        if setting is not None and setting not in SETTINGS:
+            raise NoiseError(f"quantization setting {setting!r} is unknown{nearest(setting, SETTINGS)}")
+        return SETTINGS[setting or "default"]
+
+
+#: The thesis' setting: S8S8, symmetric, per tensor.
+THESIS = QuantizationSetting("int8", per_channel=False, reduce_range=False)
+SETTINGS = {"default": QuantizationSetting(), "thesis": THESIS}
+
+
+def check_one_setting(origins: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise NoiseError where int8 means two different things: noise of one setting beside times of another is worth nothing.
+
+    Parameters
+    ----------
+    origins : ``origin`` of samples, times, a plan and so on, by what they are called; one without a setting says nothing
+    """
+    known = {what: QuantizationSetting.of(origin["setting"]) for what, origin in origins.items() if origin.get("setting")}
+    for what, setting in known.items():
+        first = next(iter(known))
+        if setting != known[first]:
+            raise NoiseError(
+                f"the {first} and the {what} are of two quantization settings: the {what} are for {setting}, "
+                f"the {first} for {known[first]}; measure both with one setting"
+            )

@@ -1,0 +1,101 @@
+"""Execution providers of ONNX Runtime by short name: what brings each, how it is asked for, and how its time is taken."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from dnnsplit.ground.errors import OptionError, nearest
+
+CPU = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """What is known of an execution provider.
+
+    Parameters
+    ----------
+    name : as people write it
+    ort_name : as ONNX Runtime names it
+    package : on PyPI, that brings it; "" where it is not known
+    compiles : whether it compiles whole subgraphs; ONNX Runtime then sees neither kernels nor fusions inside them
+    own_memory : whether its tensors are elsewhere than in the host's memory
+    then : providers that ONNX Runtime asks next for the nodes that this one does not take, before the CPU
+    device : which of several; "" takes the first. For OpenVINO its device type (CPU, GPU, NPU), else a number
+    """
+
+    name: str
+    ort_name: str
+    package: str = ""
+    compiles: bool = True
+    own_memory: bool = True
+    then: tuple[str, ...] = ()
+    device: str = ""
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether this is ONNX Runtime's own provider on the CPU."""
+        return self.ort_name == CPU
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """What a run is timed with [s]: CPU time of the calling thread where that thread computes, else wall time.
+
+        It computes on ONNX Runtime's CPU, and on OpenVINO's with one thread: there CPU time is undisturbed by other processes.
+        """
+        here = self.is_cpu or (self.ort_name == "OpenVINOExecutionProvider" and self.device in ("", "CPU"))
+        return time.thread_time if here else time.perf_counter
+
+    def request(self, threads: int, installed: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+        """Return ONNX Runtime's ``providers`` argument: this one, those after it that are installed, and the CPU.
+
+        Parameters
+        ----------
+        threads : of the session; OpenVINO takes 8 unless it is told
+        installed : full names
+        """
+        options = {"device_id": self.device} if self.device else {}
+        if self.ort_name == "OpenVINOExecutionProvider":
+            options = {"device_type": self.device or "CPU", "num_of_threads": str(threads)}
+        names = dict.fromkeys([*(name for name in self.then if name in installed), CPU])
+        return [(self.ort_name, options), *((name, {}) for name in names if name != self.ort_name)]
+
+
+# CUDA and TensorRT follow ONNX Runtime's documentation; only the CPU and OpenVINO on a CPU have been tried.
+KNOWN = (
+    Provider("cpu", CPU, "onnxruntime", compiles=False, own_memory=False),
+    Provider("cuda", "CUDAExecutionProvider", "onnxruntime-gpu", compiles=False),
+    Provider("tensorrt", "TensorrtExecutionProvider", "onnxruntime-gpu", then=("CUDAExecutionProvider",)),
+    Provider("openvino", "OpenVINOExecutionProvider", "onnxruntime-openvino", own_memory=False),  # it copies by itself
+)
+
+
+def find(text: str, installed: Sequence[str]) -> Provider:
+    """Return a provider by its short or full name, which a device may follow: "cuda:1", "openvino:GPU".
+
+    One that is installed but unknown here (by its full name alone) is taken for one that compiles and has its own memory.
+
+    Parameters
+    ----------
+    installed : full names, as ``onnxruntime.get_available_providers()`` gives them
+
+    Raises
+    ------
+    OptionError : there is no such provider, or it is not installed; says which are, and which package brings it
+    """
+    name, _, device = text.partition(":")
+    by_name = {p.ort_name.lower(): p for p in (*(Provider(n, n) for n in installed), *KNOWN)}
+    by_name |= {p.name: p for p in KNOWN}
+    here = [p.name for p in {p.ort_name: p for p in by_name.values()}.values() if p.ort_name in installed]
+    if name.lower() not in by_name:
+        raise OptionError(f"there is no execution provider {name!r}{nearest(name, [p.name for p in by_name.values()])}; "
+                          f"installed: {', '.join(here)}")  # fmt: skip
+    found = by_name[name.lower()]
+    if found.ort_name not in installed:
+        way = f"uninstall the onnxruntime package that is here, then: pip install {found.package}"
+        raise OptionError(f"execution provider {found.name!r} is not installed here; installed: {', '.join(here)}; {way}")
+    if device and found.is_cpu:
+        raise OptionError(f"provider {text!r}: the CPU has no devices to choose from; write {found.name!r}")
+    return replace(found, device=device)

@@ -1,0 +1,135 @@
+"""One way to make ONNX Runtime sessions, so that profiles, noise and deployed parts run under the same options."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from dnnsplit.ground.errors import ModelError, OptionError
+from dnnsplit.runtime.providers import Provider, find
+
+# Which layers run in int8 is the plan's alone. This optimizer turns a float32 Conv or Gemm between DequantizeLinear and
+# QuantizeLinear into an int8 one, so that the noise of a deployed scheme could be a third off the measured one.
+DISABLED = ("WeightBiasQuantization",)
+WARM_UP = 5
+_DTYPES = {"float": "float32", "double": "float64"}  # where ONNX Runtime and numpy name a type differently
+
+
+def session_options(threads: int = 1) -> ort.SessionOptions:
+    """Return the options of a deployed part: all optimisations, fixed threads, no spinning."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def find_provider(provider: str | Provider = "cpu") -> Provider:
+    """Return an execution provider that is installed here; see `dnnsplit.runtime.providers.find`."""
+    return provider if isinstance(provider, Provider) else find(provider, ort.get_available_providers())
+
+
+def session(
+    model: bytes | str | Path, options: ort.SessionOptions | None = None, provider: str | Provider = "cpu"
+) -> ort.InferenceSession | BoundSession:
+    """Load a model on one execution provider. Nodes that it does not take run on the CPU, inside ONNX Runtime.
+
+    Parameters
+    ----------
+    model : file, or its content
+    options : None takes `session_options`
+    provider : "cpu", "cuda", "tensorrt", "openvino" or a full name; see `dnnsplit.runtime.providers.find`
+
+    Returns
+    -------
+    onnxruntime.InferenceSession, or, for a provider with its own memory, a `BoundSession`, which runs like it
+
+    Raises
+    ------
+    ModelError : ONNX Runtime cannot load the model
+    OptionError : the provider is not installed, or it cannot start; ONNX Runtime alone would take the CPU without a word
+    """
+    found, options = find_provider(provider), options or session_options()
+    content: Any = str(model) if isinstance(model, Path) else model
+    asked = found.request(options.intra_op_num_threads, ort.get_available_providers())
+    try:
+        one = ort.InferenceSession(content, options, providers=asked, enable_fallback=0, disabled_optimizers=DISABLED)
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        where = "" if found.is_cpu else f" on {found.name!r}"
+        raise ModelError(f"ONNX Runtime cannot load the model{where}: {str(error).strip().splitlines()[0]}") from None
+    if found.ort_name not in one.get_providers():
+        raise OptionError(
+            f"execution provider {found.name!r} is installed but cannot start on this machine (a driver, a library or the device "
+            "is missing; ONNX Runtime's message above says which); use 'cpu', or mend that"
+        )
+    return BoundSession(one) if found.own_memory else one
+
+
+class BoundSession:
+    """A session that runs through IO binding, so that each copy is made, and counted, once.
+
+    Inputs are copied to the provider's memory when they are bound, before the run; outputs are written to arrays of the
+    host, which a deployed part has to send. A run ends when its outputs are there. Used like ``onnxruntime.InferenceSession``.
+
+    Parameters
+    ----------
+    one : its outputs have fixed shapes
+    """
+
+    def __init__(self, one: ort.InferenceSession) -> None:
+        self.session = one
+        self.get_inputs, self.get_outputs, self.get_providers = one.get_inputs, one.get_outputs, one.get_providers
+        self.end_profiling = one.end_profiling
+        self.kinds = {o.name: (_dtype(o.type), tuple(o.shape)) for o in one.get_outputs()}
+
+    def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Run once; return the outputs asked for, all when `outputs` is None."""
+        binding = self.session.io_binding()  # a new one each time: it holds on to the arrays, and runs may overlap
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        made = {name: np.empty(shape, dtype) for name, (dtype, shape) in self.kinds.items() if not outputs or name in outputs}
+        for name, array in made.items():
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        binding.synchronize_inputs()
+        self.session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return [made[name] for name in outputs or made]
+
+
+def cpu_seconds(
+    one: ort.InferenceSession | BoundSession, feed: Mapping[str, np.ndarray], runs: int, pause_s: float = 0.0,
+    clock: Callable[[], float] = time.thread_time,
+) -> np.ndarray:  # fmt: skip
+    """Return the CPU seconds of each run of a session, or those of another clock.
+
+    Parameters
+    ----------
+    pause_s : sleep before each run, as between requests [s]
+    clock : `Provider.clock`, for a provider that computes elsewhere than in the calling thread
+
+    Returns
+    -------
+    float (runs,) [s] : of the calling thread, which is where a one-thread session computes
+    """
+    seconds = np.empty(runs)
+    for run in range(-WARM_UP, runs):
+        time.sleep(pause_s)
+        start = clock()
+        one.run(None, dict(feed))
+        if run >= 0:
+            seconds[run] = clock() - start
+    return seconds
+
+
+def _dtype(kind: str) -> np.dtype:
+    """Numpy's type of ``tensor(float)`` and the like."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return np.dtype(_DTYPES.get(name, name))

@@ -1,0 +1,288 @@
+"""The placement problem as arrays, and the linear objectives over it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.graph.shared_weights import groups, own_bytes
+from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, OptionError, nearest, raise_problems
+from dnnsplit.network.servers import Network
+from dnnsplit.profiling.overhead import priced
+from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.solving.costs import INT8_SHARE, Cost, evaluate
+from dnnsplit.solving.elimination.relays import tree
+
+ROUTINGS = ("direct", "relay")
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """The placement problem as arrays; layers, servers and tensors by position.
+
+    Attributes
+    ----------
+    graph, network, times : what it was made from
+    quantizable : positions of the layers of V_Q
+    layer_s : float (layers, servers, 2) [s]; NaN in [..., 1] for layers that are not quantizable
+    transfer_s : float (tensors, servers, servers, 2) [s], by the producer's precision; infinite without a link
+    size_bytes : float (tensors, 2) [B], by the producer's precision
+    held_bytes : float (layers, 2) [B], weights of each layer by its precision, those that it shares divided by how many do: the
+        sum over the layers of a server is what it holds, or less
+    producer : position of each tensor's producer, -1 for graph inputs (they are at the source)
+    receivers : positions of each tensor's consumers; -1 stands for the delivery of an output to the source
+    allowed : bool (layers, servers); pins and prohibitions
+    colocated : pairs of layers that must share a server
+    source : position of the source server
+    routing : "direct": a tensor crosses the link between its two servers; "relay": it may pass through other servers
+    """
+
+    graph: LayerGraph
+    network: Network
+    times: LayerTimes
+    quantizable: tuple[int, ...]
+    layer_s: np.ndarray = field(repr=False)
+    transfer_s: np.ndarray = field(repr=False)
+    size_bytes: np.ndarray = field(repr=False)
+    held_bytes: np.ndarray = field(repr=False)
+    producer: tuple[int, ...] = field(repr=False)
+    receivers: tuple[tuple[int, ...], ...] = field(repr=False)
+    allowed: np.ndarray = field(repr=False)
+    colocated: tuple[tuple[int, int], ...] = field(repr=False)
+    source: int = 0
+    routing: str = "direct"
+
+    @property
+    def quantizable_names(self) -> tuple[str, ...]:
+        """Names of the layers of V_Q."""
+        return tuple(self.graph.layer_names[i] for i in self.quantizable)
+
+    def names(self, placement: Sequence[int], scheme: int) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Return the server of each layer and the quantized layers, by name.
+
+        Parameters
+        ----------
+        placement : server position of each layer
+        scheme : q bits, the first quantizable layer lowest
+        """
+        servers = self.network.server_names
+        assignment = {name: servers[k] for name, k in zip(self.graph.layer_names, placement, strict=True)}
+        return assignment, tuple(name for j, name in enumerate(self.quantizable_names) if scheme >> j & 1)
+
+    def price(
+        self,
+        placement: Sequence[int],
+        scheme: int,
+        weights: Weights | None = None,
+        ties: Weights | None = None,
+        routes: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+    ) -> Cost:
+        """Price a placement given by positions.
+
+        Parameters
+        ----------
+        placement, scheme : as for `names`
+        weights, ties : with relays, `routes` are the cheapest under `weights`, of equal ones under `ties`; see `routes`
+        routes : links of the tensors that take other ones, by name
+        """
+        if routes is None and self.routing == "relay":
+            routes = self.routes(placement, scheme, weights, ties)
+        return evaluate(self.graph, self.network, self.times, *self.names(placement, scheme), routes)
+
+    def routes(
+        self,
+        placement: Sequence[int],
+        scheme: int,
+        weights: Weights | None = None,
+        ties: Weights | None = None,
+        usable: np.ndarray | None = None,
+    ) -> dict[str, tuple[tuple[str, str], ...]]:
+        """Return the cheapest links for each tensor that leaves its server, each link once, as (source, target) names.
+
+        Parameters
+        ----------
+        placement, scheme : as for `names`
+        weights, ties : what is minimised, and what decides between equals; latency and then energy by default
+        usable : bool (tensors, servers, servers), the links that each tensor may take; all by default
+
+        Raises
+        ------
+        InfeasibleError : a tensor cannot reach a server that needs it
+        SolverError : a tensor goes to too many servers
+        """
+        if weights is None:
+            weights, ties = latency_weights(self.network), energy_weights(self.network)
+        worth = np.stack([w.moves(self) for w in (weights, ties) if w is not None])
+        quantized = {i for j, i in enumerate(self.quantizable) if scheme >> j & 1}
+        names = self.network.server_names
+        found, stuck = {}, []
+        for t, (p, receivers) in enumerate(zip(self.producer, self.receivers, strict=True)):
+            start = self.source if p < 0 else placement[p]
+            targets = {self.source if r < 0 else placement[r] for r in receivers} - {start}
+            if not targets:
+                continue
+            linked = np.isfinite(self.transfer_s[t, :, :, int(p in quantized)])
+            there = linked if usable is None else linked & usable[t]
+            price = np.where(there, worth[:, t, :, :, int(p in quantized)], 0.0)
+            price[0][~there] = np.inf
+            links, name = tree(price, start, targets), self.graph.tensors[t].name
+            if links is None:
+                to = ", ".join(repr(names[k]) for k in sorted(targets))
+                stuck.append(f"tensor {name!r} cannot get from {names[start]!r} to {to}, not even by relays")
+            else:
+                found[name] = tuple((names[k], names[h]) for k, h in links)
+        raise_problems(InfeasibleError, "assignment", stuck)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A linear objective, or limit: what a second of compute on k, of transfer from k to h, and a byte of either is worth.
+
+    Attributes
+    ----------
+    compute : float (servers,), of a second of compute
+    transfer : float (servers, servers), of a second of transfer
+    held : float (servers,), of a byte of weights, or 0
+    sent : float (servers, servers), of a byte that crosses, or 0
+    """
+
+    compute: np.ndarray
+    transfer: np.ndarray
+    held: np.ndarray | float = 0.0
+    sent: np.ndarray | float = 0.0
+
+    def __add__(self, other: Weights) -> Weights:
+        return Weights(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Weights)))
+
+    def __rmul__(self, factor: float) -> Weights:
+        return Weights(*(factor * getattr(self, f.name) for f in fields(Weights)))
+
+    def moves(self, problem: Problem) -> np.ndarray:
+        """Return what each tensor is worth on each link: float (tensors, servers, servers, 2); 0 without a link."""
+        linked = np.isfinite(problem.transfer_s)
+        worth = np.where(linked, problem.transfer_s, 0.0)
+        worth *= self.transfer[..., None]
+        if np.any(self.sent):
+            worth += np.where(linked, problem.size_bytes[:, None, None, :] * np.asarray(self.sent)[..., None], 0.0)
+        return worth
+
+    def of(self, cost: Cost, network: Network) -> float:
+        """Return the objective of a priced placement."""
+        index = {name: k for k, name in enumerate(network.server_names)}
+        held, sent = np.broadcast_to(self.held, self.compute.shape), np.broadcast_to(self.sent, self.transfer.shape)
+        terms = [self.compute[index[name]] * seconds for name, seconds in cost.compute_s.items()]
+        terms += [held[index[name]] * size for name, size in cost.weight_bytes.items()]
+        for t in cost.transfers:
+            link = index[t.source], index[t.target]
+            terms += [self.transfer[link] * t.seconds, sent[link] * t.size_bytes]
+        return math.fsum(terms)
+
+
+def latency_weights(network: Network) -> Weights:
+    """T: every second counts once."""
+    count = len(network.servers)
+    return Weights(np.ones(count), np.ones((count, count)))
+
+
+def energy_weights(network: Network, only: str | None = None) -> Weights:
+    """E [J per s, and per byte sent], or E_k of one server alone when `only` names it."""
+    keep = np.array([only in (None, server.name) for server in network.servers], float)
+    transfer = np.repeat(np.array([[s.transmit_w] for s in network.servers]), len(keep), axis=1)
+    np.fill_diagonal(transfer, [s.transmit_self_w for s in network.servers])
+    sent = np.array([[s.transmit_j_per_byte] for s in network.servers]) * ~np.eye(len(keep), dtype=bool)
+    return Weights(keep * [s.compute_w for s in network.servers], keep[:, None] * transfer, sent=keep[:, None] * sent)
+
+
+def held_weights(network: Network, server: str) -> Weights:
+    """Bytes of weights on one server [B], or, where layers share some, no more than there are: see `Problem.held_bytes`."""
+    count = len(network.servers)
+    return Weights(np.zeros(count), np.zeros((count, count)), np.array([float(s.name == server) for s in network.servers]))
+
+
+def _held(graph: LayerGraph) -> np.ndarray:
+    own = np.array([own_bytes(layer) for layer in graph.layers])
+    for size, positions in groups(graph.layers):
+        own[list(positions)] += size / len(positions)
+    return np.stack([own, INT8_SHARE * np.array([float(layer.weight_bytes) for layer in graph.layers])], axis=-1)
+
+
+def build_problem(
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    quantizable: Sequence[str] = (),
+    pins: Mapping[str, str] | None = None,
+    forbid: Mapping[str, Sequence[str]] | None = None,
+    colocate: Sequence[Sequence[str]] = (),
+    forbid_links: Sequence[tuple[str, str]] = (),
+    routing: str = "direct",
+) -> Problem:
+    """Check that graph, network and times fit each other, and turn them into arrays.
+
+    Parameters
+    ----------
+    quantizable : layers that may run in int8
+    pins : server by layer: the layer runs there
+    forbid : servers by layer: the layer never runs there
+    colocate : groups of layers that must share a server
+    forbid_links : (source, target) of links that no tensor may use
+    routing : "direct": a tensor crosses the link between its two servers, or there is none; "relay": it may pass through
+        other servers, and each link is paid once per tensor
+
+    Raises
+    ------
+    OptionError : the routing is unknown
+    ModelError, NetworkError : unknown layers, servers or links in what is asked
+    ProfileError : times that are missing
+    InfeasibleError : pins and prohibitions leave a layer no server
+    """
+    if routing not in ROUTINGS:
+        raise OptionError(f"routing {routing!r} is unknown{nearest(routing, ROUTINGS)}")
+    pins, forbid = dict(pins or {}), {k: (v,) if isinstance(v, str) else tuple(v) for k, v in (forbid or {}).items()}
+    named = [("quantizable", n) for n in quantizable] + [("pins", n) for n in pins] + [("forbid", n) for n in forbid]
+    named += [("colocate", n) for group in colocate for n in group]
+    lost = [(what, n) for what, n in named if n not in graph.layer_index]
+    raise_problems(ModelError, "layers", [f"{what}: there is no layer {n!r}{nearest(n, graph.layer_names)}" for what, n in lost])
+    servers = [("pins", s) for s in pins.values()] + [("forbid", s) for group in forbid.values() for s in group]
+    index = {name: k for k, name in enumerate(network.server_names)}
+    raise_problems(
+        NetworkError, "servers", [f"{what}: there is no server {s!r}{nearest(s, index)}" for what, s in servers if s not in index]
+    )
+    inside = [f"{a!r} -> {b!r} is inside a server, where tensors move without a link too" for a, b in forbid_links if a == b]
+    raise_problems(NetworkError, "forbid_links", inside)
+    network = priced(network.without(*forbid_links), times.overhead)
+    allowed = np.ones((len(graph.layers), len(index)), bool)
+    for name, server in pins.items():
+        allowed[graph.layer_index[name]] = np.arange(len(index)) == index[server]
+    for name, group in forbid.items():
+        allowed[graph.layer_index[name], [index[s] for s in group]] = False
+    stuck = [f"layer {graph.layer_names[i]!r} may run on no server" for i in np.flatnonzero(~allowed.any(axis=1))]
+    raise_problems(InfeasibleError, "pins and prohibitions", stuck)
+    sizes = np.array([t.size_bytes for t in graph.tensors], float)
+    handled = np.array([t.handled_bytes for t in graph.tensors], float)
+    return Problem(
+        graph=graph,
+        network=network,
+        times=times,
+        quantizable=tuple(graph.layer_index[n] for n in quantizable),
+        layer_s=times.array(graph, network, tuple(quantizable)),
+        transfer_s=np.stack([network.transfer_s(sizes, handled), network.transfer_s(sizes * INT8_SHARE, handled)], axis=-1),
+        size_bytes=np.stack([sizes, sizes * INT8_SHARE], axis=-1),
+        held_bytes=_held(graph),
+        producer=tuple(-1 if t.producer is None else graph.layer_index[t.producer] for t in graph.tensors),
+        receivers=tuple((*(graph.layer_index[c] for c in t.consumers), *([-1] if t.is_output else [])) for t in graph.tensors),
+        allowed=allowed,
+        colocated=tuple(
+            dict.fromkeys(
+                (graph.layer_index[a], graph.layer_index[b]) for group in colocate for a, b in itertools.pairwise(group) if a != b
+            )
+        ),
+        source=index[network.source],
+        routing=routing,
+    )

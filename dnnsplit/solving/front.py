@@ -1,0 +1,219 @@
+"""Whole exact fronts: an objective against noise, and latency against energy; every breakpoint, not a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.errors import InfeasibleError, NoiseError, OptionError, SolverError, raise_problems
+from dnnsplit.ground.keywords import named
+from dnnsplit.ground.markup import shown
+from dnnsplit.ground.tolerance import TOLERANCE, within
+from dnnsplit.network.servers import Network
+from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.schemes import pack_schemes
+from dnnsplit.noise.verification import Informed
+from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.solving.elimination.relays import TIE
+from dnnsplit.solving.objective import unreachable
+from dnnsplit.solving.plan import Plan
+from dnnsplit.solving.question import Question, ask
+from dnnsplit.solving.split import split
+from dnnsplit.solving.verifier import Measure, measurer
+
+OWN = ("latency_weight", "energy_weight", "max_energy_j", "objective")  # arguments of `split` that an energy front sets itself
+ALL_AT_ONCE = "the front needs the optimum of every scheme, which elimination gives in one pass"
+
+
+@dataclass(frozen=True)
+class Front:
+    """Plans from the tightest limit to the loosest: each is the optimum for every limit up to the next one's.
+
+    Attributes
+    ----------
+    plans : ascending in what is limited, strictly descending in the objective
+    limited : what that is: "noise", "noise_upper" (with a confidence) or "energy_j"
+    """
+
+    plans: tuple[Plan, ...] = field(repr=False)
+    limited: str = "noise"
+
+    def at(self, limit: float) -> Plan:
+        """Return the optimal plan for a limit on the noise, on its upper bound, or on the energy [J]."""
+        if not limit >= 0:
+            raise OptionError(f"the limit is {limit!r}; it must be a number, 0 or more")
+        found = next((plan for plan in reversed(self.plans) if within(getattr(plan, self.limited), limit)), None)
+        if found is None:
+            least = getattr(self.plans[0], self.limited)
+            raise InfeasibleError(f"no plan keeps {self.limited} <= {limit:g}; the least is {least:g}")
+        return found
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per plan: noise, latency_s [s], energy_j [J], device_energy_j [J], objective, servers, quantized.
+
+        With a confidence there is ``noise_upper`` too.
+        """
+        columns = ["noise", "latency_s", "energy_j", "device_energy_j", "objective"]
+        columns[1:1] = ["noise_upper"] * (self.limited == "noise_upper")
+        frame = pd.DataFrame([[getattr(plan, c) for c in columns] for plan in self.plans], columns=columns)
+        frame["servers"] = ["+".join(plan.servers) for plan in self.plans]
+        frame["quantized"] = [" ".join(plan.quantized) for plan in self.plans]
+        frame.attrs["units"] = {"latency_s": "s", "energy_j": "J", "device_energy_j": "J"}
+        return frame
+
+    def __repr__(self) -> str:
+        first, last = self.plans[0], self.plans[-1]
+        return (
+            f"Front({len(self.plans)} plans: {first.latency_s * 1e3:.4g} ms at {self.limited} {getattr(first, self.limited):.4g}"
+            f" to {last.latency_s * 1e3:.4g} ms at {self.limited} {getattr(last, self.limited):.4g})"
+        )
+
+    def _repr_html_(self) -> str:
+        frame = self.frame.assign(quantized=[len(plan.quantized) for plan in self.plans])
+        return shown(self, frame)
+
+
+@named()
+def pareto(
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    noise: NoiseModel,
+    *,
+    latency_weight: float = 1.0,
+    energy_weight: float = 0.0,
+    pins: Mapping[str, str] | None = None,
+    forbid: Mapping[str, Sequence[str]] | None = None,
+    colocate: Sequence[Sequence[str]] = (),
+    forbid_links: Sequence[tuple[str, str]] = (),
+    confidence: float | None = None,
+    verify: Measure | None = None,
+    progress: bool = True,
+) -> Front:
+    """Return the exact front of the objective against noise, from one elimination pass over all schemes.
+
+    Parameters
+    ----------
+    graph, network, times, noise, pins, forbid, colocate, forbid_links : as for `split`
+    latency_weight, energy_weight : as for `split` with ``normalise="fixed"``: along a front objectives have to compare
+    confidence : as for `split`; the front is then against the upper confidence bound of the noise
+    verify : as for `split`: the schemes of the front are measured, all together, those that turn out noisier leave it, and so on
+        until every scheme of the front was measured
+    progress : show a progress bar for each of these rounds
+
+    Returns
+    -------
+    Front : every breakpoint
+
+    Raises
+    ------
+    OptionError : a server's memory limit cuts the front; ask `split` point by point then
+    InfeasibleError : no placement exists
+    NoiseError : no noise model; see `split` for what confidence and verify need
+    SolverError : too many quantizable layers or servers for one pass
+    """
+    if noise is None:
+        raise NoiseError("a front against noise needs a noise model: pass noise=fit_noise(samples)")
+    question = ask(
+        graph, network, times, noise, None, latency_weight, energy_weight,
+        pins=pins, forbid=forbid, colocate=colocate, forbid_links=forbid_links, normalise="fixed",
+        confidence=None if verify else confidence,  # what verifies tells bounds itself
+    )  # fmt: skip
+    limited = "noise" if confidence is None else "noise_upper"
+    if verify is None:
+        return Front(_plans(question), limited)
+    measure, question = measurer(noise, verify, confidence), replace(question, confidence=confidence)
+    known, count = {0: 0.0} | ({} if measure.fresh else noise.table), 0
+    while True:
+        informed = Informed(noise, known, fresh=measure.fresh)
+        view = NoiseModel(noise.layers, "informed", predictor=informed, origin=noise.origin)
+        plans = _plans(question.with_noise(view))
+        rows = np.array([[n in plan.quantized for n in noise.layers] for plan in plans], np.int8)
+        new = rows[[key not in known for key in pack_schemes(rows).tolist()]]
+        if not len(new):
+            return Front(tuple(measure.told(plan, count) for plan in plans), limited)
+        measure.measure_all(new, progress)
+        bounds = [measure.bound([n for n, bit in zip(noise.layers, row, strict=True) if bit]) for row in new]
+        known |= dict(zip(pack_schemes(new).tolist(), bounds, strict=True))
+        count += len(new)
+
+
+def _plans(question: Question) -> tuple[Plan, ...]:
+    """Return the plans of a front: the best at each noise at which it changes."""
+    value, known = question.optima.value, question.scheme_noise  # in this order: the first refuses too many schemes
+    order = np.lexsort((value, known))
+    order = order[np.isfinite(known[order]) & np.isfinite(value[order])]
+    if not len(order):
+        raise InfeasibleError(unreachable(question.problem))
+    best = np.minimum.accumulate(value[order])
+    new = np.r_[True, best[1:] < best[:-1] * (1 - TIE)]
+    placements = [(question.optima.placement(int(s)), int(s)) for s in order[new]]
+    plans = tuple(question.plan(*p, "elimination", question.price(*p), reason=ALL_AT_ONCE) for p in placements)
+    broken = [b for plan in plans for b in question.limits.broken(question.problem, plan.cost)]
+    if broken:
+        raise OptionError(f"the front would break a limit: {broken[0]}; call split for each noise limit instead")
+    return plans
+
+
+@named(split)
+def energy_front(
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    noise: NoiseModel | None = None,
+    *,
+    max_noise: float | None = None,
+    resolution: float = 1e-5,
+    progress: bool = True,
+    **asked: Any,
+) -> Front:
+    """Return the exact front of latency against energy at a noise limit, points that no weighted sum reaches among them.
+
+    Starting from the fastest plan, the energy is limited to just below the last plan's and the fastest plan sought again,
+    by elimination where it answers and by the tight MILP where it does not, until the most frugal plan is reached.
+
+    Parameters
+    ----------
+    graph, network, times, noise, max_noise : as for `split`
+    resolution : points nearer to each other than this share of the range of energies, or than the tolerance of limits (two
+        parts in a million), may be merged
+    progress : show a progress bar
+    asked : other arguments of `split`: pins, forbid, colocate, forbid_links, max_device_energy_j, solver, ...
+
+    Returns
+    -------
+    Front : limited "energy_j"; ascending in energy, strictly descending in latency
+
+    Raises
+    ------
+    SolverError : a point could not be proved optimal, for example within time_limit_s
+    """
+    own = [f"{name} is not yours to set: the front minimises latency under limits on energy" for name in OWN if name in asked]
+    raise_problems(OptionError, "energy_front", own)
+    problem, asked = (graph, network, times, noise), {"max_noise": max_noise, **asked}
+    fast = split(*problem, **asked)
+    frugal = split(*problem, latency_weight=0.0, energy_weight=1.0, **asked)
+    # a smaller step would ask for the last plan again, which keeps the new limit within its tolerance
+    step = max(resolution * (fast.energy_j - frugal.energy_j), 2 * TOLERANCE * fast.energy_j)
+    found, limit = [fast], fast.energy_j - step
+    with tqdm(desc="energy front", unit="plan", disable=not progress) as bar:
+        while limit > frugal.energy_j:
+            plan = split(*problem, max_energy_j=limit, **asked)
+            if plan.status != "optimal":
+                raise SolverError(f"the plan for {limit:.6g} J was not proved optimal (gap {plan.gap:.2%}); give it more time")
+            found.append(plan)
+            limit = min(plan.energy_j, limit) - step
+            bar.update()
+    found.append(frugal)
+    plans: list[Plan] = []
+    for plan in sorted(found, key=lambda p: (p.energy_j, p.latency_s)):
+        if not plans or plan.latency_s < plans[-1].latency_s * (1 - 1e-9):
+            plans.append(plan)
+    return Front(tuple(plans), "energy_j")

@@ -1,0 +1,82 @@
+"""A placement problem as a folder of tables that any tool can read: graph, network, times and noise polynomial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.errors import DnnSplitError, NoiseError
+from dnnsplit.ground.files import write_text
+from dnnsplit.ground.markup import shown
+from dnnsplit.ground.tables import TABLE_ERRORS, read_table
+from dnnsplit.network.servers import Network
+from dnnsplit.noise.models import NoiseModel
+from dnnsplit.profiling.times import LayerTimes
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What `split` needs; unpacks in the order in which `split` takes it."""
+
+    graph: LayerGraph
+    network: Network
+    times: LayerTimes
+    noise: NoiseModel | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.graph, self.network, self.times, self.noise))
+
+    def _repr_html_(self) -> str:
+        noise = "none: no layer in int8" if self.noise is None else self.noise
+        return shown("Instance", {"graph": self.graph, "network": self.network, "times": self.times, "noise": noise})
+
+    @staticmethod
+    def load(folder: str | Path) -> Instance:
+        """Read ``layers.csv``, ``tensors.csv``, ``times.csv``, ``network.yaml`` and, if there is one, ``noise.csv``.
+
+        Parameters
+        ----------
+        folder : as `save` writes it; ``noise.csv`` has one row per product of layers (names separated by blanks) with its
+            coefficient; the row without layers is the intercept, which counts once any layer is quantized
+        """
+        folder = Path(folder)
+        try:
+            tables = {
+                name: read_table(folder / f"{name}.csv")
+                for name in ("layers", "tensors", "noise")
+                if name != "noise" or (folder / "noise.csv").exists()
+            }
+        except TABLE_ERRORS as error:
+            raise DnnSplitError(f"{folder} is no instance (layers.csv, tensors.csv, times.csv, network.yaml): {error}") from None
+        graph = LayerGraph.from_frames(tables["layers"], tables["tensors"])
+        noise = _noise(graph, tables["noise"]) if "noise" in tables else None
+        return Instance(graph, Network.load(folder / "network.yaml"), LayerTimes.load(folder / "times.csv"), noise)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the files that `load` reads; a noise model must be a polynomial."""
+        folder = Path(folder)
+        if self.noise is not None and self.noise.kind != "polynomial":
+            raise NoiseError("an instance holds a noise polynomial; fit one to the measured table (fit_noise) first")
+        write_text(folder / "layers.csv", self.graph.frame.to_csv(index=False))
+        write_text(folder / "tensors.csv", self.graph.tensors_frame.to_csv(index=False))
+        self.times.save(folder / "times.csv")
+        self.network.save(folder / "network.yaml")
+        if self.noise is not None:
+            rows = [("", self.noise.intercept)] + [(" ".join(names), value) for names, value in self.noise.terms.items()]
+            write_text(folder / "noise.csv", pd.DataFrame(rows, columns=["layers", "coefficient"]).to_csv(index=False))
+
+
+def _noise(graph: LayerGraph, table: pd.DataFrame) -> NoiseModel:
+    if not {"layers", "coefficient"} <= set(table):
+        raise NoiseError(f"noise.csv needs the columns layers and coefficient; it has {', '.join(map(str, table))}")
+    terms = {tuple(row.layers.split()): float(row.coefficient) for row in table.itertuples()}
+    intercept = terms.pop((), 0.0)
+    named = {name for names in terms for name in names}
+    # names that the graph lacks come last; building the problem refuses them by name
+    layers = [n for n in graph.layer_names if n in named] + sorted(named - {*graph.layer_names})
+    return NoiseModel.polynomial(layers, terms, intercept)

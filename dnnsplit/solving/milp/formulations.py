@@ -1,0 +1,295 @@
+"""Two mixed-integer programmes of the placement problem, as plain variables and rows that any solver interface can take.
+
+`Slides` is the slides' formulation to the letter. `Tight` has the same optima and a much stronger relaxation: the servers
+of a tensor's producer and of each of its receivers are coupled by a flow whose marginals they are (the local marginal
+polytope of Schlesinger, 1976), so that only x and q have to be integer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from dnnsplit.graph.shared_weights import groups, own_bytes
+from dnnsplit.ground.tolerance import loosened, within
+from dnnsplit.noise.models import LEAST, NoiseModel
+from dnnsplit.noise.schemes import cuts
+from dnnsplit.solving.arrays import Problem, Weights, energy_weights, latency_weights
+from dnnsplit.solving.costs import INT8_SHARE
+from dnnsplit.solving.milp.rows import Key, Row, Term, holds, row, scaled
+from dnnsplit.solving.objective import Limits
+
+HALF = 0.5  # of the tolerance of limits; the other half is for the solvers' own
+
+
+class Slides:
+    """x_ik, q_i, y_tn and the products x^q, y^q, all binary; one method per family of the slides' equations.
+
+    Attributes
+    ----------
+    variables : integer or not, by key: ("x", i, k), ("q", i), ("y", t, k, h), ("xq", i, k), ("yq", t, k, h), and others
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.servers = range(len(problem.network.servers))
+        self.variables: dict[Key, bool] = {}
+        for i in range(len(problem.graph.layers)):
+            for k in self.servers:
+                if problem.allowed[i, k]:
+                    self._variable("x", i, k)
+        for i in problem.quantizable:
+            self._variable("q", i)
+            for k in self.servers:
+                if problem.allowed[i, k]:
+                    self._variable("xq", i, k)
+        for t, receivers in enumerate(problem.receivers):
+            for k in self.servers if receivers else ():
+                for h in self.servers:
+                    if self._sent(t, k, h):
+                        self._variable("y", t, k, h)
+                        if problem.producer[t] in problem.quantizable:
+                            self._variable("yq", t, k, h)
+
+    def _priced(self, t: int, k: int, h: int) -> bool:
+        return math.isfinite(self.problem.transfer_s[t, k, h, 0])
+
+    def _sent(self, t: int, k: int, h: int) -> bool:
+        """Whether y_tn is a variable."""
+        return self._priced(t, k, h)
+
+    def _variable(self, kind: str, *index: int) -> Key:
+        key = (kind, *index)
+        self.variables[key] = True
+        return key
+
+    def keys(self, kind: str) -> list[Key]:
+        """Return the variables of one kind."""
+        return [key for key in self.variables if key[0] == kind]
+
+    def at(self, i: int, k: int) -> Key | float:
+        """x_ik; layer -1 stands for the source, where inputs start and outputs end."""
+        if i < 0:
+            return float(k == self.problem.source)
+        return ("x", i, k) if ("x", i, k) in self.variables else 0.0
+
+    def total(self, weights: Weights) -> list[tuple[Key, float]]:
+        """T, E, E_0 or a mix: sum_ik w_k (f x + (f' - f) x^q) + sum_tn w_n (g y + (g' - g) y^q), and bytes sent alike."""
+        terms: list[tuple[Key, float]] = []
+        worth = {"x": self.problem.layer_s * weights.compute[:, None], "y": weights.moves(self.problem)}
+        for kind, every in worth.items():
+            for key in self.keys(kind):
+                float32, int8 = every[key[1:]].tolist()
+                terms.append((key, float32))
+                if (f"{kind}q", *key[1:]) in self.variables:
+                    terms.append(((f"{kind}q", *key[1:]), int8 - float32))
+        return terms
+
+    def assignment(self) -> Iterable[Row]:
+        """sum_k x_ik = 1."""
+        for i in range(len(self.problem.graph.layers)):
+            yield row(f"assignment_{i}", [(self.at(i, k), 1.0) for k in self.servers], "==", 1.0)
+
+    def coherence(self) -> Iterable[Row]:
+        """y_tn >= x_ik + (1 / |V_t|) sum_j x_jh - 1, y_tn <= x_ik, y_tn <= sum_j x_jh; without a link, x_ik + x_jh <= 1.
+
+        V_t are the receivers of tensor t. As y is an integer, it is 1 as soon as one of them is on h.
+        """
+        for t, (p, receivers) in enumerate(zip(self.problem.producer, self.problem.receivers, strict=True)):
+            for k in self.servers:
+                for h in self.servers if receivers else ():
+                    there = [self.at(j, h) for j in receivers]
+                    if not self._priced(t, k, h):
+                        for n, x in enumerate(there):
+                            yield row(f"apart_{t}_{k}_{h}_{n}", [(self.at(p, k), 1.0), (x, 1.0)], "<=", 1.0)
+                        continue
+                    y: Term = (("y", t, k, h), 1.0)
+                    count = float(len(receivers))  # the row times |V_t|: solvers read a third from a file as a decimal
+                    terms = [(y[0], count), (self.at(p, k), -count), *((x, -1.0) for x in there)]
+                    yield row(f"coherence_{t}_{k}_{h}", terms, ">=", -count)
+                    yield row(f"sent_{t}_{k}_{h}", [y, (self.at(p, k), -1.0)], "<=")
+                    yield row(f"received_{t}_{k}_{h}", [y, *((x, -1.0) for x in there)], "<=")
+
+    def colocation(self) -> Iterable[Row]:
+        """x_ik = x_jk for layers that must share a server."""
+        for i, j in self.problem.colocated:
+            for k in self.servers:
+                yield row(f"together_{i}_{j}_{k}", [(self.at(i, k), 1.0), (self.at(j, k), -1.0)], "==")
+
+    def products(self) -> Iterable[Row]:
+        """x^q = x q and y^q = y q: product <= each factor, product >= their sum - 1."""
+        for kind, owner in (("xq", lambda place: place[0]), ("yq", lambda place: self.problem.producer[place[0]])):
+            for key in self.keys(kind):
+                left, right = (kind[0], *key[1:]), ("q", owner(key[1:]))
+                name = "_".join(map(str, key))
+                yield row(f"product_a_{name}", [(key, 1.0), (left, -1.0)], "<=")
+                yield row(f"product_b_{name}", [(key, 1.0), (right, -1.0)], "<=")
+                yield row(f"product_c_{name}", [(key, 1.0), (left, -1.0), (right, -1.0)], ">=", -1.0)
+
+    def noise(self, noise: NoiseModel | None, most: float) -> Iterable[Row]:
+        """eta(q) <= eta_max, each monomial z = prod q_i linearised, the intercept on "any q_i = 1".
+
+        Models that are no polynomials have no monomials: schemes above the limit are cut off instead (see `cuts`).
+        """
+        if noise is None or not self.problem.quantizable or (math.isinf(most) and noise.kind != "table"):
+            return
+        if noise.kind not in ("polynomial", "link"):
+            yield from self._cuts(noise, most)
+            return
+        if not within(LEAST, most):  # what is predicted has some noise
+            yield row("float32", [(("q", i), 1.0) for i in self.problem.quantizable], "<=")
+            return
+        of = {name: ("q", i) for name, i in zip(noise.layers, self.problem.quantizable, strict=True)}
+        terms: list[Term] = []
+        for n, (names, coefficient) in enumerate(noise.terms.items()):
+            bits = [of[name] for name in names]
+            z = bits[0] if len(bits) == 1 else self._variable("z", n)
+            terms.append((z, coefficient))
+            if len(bits) > 1:
+                yield from self._monomial(n, z, bits, coefficient)
+        exists = self._variable("any")
+        yield from self._any(exists, list(of.values()), noise.intercept)
+        yield row("noise", [*terms, (exists, noise.intercept)], "<=", loosened(most, HALF) ** noise.power)
+
+    def _cuts(self, noise: NoiseModel, most: float) -> Iterable[Row]:
+        bits = [("q", i) for i in self.problem.quantizable]
+        covers, single = cuts(~Limits(most).quiet(noise.every()), len(bits))
+        for scheme in covers:  # not all of these layers together
+            own = [bit for j, bit in enumerate(bits) if scheme >> j & 1]
+            yield row(f"cover_{scheme}", [(bit, 1.0) for bit in own], "<=", len(own) - 1.0)
+        for scheme in single:  # not exactly this scheme
+            signs = [(bit, 1.0 if scheme >> j & 1 else -1.0) for j, bit in enumerate(bits)]
+            yield row(f"scheme_{scheme}", signs, "<=", scheme.bit_count() - 1.0)
+
+    def _monomial(self, n: int, z: Key, bits: Sequence[Key], coefficient: float) -> Iterable[Row]:
+        del coefficient  # both sides, whatever its sign
+        for m, bit in enumerate(bits):
+            yield row(f"monomial_{n}_{m}", [(z, 1.0), (bit, -1.0)], "<=")
+        yield row(f"monomial_{n}", [(z, 1.0), *((bit, -1.0) for bit in bits)], ">=", 1.0 - len(bits))
+
+    def _any(self, exists: Key, bits: Sequence[Key], intercept: float) -> Iterable[Row]:
+        del intercept
+        for bit in bits:
+            yield row(f"any_{bit[1]}", [(exists, 1.0), (bit, -1.0)], ">=")
+        yield row("any", [(exists, 1.0), *((bit, -1.0) for bit in bits)], "<=")
+
+    def energy(self, limits: Limits) -> Iterable[Row]:
+        """E_0 <= J_0, and limits on E and on T."""
+        network = self.problem.network
+        if limits.max_device_energy_j is not None:
+            most = loosened(limits.max_device_energy_j, HALF)
+            yield row("device_energy", self.total(energy_weights(network, network.source)), "<=", most)
+        if limits.max_energy_j is not None:
+            yield row("energy", self.total(energy_weights(network)), "<=", loosened(limits.max_energy_j, HALF))
+        if limits.max_latency_s is not None:
+            yield row("latency", self.total(latency_weights(network)), "<=", loosened(limits.max_latency_s, HALF))
+
+    def memory(self) -> Iterable[Row]:
+        """Weights on a server, a quarter of them for int8 layers, fit its memory; what float32 layers share is there once.
+
+        z_gk >= x_ik - x^q_ik says that one of the float32 layers that share the constants g runs on k.
+        """
+        layers = self.problem.graph.layers
+        own, int8 = [own_bytes(layer) for layer in layers], [INT8_SHARE * layer.weight_bytes for layer in layers]
+        for k, server in enumerate(self.problem.network.servers):
+            if server.memory_bytes is not None:
+                terms = [(key, own[key[1]]) for key in self.keys("x") if key[2] == k]
+                terms += [(key, int8[key[1]] - own[key[1]]) for key in self.keys("xq") if key[2] == k]
+                for g, (size, positions) in enumerate(groups(layers)):
+                    z = self._variable("held", g, k)
+                    terms.append((z, size))
+                    for i in positions:
+                        float32 = [(self.at(i, k), -1.0), *([(("xq", i, k), 1.0)] if ("xq", i, k) in self.variables else [])]
+                        yield row(f"held_{g}_{k}_{i}", [(z, 1.0), *float32], ">=")
+                yield row(f"memory_{k}", terms, "<=", loosened(server.memory_bytes, HALF))
+
+    def stages(self, low: float, high: float, unit: float) -> Iterable[Row]:
+        """sum_i x_ik f <= b for each server, sum_t y_tn g <= b for each link; b >= low, in units of `unit` seconds.
+
+        Layers and tensors that take longer than `high` in float32 alone must be int8 there. There is no row b <= high: it
+        would cut off the plans from which a solver finds better ones.
+        """
+        b = self._variable("bottleneck")
+        self.variables[b] = False
+        loads: dict[Key, list[Term]] = {}
+        for key, seconds in self.total(latency_weights(self.problem.network)):
+            place = key[2:]  # ("x", i, k) or ("y", t, k, h)
+            if len(place) == 1 or place[0] != place[1]:  # what moves inside a server is no stage
+                loads.setdefault(place, []).append((key, seconds / unit))
+                int8 = (f"{key[0]}q", *key[1:])
+                if int8 in self.variables and seconds > high:  # too slow, unless in int8
+                    yield row("_".join(map(str, ("fast", *key))), [(key, 1.0), (int8, -1.0)], "<=")
+        for place, load in loads.items():
+            yield row("_".join(map(str, ("stage", *place))), [*load, (b, -1.0)], "<=")
+        yield row("bottleneck", [(b, 1.0)], ">=", low / unit)
+
+    def rows(self, noise: NoiseModel | None, limits: Limits) -> list[Row]:
+        """Return all rows; those whose variables have all become constants are left out if they hold."""
+        logical = (self.assignment(), self.coherence(), self.colocation(), self.products())
+        limiting = (self.noise(noise, limits.max_noise), self.energy(limits), self.memory())
+        rows = [r for family in logical for r in family] + [scaled(r) for family in limiting for r in family]
+        return [r for r in rows if r.terms or not holds(r)]
+
+
+class Tight(Slides):
+    """The same optima; flows instead of big rows, and only x and q integer.
+
+    Per tensor and receiver j: w_kh >= 0 with sum_h w_kh = x_pk, sum_k w_kh = x_jh and w_kh <= y_kh. x^q has the rows
+    sum_k x^q_ik = q_i and x^q <= x (a gain may be negative, so one-sided rows would not do); y^q <= y and y^q <= x^q of
+    the producer. A monomial needs only the side that its sign pushes against.
+    """
+
+    def _variable(self, kind: str, *index: int) -> Key:
+        key = (kind, *index)
+        self.variables[key] = kind in ("x", "q")
+        return key
+
+    def _sent(self, t: int, k: int, h: int) -> bool:
+        paid = self.problem.transfer_s[t, k, h].max() > 0 or self.problem.network.servers[k].transmit_j_per_byte > 0
+        return self._priced(t, k, h) and bool(paid)
+
+    def coherence(self) -> Iterable[Row]:
+        """Flows between the servers of a tensor's producer and of each receiver, and y above all of them."""
+        for t, (p, receivers) in enumerate(zip(self.problem.producer, self.problem.receivers, strict=True)):
+            for n, j in enumerate(receivers):
+                flow = {}
+                for k in self.servers:
+                    for h in self.servers:
+                        if self._priced(t, k, h) and self.at(p, k) != 0.0 and self.at(j, h) != 0.0:
+                            flow[k, h] = self._variable("w", t, n, k, h)
+                for k in self.servers:
+                    out = [(w, 1.0) for (a, _), w in flow.items() if a == k]
+                    into = [(w, 1.0) for (_, b), w in flow.items() if b == k]
+                    yield row(f"from_{t}_{n}_{k}", [*out, (self.at(p, k), -1.0)], "==")
+                    yield row(f"to_{t}_{n}_{k}", [*into, (self.at(j, k), -1.0)], "==")
+                for (k, h), w in flow.items():
+                    if ("y", t, k, h) in self.variables:
+                        yield row(f"crosses_{t}_{n}_{k}_{h}", [(w, 1.0), (("y", t, k, h), -1.0)], "<=")
+
+    def products(self) -> Iterable[Row]:
+        """sum_k x^q_ik = q_i and x^q <= x; y^q <= y and y^q <= x^q of the producer on the sending server."""
+        for i in self.problem.quantizable:
+            own = [key for key in self.keys("xq") if key[1] == i]
+            yield row(f"quantized_{i}", [*((key, 1.0) for key in own), (("q", i), -1.0)], "==")
+            for key in own:
+                yield row(f"placed_{i}_{key[2]}", [(key, 1.0), (("x", *key[1:]), -1.0)], "<=")
+        for key in self.keys("yq"):
+            _, t, k, h = key
+            yield row(f"int8_{t}_{k}_{h}", [(key, 1.0), (("y", t, k, h), -1.0)], "<=")
+            yield from self._sent_int8(key)
+
+    def _sent_int8(self, key: Key) -> Iterable[Row]:
+        _, t, k, h = key
+        producer = ("xq", self.problem.producer[t], k)
+        yield row(f"int8_sent_{t}_{k}_{h}", [(key, 1.0), (producer if producer in self.variables else 0.0, -1.0)], "<=")
+
+    def _monomial(self, n: int, z: Key, bits: Sequence[Key], coefficient: float) -> Iterable[Row]:
+        both = list(super()._monomial(n, z, bits, coefficient))
+        yield from both[-1:] if coefficient > 0 else both[:-1]
+
+    def _any(self, exists: Key, bits: Sequence[Key], intercept: float) -> Iterable[Row]:
+        both = list(super()._any(exists, bits, intercept))
+        yield from both[:-1] if intercept > 0 else both[-1:]
+
+
+FORMULATIONS = {"slides": Slides, "milp": Tight}

@@ -1,0 +1,298 @@
+"""Solving a formulation through PuLP. The only module that knows PuLP."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import highspy
+import numpy as np
+import pulp
+from pulp.apis.coin_api import pulp_cbc_path
+
+from dnnsplit.ground.errors import InfeasibleError, SolverError, nearest
+from dnnsplit.ground.tolerance import TOLERANCE, relative_gap
+from dnnsplit.noise.models import NoiseModel
+from dnnsplit.solving.arrays import Problem, Weights
+from dnnsplit.solving.bounds.bottleneck import Bracket
+from dnnsplit.solving.milp.formulations import Slides
+from dnnsplit.solving.milp.relay import formulate
+from dnnsplit.solving.milp.rows import Key
+from dnnsplit.solving.objective import Limits
+
+LEAST_HIGHS = (1, 15, 1)
+SOLVERS = {"HiGHS": "HiGHS", "CBC": "COIN_CMD", "CPLEX": "CPLEX_PY", "GUROBI": "GUROBI", "SCIP": "SCIP_PY"}
+
+
+class SolverFailed(SolverError):
+    """A solver crashed, or ended without an answer for another reason than time."""
+
+
+class OutOfTime(SolverError):
+    """A solver found nothing within its limit of time."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solver answered.
+
+    Attributes
+    ----------
+    placement : server position of each layer
+    quantized : q bit of each quantizable layer
+    values : of all variables, by key
+    status : "optimal" only if proved, else "feasible"
+    bound, gap : lower bound on the objective (NaN where the solver tells none) and relative distance to it
+    variables, constraints : size of the programme
+    routes : with relays, the links of each tensor that leaves its server, by names
+    note : what kept it from a proof, if anything did
+    """
+
+    placement: tuple[int, ...]
+    quantized: tuple[int, ...]
+    values: dict[Key, float]
+    status: str
+    bound: float
+    gap: float
+    variables: int
+    constraints: int
+    routes: dict[str, tuple[tuple[str, str], ...]] | None = None
+    note: str = ""
+
+
+def solve_milp(
+    problem: Problem,
+    weights: Weights,
+    noise: NoiseModel | None = None,
+    limits: Limits | None = None,
+    formulation: str = "slides",
+    solver: str = "HiGHS",
+    gap: float = 1e-9,
+    time_limit_s: float | None = None,
+    known: Bracket | None = None,
+) -> Solution:
+    """Minimise a linear objective of latency and energy, or the bottleneck of a pipeline.
+
+    Parameters
+    ----------
+    problem : the arrays
+    weights : the objective; with `known` it only decides between routes, where there are relays
+    noise : over exactly the problem's quantizable layers, needed with a limit on noise
+    limits : noise and device energy; memory limits are the servers' own
+    formulation : "slides" (to the letter) or "milp" (tight)
+    solver : HiGHS, CBC, CPLEX, GUROBI or SCIP
+    gap : relative gap at which the solver may stop
+    time_limit_s : wall time after which it must stop [s]
+    known : what is known of the bottleneck, which is then minimised instead (see `dnnsplit.solving.milp.throughput`)
+
+    Raises
+    ------
+    InfeasibleError : no placement satisfies the limits
+    SolverError : the solver is missing or known to be wrong, failed (`SolverFailed`), or found nothing in time (`OutOfTime`)
+    """
+    check_solver(solver)
+    _prove(solver)
+    limits = limits or Limits()
+    model = formulate(problem, formulation)
+    programme, variables, unit = build(model, weights, noise, limits, known)
+    try:
+        log = _run(programme, solver, gap, time_limit_s)
+    except pulp.PulpSolverError as error:
+        raise SolverFailed(f"{solver} failed: {error}; try another solver") from None
+    # PuLP's status says "Optimal" of an unproved incumbent too; sol_status does not.
+    # CBC's "Integer infeasible" sets the status and not sol_status.
+    none = (pulp.LpSolutionInfeasible, pulp.LpSolutionUnbounded)
+    if programme.status == pulp.LpStatusInfeasible or programme.sol_status in none:
+        raise InfeasibleError("no placement satisfies the limits")
+    if programme.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
+        if time_limit_s is None or not _out_of_time(programme, solver):
+            raise SolverFailed(f"{solver} failed: it ended as {pulp.LpStatus[programme.status]!r}; try another solver")
+        raise OutOfTime(f"{solver} found no plan within its limit of time; give it more than time_limit_s={time_limit_s}")
+    optimal = programme.sol_status == pulp.LpSolutionOptimal
+    objective = pulp.value(programme.objective)
+    bound = _bound(programme, solver, log, objective, optimal)
+    gap = relative_gap(objective, bound)
+    values = {key: float(variable.value() or 0.0) for key, variable in variables.items()}
+    placement = tuple(
+        max((k for k in model.servers if ("x", i, k) in values), key=lambda k: values["x", i, k])
+        for i in range(len(problem.graph.layers))
+    )
+    quantized = tuple(round(values["q", i]) for i in problem.quantizable)
+    return Solution(
+        placement=placement,
+        quantized=quantized,
+        values=values,
+        status="optimal" if optimal else "feasible",
+        bound=bound * unit,
+        gap=gap,
+        variables=len(variables),
+        constraints=programme.numConstraints(),
+        routes=_routes(problem, weights, placement, quantized, values) if problem.routing == "relay" else None,
+    )
+
+
+def build(
+    model: Slides, weights: Weights, noise: NoiseModel | None, limits: Limits, known: Bracket | None = None
+) -> tuple[pulp.LpProblem, dict[Key, pulp.LpVariable], float]:
+    """Turn a formulation into a PuLP programme; names depend on positions alone, so that two builds are the same.
+
+    The objective is the weights', or, with what is `known` of it, the bottleneck. Solvers' tolerances are absolute, and a
+    network of microseconds is a network: the objective is told in a unit of its own, which is returned, and so are the limits.
+    """
+    rows = model.rows(noise, limits)  # first: rows bring variables of their own
+    if known:
+        unit = known.high if known.plan else float(np.nansum(model.problem.layer_s[..., 0], axis=0).max()) or 1.0
+        rows += model.stages(known.low, known.high, unit)
+        objective = [(("bottleneck",), 1.0)]
+    else:
+        unit = _unit(model, weights)
+        objective = [(key, value / unit) for key, value in model.total(weights)]
+    programme = pulp.LpProblem("dnnsplit", pulp.LpMinimize)
+    variables = {}
+    for key, integer in model.variables.items():
+        most = None if key == ("bottleneck",) else 1
+        kind = pulp.LpInteger if integer else pulp.LpContinuous
+        variables[key] = programme.add_variable("_".join(map(str, key)), 0, most, kind)
+    programme += pulp.LpAffineExpression([(variables[key], value) for key, value in objective]), "objective"
+    senses = {"<=": pulp.LpConstraintLE, ">=": pulp.LpConstraintGE, "==": pulp.LpConstraintEQ}
+    for r in rows:
+        if not r.terms:
+            raise InfeasibleError("no placement satisfies the limits")
+        expression = pulp.LpAffineExpression([(variables[key], value) for key, value in r.terms])
+        programme.addConstraint(pulp.LpConstraint(expression, senses[r.sense], rhs=r.bound), r.name)
+    return programme, variables, unit
+
+
+def _unit(model: Slides, weights: Weights) -> float:
+    """What a typical layer adds to the objective at least: the mean over layers of the server where each is cheapest."""
+    worth = model.problem.layer_s * weights.compute[:, None]
+    least = np.nanmin(np.where(model.problem.allowed[..., None], worth, np.nan), axis=(1, 2))
+    every = [abs(value) for _, value in model.total(weights) if value]
+    return float(least.mean()) or (math.fsum(every) / len(every) if every else 1.0)
+
+
+def _routes(
+    problem: Problem, weights: Weights, placement: tuple[int, ...], quantized: tuple[int, ...], values: dict[Key, float]
+) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Return the cheapest of the links that a solution uses: with limits, the cheapest of all may not be within them."""
+    usable = np.zeros(problem.transfer_s.shape[:3], bool)
+    for key, value in values.items():
+        if key[0] == "y":
+            usable[key[1:]] = value > 0.5
+    return problem.routes(placement, sum(bit << j for j, bit in enumerate(quantized)), weights, usable=usable)
+
+
+def available_solvers() -> tuple[str, ...]:
+    """Names of the solvers that can be used here."""
+    return tuple(name for name in SOLVERS if _solver(name).available())
+
+
+def check_solver(name: str) -> None:
+    """Raise SolverError unless a solver is known, installed, and of a version without known wrong answers."""
+    if name not in SOLVERS:
+        raise SolverError(f"solver {name!r} is unknown{nearest(name, SOLVERS)}")
+    if not _solver(name).available():
+        raise SolverError(f"solver {name!r} is not installed here; there are {', '.join(available_solvers())}")
+    if name == "HiGHS" and tuple(map(int, version("highspy").split(".")[:3])) < LEAST_HIGHS:
+        least = ".".join(map(str, LEAST_HIGHS))
+        raise SolverError(
+            f"HiGHS {version('highspy')} is known to call optimal what is not (github.com/ERGO-Code/HiGHS, issues 2980 and "
+            f"3043); pip install 'highspy>={least}', or take solver='CBC'"
+        )
+
+
+@cache
+def _prove(name: str) -> None:
+    """Raise SolverError if a solver gets one of two small public problems wrong that a release of one did.
+
+    min 2x + 3z with x + z >= 4.5 and min 2b + 99999y with a + b = 10, a <= 100y (z an integer, y 0 or 1) are 9 and 20: the
+    presolve of HiGHS 1.14.0 calls 15 and 99999 optimal (github.com/ERGO-Code/HiGHS, issues 3043 and 2975).
+    """
+    one, two = pulp.LpProblem("one", pulp.LpMinimize), pulp.LpProblem("two", pulp.LpMinimize)
+    x, z = one.add_variable("x", 0, 10), one.add_variable("z", 0, 10, pulp.LpInteger)
+    one += 2 * x + 3 * z
+    one += x + z >= 4.5
+    a, b, y = two.add_variable("a", 0), two.add_variable("b", 0), two.add_variable("y", 0, 1, pulp.LpInteger)
+    two += 2 * b + 99999 * y
+    two += a + b == 10
+    two += a - 100 * y <= 0
+    for programme, optimum in ((one, 9.0), (two, 20.0)):
+        _run(programme, name, 1e-9, None)
+        found = pulp.value(programme.objective)
+        if found is None or abs(found - optimum) > 1e-6 * optimum:
+            raise SolverError(f"{name} gives {found} for a problem whose optimum is {optimum}; take another version or solver")
+
+
+class _QuietHighs(highspy.Highs):
+    """HiGHS without the banner that it prints as soon as it is asked for anything."""
+
+    def enableCallbacks(self) -> None:
+        self.setOptionValue("output_flag", False)
+        super().enableCallbacks()
+
+
+class _HiGHS(pulp.HiGHS):
+    """PuLP's interface to HiGHS, with a quiet one, and tolerances well inside that of our limits."""
+
+    def createAndConfigureSolver(self, lp: pulp.LpProblem) -> None:
+        lp.solverModel = _QuietHighs()
+        options = {"mip_rel_gap": self.gapRel, "mip_abs_gap": self.gapAbs, "threads": self.threads, "time_limit": self.timeLimit}
+        tolerances = dict.fromkeys(("mip_feasibility_tolerance", "primal_feasibility_tolerance"), 1e-9)
+        for name, value in {**options, **tolerances, **self.optionsDict}.items():
+            if value is not None:
+                lp.solverModel.setOptionValue(name, float(value) if name == "time_limit" else value)
+
+
+def _solver(name: str, **options: Any) -> pulp.LpSolver:
+    if name == "HiGHS":
+        return _HiGHS(msg=False, **options)
+    if name == "CBC":
+        options["path"] = pulp_cbc_path  # the one that PuLP 3 brings along
+    return pulp.getSolver(SOLVERS[name], msg=False, **options)
+
+
+def _run(programme: pulp.LpProblem, solver: str, gap: float, time_limit_s: float | None) -> str:
+    """Solve; return what the solver logged, where only its log tells the bound."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.txt"
+        options: dict[str, Any] = {"gapRel": gap, "timeLimit": time_limit_s, "threads": 1}
+        if solver == "HiGHS":
+            options["gapAbs"] = 0.0  # else it stops within 1e-6 of anything
+        if solver == "CBC":
+            options["logPath"] = str(log)
+        programme.solve(_solver(solver, **options))
+        if solver == "HiGHS" and _doubtful(programme):
+            programme.solve(_solver(solver, **options, presolve="off"))
+        return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+
+
+def _doubtful(programme: pulp.LpProblem) -> bool:
+    """Whether HiGHS fails, calls optimal what is above its own bound, or calls a problem infeasible.
+
+    Its presolve at times undoes its reductions wrongly (github.com/ERGO-Code/HiGHS/issues/2402, and 1.13 still), and 1.16
+    calls some small feasible problems of ours infeasible with it; without presolve the answers are right.
+    """
+    if programme.solverModel.getModelStatus().name in ("kSolveError", "kInfeasible", "kUnboundedOrInfeasible"):
+        return True
+    objective, bound = pulp.value(programme.objective), programme.solverModel.getInfo().mip_dual_bound
+    return programme.sol_status == pulp.LpSolutionOptimal and abs(relative_gap(objective, bound)) > 10 * TOLERANCE
+
+
+def _out_of_time(programme: pulp.LpProblem, solver: str) -> bool:
+    if solver == "HiGHS":
+        return programme.solverModel.getModelStatus().name == "kTimeLimit"
+    return programme.status == pulp.LpStatusNotSolved
+
+
+def _bound(programme: pulp.LpProblem, solver: str, log: str, objective: float, optimal: bool) -> float:
+    if solver == "HiGHS":
+        return float(programme.solverModel.getInfo().mip_dual_bound)
+    if optimal:
+        return objective
+    found = [line.split(":")[1] for line in log.splitlines() if line.startswith("Lower bound:")]
+    return float(found[-1]) if found else math.nan

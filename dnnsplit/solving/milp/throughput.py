@@ -1,0 +1,71 @@
+"""The least bottleneck of a pipeline: bracketed by elimination, searched for in between by a mixed-integer programme."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from dnnsplit.ground.errors import InfeasibleError, SolverError
+from dnnsplit.ground.tolerance import TOLERANCE, relative_gap
+from dnnsplit.noise.models import NoiseModel
+from dnnsplit.solving.arrays import Problem, Weights
+from dnnsplit.solving.bounds.bottleneck import Bracket, bracket, without_slow
+from dnnsplit.solving.milp.solvers import Solution, solve_milp
+from dnnsplit.solving.objective import Limits
+
+
+def solve_bottleneck(
+    problem: Problem,
+    weights: Weights,
+    noise: NoiseModel | None = None,
+    limits: Limits | None = None,
+    formulation: str = "slides",
+    solver: str = "HiGHS",
+    gap: float = 1e-9,
+    time_limit_s: float | None = None,
+) -> Solution:
+    """Minimise the slowest stage, of the servers' compute and the links between them (`Cost.bottleneck_s`), and nothing else.
+
+    Elimination, where it applies, bounds it from both sides before the MILP searches in between; a plan that this proves best
+    has no MILP: no values, variables and constraints. Arguments and errors are those of `solve_milp`; the weights only decide
+    between routes, where there are relays.
+    """
+    started, limits = time.monotonic(), limits or Limits()
+    try:
+        known = bracket(problem, noise, limits, gap, None if time_limit_s is None else time_limit_s / 2)
+    except SolverError:  # too large for elimination; the MILP answers without its help
+        known = Bracket()
+    bound, values, size, note, proved = known.low, {}, (0, 0), "", known.gap <= gap
+    if not proved:
+        left = None if time_limit_s is None else max(1.0, started + time_limit_s - time.monotonic())
+        try:
+            asked = (without_slow(problem, known.high), weights, noise, limits, formulation, solver, gap, left)
+            found = solve_milp(*asked, known)
+            bound, size = float(np.fmax(bound, found.bound)), (found.variables, found.constraints)
+            better = _better(problem, found, known)
+            values = found.values if better is not known else {}
+            known, proved = better, found.status == "optimal"
+        except InfeasibleError:  # nothing is faster
+            bound, proved = known.high, True
+            if known.plan is None:
+                raise
+        except SolverError as error:
+            if known.plan is None:
+                raise
+            note = str(error)
+    placement, scheme = known.plan
+    bound = min(bound, known.high)
+    far = relative_gap(known.high, bound)
+    quantized = tuple(scheme >> j & 1 for j in range(len(problem.quantizable)))
+    # a solver that calls its answer optimal tells its bound no more exactly than limits are kept
+    status = "optimal" if far <= gap or (proved and far <= TOLERANCE) else "feasible"
+    return Solution(placement, quantized, values, status, bound, far, *size, known.routes, note)
+
+
+def _better(problem: Problem, found: Solution, known: Bracket) -> Bracket:
+    """Return what is known with a solution, if it has a lower bottleneck."""
+    scheme = sum(bit << j for j, bit in enumerate(found.quantized))
+    value = problem.price(found.placement, scheme, routes=found.routes).bottleneck_s
+    return replace(known, high=value, plan=(found.placement, scheme), routes=found.routes) if value < known.high else known

@@ -1,0 +1,111 @@
+"""What is minimised and which limits hold: raw latency or energy, or the slides' min-max normalised sum of both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dnnsplit.ground.errors import InfeasibleError
+from dnnsplit.ground.tolerance import within
+from dnnsplit.ground.units import show
+from dnnsplit.network.servers import Network
+from dnnsplit.solving.arrays import Problem, Weights, energy_weights, latency_weights
+from dnnsplit.solving.costs import Cost
+from dnnsplit.solving.elimination.sweep import eliminate
+from dnnsplit.solving.normalisation import Reference
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Hard limits: eta_max, J_0 [J] on the energy of the source, one on all energy [J], one on the latency [s]; infinity and
+    None mean none.
+
+    Each is kept to `dnnsplit.ground.tolerance.TOLERANCE`, and so are the servers' memories.
+    """
+
+    max_noise: float = math.inf
+    max_device_energy_j: float | None = None
+    max_energy_j: float | None = None
+    max_latency_s: float | None = None
+
+    def quiet(self, noise: np.ndarray) -> np.ndarray:
+        """Say which schemes keep the limit on noise, by the noise of each; bool of the same shape."""
+        return np.isfinite(noise) & within(noise, self.max_noise)
+
+    def broken(self, problem: Problem, cost: Cost) -> list[str]:
+        """Say which limits on energy, latency or the servers' memory a placement breaks."""
+        problems = []
+        for what, used, most, unit in (
+            ("device energy", cost.device_energy_j, self.max_device_energy_j, "J"),
+            ("energy", cost.energy_j, self.max_energy_j, "J"),
+            ("latency", cost.latency_s, self.max_latency_s, "s"),
+        ):
+            if most is not None and not within(used, most):
+                problems.append(f"{what} {show(used, unit)} is above the limit {show(most, unit)}")
+        for server in problem.network.servers:
+            held = cost.weight_bytes[server.name]
+            if server.memory_bytes is not None and not within(held, server.memory_bytes):
+                problems.append(f"{show(held, 'B')} of weights on {server.name!r} exceed its {show(server.memory_bytes, 'B')}")
+        return problems
+
+
+def reference(problem: Problem) -> Reference:
+    """Return the payoffs of a problem: min T then E, and min E then T, over all placements and schemes."""
+    latency, energy = latency_weights(problem.network), energy_weights(problem.network)
+    fast = _lexicographic(problem, latency, energy)
+    frugal = _lexicographic(problem, energy, latency)
+    return Reference((fast.latency_s, frugal.latency_s), (frugal.energy_j, fast.energy_j))
+
+
+def _lexicographic(problem: Problem, first: Weights, second: Weights) -> Cost:
+    optima = eliminate(problem, first, second, free_bits=True)
+    if not math.isfinite(optima.value[0]):
+        raise InfeasibleError(unreachable(problem))
+    return problem.price(*optima.best(), first, second)
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """A linear objective: weights, what decides ties, a constant, and its name; or the slowest stage of the pipeline.
+
+    A normalised sum has the reference that it is normalised by.
+    """
+
+    weights: Weights
+    ties: Weights
+    constant: float
+    name: str
+    bottleneck: bool = False
+    reference: Reference | None = None
+
+    def of(self, cost: Cost, network: Network) -> float:
+        """Return the objective of a priced placement."""
+        return cost.bottleneck_s if self.bottleneck else self.weights.of(cost, network) + self.constant
+
+
+def raw_objective(problem: Problem, latency_weight: float, energy_weight: float, kind: str = "latency") -> Objective:
+    """Return latency, or energy if latency has no weight; for kind "throughput" the slowest stage, whatever the weights."""
+    latency, energy = latency_weights(problem.network), energy_weights(problem.network)
+    if kind == "throughput":
+        return Objective(latency, energy, 0.0, "bottleneck_s", bottleneck=True)
+    if latency_weight == 0:
+        return Objective(energy, latency, 0.0, "energy_j")
+    return Objective(latency, energy, 0.0, "latency_s")
+
+
+def normalised_sum(network: Network, latency_weight: float, energy_weight: float, by: Reference) -> Objective:
+    """Return the slides' ``latency_weight * T^norm + energy_weight * E^norm``."""
+    latency, energy = latency_weights(network), energy_weights(network)
+    a, b = latency_weight / by.latency_range_s, energy_weight / by.energy_range_j
+    constant = -a * by.latency_s[0] - b * by.energy_j[0]
+    name = f"{latency_weight:g} T^norm + {energy_weight:g} E^norm"
+    return Objective(a * latency + b * energy, latency, constant, name, reference=by)
+
+
+def unreachable(problem: Problem) -> str:
+    """Say why no placement exists at all."""
+    names = problem.network.server_names
+    missing = [f"{a} -> {b}" for a in names for b in names if a != b and problem.network.link(a, b) is None]
+    return f"no placement connects the layers under these pins and prohibitions; missing links: {', '.join(missing) or 'none'}"

@@ -1,0 +1,74 @@
+"""The payoffs that the slides normalise by: the least latency and the least energy that the limits of a question admit.
+
+    T^norm = (T - T_min) / (T_max - T_min)        E^norm = (E - E_min) / (E_max - E_min)
+
+T_min is the least T under eta_max, J_0, the memories, pins and prohibitions, and E_max the least E of the plans that have it;
+E_min and T_max are the same the other way round (a lexicographic payoff table; Mavrotas, Appl. Math. Comput. 213, 2009). The
+optimum of the weighted sum then has both terms in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from dnnsplit.ground.errors import SolverError
+from dnnsplit.solving.costs import Cost
+from dnnsplit.solving.elimination.relays import TIE
+from dnnsplit.solving.normalisation import Reference
+from dnnsplit.solving.objective import Limits, Objective, normalised_sum, raw_objective
+from dnnsplit.solving.plan import Plan
+from dnnsplit.solving.question import Question
+
+
+def normalised(question: Question, solve: Callable[[Question], Plan]) -> Question:
+    """Return a question with its normalised sum as the objective, if it asks for one that its limits decide.
+
+    Parameters
+    ----------
+    solve : answers a question whose objective is latency or energy
+
+    Raises
+    ------
+    InfeasibleError : no placement satisfies the limits
+    SolverError : `solve` cannot answer
+    """
+    if question.weights is None:
+        return question
+    latency, energy = raw_objective(question.problem, 1, 0), raw_objective(question.problem, 0, 1)
+    fast, fast_proved = _payoff(question, latency, energy, solve)
+    frugal, frugal_proved = _payoff(question, energy, latency, solve)
+    by = Reference(
+        (fast.latency_s, frugal.latency_s), (frugal.energy_j, fast.energy_j), "limited", fast_proved and frugal_proved
+    )
+    return question.aimed_at(normalised_sum(question.problem.network, *question.weights, by))
+
+
+def _payoff(question: Question, first: Objective, second: Objective, solve: Callable[[Question], Plan]) -> tuple[Cost, bool]:
+    """Return the cost that is least in the first objective and, of those, in the second; and whether that is proved."""
+    aimed = question.aimed_at(first)
+    try:
+        value, other = aimed.optima.values
+    except SolverError:  # too many schemes or too wide; `solve` takes the MILP or a search over the schemes
+        pass
+    else:
+        value = np.where(question.allowed, value, np.inf)
+        other = np.where(value <= value.min() * (1 + TIE), other, np.inf)
+        scheme = int(other.argmin())
+        if np.isfinite(other[scheme]):
+            cost = aimed.price(aimed.optima.placement(scheme), scheme)
+            if not question.limits.broken(question.problem, cost):
+                return cost, True
+    best = solve(aimed)
+    among = replace(question.aimed_at(second), limits=_held(question.limits, first, best))
+    then = solve(among)
+    return then.cost, best.status == then.status == "optimal"
+
+
+def _held(limits: Limits, objective: Objective, plan: Plan) -> Limits:
+    """Limits that keep an objective where a plan has it."""
+    if objective.name == "latency_s":
+        return replace(limits, max_latency_s=plan.latency_s)
+    return replace(limits, max_energy_j=plan.energy_j)

@@ -1,0 +1,208 @@
+"""The plan: which layer runs where and in which precision, what it costs, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dnnsplit.ground.errors import DnnSplitError, raise_problems
+from dnnsplit.ground.files import write_json
+from dnnsplit.ground.markup import shown
+from dnnsplit.ground.units import show
+from dnnsplit.solving.costs import Cost, Transfer
+from dnnsplit.solving.normalisation import Reference
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A placement and its price.
+
+    Attributes
+    ----------
+    assignment : server by layer, x
+    quantized : layers that run in int8, q, in topological order
+    cost : latency, energy and transfers, re-priced by `evaluate`
+    noise : eta(q), the mean over images; its kind says whether it was "measured", "predicted" or "none" (nothing is quantized)
+    noise_upper : where a confidence was asked for, the upper bound of the mean over all images, which keeps the limit; else NaN
+    objective : value of what was minimised; `objective_name` says what that is
+    reference : of a normalised sum, what it is normalised by (`dnnsplit.solving.objective.Reference`): latency_s and energy_j
+        (least, most), under which limits, and whether that was proved; else empty
+    status : "optimal" (proved) or "feasible" (a limit of time or gap stopped the proof)
+    bound, gap : lower bound on the objective, and (objective - bound) / |objective|; NaN where the solver tells none
+    method, solver, solve_s : how it was found, and the CPU seconds that took [s]
+    reason : why by this method
+    limits : the limits it was asked to keep
+    source : the server where inputs start and outputs end
+    times_origin : where the layer times came from: "measured", "scaled", ...
+    origin : what the noise behind it depends on (model, images, quantization setting)
+    measurements : schemes that were measured to verify this plan
+    error_s : how far the compute time may be off, by splits that were measured [s]; NaN where none were
+    """
+
+    assignment: Mapping[str, str]
+    quantized: tuple[str, ...]
+    cost: Cost
+    noise: float
+    noise_kind: str
+    objective: float
+    objective_name: str
+    status: str
+    bound: float
+    gap: float
+    method: str
+    solver: str
+    solve_s: float
+    reason: str = ""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    times_origin: str = "given"
+    origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    measurements: int = 0
+    error_s: float = math.nan
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    noise_upper: float = math.nan
+
+    @property
+    def latency_s(self) -> float:
+        """T [s]."""
+        return self.cost.latency_s
+
+    @property
+    def latency_interval_s(self) -> tuple[float, float]:
+        """Where the latency will be by what measured splits were off [s]; NaN where none were measured."""
+        return self.latency_s - self.error_s, self.latency_s + self.error_s
+
+    @property
+    def limited_noise(self) -> float:
+        """What is held against the limit on the noise: its upper bound where a confidence was asked for, else the noise."""
+        return self.noise if math.isnan(self.noise_upper) else self.noise_upper
+
+    @property
+    def latency_norm(self) -> float:
+        """T^norm of a normalised sum; NaN where nothing is normalised."""
+        return self._normalised[0]
+
+    @property
+    def energy_norm(self) -> float:
+        """E^norm of a normalised sum; NaN where nothing is normalised."""
+        return self._normalised[1]
+
+    @property
+    def _normalised(self) -> tuple[float, float]:
+        if not self.reference:
+            return math.nan, math.nan
+        return Reference(**self.reference).normalise(self.latency_s, self.energy_j)
+
+    @property
+    def energy_j(self) -> float:
+        """E [J]."""
+        return self.cost.energy_j
+
+    @property
+    def device_energy_j(self) -> float:
+        """E_0 [J]."""
+        return self.cost.device_energy_j
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """Every tensor that crosses a link, y_tn = 1."""
+        return self.cost.transfers
+
+    @property
+    def routes(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """The links between servers that each tensor takes, by its name; `evaluate` and `makespan` take them as `routes`."""
+        found: dict[str, tuple[tuple[str, str], ...]] = {}
+        for t in self.transfers:
+            if t.source != t.target:
+                found[t.tensor] = (*found.get(t.tensor, ()), (t.source, t.target))
+        return found
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers that run at least one layer."""
+        return tuple(dict.fromkeys(self.assignment.values()))
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per layer: layer, server, precision."""
+        precision = ["int8" if name in self.quantized else "float32" for name in self.assignment]
+        return pd.DataFrame({"layer": list(self.assignment), "server": list(self.assignment.values()), "precision": precision})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON values (schema 1); figures that are not finite become null."""
+        return {"schema": SCHEMA} | _without_nan(asdict(self))
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON, atomically."""
+        write_json(path, self.to_json())
+
+    @staticmethod
+    def load(path: str | Path) -> Plan:
+        """Read the JSON that `save` writes."""
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+            if document.pop("schema", None) != SCHEMA:
+                raise DnnSplitError(f"{path} is no plan of schema {SCHEMA}")
+            cost = document.pop("cost")
+            cost["transfers"] = tuple(Transfer(**t) for t in cost["transfers"])
+            for key in ("bound", "gap", "error_s", "noise_upper"):
+                document[key] = math.nan if document.get(key) is None else document[key]
+            return Plan(cost=Cost(**cost), **document | {"quantized": tuple(document["quantized"])})
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise DnnSplitError(f"{path} is not readable as a plan: {error}") from None
+
+    def check(self, names: tuple[str, ...]) -> None:
+        """Raise unless the plan places exactly the layers `names`."""
+        problems = [f"layer {n!r} has no server" for n in names if n not in self.assignment]
+        problems += [f"layer {n!r} is not in the model" for n in self.assignment if n not in names]
+        raise_problems(DnnSplitError, "the plan does not fit the model", problems, most=5)
+
+    def __str__(self) -> str:
+        counts = pd.Series(list(self.assignment.values())).value_counts()
+        where = ", ".join(f"{counts[s]} layers on {s}" for s in self.servers)
+        crossing = [t for t in self.transfers if t.source != t.target]
+        size = show(sum(t.size_bytes for t in crossing), "B")
+        sent = f"{len(crossing)} tensors cross ({size})" if crossing else "nothing crosses"
+        gap = "" if self.status == "optimal" else f", gap {self.gap:.2%}"
+        noise = f"{self.noise:.4g} ({self.noise_kind})" if self.quantized else "0"
+        if self.quantized and not math.isnan(self.noise_upper):
+            noise += f", below {self.noise_upper:.4g} with {self.limits.get('confidence', math.nan):.4g} confidence"
+        slowest = ""
+        if self.objective_name == "bottleneck_s":
+            slowest = f"slowest stage {show(self.cost.bottleneck_s, 's')} ({self.cost.throughput_per_s:.4g} requests/s), "
+        norms = f"T^norm {self.latency_norm:.4g}, E^norm {self.energy_norm:.4g}; " if self.reference else ""
+        return (
+            f"Plan: {where}; {len(self.quantized)} in int8; {sent}\n"
+            f"  {slowest}latency {show(self.latency_s, 's')}, energy {show(self.energy_j, 'J')} "
+            f"(device {show(self.device_energy_j, 'J')}), noise {noise}\n"
+            f"  {norms}{self.status}{gap}, by {self.method}{f' with {self.solver}' if self.solver else ''}; "
+            f"times {self.times_origin}"
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = self.cost.frame
+        rows = rows[rows["seconds"] > 0].assign(
+            seconds=[show(s, "s") for s in rows[rows["seconds"] > 0]["seconds"]],
+            bytes=["" if math.isnan(b) else show(b, "B") for b in rows[rows["seconds"] > 0]["bytes"]],
+        )
+        return shown(self, rows)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return value

@@ -1,0 +1,98 @@
+"""What verifies plans: a measure of their noise, and of its upper bound over images that did not choose them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from dnnsplit.ground.errors import NoiseError, OptionError, raise_problems
+from dnnsplit.noise.confidence import upper_bound
+from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.solving.plan import Plan
+
+Measure = Callable[[tuple[str, ...]], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurer:
+    """A measure of noise, as verification asks for it.
+
+    Attributes
+    ----------
+    measure : names of the quantized layers -> noise; a `dnnsplit.noise.meter.NoiseMeter`, where bounds are asked for
+    layers : V_Q, in the order of schemes
+    fresh : whether it tells another number than the noise model does: on other images, or a bound
+    confidence : of the bounds; None takes the mean for its own bound
+    """
+
+    measure: Measure
+    layers: tuple[str, ...]
+    fresh: bool
+    confidence: float | None
+    _means: dict[tuple[str, ...], float] = field(default_factory=dict, repr=False)
+    _bounds: dict[tuple[str, ...], float] = field(default_factory=dict, repr=False)
+
+    def bound(self, quantized: Sequence[str]) -> float:
+        """Return the upper bound of the noise when exactly these layers are quantized."""
+        names = tuple(quantized)
+        if names not in self._bounds:
+            if self.confidence is None:
+                self._means[names] = self._bounds[names] = self.measure(names)
+            else:
+                self.measure_all([[int(n in names) for n in self.layers]], progress=False)
+        return self._bounds[names]
+
+    def measure_all(self, schemes: np.ndarray | Sequence[Sequence[int]], progress: bool = True) -> None:
+        """Measure some schemes, 0/1 (n, layers), in one walk where the measure can; `bound` knows them then."""
+        rows = [tuple(n for n, bit in zip(self.layers, row, strict=True) if bit) for row in schemes]
+        if not hasattr(self.measure, "samples"):
+            for names in rows:
+                self.bound(names)
+            return
+        samples: NoiseSamples = self.measure.samples(schemes, progress)
+        bounds = samples.noise
+        if self.confidence is not None:
+            if samples.spread is None or (samples.spread[:, 1] < 2).any():
+                raise NoiseError("verify measures on one image; a confidence needs the spread over two or more")
+            bounds = upper_bound(samples.noise, *samples.spread.T, self.confidence)
+        order = np.array([samples.layers.index(n) for n in self.layers])
+        for row, mean, most in zip(samples.schemes[:, order], samples.noise.tolist(), bounds.tolist(), strict=True):
+            names = tuple(n for n, bit in zip(self.layers, row, strict=True) if bit)
+            self._means[names], self._bounds[names] = mean, most
+
+    def told(self, plan: Plan, measurements: int) -> Plan:
+        """Return a plan with the noise that was measured of it."""
+        names = tuple(n for n in self.layers if n in plan.quantized)
+        mean, most = (self._means.get(names), self._bounds.get(names)) if names else (0.0, 0.0)
+        known = plan if mean is None else replace(plan, noise=mean, noise_upper=math.nan if self.confidence is None else most)
+        origin = getattr(self.measure, "origin", None) or plan.origin
+        return replace(known, noise_kind="measured" if names else "none", measurements=measurements, origin=origin)
+
+
+def measurer(
+    noise: NoiseModel, verify: Measure, confidence: float | None = None, samples: NoiseSamples | None = None
+) -> Measurer:
+    """Check that a measure is of the noise that a model predicts, if it tells its origin; other images are welcome.
+
+    Raises
+    ------
+    NoiseError : it is of another model, metric or quantization, or `samples` of other images are to stand for its own
+    OptionError : a confidence, and a measure that tells no spread
+    """
+    origin = getattr(verify, "origin", {})
+    known = [k for k in ("metric", "model_sha256", "setting", "calibration") if k in origin and k in noise.origin]
+    other = [k for k in known if noise.origin[k] != origin[k]]
+    problems = [f"{k} is {noise.origin[k]} in the noise model, {origin[k]} in verify" for k in other if k != "calibration"]
+    problems += ["calibration: its ranges are others" for k in other if k == "calibration"]
+    raise_problems(NoiseError, "verify measures another noise than the model predicts", problems)
+    if confidence is not None and not hasattr(verify, "samples"):
+        raise OptionError("with a confidence, verify must tell the spread over images: pass a noise_meter")
+    images = noise.origin.get("images_sha256"), origin.get("images_sha256")
+    alike = None in images or images[0] == images[1]
+    if samples is not None and not alike and samples.origin.get("images_sha256") != images[1]:
+        raise NoiseError("the samples are of other images than verify measures on; leave samples out")
+    return Measurer(verify, noise.layers, not alike or confidence is not None, confidence)

@@ -1,0 +1,273 @@
+"""Plans for every noise limit and many bandwidths, cut into one folder whose stages take the best one for the links of now."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from dnnsplit.cutting.cut import cut
+from dnnsplit.cutting.plan_set import PlanSet
+from dnnsplit.cutting.prices import FollowedLink, Prices
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.errors import NetworkError, OptionError, nearest, raise_problems
+from dnnsplit.ground.files import sha256
+from dnnsplit.ground.keywords import named
+from dnnsplit.ground.markup import shown
+from dnnsplit.ground.units import parse
+from dnnsplit.network.servers import Network
+from dnnsplit.noise.models import NoiseModel
+from dnnsplit.profiling.overhead import priced
+from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.quantize.calibration import Calibration
+from dnnsplit.solving.arrays import Weights
+from dnnsplit.solving.front import pareto
+from dnnsplit.solving.plan import Plan
+from dnnsplit.solving.split import split
+from dnnsplit.studies.bandwidths import BandwidthPlans
+from dnnsplit.studies.inquiry import Inquiry
+
+Ends = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class AdaptivePlans:
+    """Plans that are optimal for some bandwidths and some noise limit, each once, and what they are worth at any bandwidths.
+
+    Attributes
+    ----------
+    plans : ascending in noise
+    prices : their objective as a function of the bandwidths
+    objective_name : what is minimised
+    """
+
+    plans: tuple[Plan, ...] = field(repr=False)
+    prices: Prices = field(repr=False)
+    objective_name: str = "latency_s"
+
+    @staticmethod
+    def of(plans: BandwidthPlans) -> AdaptivePlans:
+        """Take the plans of `bandwidths`.
+
+        Raises
+        ------
+        OptionError : several links share the bandwidth and the objective is not the latency
+        """
+        if len(plans.links) > 1 and plans.objective_name != "latency_s":
+            raise OptionError(f"{plans.objective_name} of {len(plans.links)} links with one bandwidth; use adaptive_plans")
+        if len(plans.links) == 1:
+            slopes = [(line.objective[1],) for line in plans.lines]
+        else:
+            slopes = [tuple(_bytes(line.plan, ends) for ends in plans.links) for line in plans.lines]
+        fixed = [line.objective[0] for line in plans.lines]
+        return _distinct(plans.links, plans.plans, fixed, slopes, plans.objective_name)
+
+    def at(self, bandwidths: Mapping[Ends, float | str], max_noise: float = math.inf) -> Plan:
+        """Return the best of the plans that keep a noise limit, at one bandwidth per link [B/s], or as people write it."""
+        if problems := [f"the bandwidth of {a} -> {b} is missing" for a, b in self.prices.links if (a, b) not in bandwidths]:
+            raise_problems(OptionError, "bandwidths", problems)
+        found = self.prices.best([parse(bandwidths[ends], "bandwidth") for ends in self.prices.links], max_noise)
+        return self.plans[found]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per plan: noise, objective with unlimited links, what crosses each link [B], servers, int8 layers."""
+        rows = []
+        for plan, fixed in zip(self.plans, self.prices.fixed, strict=True):
+            sent = {f"{a} -> {b}_bytes": _bytes(plan, (a, b)) for a, b in self.prices.links}
+            row = {"noise": plan.noise, f"unlimited_{self.objective_name}": fixed} | sent
+            rows.append(row | {"servers": "+".join(plan.servers), "int8": len(plan.quantized)})
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        ways = ", ".join(f"{a} -> {b}" for a, b in self.prices.links) or "no link"
+        return f"AdaptivePlans({len(self.plans)} plans up to noise {self.plans[-1].noise:.4g}; by the bandwidth of {ways})"
+
+    def _repr_html_(self) -> str:
+        return shown(self, self.frame)
+
+
+@named(split, pareto)
+def adaptive_plans(
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    noise: NoiseModel | None,
+    *,
+    bandwidths: Mapping[Ends, Iterable[float | str]],
+    max_noises: Sequence[float] | None = None,
+    progress: bool = True,
+    **asked: Any,
+) -> AdaptivePlans:
+    """Return the optimal plans for every combination of bandwidths, for the whole noise front or for some limits.
+
+    Parameters
+    ----------
+    graph, network, times, noise : as for `split`; without noise every plan is in float32
+    bandwidths : (source, target) -> bandwidths of that link [B/s], or as people write them; other links stay as they are
+    max_noises : noise limits; None takes every plan of the exact front (`pareto`)
+    progress : show a bar
+    asked : other arguments of `pareto`, or of `split` where there are limits or no noise. A sum of latency and energy is
+        normalised as with ``normalise="fixed"``, and plans are compared by the reference of the network as given
+
+    Returns
+    -------
+    AdaptivePlans : links on whose bandwidth no choice depends are left out
+
+    Raises
+    ------
+    NetworkError : there is no such link
+    OptionError : no bandwidths; throughput as the objective, which is not affine in 1 / bandwidth
+    InfeasibleError : no plan keeps a limit
+    """
+    links = _links(network, bandwidths)
+    grid = [[parse(b, "bandwidth") for b in bandwidths[ends]] for ends in links]
+    if not grid or not all(grid) or not all(b > 0 for values in grid for b in values):
+        raise OptionError("give at least one link, and for each at least one bandwidth above 0")
+    if noise is None and max_noises is not None:
+        raise OptionError("max_noises go with a noise model; pass noise=fit_noise(samples)")
+    if asked.setdefault("normalise", "fixed") != "fixed":
+        raise OptionError("plans of several limits and bandwidths compare by one objective; leave normalise='fixed'")
+    objective = Inquiry.make(graph, network, times, noise, None, asked).question.objective
+    if objective.bottleneck:
+        raise OptionError("the slowest stage is not affine in 1 / bandwidth; plans are for latency, energy or their sum")
+    found: list[Plan] = []
+    for values in tqdm(list(itertools.product(*grid)), desc="bandwidths", disable=not progress):
+        there = _with(network, dict(zip(links, values, strict=True)))
+        if noise is not None and max_noises is None:
+            found += pareto(graph, there, times, noise, **{n: v for n, v in asked.items() if n != "normalise"}).plans
+        elif noise is None:
+            found.append(split(graph, there, times, **asked))
+        else:
+            found += [split(graph, there, times, noise=noise, max_noise=limit, **asked) for limit in max_noises]
+    unlimited = priced(_with(network, dict.fromkeys(links, math.inf)), times.overhead)
+    handled = {t.name: t.handled_bytes for t in graph.tensors}
+    both = [_price(plan, unlimited, handled, links, objective.weights) for plan in found]
+    return _distinct(links, found, [fixed for fixed, _ in both], [slopes for _, slopes in both], objective.name)
+
+
+def cut_plans(
+    model_path: str | Path,
+    plans: AdaptivePlans | BandwidthPlans,
+    network: Network,
+    out: str | Path,
+    calibration: Calibration | None = None,
+    check: bool = True,
+    progress: bool = True,
+) -> PlanSet:
+    """Write the parts of every plan; `serve` and `testbed` take the folder in place of a bundle.
+
+    Its stages measure the links by the tensors that cross them, or by messages of their own, and start each request by the
+    plan that is best for what they measure and keeps the request's ``max_noise``.
+
+    Parameters
+    ----------
+    model_path : the ONNX file the plans were made for
+    plans : from `adaptive_plans` or `bandwidths`
+    network : the latencies of the links, and their bandwidths until they are measured, are taken from it
+    out : folder; made if missing
+    calibration, check : as for `cut`
+    progress : show a bar
+
+    Raises
+    ------
+    OptionError : the network lacks a link
+    DeployError : see `cut`
+    """
+    if isinstance(plans, BandwidthPlans):
+        plans = AdaptivePlans.of(plans)
+    followed = []
+    for source, target in plans.prices.links:
+        if (link := network.link(source, target)) is None:
+            raise OptionError(f"the network has no link {source!r} -> {target!r}")
+        followed.append(FollowedLink(source, target, link.bandwidth_bytes_per_s, link.latency_s, link.serialise_s_per_byte))
+    out, bundles = Path(out), []
+    files: dict[str, Path] = {}
+    for plan in tqdm(plans.plans, desc="plans", disable=not progress or len(plans.plans) < 2):
+        name = sha256(_identity(plan))[:12]
+        bundle = cut(model_path, plan, out / f"plan-{name}", calibration, check)
+        bundles.append(replace(bundle, model_name=f"{bundle.model_name}@{name}"))
+        bundles[-1].save()
+        for part in bundle.parts:
+            _share(files, bundle.folder / part.file, part.sha256)
+            if part.data:
+                _share(files, bundle.folder / part.data, part.data_sha256)
+    folders, digests = ([one(b) for b in bundles] for one in (lambda b: b.folder.name, lambda b: b.digest))
+    model_name = bundles[0].model_name.rpartition("@")[0]
+    found = PlanSet(out, model_name, tuple(followed), tuple(folders), tuple(digests), plans.prices)
+    found.save()
+    return found
+
+
+def _share(files: dict[str, Path], file: Path, digest: str) -> None:
+    """Make equal files one file on disk."""
+    first = files.setdefault(digest, file)
+    if first != file:
+        spare = file.with_name(f".{file.name}.link")
+        with suppress(OSError):  # a file system without hard links keeps a copy, which is as good
+            os.link(first, spare)
+            spare.replace(file)
+
+
+def _identity(plan: Plan) -> str:
+    """What a plan decides, as a text: placement, precision and routes."""
+    routes = sorted((t.tensor, t.source, t.target) for t in plan.transfers)
+    return json.dumps([sorted(plan.assignment.items()), sorted(plan.quantized), routes])
+
+
+def _distinct(
+    links: Sequence[Ends], plans: Sequence[Plan], fixed: Sequence[float], slopes: Sequence[tuple[float, ...]], objective: str
+) -> AdaptivePlans:
+    """Keep each plan once, in the order of their noise, and the links that tell plans apart."""
+    first = {_identity(plan): i for i, plan in reversed(list(enumerate(plans)))}
+    order = sorted(first.values(), key=lambda i: (plans[i].limited_noise, fixed[i]))
+    kept = [n for n in range(len(links)) if len({slopes[i][n] for i in order}) > 1]
+    prices = Prices(
+        tuple(links[n] for n in kept),
+        tuple(float(plans[i].limited_noise) for i in order),
+        tuple(float(fixed[i]) for i in order),
+        tuple(tuple(float(slopes[i][n]) for n in kept) for i in order),
+    )
+    return AdaptivePlans(tuple(plans[i] for i in order), prices, objective)
+
+
+def _price(
+    plan: Plan, unlimited: Network, handled: Mapping[str, float], links: Sequence[Ends], weights: Weights
+) -> tuple[float, tuple[float, ...]]:
+    """Return a plan's objective with unlimited links, and what each link adds per 1 / bandwidth."""
+    index = {name: k for k, name in enumerate(unlimited.server_names)}
+    swift = tuple(
+        replace(t, seconds=unlimited.link(t.source, t.target).transfer_s(t.size_bytes, handled[t.tensor]))
+        if (t.source, t.target) in links else t
+        for t in plan.transfers
+    )  # fmt: skip
+    slopes = tuple(float(weights.transfer[index[a], index[b]]) * _bytes(plan, (a, b)) for a, b in links)
+    return weights.of(replace(plan.cost, transfers=swift), unlimited), slopes
+
+
+def _bytes(plan: Plan, ends: Ends) -> float:
+    return math.fsum(t.size_bytes for t in plan.transfers if (t.source, t.target) == ends)
+
+
+def _links(network: Network, bandwidths: Mapping[Ends, Any]) -> tuple[Ends, ...]:
+    known = [f"{n.source} -> {n.target}" for n in network.links]
+    names = [" -> ".join(map(str, ends)) for ends in bandwidths]
+    lost = [f"there is no link {name!r}{nearest(name, known)}" for name in names if name not in known]
+    raise_problems(NetworkError, "bandwidths", lost)
+    return tuple((str(a), str(b)) for a, b in bandwidths)
+
+
+def _with(network: Network, bandwidths: Mapping[Ends, float]) -> Network:
+    links = (
+        replace(n, bandwidth_bytes_per_s=bandwidths.get((n.source, n.target), n.bandwidth_bytes_per_s)) for n in network.links
+    )
+    return replace(network, links=tuple(links))

@@ -1,0 +1,228 @@
+"""At which bandwidths of a link the optimal plan changes: every breakpoint, not a grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.errors import NetworkError, OptionError, SolverError, nearest, raise_problems
+from dnnsplit.ground.keywords import named
+from dnnsplit.ground.markup import shown
+from dnnsplit.ground.units import parse, show
+from dnnsplit.network.servers import Network
+from dnnsplit.noise.models import NoiseModel
+from dnnsplit.profiling.overhead import priced
+from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.solving.arrays import Weights, energy_weights, latency_weights
+from dnnsplit.solving.plan import Plan
+from dnnsplit.solving.split import split
+from dnnsplit.studies.inquiry import Inquiry
+
+TIE = 1e-12  # a plan must be better by this share of the objective to open an interval of its own
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a plan is worth at every bandwidth b of the links: ``fixed + per_bandwidth / b``.
+
+    Attributes
+    ----------
+    plan : priced at a bandwidth where it is optimal
+    objective, latency_s, energy_j : (fixed, per_bandwidth) of each; the objective without the constant of a normalised sum
+    """
+
+    plan: Plan
+    objective: tuple[float, float]
+    latency_s: tuple[float, float]
+    energy_j: tuple[float, float]
+
+    def of(self, what: str, bandwidth: float) -> float:
+        """Return the "objective", the "latency_s" [s] or the "energy_j" [J] at a bandwidth [B/s]."""
+        fixed, per_bandwidth = getattr(self, what)
+        return fixed + per_bandwidth / bandwidth
+
+
+@dataclass(frozen=True)
+class BandwidthPlans:
+    """The optimal plan at every bandwidth of a link.
+
+    Attributes
+    ----------
+    links : (source, target) of the links whose bandwidth is meant
+    breakpoints : bandwidths where the plan changes, with both ends of the range, ascending [B/s]
+    lines : one per interval between two breakpoints
+    objective_name : what is minimised
+    """
+
+    links: tuple[tuple[str, str], ...]
+    breakpoints: tuple[float, ...]
+    lines: tuple[Line, ...] = field(repr=False)
+    objective_name: str = "latency_s"
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plan of each interval, priced at a bandwidth of the interval."""
+        return tuple(line.plan for line in self.lines)
+
+    def line(self, bandwidth: float | str) -> Line:
+        """Return the line of the optimal plan at a bandwidth [B/s], or as people write it."""
+        low, high = self.breakpoints[0], self.breakpoints[-1]
+        value = parse(bandwidth, "bandwidth")
+        if not low <= value <= high:
+            raise OptionError(f"bandwidth {show(value, 'B/s')} is outside {show(low, 'B/s')} to {show(high, 'B/s')}")
+        return next(line for line, end in zip(self.lines, self.breakpoints[1:], strict=True) if value <= end)
+
+    def at(self, bandwidth: float | str) -> Plan:
+        """Return the optimal plan at a bandwidth [B/s], or as people write it; it is priced at a bandwidth of its interval."""
+        return self.line(bandwidth).plan
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per interval: its ends [B/s], latency [s] and energy [J] at both, what crosses [B], servers, int8 layers."""
+        rows = []
+        for line, low, high in zip(self.lines, self.breakpoints, self.breakpoints[1:], strict=False):
+            row = {"from_bytes_per_s": low, "to_bytes_per_s": high}
+            for what in ("latency_s", "energy_j"):
+                row |= {f"from_{what}": line.of(what, low), f"to_{what}": line.of(what, high)}
+            crossing = [t.size_bytes for t in line.plan.transfers if (t.source, t.target) in self.links]
+            row |= {"crossing_bytes": math.fsum(crossing), "servers": "+".join(line.plan.servers)}
+            rows.append(row | {"int8": len(line.plan.quantized), "noise": line.plan.noise})
+        frame = pd.DataFrame(rows)
+        frame.attrs["units"] = {
+            column: unit
+            for ending, unit in (("_bytes_per_s", "B/s"), ("_latency_s", "s"), ("_energy_j", "J"), ("_bytes", "B"))
+            for column in frame.columns[frame.columns.str.endswith(ending)]
+        }
+        return frame
+
+    def __str__(self) -> str:
+        where = " and ".join(f"{a} -> {b}" for a, b in self.links)
+        lines = [f"{len(self.lines)} optimal plan{'s' * (len(self.lines) > 1)} for the bandwidth of {where}"]
+        for row in self.frame.itertuples():
+            ends = f"{show(row.from_bytes_per_s, 'B/s')} to {show(row.to_bytes_per_s, 'B/s')}"
+            latency = f"latency {show(row.from_latency_s, 's')} to {show(row.to_latency_s, 's')}"
+            lines.append(f"  {ends}: {row.servers}, {row.int8} in int8, sends {show(row.crossing_bytes, 'B')}; {latency}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return shown(str(self).splitlines()[0], self.frame)
+
+
+@named(split)
+def bandwidths(
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    noise: NoiseModel | None = None,
+    *,
+    max_noise: float | None = None,
+    link: tuple[str, str] | Sequence[tuple[str, str]] = ("device", "edge"),
+    low: float | str = "100 kB/s",
+    high: float | str = "100 MB/s",
+    both_ways: bool = False,
+    **asked: Any,
+) -> BandwidthPlans:
+    """Return the optimal plan at every bandwidth of a link, with the exact bandwidths where it changes.
+
+    What a plan is worth is linear in 1 / bandwidth (a power of sending that grows with the rate adds the same energy per byte
+    at every bandwidth), so the optimum is a concave, piecewise linear function of it: from the
+    plans of both ends, solve where their lines cross, until no better plan is found there (Eisner and Severance, J. ACM 23,
+    1976). That takes at most two solves per interval.
+
+    Parameters
+    ----------
+    graph, network, times, noise, max_noise : as for `split`
+    link : (source, target), or several of them that share one bandwidth; what it is in the network does not matter
+    low, high : ends of the range [B/s], or as people write them; high may be infinite
+    both_ways : the link back has the same bandwidth
+    asked : other arguments of `split`. A normalised sum keeps the reference of the network as given, at every bandwidth
+
+    Returns
+    -------
+    BandwidthPlans
+
+    Raises
+    ------
+    NetworkError : there is no such link
+    OptionError : an empty range; a limit on energy, which allows other plans at other bandwidths; throughput as the objective
+    InfeasibleError : no plan keeps the limits
+    SolverError : a plan was not proved optimal
+    """
+    links = _links(network, link, both_ways)
+    ends = parse(low, "bandwidth"), parse(high, "bandwidth")
+    if not 0 < ends[0] < ends[1]:
+        raise OptionError(f"the range of bandwidths is {low!r} to {high!r}; give low above 0 and below high")
+    limits = [name for name in ("max_device_energy_j", "max_energy_j") if asked.get(name) is not None]
+    if limits:
+        way_out = "call split at each bandwidth, or minimise energy instead (latency_weight, energy_weight)"
+        raise OptionError(f"with {limits[0]} other plans are allowed at each bandwidth, and breakpoints are not exact; {way_out}")
+    inquiry = Inquiry.make(graph, network, times, noise, max_noise, asked)
+
+    if inquiry.question.objective.bottleneck:
+        raise OptionError("the slowest stage is not linear in 1 / bandwidth; bandwidths are for latency, energy or their sum")
+    weights = (inquiry.question.objective.weights, latency_weights(network), energy_weights(network))
+
+    unlimited = priced(_with_bandwidth(network, links, math.inf), times.overhead)
+    handled = {t.name: t.handled_bytes for t in graph.tensors}
+
+    def solve(bandwidth: float) -> Line:
+        plan = inquiry.answer(inquiry.again(_with_bandwidth(network, links, bandwidth)))
+        if plan.status != "optimal":
+            at = show(bandwidth, "B/s")
+            raise SolverError(f"the plan at {at} was not proved optimal (gap {plan.gap:.2%}); give it more time")
+        return Line(plan, *_lines(plan, unlimited, handled, links, weights))
+
+    lines, crossings = _envelope(solve, solve(ends[0]), solve(ends[1]), *ends)
+    return BandwidthPlans(links, (ends[0], *crossings, ends[1]), tuple(lines), inquiry.question.objective.name)
+
+
+def _links(network: Network, link: tuple[str, str] | Sequence[tuple[str, str]], both_ways: bool) -> tuple[tuple[str, str], ...]:
+    """Return the links that are meant, each once; refuse what is not in the network."""
+    pairs = [link] if len(link) == 2 and all(isinstance(end, str) for end in link) else list(link)
+    if isinstance(link, str) or not pairs or any(isinstance(pair, str) or len(pair) != 2 for pair in pairs):
+        raise NetworkError(f"link {link!r} is not a link; write (source, target), or a list of them")
+    links = dict.fromkeys(way for a, b in pairs for way in (((a, b), (b, a)) if both_ways else ((a, b),)))
+    known = [f"{n.source} -> {n.target}" for n in network.links]
+    lost = [name for name in (f"{a} -> {b}" for a, b in links) if name not in known]
+    raise_problems(NetworkError, "bandwidths", [f"there is no link {name!r}{nearest(name, known)}" for name in lost])
+    return tuple(links)
+
+
+def _with_bandwidth(network: Network, links: tuple[tuple[str, str], ...], bandwidth: float) -> Network:
+    changed = (replace(n, bandwidth_bytes_per_s=bandwidth) if (n.source, n.target) in links else n for n in network.links)
+    return replace(network, links=tuple(changed))
+
+
+def _lines(
+    plan: Plan, unlimited: Network, handled: Mapping[str, float], links: tuple[tuple[str, str], ...], weights: Iterable[Weights]
+) -> Iterable[tuple[float, float]]:
+    """Yield a plan's (fixed, per_bandwidth) under each of the weights; all terms are added up, so that none cancels."""
+    swept = [t for t in plan.transfers if (t.source, t.target) in links]
+    free = [replace(t, seconds=unlimited.link(t.source, t.target).transfer_s(t.size_bytes, handled[t.tensor])) for t in swept]
+    rest = [t for t in plan.transfers if (t.source, t.target) not in links]
+    fixed = replace(plan.cost, transfers=(*rest, *free))
+    sized = replace(plan.cost, compute_s={}, transfers=tuple(replace(t, seconds=t.size_bytes, size_bytes=0.0) for t in swept))
+    for each in weights:
+        yield each.of(fixed, unlimited), each.of(sized, unlimited)
+
+
+def _envelope(solve: Callable[[float], Line], slow: Line, fast: Line, low: float, high: float) -> tuple[list[Line], list[float]]:
+    """Return the least lines between two bandwidths and where they cross, given those that are least at the ends."""
+    if slow.of("objective", high) <= fast.of("objective", high) * (1 + TIE):
+        return [slow], []
+    if fast.of("objective", low) <= slow.of("objective", low) * (1 + TIE):
+        return [fast], []
+    crossing = (fast.objective[1] - slow.objective[1]) / (slow.objective[0] - fast.objective[0])
+    middle = solve(crossing)
+    if middle.of("objective", crossing) >= slow.of("objective", crossing) * (1 - TIE):
+        return [slow, fast], [crossing]
+    below, first = _envelope(solve, slow, middle, low, crossing)
+    above, then = _envelope(solve, middle, fast, crossing, high)
+    return below + above[1:], first + then  # the middle line ends the one and starts the other

@@ -1,0 +1,292 @@
+"""Why a plan and not another: what fewer servers cost, the next-best cut, and the price of every pin."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.errors import InfeasibleError, SolverError
+from dnnsplit.ground.keywords import named
+from dnnsplit.ground.markup import shown
+from dnnsplit.network.servers import Network
+from dnnsplit.noise.models import NoiseModel
+from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.solving.elimination.sweep import marginals
+from dnnsplit.solving.plan import Plan
+from dnnsplit.solving.question import Question
+from dnnsplit.solving.split import split
+from dnnsplit.studies.inquiry import Inquiry
+
+# what is worse, better and equal in objectives whose zero means something
+WORDS = {
+    "latency_s": ("slower", "faster", "is as fast"),
+    "energy_j": ("costlier in energy", "cheaper in energy", "takes the same energy"),
+    "bottleneck_s": ("slower in its slowest stage", "faster in its slowest stage", "is as fast in its slowest stage"),
+}
+MOST_SERVERS = 5  # above this many, not every subset of the servers is compared
+MOST_SOLVES = 6  # to prove the next-best cut where limits couple layers
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """The best plan on some servers alone, or the reason why there is none.
+
+    Attributes
+    ----------
+    servers : the ones that may run layers
+    plan, reason : one of the two
+    """
+
+    servers: tuple[str, ...]
+    plan: Plan | None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is, in words."""
+        return f"everything on {self.servers[0]!r}" if len(self.servers) == 1 else " + ".join(self.servers)
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What a plan is better than, and by how much.
+
+    Attributes
+    ----------
+    plan : what is explained
+    alternatives : the best plans on fewer servers; everything on one server among them
+    next_cut : the best plan that places at least one layer elsewhere, whatever its precision; None where no such plan is known
+    next_precision : the best plan that quantizes other layers, wherever they run; None where no such plan is known
+    pin_prices : float, layers x servers: rise of the objective if the layer is pinned to the server, all else chosen anew; 0 on
+        the plan's server, infinite where no plan exists. A lower bound where limits couple layers: `note` says so
+    note : what is not proved, and why
+    """
+
+    plan: Plan
+    alternatives: tuple[Alternative, ...]
+    next_cut: Plan | None
+    next_precision: Plan | None
+    pin_prices: pd.DataFrame = field(repr=False)
+    note: str
+    _inquiry: Inquiry = field(repr=False)
+
+    @property
+    def next_best(self) -> Plan | None:
+        """The best plan that differs from this one in a server or in a precision."""
+        return min((p for p in (self.next_cut, self.next_precision) if p), key=lambda p: p.objective, default=None)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: split or not, and what it gains over putting everything on one server."""
+        plan, used = self.plan, self.plan.servers
+        alone = [a for a in self.alternatives if len(a.servers) == 1 and a.servers != used]
+        rest = [f"{a.name} {_compare(a.plan, plan) if a.plan else 'is not possible'}" for a in alone]
+        unit = "" if plan.objective_name in WORDS else f" (in {plan.objective_name})"
+        if len(used) > 1:
+            return f"Split over {' + '.join(used)}: {', '.join(rest)}{unit}."
+        other = "another server" if used[0] == plan.source else "another server too"
+        next_cut = f"the best plan that uses {other} {_compare(self.next_cut, plan)}" if self.next_cut else ""
+        rest.append(next_cut or f"no plan that uses {other} {'is known' if self.note else 'exists'}")
+        if used[0] == plan.source:
+            return f"Do not split: everything on {used[0]!r} is the optimum; {rest[-1]}{unit}."
+        return f"Do not split, send everything to {used[0]!r}: {', '.join(rest)}{unit}."
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per alternative: its plan, how much worse it is (difference in the objective's unit, ratio), or why none."""
+        columns = ["latency_s", "energy_j", "noise"]
+        rows = [("this plan", self.plan, ""), *((a.name, a.plan, a.reason) for a in self.alternatives)]
+        frame = pd.DataFrame({"alternative": [name for name, _, _ in rows]})
+        for column in columns:
+            frame[column] = [getattr(plan, column) if plan else math.nan for _, plan, _ in rows]
+        frame["int8"] = pd.array([len(plan.quantized) if plan else None for _, plan, _ in rows], "Int64")
+        frame["servers"] = ["+".join(plan.servers) if plan else "" for _, plan, _ in rows]
+        frame["status"] = [plan.status if plan else "none" for _, plan, _ in rows]
+        frame["difference"] = [plan.objective - self.plan.objective if plan else math.nan for _, plan, _ in rows]
+        frame["ratio"] = [_ratio(plan, self.plan) if plan else math.nan for _, plan, _ in rows]
+        frame["reason"] = [reason for _, _, reason in rows]
+        frame.attrs["units"] = {"latency_s": "s", "energy_j": "J", "difference": self.plan.objective_name}
+        return frame
+
+    def moves(self, other: Plan) -> pd.DataFrame:
+        """Return the layers that another plan runs elsewhere or in another precision, and how they run here and there."""
+        frame = self.plan.frame.merge(other.frame, on="layer", suffixes=("", "_there"), sort=False)
+        same = (frame["server"] == frame["server_there"]) & (frame["precision"] == frame["precision_there"])
+        return frame[~same].reset_index(drop=True)
+
+    def price_of_pin(self, layer: str, server: str) -> float:
+        """Return the exact rise of the objective if `layer` must run on `server`, under all limits; infinite if none keeps them.
+
+        Raises
+        ------
+        ModelError, NetworkError : no such layer or server
+        """
+        try:
+            return self._inquiry.answer(self._inquiry.pinned(layer, server)).objective - self.plan.objective
+        except InfeasibleError:
+            return math.inf
+
+    def __str__(self) -> str:
+        lines = [self.verdict]
+        for name, plan in (("cut", self.next_cut), ("precision", self.next_precision)):
+            if plan is not None:
+                lines.append(f"  next-best {name} {_compare(plan, self.plan)} ({_moved(self.moves(plan))})")
+        return "\n".join(lines + [f"  {line}" for line in self.note.splitlines()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return shown(self, self.frame)
+
+
+@named(split)
+def explain(
+    plan: Plan,
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    noise: NoiseModel | None = None,
+    *,
+    max_noise: float | None = None,
+    **asked: Any,
+) -> Explanation:
+    """Say what a plan is better than: fewer servers, the next-best cut, the next-best precision, and every pin.
+
+    All prices of pins come from one pass up and one pass down the tables of the elimination, which give the least objective
+    with each layer on each server; the least of them that the plan does not attain is the next-best cut.
+
+    Parameters
+    ----------
+    plan : from `split`
+    graph, network, times, noise, max_noise : as for that `split`
+    asked : the other arguments of that `split`: latency_weight, energy_weight, pins, max_device_energy_j, solver, ...; with
+        `verify`, alternatives are by the noise model alone
+
+    Returns
+    -------
+    Explanation : with the servers' subsets that contain the source compared (above five servers: the source alone, the
+        source with one other, and all)
+
+    Raises
+    ------
+    OptionError : the plan was made for another question
+    """
+    inquiry = Inquiry.make(graph, network, times, noise, max_noise, asked)
+    question = inquiry.question
+    placement, scheme = inquiry.positions(plan)
+    alternatives = tuple(_alternative(inquiry, *servers) for servers in _restrictions(network))
+    notes = [] if plan.status == "optimal" else ["the plan itself is not proved optimal: a difference below 0 is an improvement"]
+    least = np.full(question.problem.allowed.shape, math.nan)
+    next_cut = next_precision = None
+    try:
+        next_precision, unknown = _next_precision(question, question.optima.value, scheme)
+        least = marginals(question.problem, question.objective.weights, question.allowed) + question.objective.constant
+        next_cut, unproved = _next_cut(inquiry, np.maximum(least, plan.objective), placement)
+        notes += unproved + unknown
+    except SolverError as error:
+        notes.append(f"what is next best is not known: {error}")
+    prices = least - plan.objective
+    prices[np.abs(prices) <= 1e-12 * abs(plan.objective)] = 0.0
+    if _coupled(question):
+        notes.append("pin_prices leave aside the limits on energy and memory, so they are lower bounds; price_of_pin is exact")
+        prices = np.maximum(prices, 0.0) if plan.status == "optimal" else prices
+    table = pd.DataFrame(prices, index=pd.Index(graph.layer_names, name="layer"), columns=list(network.server_names))
+    return Explanation(plan, alternatives, next_cut, next_precision, table, "\n".join(notes), inquiry)
+
+
+def _restrictions(network: Network) -> Iterable[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Yield the servers that run layers, and those between which tensors move."""
+    names, source = network.server_names, network.source
+    others = [name for name in names if name != source]
+    sizes = range(1, len(others) + 1) if len(names) <= MOST_SERVERS else (1, len(others))
+    yield (source,), (source,)
+    for other in others:
+        yield (other,), names
+    for group in itertools.chain.from_iterable(itertools.combinations(others, size) for size in sizes):
+        yield (source, *group), (source, *group)
+
+
+def _alternative(inquiry: Inquiry, layers_on: tuple[str, ...], links_among: tuple[str, ...]) -> Alternative:
+    try:
+        return Alternative(layers_on, inquiry.answer(inquiry.only(layers_on, links_among)))
+    except (InfeasibleError, SolverError) as error:
+        return Alternative(layers_on, None, "; ".join(line.strip(" *") for line in str(error).splitlines()[:3]))
+
+
+def _coupled(question: Question) -> bool:
+    """Whether a limit on energy, or on memory that the weights exceed, couples layers."""
+    held = sum(layer.weight_bytes for layer in question.problem.graph.layers)
+    memory = [s.memory_bytes for s in question.problem.network.servers if s.memory_bytes is not None]
+    limits = question.limits
+    return any(m is not None for m in (limits.max_device_energy_j, limits.max_energy_j)) or any(held > m for m in memory)
+
+
+def _next_cut(inquiry: Inquiry, least: np.ndarray, placement: Sequence[int]) -> tuple[Plan | None, list[str]]:
+    """Solve with one layer moved, the most promising first, until no other move can be better.
+
+    Without limits that couple layers the first answer attains its bound, and is the best.
+    """
+    names, servers = inquiry.graph.layer_names, inquiry.network.server_names
+    bounds = least.copy()
+    bounds[np.arange(len(placement)), placement] = math.inf
+    order = [np.unravel_index(n, bounds.shape) for n in np.argsort(bounds, axis=None, kind="stable")]
+    best: Plan | None = None
+    solved = 0
+    for i, k in order:
+        if not math.isfinite(bounds[i, k]) or (best and bounds[i, k] >= best.objective - 1e-12 * abs(best.objective)):
+            return best, []
+        if solved == MOST_SOLVES:
+            return best, [f"the next-best cut is not proved: a better one may reach an objective of {bounds[i, k]:.6g}"]
+        solved += 1
+        try:
+            found = inquiry.answer(inquiry.pinned(names[i], servers[k]))
+        except InfeasibleError:
+            continue
+        best = found if best is None or found.objective < best.objective else best
+    return best, []
+
+
+def _next_precision(question: Question, value: np.ndarray, scheme: int) -> tuple[Plan | None, list[str]]:
+    other = np.where(question.allowed, value, math.inf)
+    other[scheme] = math.inf
+    second = int(other.argmin())
+    if not math.isfinite(other[second]):
+        return None, []
+    positions = question.optima.placement(second), second
+    found = question.plan(*positions, "elimination", question.price(*positions), reason="the best of the other schemes")
+    if question.limits.broken(question.problem, found.cost):
+        return None, ["the next-best precision is not known: the limits on energy or memory exclude the first candidate"]
+    return found, []
+
+
+def _ratio(other: Plan, plan: Plan) -> float:
+    """Return objective / objective; NaN for a normalised sum, whose zero is arbitrary."""
+    return other.objective / plan.objective if plan.objective > 0 and plan.objective_name in WORDS else math.nan
+
+
+def _compare(other: Plan, plan: Plan) -> str:
+    """Say how another plan compares, as the end of a sentence."""
+    ratio = _ratio(other, plan)
+    if math.isnan(ratio):
+        return f"is worse by {other.objective - plan.objective:.3g}"
+    worse, better, same = WORDS[plan.objective_name]
+    if abs(ratio - 1) < 1e-9:
+        return same
+    return f"is {ratio:.1f} x {worse}" if ratio >= 2 else f"is {100 * abs(ratio - 1):.2g} % {worse if ratio > 1 else better}"
+
+
+def _moved(moves: pd.DataFrame) -> str:
+    """Say which layers move, grouped by where from and where to."""
+    groups = moves.groupby(["server", "precision", "server_there", "precision_there"], sort=False)["layer"].agg(list)
+    parts = []
+    for (server, precision, there, other), layers in groups.items():
+        names = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+        parts.append(f"{names}: " + ", ".join(f"{a} -> {b}" for a, b in ((server, there), (precision, other)) if a != b))
+    return "; ".join(parts)

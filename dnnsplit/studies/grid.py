@@ -1,0 +1,140 @@
+"""Plans over a grid of noise limits, bandwidths and topologies: one exact front answers all limits at once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.errors import InfeasibleError, NetworkError, OptionError, raise_problems
+from dnnsplit.ground.keywords import named
+from dnnsplit.ground.units import parse
+from dnnsplit.network.servers import Network
+from dnnsplit.noise.models import NoiseModel
+from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.solving.front import pareto
+from dnnsplit.solving.plan import Plan
+from dnnsplit.solving.split import split
+
+COLUMNS = ("noise", "latency_s", "energy_j", "device_energy_j", "objective", "latency_norm", "energy_norm")
+
+
+@named(pareto)
+def sweep_plans(
+    graph: LayerGraph,
+    networks: Mapping[str, Network],
+    times: LayerTimes,
+    noise: NoiseModel,
+    *,
+    max_noise: Sequence[float],
+    bandwidths: Sequence[float | str] = (),
+    links: Sequence[tuple[str, str]] | None = None,
+    weights: Sequence[tuple[float, float]] = ((1.0, 0.0),),
+    max_device_energy_j: Sequence[float | None] = (None,),
+    normalise: str = "limited",
+    **asked: Any,
+) -> pd.DataFrame:
+    """Return the optimal plan at every point of a grid.
+
+    All noise limits are read off one front (`pareto`) where they can be: without a limit on energy, and where the objective
+    is the same at all of them. Else each point is solved (`split`).
+
+    Parameters
+    ----------
+    graph, times, noise : as for `split`
+    networks : by the name of the topology
+    max_noise : noise limits
+    bandwidths : of `links` [B/s], or as people write them; none: those of the networks
+    links : (source, target) whose bandwidth is varied, where a topology has them; default: those that leave its source
+    weights : pairs (latency_weight, energy_weight)
+    max_device_energy_j : limits on the device's energy [J]; None is no limit
+    normalise : of the sum of latency and energy, at each point under its own limits ("limited") or at all by the same payoffs
+        ("fixed"), see `split`
+    asked : what `split` and `pareto` both take: pins, forbid, colocate, forbid_links
+
+    Returns
+    -------
+    DataFrame, one row per point: topology, bandwidth_bytes_per_s (NaN: as in the network) [B/s], latency_weight,
+    energy_weight, max_device_energy_j [J], max_noise, status ("optimal", "feasible" or "infeasible"), noise, latency_s [s],
+    energy_j [J], device_energy_j [J], objective, latency_norm, energy_norm (of a normalised sum), servers, int8 (count),
+    quantized (names). Figures of infeasible points are NaN
+
+    Raises
+    ------
+    OptionError, NetworkError : an empty axis, or a link that is in no topology
+    """
+    axes = {"networks": networks, "max_noise": max_noise, "weights": weights, "max_device_energy_j": max_device_energy_j}
+    empty = [f"{name} is empty; give at least one" for name, axis in axes.items() if len(axis) == 0]
+    raise_problems(OptionError, "sweep_plans", empty)
+    known = [(link.source, link.target) for network in networks.values() for link in network.links]
+    lost = [f"no topology has the link {a} -> {b}" for a, b in links or () if (a, b) not in known]
+    raise_problems(NetworkError, "sweep_plans", lost)
+    rows = []
+    speeds = [parse(b, "bandwidth") for b in bandwidths] or [None]
+    for (topology, network), speed, (latency, energy), device_j in itertools.product(
+        networks.items(), speeds, weights, max_device_energy_j
+    ):
+        varied = network if speed is None else at_bandwidth(network, speed, links)
+        problem = (graph, varied, times, noise)
+        point = {
+            "topology": topology, "bandwidth_bytes_per_s": speed, "latency_weight": latency, "energy_weight": energy,
+            "max_device_energy_j": device_j,
+        }  # fmt: skip
+        weighted = {"latency_weight": latency, "energy_weight": energy, **asked}
+        alike = device_j is None and (normalise == "fixed" or 0 in (latency, energy))
+        front = pareto(*problem, **weighted) if alike else None
+        for limit in max_noise:
+            try:
+                limits = {"max_noise": limit, "max_device_energy_j": device_j}
+                plan = front.at(limit) if front else split(*problem, **limits, **weighted, normalise=normalise)
+            except InfeasibleError:
+                plan = None
+            rows.append({**point, "max_noise": limit, **_figures(plan)})
+    frame = pd.DataFrame(rows).astype({"bandwidth_bytes_per_s": float, "max_device_energy_j": float})
+    frame.attrs["units"] = {"bandwidth_bytes_per_s": "B/s", "latency_s": "s", "max_device_energy_j": "J"} | {
+        "energy_j": "J", "device_energy_j": "J",
+    }  # fmt: skip
+    return frame
+
+
+def single_servers(graph: LayerGraph, network: Network, times: LayerTimes) -> pd.DataFrame:
+    """Return what the whole model costs in float32 on each server alone: the baselines that a split has to beat.
+
+    Parameters
+    ----------
+    graph, network, times : as for `split`
+
+    Returns
+    -------
+    DataFrame : server, latency_s [s], energy_j [J], device_energy_j [J]; NaN where the server cannot be reached or used
+    """
+    rows = []
+    for server in network.server_names:
+        try:
+            plan = split(graph, network, times, pins=dict.fromkeys(graph.layer_names, server))
+        except InfeasibleError:
+            plan = None
+        figures = _figures(plan)
+        rows.append({"server": server} | {name: figures[name] for name in ("latency_s", "energy_j", "device_energy_j")})
+    return pd.DataFrame(rows)
+
+
+def at_bandwidth(network: Network, bandwidth: float, links: Sequence[tuple[str, str]] | None) -> Network:
+    """Return the network with another bandwidth of some links; by default of those that leave the source."""
+    meant = {(n.source, n.target) for n in network.links if n.source == network.source != n.target} if links is None else links
+    varied = tuple(
+        replace(link, bandwidth_bytes_per_s=bandwidth) if (link.source, link.target) in meant else link for link in network.links
+    )
+    return replace(network, links=varied)
+
+
+def _figures(plan: Plan | None) -> dict[str, Any]:
+    if plan is None:
+        return {"status": "infeasible"} | dict.fromkeys(COLUMNS) | {"servers": "", "int8": None, "quantized": ""}
+    figures = {name: getattr(plan, name) for name in COLUMNS}
+    names = {"servers": "+".join(plan.servers), "int8": len(plan.quantized), "quantized": " ".join(plan.quantized)}
+    return {"status": plan.status} | figures | names

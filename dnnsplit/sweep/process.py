@@ -1,0 +1,123 @@
+"""The process that runs one notebook: ``python -m dnnsplit.sweep.process`` takes a job on standard input and leaves its record.
+
+It ends when its standard input does, so that no kernel outlives the sweep, whatever ended that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from jupyter_client import AsyncKernelManager
+
+from dnnsplit.sweep.jobs import Job
+from dnnsplit.sweep.record import write_record
+from dnnsplit.sweep.results import published
+from dnnsplit.sweep.tracing import VARIABLE
+
+GRACE_S = 5.0  # how long an interrupted cell may take to leave
+
+
+class LocalKernelManager(AsyncKernelManager):
+    """Starts kernels of this environment and talks to them over Unix sockets: no ports, and nobody else can connect."""
+
+    pids: list[int] = []  # noqa: RUF012 (of this process' kernels)
+
+    def __init__(self, **options: Any) -> None:
+        # a short path: Unix sockets take about 100 characters
+        self._folder = tempfile.mkdtemp(prefix="dnns-")
+        super().__init__(transport="ipc", connection_file=str(Path(self._folder) / "k.json"), **options)
+
+    def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
+        """Whatever kernels are installed for the user, the one that runs is this environment's."""
+        trace = ["--ext", "dnnsplit.sweep.tracing"]
+        return [sys.executable, "-m", "ipykernel_launcher", "-f", self.connection_file, *trace, *(extra_arguments or [])]
+
+    async def _async_launch_kernel(self, *given: Any, **options: Any) -> None:
+        await super()._async_launch_kernel(*given, **options)
+        self.pids.append(self.provisioner.pid)
+
+    async def _async_cleanup_resources(self, restart: bool = False) -> None:
+        await super()._async_cleanup_resources(restart)
+        if not restart:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    _launch_kernel = _async_launch_kernel
+    cleanup_resources = _async_cleanup_resources
+
+
+def main() -> None:
+    """Run the job of the first line of standard input."""
+    job, abandoned = Job.from_line(_read_line()), threading.Event()
+    threading.Thread(target=_watch, args=(abandoned,), daemon=True).start()
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="dnns-") as folder:
+        trace = Path(folder) / "files.json"
+        os.environ[VARIABLE] = str(trace)
+        row = {"run": job.name, "notebook": job.notebook.stem, **_execute(job)}
+        if abandoned.is_set():
+            return
+        files = json.loads(trace.read_text(encoding="utf-8")) if trace.exists() else {"read": [], "written": []}
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    row |= {"cpu_s": sum(u.ru_utime + u.ru_stime for u in usage), "seconds": time.perf_counter() - started}
+    results = published(job.output) if job.output.exists() else {}
+    write_record(job, row | {"output": str(job.output), "results": results}, **files)
+
+
+def _read_line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        more = os.read(0, 1 << 16)  # nothing is sent after the line
+        if not more:
+            sys.exit("no job came on standard input")
+        line += more
+    return line
+
+
+def _execute(job: Job) -> dict[str, str]:
+    # without this module jsonschema leaves out the check of internationalised addresses, which no notebook has; its import
+    # compiles a grammar for longer than all else here takes
+    sys.modules["rfc3987_syntax"] = None
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    try:
+        papermill.execute_notebook(
+            str(job.notebook), str(job.output), dict(job.parameters), kernel_name="python3", cwd=str(job.notebook.parent),
+            progress_bar=False, kernel_manager_class=LocalKernelManager, autosave_cell_every=30,
+            stdout_file=sys.stdout, stderr_file=sys.stderr,
+        )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        return {"status": "failed", "cell": f"In[{error.exec_count}]", "error": f"{error.ename}: {error.evalue}"}
+    except DeadKernelError as error:
+        return {"status": "failed", "cell": "", "error": f"the kernel died: {error}"}
+    return {"status": "done", "cell": "", "error": ""}
+
+
+def _watch(abandoned: threading.Event) -> None:
+    """Wait until whoever started this process lets go of it; then interrupt the cell, and end all soon after."""
+    # not through sys.stdin, whose lock this thread would still hold when the interpreter ends
+    while os.read(0, 4096):
+        pass
+    abandoned.set()
+    for number, wait in ((signal.SIGINT, GRACE_S), (signal.SIGKILL, 0.0)):
+        for pid in LocalKernelManager.pids:
+            try:
+                os.killpg(pid, number)
+            except ProcessLookupError:
+                continue
+        time.sleep(wait)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""One self-contained HTML page from an executed notebook: its prose, figures and tables, and what they were made from."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbconvert import HTMLExporter
+
+from dnnsplit.ground.errors import OptionError
+from dnnsplit.ground.files import sha256, write_text
+from dnnsplit.sweep.record import read_record, versions
+from dnnsplit.sweep.run import Runs
+
+MANY = 12  # a folder with more files than this gets one row in the table of files
+DIGITS = 16  # of a SHA-256 that are shown
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{css}
+</style>
+</head>
+<body>
+<nav>{contents}</nav>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def write_report(notebook: str | Path, out: str | Path, title: str = "dnnsplit", runs: Runs | None = None) -> Path:
+    """Convert an executed notebook to one HTML page with everything inside; it needs no network and prints on A4.
+
+    Parameters
+    ----------
+    notebook : executed; code cells are left out, their outputs stay
+    out : path of the page
+    title : of the page
+    runs : of the sweep behind it; their parameters, versions and hashes are added at the end
+
+    Raises
+    ------
+    OptionError : there is no such notebook
+    """
+    try:
+        document = nbformat.read(notebook, as_version=4)
+    except (OSError, nbformat.reader.NotJSONError) as error:
+        raise OptionError(f"{notebook} is no executed notebook: {error}") from None
+    exporter = HTMLExporter(
+        template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True
+    )
+    body, _ = exporter.from_notebook_node(document)
+    body += _provenance(runs) if runs else ""
+    body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
+    heads = re.findall(r'<h2 id="([^"]+)">(.*?)</h2>', body)
+    contents = "\n".join(f'<a href="#{anchor}">{text}</a>' for anchor, text in heads)
+    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    return write_text(out, PAGE.format(title=html.escape(title), css=css, contents=contents, body=body))
+
+
+def _provenance(runs: Runs) -> str:
+    """The runs, their parameters and what they read and wrote, by content."""
+    frame = runs.frame[["run", "status", "seconds", "cpu_s", "error"]]
+    parts = [
+        '<h2 id="runs">The runs</h2>',
+        "<p>Status kept: nothing that the run depends on changed since it was done, and it was not done again.</p>",
+        frame.to_html(index=False, float_format="{:.1f}".format, border=0),
+        '<h2 id="versions">Versions</h2>',
+        _table(("package", "version"), versions().items()),
+        '<h2 id="parameters">Parameters and files</h2>',
+        f"<p>Files with the first {DIGITS} digits of their SHA-256, as they were when the run ended.</p>",
+    ]
+    for job in runs.jobs:
+        record = read_record(job)
+        if record is None:
+            continue
+        values = [(name, json.dumps(value)) for name, value in record["parameters"].items()]
+        files = [*_files("read", record["inputs"]), *_files("written", record["outputs"])]
+        notebook = ("notebook", job.notebook.name, record["notebook_sha256"][:DIGITS])
+        parts += [f"<h3>{html.escape(job.name)}</h3>", _table(("parameter", "value"), values)]
+        parts.append(_table(("", "file", "SHA-256"), [notebook, *files]))
+    return "\n".join(parts)
+
+
+def _files(what: str, hashes: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """A row per file, and one for each folder that has many; a folder's hash is that of its files' names and hashes."""
+    folders: dict[Path, dict[str, str]] = {}
+    for name, known in hashes.items():
+        folders.setdefault(Path(name).parent, {})[name] = known
+    rows = []
+    for folder, files in folders.items():
+        if len(files) > MANY:
+            rows.append((what, f"{folder}/ ({len(files)} files)", sha256(json.dumps(files, sort_keys=True))[:DIGITS]))
+        else:
+            rows += [(what, name, known[:DIGITS]) for name, known in files.items()]
+    return rows
+
+
+def _table(head: tuple[str, ...], rows: Any) -> str:
+    """An HTML table of texts."""
+    cells = ["".join(f"<th>{html.escape(text)}</th>" for text in head)]
+    cells += ["".join(f"<td>{html.escape(str(text))}</td>" for text in row) for row in rows]
+    return f"<table class='facts'>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"

@@ -1,0 +1,180 @@
+"""Run notebooks: one, a grid of its parameters, or all of a sweep file; each in a process of its own, and none twice.
+
+papermill lets a misspelt parameter pass with a warning, and numpy values or paths crash it; `run` closes these holes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from dnnsplit.ground.errors import OptionError
+from dnnsplit.ground.files import write_text
+from dnnsplit.ground.markup import shown
+from dnnsplit.sweep import local
+from dnnsplit.sweep.jobs import Job, jobs_of
+from dnnsplit.sweep.parameters import check_parameters, parameters_of
+from dnnsplit.sweep.record import read_record
+from dnnsplit.sweep.results import publish
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Runs", "check_parameters", "parameters_of", "publish", "run"]
+
+STATES = ("done", "kept", "failed", "blocked")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What became of some notebooks.
+
+    Attributes
+    ----------
+    jobs : what was asked for, in order
+    rows : by the name of the run; a sweep that was stopped has fewer
+    """
+
+    jobs: tuple[Job, ...]
+    rows: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per run.
+
+        run (its name), notebook, status ("done"; "kept": nothing changed since it was done; "failed"; "blocked": something
+        that it needs failed), seconds (wall) [s], cpu_s (user and system, of its process and kernel) [s], cell and error (of
+        failed ones), output (path of the executed notebook); a column ``p.<name>`` for each parameter that differs between
+        runs of one notebook, and a column per published result
+        """
+        import pandas as pd
+
+        rows = []
+        for job in self.jobs:
+            if job.name in self.rows:
+                row = {k: v for k, v in self.rows[job.name].items() if k != "results"}
+                varied = {f"p.{name}": _cell(job.parameters[name]) for name in self._varied(job)}
+                rows.append({**row, **varied, **self.rows[job.name]["results"]})
+        return pd.DataFrame(rows)
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """The rows that failed, or that something failed for."""
+        return self.frame[self.frame["status"].isin(["failed", "blocked"])]
+
+    def __repr__(self) -> str:
+        states = [row["status"] for row in self.rows.values()]
+        counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
+        return f"Runs({len(self.jobs)} runs: {', '.join(counts) or 'none begun'})"
+
+    def _repr_html_(self) -> str:
+        return shown(self, self.frame.drop(columns=["notebook", "output"], errors="ignore"))
+
+    def _varied(self, job: Job) -> list[str]:
+        others = [other.parameters for other in self.jobs if other.notebook == job.notebook]
+        return [name for name, value in job.parameters.items() if any(other[name] != value for other in others)]
+
+
+def run(
+    notebook: str | Path,
+    parameters: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+    again: bool = False,
+) -> Runs:
+    """Run one notebook, a grid of it, or all of a sweep file; a failure is a row, and stops only what needs it.
+
+    A run is not repeated while its parameters, its notebook, the versions of the packages, the sources of the modules it
+    imported and the contents of all files that it read are the same, and the files that it wrote are still as it left them.
+
+    Parameters
+    ----------
+    notebook : an ``.ipynb``, or a ``.yaml`` with ``runs``, a list of {notebook, name, parameters, grid, needs}, relative to
+        the file, and optionally ``parameters`` for all of them; ``needs`` lists names of earlier runs
+    parameters : of every notebook of a sweep that has them; of a single notebook all must exist
+    out : folder for executed notebooks, logs, records and the table ``<sweep>.csv``; default ``data/runs`` beside the folder
+        of the notebook
+    progress : show a progress line
+    grid : values by parameter; every combination is a run of its own
+    workers : how many runs side by side; more than one distorts what notebooks measure
+    scheduler : address of a Dask scheduler, such as ``tcp://host:8786``, whose workers run them instead of this machine
+    again : run what is finished, too
+
+    Returns
+    -------
+    Runs
+
+    Raises
+    ------
+    OptionError : unknown notebooks or parameters, or no scheduler there; nothing was run then
+    """
+    path = Path(notebook).resolve()
+    if workers < 1:
+        raise OptionError(f"workers is {workers}; it must be 1 or more")
+    folder = Path(out).resolve() if out else path.parent.parent / "data" / "runs"
+    jobs = jobs_of(path, parameters or {}, grid or {}, folder)
+    rows: dict[str, Mapping[str, Any]] = {}
+    runs = Runs(jobs, rows)
+    told = _Told(runs, workers)
+    with tqdm(total=len(jobs), disable=not progress, bar_format="{desc} [{elapsed}]") as bar:
+
+        def tell() -> None:
+            bar.set_description_str(f"{path.stem}: {told}")
+
+        with local.ticking(tell, seen=progress and (bar.gui or bar.fp.isatty())):
+            for job, row in _rows(jobs, rows, workers, scheduler, again):
+                rows[job.name] = row
+                write_text(folder / f"{path.stem}.csv", runs.frame.to_csv(index=False))
+                told = _Told(runs, workers)
+                tell()
+    return runs
+
+
+def _rows(
+    jobs: Sequence[Job], rows: Mapping[str, Mapping[str, Any]], workers: int, scheduler: str | None, again: bool
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Yield each job with its row as they finish."""
+    local.stopping.clear()
+    if workers > 1 or scheduler:
+        from dnnsplit.sweep.dask import on_workers
+
+        yield from on_workers(jobs, workers, scheduler, again)
+        return
+    for job in jobs:
+        yield job, local.work(job, [rows[name] for name in job.needs], again)
+
+
+class _Told:
+    """The progress in words, with the time left where all that is left ran before, or enough of this sweep has."""
+
+    def __init__(self, runs: Runs, workers: int) -> None:
+        states = [row["status"] for row in runs.rows.values()]
+        left = [job for job in runs.jobs if job.name not in runs.rows]
+        took = [row["seconds"] for row in runs.rows.values() if row["status"] == "done"]
+        usual = sum(took) / len(took) if took else None
+        guesses = [_seconds(read_record(job), usual) for job in left]
+        self.counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
+        self.left = f"{len(left)} left" if left else ""
+        self.now = f"now {left[0].name}" if left and workers == 1 else ""
+        self.end = time.monotonic() + sum(guesses) / workers if left and None not in guesses else None
+
+    def __str__(self) -> str:
+        about = "" if self.end is None else f"about {max(0.0, self.end - time.monotonic()):.0f} s"
+        return ", ".join(filter(None, [*self.counts, self.left, about, self.now]))
+
+
+def _seconds(record: Mapping[str, Any] | None, usual: float | None) -> float | None:
+    return record["row"]["seconds"] if record else usual
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict) else value

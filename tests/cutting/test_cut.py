@@ -1,0 +1,178 @@
+"""Cut parts, chained in real ONNX Runtime, give what the whole model gives."""
+
+import networkx as nx
+import numpy as np
+import pytest
+from helpers.plans import SERVERS, any_network, plan_for
+from helpers.small_models import conv_net, images
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import dnnsplit as ds
+from dnnsplit.cutting.cut import run_parts, whole
+from dnnsplit.graph.onnx_file import read_model
+from dnnsplit.graph.partitions import components
+from dnnsplit.quantize.calibration import calibrate
+from dnnsplit.quantize.rewrite import quantize_layer
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    path = conv_net(tmp_path_factory.mktemp("net") / "net.onnx")
+    graph = ds.load(path)
+    return graph, calibrate(graph, images(4))
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(choice=st.lists(st.sampled_from(SERVERS), min_size=5, max_size=5), bits=st.lists(st.booleans(), min_size=3, max_size=3))
+def test_any_placement_with_any_quantization_equals_the_whole_model(net, tmp_path, choice, bits):
+    graph, calibration = net
+    assert len(graph.layers) == 5
+    quantized = tuple(n for n, bit in zip(("c1", "c2", "c3"), bits, strict=True) if bit)
+    plan = plan_for(graph, dict(zip(graph.layer_names, choice, strict=True)), quantized)
+    assert plan.quantized == quantized
+    bundle = ds.cut(graph.model_path, plan, tmp_path / "parts", calibration)
+    model, feed = read_model(graph.model_path), {"x": images(1, seed=5)}
+    int8 = {name: quantize_layer(model, graph, name, calibration) for name in quantized}
+    expected, found = whole(model, graph, int8, feed), run_parts(bundle, feed)
+    for name in model.outputs:
+        step = max((q.scale for q in int8.values()), default=0.0)
+        assert np.abs(expected[name] - found[name]).max() <= 1e-3 * np.abs(expected[name]).max() + 2 * step
+    wires = bundle.wire_by_name
+    for q in int8.values():  # what a quantized layer sends crosses in int8
+        crossing = [t for t in plan.transfers if t.tensor == q.output and t.source != t.target]
+        if crossing:
+            assert wires[q.wire].dtype == "uint8"
+            assert wires[q.wire].size_bytes == crossing[0].size_bytes
+    sent = sum(wires[name].size_bytes * len(targets) for (name, _), targets in bundle.routes.items())
+    assert sent == sum(t.size_bytes for t in plan.transfers)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 10**6))
+def test_parts_never_form_a_cycle(seed):
+    graph = ds.examples.random_problem(30, 3, seed=seed).graph
+    rng = np.random.default_rng(seed)
+    assignment = {name: str(rng.choice(SERVERS)) for name in graph.layer_names}
+    groups = components(graph, assignment)
+    assert sorted(n for group in groups for n in group) == sorted(graph.layer_names)
+    of = {name: i for i, group in enumerate(groups) for name in group}
+    quotient = nx.DiGraph((of[a], of[b]) for a, b in graph.digraph.edges if of[a] != of[b])
+    assert nx.is_directed_acyclic_graph(quotient)
+    assert all(a < b for a, b in quotient.edges)  # listed in an order in which they can run
+    assert all(len({assignment[n] for n in group}) == 1 for group in groups)
+
+
+def test_one_server_is_one_part(net, tmp_path):
+    graph, _ = net
+    bundle = ds.cut(graph.model_path, plan_for(graph, dict.fromkeys(graph.layer_names, "device")), tmp_path)
+    assert len(bundle.parts) == 1
+    assert bundle.routes == {}
+
+
+def test_quantized_parts_need_a_calibration(net, tmp_path):
+    graph, calibration = net
+    plan = plan_for(graph, dict.fromkeys(graph.layer_names, "edge"), ("c1",))
+    with pytest.raises(ds.DeployError, match="its noise model has no calibration"):
+        ds.cut(graph.model_path, plan, tmp_path)
+    carried = plan_for(graph, plan.assignment, ("c1",), {"calibration": calibration.to_json()})
+    assert ds.cut(graph.model_path, carried, tmp_path).parts
+
+
+def test_a_plan_of_another_model_is_refused(net, tmp_path):
+    graph, _ = net
+    with pytest.raises(ds.DnnSplitError, match="layer 'conv1' is not in the model"):
+        ds.cut(graph.model_path, ds.split(*ds.examples.tiny()), tmp_path)
+    with pytest.raises(ds.ModelError, match="there is no model file"):
+        ds.cut(tmp_path / "none.onnx", ds.split(*ds.examples.tiny()), tmp_path)
+
+
+def test_parts_that_differ_are_found(net, tmp_path, monkeypatch):
+    graph, _ = net
+    monkeypatch.setattr("dnnsplit.cutting.cut.run_parts", lambda bundle, feed: {
+        k: v + 1 for k, v in run_parts(bundle, feed).items()})  # fmt: skip
+    with pytest.raises(ds.DeployError, match="the parts differ from the whole model"):
+        ds.cut(graph.model_path, plan_for(graph, dict.fromkeys(graph.layer_names, "edge")), tmp_path)
+
+
+def test_a_deployed_plan_returns_the_whole_models_output_over_real_sockets(net, tmp_path):
+    graph, calibration = net
+    model = read_model(graph.model_path)
+    order = graph.topological
+    assignment = dict(zip(order, ["device", "edge", "cloud", "device", "edge"], strict=True))
+    plan = plan_for(graph, assignment, ("c1", "c2"))
+    bundle = ds.cut(graph.model_path, plan, tmp_path, calibration)
+    int8 = {name: quantize_layer(model, graph, name, calibration) for name in plan.quantized}
+    with ds.testbed(bundle, any_network()) as client:
+        for seed in range(3):
+            feed = {"x": images(1, seed=seed)}
+            found, expected = client.infer(feed), whole(model, graph, int8, feed)
+            for name in model.outputs:
+                step = max(q.scale for q in int8.values())
+                assert np.abs(found[name] - expected[name]).max() <= 1e-3 * np.abs(expected[name]).max() + 2 * step
+
+
+def test_relayed_tensors_pass_through_servers_that_do_not_need_them(net, tmp_path):
+    """device -> edge -> cloud and back, without a link between device and cloud: the edge relays, with and without parts."""
+    import pandas as pd
+
+    graph, calibration = net
+    links = [ds.Link(a, b, 1e6, 0.001) for a, b in (("device", "edge"), ("edge", "device"), ("edge", "cloud"), ("cloud", "edge"))]
+    chain = ds.Network([ds.Server(name, 1.0, 1.0) for name in SERVERS], links, "device")
+    rows = [(n, s, p, 1.0 if p == "float32" else 0.1) for n in graph.layer_names for s in SERVERS for p in ("float32", "int8")]
+    times = ds.LayerTimes(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"]))
+    noise = ds.NoiseModel.polynomial(("c1",), {("c1",): 0.0})
+    order = graph.topological
+    for assignment in (dict.fromkeys(order, "cloud"), {n: "device" if n == order[0] else "cloud" for n in order}):
+        plan = ds.split(graph, chain, times, noise, pins=assignment, routing="relay")
+        assert plan.quantized == ("c1",)
+        bundle = ds.cut(graph.model_path, plan, tmp_path / assignment[order[0]], calibration)
+        assert bundle.stages == SERVERS
+        assert {part.server for part in bundle.parts} == set(assignment.values())  # the edge runs none
+        assert len(bundle.hops) == len([t for t in plan.transfers if t.source != t.target])
+        assert ds.Bundle.load(bundle.folder) == bundle
+        feed = {"x": images(1, seed=3)}
+        with ds.testbed(bundle, chain) as client:
+            found, trace = client.trace(feed)
+        expected = run_parts(bundle, feed)
+        for name in expected:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+        sent = {(t.wire, t.source, t.target) for t in trace.transfers}
+        assert sent == {(hop.wire, hop.source, hop.target) for hop in bundle.hops}
+        assert sum(t.size_bytes for t in trace.transfers) == sum(t.size_bytes for t in plan.transfers)
+
+
+@pytest.mark.parametrize("quantized", [(), ("c1", "c2")])
+def test_weights_of_large_parts_are_in_files_of_their_own(net, tmp_path, monkeypatch, quantized):
+    graph, calibration = net
+    plan = plan_for(graph, dict(zip(graph.topological, ["device", "edge", "edge", "cloud", "cloud"], strict=True)), quantized)
+    small = ds.cut(graph.model_path, plan, tmp_path / "small", calibration)
+    monkeypatch.setattr("dnnsplit.graph.external_data.LARGE", 100)
+    monkeypatch.setattr("dnnsplit.graph.external_data.SMALL", 8)
+    large = ds.cut(graph.model_path, plan, tmp_path / "large", calibration)  # compares with the whole model, by the same files
+    assert {part.data for part in small.parts} == {""}
+    heavy = [part for part in large.parts if part.data]
+    assert heavy
+    for part in heavy:  # a model of several files is a folder, as Triton wants it
+        assert (part.file, part.data) == (f"{part.name}/1/model.onnx/model.onnx", f"{part.name}/1/model.onnx/model.onnx.data")
+    assert not (large.folder / "whole.onnx").exists()
+    feed = {"x": images(1, seed=2)}
+    for name, array in run_parts(small, feed).items():
+        np.testing.assert_array_equal(run_parts(large, feed)[name], array)
+    with ds.testbed(large.folder, any_network()) as client:
+        for name, array in client.infer(feed).items():
+            np.testing.assert_allclose(array, run_parts(small, feed)[name], rtol=1e-5, atol=1e-6)
+    data = large.folder / heavy[0].data
+    content = bytearray(data.read_bytes())
+    content[0] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(ds.DeployError, match=r"model\.onnx\.data' was changed after the cut"):
+        ds.Bundle.load(large.folder)
+    data.unlink()
+    with pytest.raises(ds.DeployError, match=r"model\.onnx\.data' is missing"):
+        ds.Bundle.load(large.folder)
+    again = ds.cut(graph.model_path, plan, small.folder, calibration)  # over what an earlier cut left
+    assert [part.data for part in again.parts] == [part.data for part in large.parts]
+    monkeypatch.undo()
+    assert {part.data for part in ds.cut(graph.model_path, plan, large.folder, calibration).parts} == {""}
+    assert ds.Bundle.load(large.folder).parts

@@ -1,0 +1,68 @@
+"""What a link gives, measured over real sockets; only what must hold on any machine is asserted of times."""
+
+import threading
+
+import pytest
+from helpers.bundle_models import lookup
+from helpers.paths import ROOT
+from helpers.standalone import Cable, deployment, free_ports
+
+import dnnsplit as ds
+from dnnsplit.deployment.probing import Probe, answer_probes, probe
+
+
+@pytest.fixture
+def answering():
+    stop, ready, address = threading.Event(), threading.Event(), f"127.0.0.1:{free_ports(1)[0]}"
+    options = {"host": "127.0.0.1", "port": int(address.rpartition(":")[2]), "stop": stop, "started": lambda _: ready.set()}
+    thread = threading.Thread(target=answer_probes, kwargs=options)
+    thread.start()
+    assert ready.wait(20)
+    yield address
+    stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_slow_link_is_measured_as_slow(answering):
+    fast = probe(answering, 3, 2**20)
+    cable = Cable(answering)
+    cable.bytes_per_s = 2e6
+    slow = probe(cable.address, 2, 2**18)
+    cable.cut()
+    # a link is never faster than what it lets through
+    assert slow.bandwidth_bytes_per_s < 1.3 * 2e6 < fast.bandwidth_bytes_per_s
+    assert 0 < fast.latency_s < slow.latency_s + 1
+    assert 0 < fast.serialise_s_per_byte < 1e-6
+    assert fast.largest_bytes <= 2**20
+    assert "bandwidth" in str(fast)
+
+
+def test_a_stage_answers_as_well_up_to_what_it_takes(tmp_path):
+    with deployment(lookup(tmp_path), tmp_path) as one:
+        one.start()
+        found = probe(one.addresses["edge"], 2)
+    assert found.largest_bytes <= 2**20
+
+
+def test_the_link_goes_into_the_network_file(tmp_path):
+    path = tmp_path / "network.yaml"
+    path.write_text((ROOT / "data" / "networks" / "device-edge.yaml").read_text())
+    before = ds.Network.load(path)
+    Probe("10.0.0.2:7000", 0.004, 5.5e6, 2e-9, 2**20).write(path, "device", "edge")
+    after = ds.Network.load(path)
+    link = after.link("device", "edge")
+    assert (link.latency_s, link.bandwidth_bytes_per_s, link.serialise_s_per_byte) == (0.004, 5.5e6, 2e-9)
+    assert "dnnsplit probe 10.0.0.2:7000" in link.note
+    assert after.link("edge", "device") == before.link("edge", "device")
+    assert after.servers == before.servers
+    for source, target, text in (("device", "egde", "did you mean 'edge'"), ("edge", "edge", "name two servers")):
+        with pytest.raises(ds.NetworkError, match=text):
+            Probe("a:1", 0.1, 1.0, 0.0, 1).write(path, source, target)
+
+
+def test_nobody_answers():
+    with pytest.raises(ds.DeployError, match=r"127\.0\.0\.1:9: UNAVAILABLE.*is a stage or a probe running there"):
+        probe("127.0.0.1:9")
+    with pytest.raises(ds.DeployError, match="repeats is 0"):
+        probe("127.0.0.1:9", 0)

@@ -1,0 +1,141 @@
+"""Detections: decoding, suppression and average precision against values worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.paths import ROOT
+
+from dnnsplit.examples.ppe import scenes, scoring
+from dnnsplit.ground.errors import DnnSplitError
+from dnnsplit.noise import detections
+
+MODEL = ROOT / "data" / "models" / "yolo11n-ppe-320.onnx"
+
+
+def row(label: int, score: float, left: float, width: float = 10) -> list[float]:
+    return [label, score, left, 0, left + width, 10]
+
+
+def truth(*lefts: float, label: int = 0) -> np.ndarray:
+    return np.array([[label, left, 0, left + 10, 10] for left in lefts], dtype=np.float32).reshape(-1, 5)
+
+
+def test_intersection_over_union_of_half_shifted_boxes():
+    overlap = detections.intersection_over_union(np.array([[0, 0, 10, 10]]), np.array([[5, 0, 15, 10], [20, 0, 30, 10]]))
+    assert overlap == pytest.approx(np.array([[50 / 150, 0.0]]))
+
+
+def test_label_rows_become_pixel_corners():
+    corners = scoring.true_boxes(np.array([[3, 0.5, 0.25, 0.2, 0.1]]), 200, 100)
+    assert corners == pytest.approx(np.array([[3, 80, 20, 120, 30]]))
+
+
+def test_suppression_keeps_the_better_score_and_other_classes():
+    rows = np.array([row(0, 0.6, 1), row(0, 0.9, 0), row(1, 0.5, 0), row(0, 0.4, 30)])
+    kept = detections.non_maximum_suppression(rows, iou=0.5)
+    assert kept[:, 1].tolist() == [0.9, 0.5, 0.4]
+
+
+def test_suppression_is_not_transitive():
+    # The middle box overlaps both others by 2/3; once the first has removed it, the third stays (1/3).
+    rows = np.array([row(0, 0.9, 0, 12), row(0, 0.8, 3, 12), row(0, 0.7, 6, 12)])
+    assert detections.non_maximum_suppression(rows, iou=0.5)[:, 1].tolist() == [0.9, 0.7]
+
+
+def test_decode_reads_centres_sizes_and_scores():
+    output = np.zeros((1, 6, 3), dtype=np.float32)
+    output[0, :, 0] = [50, 40, 20, 10, 0.8, 0.0]
+    output[0, :, 1] = [51, 40, 20, 10, 0.6, 0.3]
+    rows = detections.decode(output, threshold=0.1, iou=0.5)
+    assert rows == pytest.approx(np.array([[0, 0.8, 40, 35, 60, 45], [1, 0.3, 41, 35, 61, 45]]))
+    assert detections.decode(output[0], threshold=0.9).shape == (0, 6)
+
+
+def test_perfect_detections_score_one():
+    found = np.array([row(0, 0.9, 0), row(0, 0.8, 50)])
+    mean, per_class = scoring.average_precision50([found], [truth(0, 50)], classes=2)
+    assert mean == 1.0
+    assert per_class[0] == 1.0
+    assert np.isnan(per_class[1])
+
+
+def test_average_precision_by_hand():
+    # Hit, miss, hit on two true boxes: precision 1 up to recall .5 (51 points), then 2/3 (50 points).
+    found = np.array([row(0, 0.9, 0), row(0, 0.8, 200), row(0, 0.7, 50)])
+    mean, _ = scoring.average_precision50([found], [truth(0, 50)], classes=1)
+    assert mean == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
+
+
+def test_second_detection_of_one_object_is_a_miss():
+    found = np.array([row(0, 0.9, 0), row(0, 0.8, 0.5), row(0, 0.7, 50)])
+    mean, _ = scoring.average_precision50([found], [truth(0, 50)], classes=1)
+    assert mean == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
+
+
+def test_scores_are_ranked_across_pictures():
+    # The miss in the second picture outranks the only hit: precision 1/2 up to recall 1/2, then nothing.
+    pictures = [np.array([row(0, 0.5, 0)]), np.array([row(0, 0.9, 300)])]
+    mean, _ = scoring.average_precision50(pictures, [truth(0), truth(50)], classes=1)
+    assert mean == pytest.approx(51 * 0.5 / 101)
+
+
+def test_overlap_below_one_half_is_a_miss():
+    mean, _ = scoring.average_precision50([np.array([row(0, 0.9, 4)])], [truth(0)], classes=1)
+    assert mean == 0.0  # shifted by 4 of 10: 60 / 140 < 0.5
+
+
+def test_no_detection_scores_zero():
+    mean, _ = scoring.average_precision50([np.zeros((0, 6))], [truth(0)], classes=1)
+    assert mean == 0.0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: detections.decode(np.zeros((2, 9, 10))),
+        lambda: detections.decode(np.zeros((1, 4, 10))),
+        lambda: detections.decode(np.zeros((1, 9, 10)), threshold=2.0),
+        lambda: detections.non_maximum_suppression(np.zeros((3, 5))),
+        lambda: detections.non_maximum_suppression(np.zeros((3, 6)), iou=-0.1),
+        lambda: scoring.true_boxes(np.zeros((3, 4)), 320),
+        lambda: scoring.average_precision50([], [], classes=1),
+        lambda: scoring.average_precision50([np.zeros((0, 6))], [truth()], classes=1),
+    ],
+)
+def test_bad_input_is_an_error_of_ours(call):
+    with pytest.raises(DnnSplitError):
+        call()
+
+
+def test_committed_detector_reaches_its_accuracy_on_fresh_canvases():
+    onnxruntime = pytest.importorskip("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(MODEL), options, providers=["CPUExecutionProvider"])
+    pixels, labels = scenes.labelled_canvases(24, seed=20_240)
+    name = session.get_inputs()[0].name
+    found = [detections.decode(session.run(None, {name: picture[None]})[0]) for picture in pixels]
+    mean, per_class = scoring.average_precision50(found, [scoring.true_boxes(b, 320) for b in labels], len(scenes.CLASSES))
+    assert mean >= 0.8, dict(zip(scenes.CLASSES, per_class.round(3), strict=True))
+
+
+def test_agreement_by_hand():
+    first = np.array([row(0, 0.9, 0), row(0, 0.5, 20), row(1, 0.8, 0)])
+    assert detections.agreement(first, first) == 1.0
+    assert detections.agreement(first[:0], first[:0]) == 1.0
+    assert detections.agreement(first[:0], first) == detections.agreement(first, first[:0]) == 0.0
+    assert detections.agreement(first[:2], first) == pytest.approx(2 * 2 / 5)
+    moved = np.array([row(0, 0.9, 1)])  # overlaps 9/11 = 0.818: within 7 of COCO's 10
+    assert detections.agreement(moved, first[:1]) == pytest.approx(0.7)
+    assert detections.agreement(np.array([row(1, 0.9, 0)]), first[:1]) == 0.0  # another class
+
+
+def test_the_spread_of_map_is_that_over_pictures():
+    found, wanted = [np.array([row(0, 0.9, 0)])] * 4, [truth(0)] * 4
+    assert scoring.average_precision50_spread(found, wanted, 1) == (1.0, 0.0)
+    wanted[0] = truth(50)
+    mean, spread = scoring.average_precision50_spread(found, wanted, 1)
+    assert mean == scoring.average_precision50(found, wanted, 1)[0] < 1.0
+    assert spread > 0.05
+    assert scoring.average_precision50_spread(found[:2], [truth(0), truth()], 1)[0] == 1.0  # draws without any box are left out

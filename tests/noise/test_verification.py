@@ -1,0 +1,179 @@
+"""Verify and cut: what is returned was measured and holds, and it is the best of what was within reach."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dnnsplit as ds
+from dnnsplit.ground.errors import NoiseError, OptionError
+from dnnsplit.noise.fit import fit_noise
+from dnnsplit.noise.models import NoiseModel, NoiseSamples
+from dnnsplit.noise.schemes import all_schemes, sample_schemes
+from dnnsplit.noise.verification import verify
+
+LAYERS = tuple("abcde")
+Q = all_schemes(5)
+
+
+def truth(seed=0):
+    """A noise of all 32 schemes that no small model follows exactly."""
+    rng = np.random.default_rng(seed)
+    value = np.sqrt(Q @ rng.uniform(0.1, 1, 5)) * rng.uniform(0.9, 1.1, len(Q))
+    return NoiseModel.measured(
+        NoiseSamples(pd.DataFrame(Q, columns=list(LAYERS)).assign(noise=np.where(Q.any(axis=1), value, 0)))
+    )
+
+
+def fitted(real, count=20, model="gp", seed=0):
+    q = sample_schemes(5, count, seed)
+    samples = NoiseSamples(pd.DataFrame(q, columns=list(LAYERS)).assign(noise=real.predict(q)))
+    return fit_noise(samples, model), samples
+
+
+def chooser(gains, limit):
+    def choose(noise):
+        best = int(np.where(noise.every() <= limit, Q @ gains, -1.0).argmax())
+        return tuple(name for name, bit in zip(LAYERS, Q[best], strict=True) if bit)
+
+    return choose
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.integers(0, 50), st.lists(st.floats(0.1, 5), min_size=5, max_size=5), st.floats(0.0, 2.5),
+    st.sampled_from(["gp", "link", "polynomial"]),
+)  # fmt: skip
+def test_what_is_returned_was_measured_and_holds(seed, gains, limit, model):
+    real = truth(seed)
+    noise, samples = fitted(real, 24, model)
+    found = verify(noise, real.of, chooser(np.array(gains), limit), limit, samples)
+    assert found.noise == real.of(found.quantized) <= limit
+    known = {tuple(np.flatnonzero(q)) for q in samples.schemes}
+    for names, value in found.measured.items():  # nothing is measured twice
+        assert value == real.of(names)
+        assert tuple(LAYERS.index(n) for n in names) not in known
+
+
+def test_with_enough_margin_it_is_the_optimum():
+    real, limit = truth(3), 1.0
+    noise, samples = fitted(real)
+    gains = np.array([1.0, 2.0, 1.5, 0.7, 1.1])
+    found = verify(noise, real.of, chooser(gains, limit), limit, samples, sigmas=100.0)
+    best = (Q @ gains)[real.every() <= limit].max()
+    assert sum(gains[LAYERS.index(n)] for n in found.quantized) == pytest.approx(best)
+
+
+def test_an_underestimated_scheme_is_cut_off_and_the_next_taken():
+    eta = NoiseModel.polynomial(LAYERS, dict.fromkeys(LAYERS, 0.1))
+    asked = []
+
+    def measure(names):
+        asked.append(names)
+        return 0.35 if set("ab") <= set(names) else 0.1 * len(names)
+
+    found = verify(eta, measure, chooser(np.array([5.0, 4.0, 3.0, 2.0, 0.5]), 0.31), 0.31, margin=0.01)
+    assert asked == [("a", "b", "c"), ("a", "b", "d"), ("a", "c", "d")]  # gains 12, 11, 10
+    assert found.quantized == ("a", "c", "d")
+    assert found.noise == pytest.approx(0.3)
+    assert list(found.measured.values()) == pytest.approx([0.35, 0.35, 0.3])
+
+
+def test_the_margin_finds_schemes_that_were_overestimated():
+    eta = NoiseModel.polynomial(LAYERS, dict.fromkeys(LAYERS, 0.1))
+    choose = chooser(np.ones(5), 0.38)
+    assert len(verify(eta, lambda names: 0.095 * len(names), choose, 0.38, margin=0.0).quantized) == 3
+    assert len(verify(eta, lambda names: 0.095 * len(names), choose, 0.38, margin=0.06).quantized) == 4
+
+
+def test_a_model_that_is_always_wrong_ends_with_what_was_measured():
+    eta = NoiseModel.polynomial(LAYERS, dict.fromkeys(LAYERS, 0.1))
+    choose = chooser(np.array([5.0, 4.0, 3.0, 2.0, 1.0]), 0.5)
+    found = verify(eta, lambda names: 1.0, choose, 0.5, most=4)
+    assert (found.quantized, found.noise, len(found.measured)) == ((), 0.0, 4)
+    one = NoiseSamples(pd.DataFrame([[0, 1, 0, 0, 0, 0.4]], columns=[*LAYERS, "noise"]))
+    assert verify(eta, lambda names: 1.0, choose, 0.5, one, most=4).quantized == ("b",)
+
+
+def test_a_table_needs_no_measurement():
+    real = truth(1)
+    found = verify(real, lambda names: math.nan, chooser(np.ones(5), 1.2), 1.2)
+    assert found.measured == {}
+    assert len(found.quantized) == Q.sum(axis=1)[real.every() <= 1.2].max()
+
+
+def test_a_limit_of_zero_quantizes_nothing():
+    real = truth(1)
+    noise, samples = fitted(real)
+    found = verify(noise, real.of, chooser(np.ones(5), 0.0), 0.0, samples, sigmas=0.0)
+    assert (found.quantized, found.noise) == ((), 0.0)
+
+
+def test_a_choice_may_be_a_plan():
+    class Plan:
+        quantized = ("b",)
+
+    eta = NoiseModel.polynomial(LAYERS, {"b": 0.1})
+    found = verify(eta, lambda names: 0.1, lambda noise: Plan(), 0.2)
+    assert found.quantized == ("b",)
+    assert isinstance(found.choice, Plan)
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
+def test_a_measurement_that_is_no_noise_is_refused(value):
+    eta = NoiseModel.polynomial(LAYERS, {"b": 0.1})
+    with pytest.raises(NoiseError, match="measured noise of"):
+        verify(eta, lambda names: value, lambda noise: ("b",), 0.2)
+
+
+@pytest.mark.parametrize(
+    ("choice", "says"), [(("a",), r"\('a',\) is not within max_noise 0.2"), (("z",), "'z', which the noise model does not know")]
+)
+def test_a_choice_that_breaks_the_rules_is_refused(choice, says):
+    eta = NoiseModel.polynomial(LAYERS, dict.fromkeys(LAYERS, 0.1))
+    with pytest.raises(NoiseError, match=says):
+        verify(eta, lambda names: 0.9, lambda noise: choice, 0.2)
+
+
+@pytest.mark.parametrize("options", [{"max_noise": -1}, {"max_noise": math.nan}, {"sigmas": -1}, {"margin": -0.1}, {"most": 0}])
+def test_wrong_options_are_refused(options):
+    eta = NoiseModel.polynomial(LAYERS, {"b": 0.1})
+    with pytest.raises(OptionError, match=next(iter(options))):
+        verify(eta, lambda names: 0.1, lambda noise: (), **({"max_noise": 1.0} | options))
+
+
+def test_samples_of_other_layers_are_refused():
+    samples = NoiseSamples(pd.DataFrame({"a": [1], "noise": [0.1]}))
+    with pytest.raises(NoiseError, match="samples are of the layers"):
+        verify(NoiseModel.polynomial(LAYERS, {"b": 0.1}), lambda names: 0.1, lambda noise: (), 0.2, samples)
+
+
+@pytest.mark.parametrize("model", ["gp", "link", "polynomial"])
+def test_no_plan_of_split_breaks_its_limit(model):
+    graph, network, times, table = ds.examples.yolo11n()
+    every = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.csv")
+    few, _ = every.divide(100, seed=3)
+    noise = ds.fit_noise(few, model, **({"degree": 2} if model == "link" else {"degree": 1} if model == "polynomial" else {}))
+    for limit in (0.02, 0.05, 0.07):
+        best = ds.split(graph, network, times, table, max_noise=limit)
+        plan = ds.split(graph, network, times, noise, max_noise=limit, verify=table.of, samples=few)
+        assert plan.noise == table.of(plan.quantized) <= limit
+        assert plan.noise_kind == ("measured" if plan.quantized else "none")
+        assert plan.measurements <= 35
+        assert plan.latency_s >= best.latency_s * (1 - 1e-9)
+        if model == "gp":
+            assert plan.latency_s == pytest.approx(best.latency_s, rel=0.02)
+
+
+def test_verify_through_the_milp_and_with_a_limit_on_energy():
+    graph, network, times, table = ds.examples.tiny()
+    wrong = ds.NoiseModel.polynomial(table.layers, {(n,): 0.001 for n in table.layers})  # far too hopeful
+    for method in ("elimination", "milp", "slides"):
+        plan = ds.split(graph, network, times, wrong, max_noise=0.02, method=method, verify=table.of)
+        assert plan.quantized == ("conv1",)
+        assert plan.measurements == 2  # both layers first, which is too noisy
+    with pytest.raises(ds.NoiseError, match="verify needs a limit"):
+        ds.split(graph, network, times, wrong, verify=table.of)

@@ -1,0 +1,144 @@
+"""Every notebook is thin, carries no outputs, and runs with small parameters through the runner."""
+
+import json
+import shutil
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+from helpers.paths import ROOT
+from papermill import inspect_notebook
+
+import dnnsplit as ds
+from dnnsplit.sweep.run import parameters_of
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+THESIS = yaml.safe_load((ROOT / "notebooks" / "thesis.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_thin_and_carries_no_outputs(path):
+    document = nbformat.read(path, as_version=4)
+    code = [cell for cell in document.cells if cell.cell_type == "code"]
+    assert len(code) <= 15
+    assert sum(len(cell.source.splitlines()) for cell in code) <= 85
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert not any("def " in cell.source for cell in code)
+    assert document.metadata["kernelspec"]["name"] == "python3"
+    assert document.cells[0].cell_type == "markdown"
+    assert document.cells[0].source.startswith("# ")
+    parameters = parameters_of(path)
+    known = {p["name"]: p for p in inspect_notebook(str(path)).values()}  # what papermill --help-notebook shows
+    assert list(known) == list(parameters)
+    for name, parameter in known.items():
+        assert parameter["inferred_type_name"] in ("str", "int", "float", "list"), f"{path.name}: {name} has no type"
+        assert parameter["help"], f"{path.name}: say what {name} is for"
+
+
+def test_the_report_draws_every_figure_from_the_data():
+    document = nbformat.read(ROOT / "notebooks" / "08-figures.ipynb", as_version=4)
+    code = "\n".join(cell.source for cell in document.cells if cell.cell_type == "code")
+    assert not [name for name in ds.plots.__all__ if not name.startswith("save") and f"ds.plots.{name}(" not in code]
+    assert "ds.plots.save_and_show" in code
+    assert not [name for name in ("split", "pareto", "profile", "measure_noise", "bandwidths") if f"ds.{name}(" in code]
+
+
+def test_the_thesis_lists_the_notebooks_in_order():
+    listed = [run["notebook"] for run in THESIS["runs"]]
+    assert listed == sorted(listed)
+    assert {path.name for path in NOTEBOOKS} == {*listed, "00-quickstart.ipynb", "train-yolo11n.ipynb"}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A copy of the notebooks with data folders of its own, so that a test never overwrites the shipped results."""
+    folder = tmp_path_factory.mktemp("repository")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    for name in ("models", "networks"):
+        shutil.copytree(ROOT / "data" / name, folder / "data" / name)
+    return folder
+
+
+def test_quickstart_answers_from_the_shipped_data(tmp_path):
+    row = ds.run(ROOT / "notebooks" / "00-quickstart.ipynb", {"max_noise": 0.05}, tmp_path, progress=False).frame.iloc[0]
+    assert row["status"] == "done", row["error"]
+    assert row["latency_s"] > 0
+    assert row["noise"] <= 0.05
+
+
+def test_the_whole_line_runs_with_small_parameters(workplace):
+    small = {
+        "02-profile.ipynb": {"runs": 6, "calibration_images": 2, "source_seconds": 0.4, "splits": 3, "held_out": 3},
+        "03-noise.ipynb": {
+            "count": 6, "train": 40, "budget": 20, "sizes": [10, 20], "noise_images": 2, "calibration_images": 2,
+            "verify_images": 8,
+        },
+        "06-latency-test.ipynb": {"limits": [0.0, 0.05], "repeats": 2, "warm_up": 1, "noise_images": 1},
+        "07-scale.ipynb": {"layers": [20, 50], "servers": [2], "slides_layers": [20]},
+        "08-figures.ipynb": {"train": 40},
+    }  # fmt: skip
+    # degree 3 of 6 layers has 42 coefficients; the small run fits degree 2 and 1
+    for name in ("03-noise.ipynb", "08-figures.ipynb"):
+        path = workplace / "notebooks" / name
+        path.write_text(path.read_text(encoding="utf-8").replace("(2, 3)", "(1, 2)"), encoding="utf-8")
+    runs = [{**run, "parameters": small.get(run["notebook"], {})} for run in THESIS["runs"]]
+    (workplace / "notebooks" / "small.yaml").write_text(yaml.safe_dump(THESIS | {"runs": runs}), encoding="utf-8")
+    frame = ds.run(workplace / "notebooks" / "small.yaml", progress=False).frame.set_index("notebook")
+    assert (frame["status"] == "done").all(), frame[["cell", "error"]].to_string()
+    assert len(frame) == len(THESIS["runs"])
+
+    for path in (workplace / "data" / "runs").glob("0*.ipynb"):
+        shown = [o for c in nbformat.read(path, 4).cells for o in c.get("outputs", [])]
+        assert not [o for o in shown if o.output_type == "error" or o.get("name") == "stderr"], path.name
+        words = ("Warning", "Traceback", "IProgress not found")
+        assert not [o for o in shown for word in words if word in json.dumps(o.get("data", o.get("text")))], path.name
+        pictures = [o.data["image/png"] for o in shown if "image/png" in o.get("data", {})]
+        assert len(pictures) == len(set(pictures)), f"{path.name} shows a figure twice"
+
+    name, data, figures = "yolo11n-ppe-320", workplace / "data", workplace / "figures"
+    times = ds.LayerTimes.load(data / "profiles" / f"{name}.csv")
+    assert times.seconds_of("device") == pytest.approx(0.4)
+    assert set(times.frame["origin"]) == {"scaled"}
+    tests = pd.read_csv(data / "measurements" / f"{name}.csv")
+    assert len(tests) == 6  # three topologies, two limits
+    assert (tests["output_difference"] <= 1e-3).all()
+    # on other images than those of the plans; that it is the noise of the plan's scheme, the test itself has checked
+    assert tests["output_noise"].to_numpy() == pytest.approx(tests["noise"].to_numpy(), rel=0.3, abs=1e-6)
+    assert (tests["noise"] <= tests["noise_upper"]).all()
+    assert (tests["noise_upper"] <= tests["max_noise"]).all()
+    assert (tests["latency_s"] > 0).all()
+    for stem in ("figure2-noise-fit", "figure3-device", "figure4-device-edge", "figure5-device-edge-cloud", "placement"):
+        assert (figures / f"{stem}.svg").stat().st_size > 2000
+        assert (figures / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
+        assert json.loads((figures / f"{stem}.json").read_text(encoding="utf-8"))["figure"] == stem
+
+
+class TestShippedFigures:
+    """The committed figures tell the same story as the committed data."""
+
+    def test_fronts_fall_with_the_limit_and_more_servers_are_never_slower(self):
+        fronts = []
+        for number, topology in enumerate(ds.examples.TOPOLOGIES, start=3):
+            front = json.loads((ROOT / "figures" / f"figure{number}-{topology}.json").read_text(encoding="utf-8"))["front"]
+            assert front["noise"][0] == 0
+            assert front["noise_upper"] == sorted(front["noise_upper"])  # what is limited
+            assert front["latency_s"] == sorted(front["latency_s"], reverse=True)
+            fronts.append(front["latency_s"])
+        assert fronts[0][0] >= fronts[1][0] >= fronts[2][0]
+        assert fronts[0][-1] >= fronts[1][-1] >= fronts[2][-1]
+
+    def test_the_shipped_front_is_what_the_shipped_data_give(self):
+        for topology in ds.examples.TOPOLOGIES:
+            stored = pd.read_csv(ROOT / "data" / "plans" / f"yolo11n-ppe-320.{topology}.front.csv", keep_default_na=False)
+            front = ds.pareto(*ds.examples.yolo11n(topology), confidence=0.95).frame
+            for column in ("noise", "noise_upper", "latency_s"):
+                assert stored[column].to_numpy() == pytest.approx(front[column].to_numpy())
+
+    def test_the_noise_table_is_exhaustive_and_of_the_shipped_model(self, shipped_path):
+        samples = ds.NoiseSamples.load(ROOT / "data" / "noise" / "yolo11n-ppe-320.csv")
+        from dnnsplit.ground.files import sha256
+
+        assert len(samples.frame) == 2 ** len(samples.layers) == 4096
+        assert samples.origin["model_sha256"] == sha256(shipped_path)
+        assert samples.layers == ds.load(shipped_path).quantizable(12)

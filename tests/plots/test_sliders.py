@@ -1,0 +1,45 @@
+"""The sliders over the optimal plan."""
+
+import pytest
+
+import dnnsplit as ds
+from dnnsplit.ground.units import show
+from dnnsplit.plots.sliders import explore
+
+
+def test_moving_a_slider_shows_the_optimum_there():
+    graph, network, times, noise = ds.examples.tiny()
+    limit, bandwidth, figures, drawing = explore(graph, network, times, noise, max_noise=0.0).children
+    first = drawing.value
+    assert first.startswith("<svg")
+    assert bandwidth.description == "bandwidth from device"
+    plan = ds.split(graph, network, times, noise, max_noise=0.0)
+    assert show(plan.latency_s, "s") in figures.value
+
+    limit.value = 0.02
+    assert drawing.value != first
+    plan = ds.split(graph, network, times, noise, max_noise=0.02)
+    assert show(plan.latency_s, "s") in figures.value
+    assert show(plan.energy_j, "J") in figures.value
+
+    fast = max(value for _, value in bandwidth.options)
+    bandwidth.value = fast
+    faster = ds.Network(
+        network.servers, [ds.Link("device", "edge", fast, 0.005), ds.Link("edge", "device", 20e6, 0.005)], "device"
+    )  # fmt: skip
+    plan = ds.split(graph, faster, times, noise, max_noise=0.02)
+    assert show(plan.latency_s, "s") in figures.value
+
+
+def test_one_link_may_be_named_and_must_exist():
+    problem = ds.examples.tiny()
+    box = explore(*problem, max_noise=0.01, link=["edge", "device"])
+    assert box.children[1].description == "bandwidth edge to device"
+    with pytest.raises(ds.NetworkError, match=r"there is no link 'edge to devic' \(did you mean 'edge to device'"):
+        explore(*problem, max_noise=0.01, link=["edge", "devic"])
+
+
+def test_one_server_has_no_bandwidth():
+    graph, network, times, noise = ds.examples.tiny()
+    box = explore(graph, network.only("device"), times, noise, max_noise=0.01)
+    assert [label for label, _ in box.children[1].options] == ["no link"]

@@ -1,0 +1,167 @@
+"""Figures: the numbers they draw, and the files they leave."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+import dnnsplit as ds
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_to_pyplot():
+    yield
+    assert not plt.get_fignums()  # a notebook would show it a second time
+
+
+def samples(seed=0):
+    noise = ds.NoiseModel.polynomial(("a", "b", "c"), {"a": 0.1, "b": 0.05, "c": 0.02, ("a", "b"): -0.03}, intercept=0.01)
+    schemes = np.array(np.meshgrid([0, 1], [0, 1], [0, 1])).reshape(3, -1).T
+    wiggle = 1 + 0.01 * np.random.default_rng(seed).random(len(schemes))
+    return ds.NoiseSamples(pd.DataFrame(schemes, columns=list("abc")).assign(noise=noise.predict(schemes) * wiggle))
+
+
+def test_a_figure_is_saved_with_its_numbers(tmp_path):
+    figure, numbers = ds.plots.sensitivity(samples())
+    paths = ds.plots.save(figure, tmp_path, "sensitivity", numbers)
+    assert paths["png"].read_bytes().startswith(b"\x89PNG")
+    assert paths["svg"].read_text().startswith("<?xml")
+    stored = json.loads(paths["json"].read_text())
+    assert stored["figure"] == "sensitivity"
+    assert stored["dnnsplit"]
+    assert list(stored["alone"]) == ["a", "b", "c"]
+
+
+def test_the_same_numbers_give_the_same_bytes(tmp_path):
+    for folder in ("one", "two"):
+        ds.plots.save(*_swap(ds.plots.sensitivity(samples()), tmp_path / folder))
+    for ending in ("svg", "png", "json"):
+        assert (tmp_path / "one" / f"s.{ending}").read_bytes() == (tmp_path / "two" / f"s.{ending}").read_bytes()
+
+
+def _swap(pair, folder):
+    return pair[0], folder, "s", pair[1]
+
+
+def test_noise_fit_scores_the_held_out_schemes():
+    data = samples()
+    model = ds.NoiseModel.polynomial(("a", "b", "c"), {"a": 0.1, "b": 0.05, "c": 0.02, ("a", "b"): -0.03}, intercept=0.01)
+    figure, numbers = ds.plots.noise_fit({"known": model}, data)
+    assert numbers["models"]["known"]["R2"] > 0.99
+    assert len(numbers["models"]["known"]["predicted"]) == len(data.frame)
+    assert figure.axes[0].get_xlabel() == "measured noise"
+
+
+def test_latency_noise_draws_the_front_and_the_measured_points():
+    front = ds.pareto(*ds.examples.tiny()).frame
+    measured = pd.DataFrame({"max_noise": [0.0], "latency_s": [0.3], "low_s": [0.29], "high_s": [0.33]})
+    figure, numbers = ds.plots.latency_noise(front, "tiny", measured)
+    assert numbers["front"]["latency_s"] == list(front["latency_s"])
+    assert numbers["measured"]["latency_s"] == [0.3]
+    assert "[s]" in figure.axes[0].get_ylabel()
+    assert figure.axes[0].get_ylim()[0] == 0
+
+
+def test_placement_labels_what_crosses():
+    graph, network, times, noise = ds.examples.tiny()
+    plan = ds.split(graph, network, times, noise, pins={"conv2": "edge"})
+    figure, numbers = ds.plots.placement(graph, plan, "tiny")
+    assert {c["tensor"] for c in numbers["crossings"]} == {t.tensor for t in plan.transfers}
+    texts = {t.get_text() for t in figure.axes[0].texts}
+    assert {"input", "output"} <= texts
+    assert any("kB" in t for t in texts)
+
+
+def test_tensor_sizes_by_hand():
+    _, numbers = ds.plots.tensor_sizes(ds.examples.tiny().graph)
+    # image | a | a + b | a + c | scores
+    assert numbers["crossing_bytes"].tolist() == [1.2e6, 4e5, 6e5, 4.5e5, 4e3]
+
+
+def test_layer_seconds_says_where_the_times_come_from():
+    figure, numbers = ds.plots.layer_seconds(ds.examples.tiny().times, "edge")
+    assert numbers["origin"] == "given"
+    assert "given" in figure.axes[0].get_xlabel()
+    assert None in numbers["seconds"]["int8"]
+
+
+def test_predicted_measured_and_scale():
+    rows = pd.DataFrame({"topology": ["a", "b"], "predicted_s": [1.0, 2.0], "latency_s": [1.1, 1.9]})
+    _, numbers = ds.plots.predicted_measured(rows)
+    assert numbers["error_%"] == pytest.approx([-100 * 0.1 / 1.1, 100 * 0.1 / 1.9])
+    sizes = pd.DataFrame(
+        [(10, 2, "elimination", 0.01), (100, 2, "elimination", 0.1), (100, 3, "elimination", 0.2), (100, 3, "slides", 5.0)],
+        columns=["layers", "servers", "method", "cpu_s"],
+    )
+    figure, numbers = ds.plots.scale(sizes)
+    left, right = figure.axes
+    assert (left.get_xscale(), left.get_yscale(), right.get_yscale()) == ("log", "log", "log")
+    lines = {line.get_label(): line for axis in figure.axes for line in axis.lines}
+    assert set(lines) == {"2 servers", "3 servers", "slides MILP, 3 servers", "10 layers", "100 layers"}
+    assert lines["slides MILP, 3 servers"].get_linestyle() == "--"
+    assert lines["100 layers"].get_ydata().tolist() == [0.1, 0.2]  # against the servers, without the MILP
+    assert numbers["rows"]["cpu_s"] == [0.01, 0.1, 0.2, 5.0]
+    stopped = sizes.assign(status=["optimal"] * 3 + ["feasible"], cpu_s=[0.01, 0.1, 0.2, np.nan])
+    figure, numbers = ds.plots.scale(stopped)  # hollow, as it would have taken longer; without a time, it is left out
+    assert [len(points.get_offsets()) for points in figure.axes[0].collections] == [2, 0, 1, 0, 0, 1]
+    assert numbers["rows"]["cpu_s"][-1] is None
+
+
+def test_noise_fronts_count_the_plans_that_break_their_limit():
+    exact = pd.DataFrame({"noise": [0.0, 0.02, 0.05], "latency_s": [0.4, 0.3, 0.2]})
+    model = pd.DataFrame({"noise": [0.0, 0.01, 0.04], "latency_s": [0.4, 0.3, 0.2], "measured": [0.0, 0.012, 0.03]})
+    free = pd.DataFrame({"noise": [0.0, 0.06], "latency_s": [0.3, 0.2], "measured": [0.02, 0.06]})
+    figure, numbers = ds.plots.noise_fronts(exact, {"gp": model, "bold": free}, "tiny")
+    assert {name: part["broken"] for name, part in numbers["predicted"].items()} == {"gp": 1, "bold": 1}
+    front, excess = figure.axes
+    assert front.get_title(loc="left") + front.get_title() == "tiny"
+    assert excess.collections[0].get_offsets()[:, 1].tolist() == pytest.approx([0, 0.002, -0.01])
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert told == ["measured noise", "gp: 1 of 3 plans over their limit", "bold: 1 of 2 plans over their limit"]
+
+
+def test_what_is_read_back_from_its_csv_is_drawn_the_same(tmp_path):
+    graph, network, times, noise = ds.examples.tiny()
+    found = ds.bandwidths(graph, network, times, noise, link=("device", "edge"))
+    found.frame.assign(links="device to edge").to_csv(tmp_path / "b.csv", index=False)
+    _, told = ds.plots.bandwidth(found)
+    _, read = ds.plots.bandwidth(pd.read_csv(tmp_path / "b.csv"))
+    assert len(told["plans"]) == len(read["plans"]) == len(found.lines)
+    for line, one, other in zip(found.lines, told["plans"], read["plans"], strict=True):
+        assert one["plan"] == other["plan"]
+        exact = [line.of("latency_s", b) for b in one["bandwidth_bytes_per_s"]]
+        assert one["latency_s"] == pytest.approx(exact)
+        assert other["latency_s"] == pytest.approx(exact)
+    parts = pd.DataFrame(
+        {
+            "split": [0, 0, 1, 1], "quantized": [("conv1",), (), (), ()], "seconds": [0.1, 0.2, 0.1, 0.3],
+            "predicted_s": [0.1, 0.2, 0.1, 0.3], "priced_s": [0.11, 0.2, 0.1, 0.3],
+        }
+    )  # fmt: skip
+    parts.assign(quantized=parts["quantized"].map(" ".join)).to_csv(tmp_path / "p.csv", index=False)
+    _, told = ds.plots.split_times(parts, times, "edge")
+    _, read = ds.plots.split_times(pd.read_csv(tmp_path / "p.csv", keep_default_na=False), times, "edge")
+    assert told["totals"] == read["totals"]
+    assert read["totals"]["int8"] == [1, 0]
+
+
+def test_drawings_are_saved_and_shown_in_order(tmp_path, monkeypatch):
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    drawings = {"one": ds.plots.sensitivity(samples()), "two": ds.plots.tensor_sizes(ds.examples.tiny().graph)}
+    ds.plots.save_and_show(drawings, tmp_path)
+    assert shown == [figure for figure, _ in drawings.values()]
+    assert {path.name for path in tmp_path.iterdir()} == {f"{n}.{e}" for n in drawings for e in ("json", "png", "svg")}
+
+
+def test_every_figure_is_a_function_of_one_module():
+    from dnnsplit.plots import grids, noise, times
+
+    for module in (grids, noise, times):
+        functions = [n for n, f in vars(module).items() if getattr(f, "__module__", "") == module.__name__ and n[0] != "_"]
+        assert functions
+        assert all(getattr(ds.plots, name) is getattr(module, name) and name in ds.plots.__all__ for name in functions)

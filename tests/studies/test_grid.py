@@ -1,0 +1,86 @@
+"""Plans over a grid: every point is what `split` answers there."""
+
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from helpers.problems import random_small
+
+import dnnsplit as ds
+from dnnsplit.plots import grids
+from dnnsplit.studies.grid import single_servers, sweep_plans
+
+LIMITS = (0.0, 0.03, 0.08, 1.0)
+SPEEDS = (10.0, "50 B/s", 400)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_point_is_the_optimum_there(seed):
+    graph, network, times, noise = random_small(seed, servers=3)
+    topologies = {"two": network.only("s0", "s1"), "three": network}
+    weights = ((1.0, 0.0), (0.3, 0.7))
+    frame = sweep_plans(graph, topologies, times, noise, max_noise=LIMITS, bandwidths=SPEEDS, weights=weights)
+    points = itertools.product(topologies, (10.0, 50.0, 400.0), weights, LIMITS)
+    assert len(frame) == 2 * 3 * 2 * 4
+    for row, (topology, speed, pair, limit) in zip(frame.itertuples(), points, strict=True):
+        assert (row.topology, row.bandwidth_bytes_per_s, row.max_noise) == (topology, speed, limit)
+        links = [
+            ds.Link(n.source, n.target, speed if n.source == "s0" != n.target else n.bandwidth_bytes_per_s, n.latency_s)
+            for n in topologies[topology].links
+        ]
+        varied = ds.Network(topologies[topology].servers, links, "s0")
+        plan = ds.split(graph, varied, times, noise, max_noise=limit, latency_weight=pair[0], energy_weight=pair[1])
+        assert row.objective == pytest.approx(plan.objective, rel=1e-9, abs=1e-9)
+        assert row.noise <= limit + 1e-12
+        assert row.status == "optimal"
+
+
+def test_a_limit_on_energy_is_solved_point_by_point_and_may_be_out_of_reach():
+    problem = graph, network, times, noise = ds.examples.tiny()
+    frame = sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[0.0, 1.0], max_device_energy_j=[None, 0.9, 1e-6])
+    free, limited, hopeless = (frame.iloc[i : i + 2] for i in (0, 2, 4))
+    for row, limit in zip(limited.itertuples(), (0.0, 1.0), strict=True):
+        assert row.latency_s == pytest.approx(ds.split(*problem, max_noise=limit, max_device_energy_j=0.9).latency_s)
+        assert row.device_energy_j <= 0.9
+    assert (free["latency_s"].to_numpy() <= limited["latency_s"].to_numpy()).all()
+    assert list(hopeless["status"]) == ["infeasible"] * 2
+    assert hopeless["latency_s"].isna().all()
+
+
+def test_single_servers_are_priced_as_the_plan_with_everything_there():
+    graph, network, times, _ = ds.examples.tiny()
+    frame = single_servers(graph, network, times).set_index("server")
+    for server in network.server_names:
+        cost = ds.evaluate(graph, network, times, dict.fromkeys(graph.layer_names, server), ())
+        assert frame.loc[server, "latency_s"] == pytest.approx(cost.latency_s)
+        assert frame.loc[server, "energy_j"] == pytest.approx(cost.energy_j)
+    alone = ds.Network(network.servers, [], "device")
+    assert np.isnan(single_servers(graph, alone, times).set_index("server").loc["edge", "latency_s"])
+
+
+def test_wrong_axes_are_refused():
+    graph, network, times, noise = ds.examples.tiny()
+    with pytest.raises(ds.OptionError, match="max_noise is empty"):
+        sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[])
+    with pytest.raises(ds.NetworkError, match="no topology has the link device -> cloud"):
+        sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[0.1], bandwidths=[1e6], links=[("device", "cloud")])
+
+
+def test_figures_of_grids_say_what_they_draw():
+    graph, network, times, noise = ds.examples.tiny()
+    topologies = {"device": network.only("device"), "device-edge": network}
+    frame = sweep_plans(graph, topologies, times, noise, max_noise=[0.0, 0.02], bandwidths=["1 MB/s", "5 MB/s", "20 MB/s"])
+    figure, numbers = grids.bandwidth_grid(frame)
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["device", "device + edge"]
+    assert numbers["rows"]["latency_s"] == list(frame["latency_s"])
+    frame = sweep_plans(graph, topologies, times, noise, max_noise=[0.0, 0.02], max_device_energy_j=[0.5, 0.9, 1.5])
+    figure, numbers = grids.energy_limits(frame)
+    assert figure.axes[0].get_xlabel() == "limit on device energy [J]"
+    assert None in numbers["rows"]["latency_s"]
+    loose = {"max_noise": 0.02, "progress": False}
+    fronts = {name: ds.energy_front(graph, n, times, noise, **loose).frame for name, n in topologies.items()}
+    figure, numbers = grids.latency_energy(fronts, single_servers(graph, network, times))
+    assert len(numbers["baselines"]["server"]) == 2
+    assert set(numbers["fronts"]) == set(topologies)
+    assert not plt.get_fignums()

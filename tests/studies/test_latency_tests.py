@@ -1,0 +1,77 @@
+"""The thesis' latency test on a small network: rows, resuming, and what it refuses."""
+
+import pandas as pd
+import pytest
+from helpers.small_models import conv_net, images
+
+import dnnsplit as ds
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    graph = ds.load(conv_net(tmp_path_factory.mktemp("net") / "net.onnx", size=32, channels=8))
+    servers = [ds.Server("device", 1.0, 1.0, speed_cpu=0.5), ds.Server("edge", 1.0, 1.0, speed_cpu=4.0)]
+    links = [ds.Link("device", "edge", 5e6, 0.001), ds.Link("edge", "device", 20e6, 0.001)]
+    networks = {"alone": ds.Network(servers[:1], (), "device"), "both": ds.Network(servers, links, "device")}
+    pictures = images(3, 32)
+    calibration = ds.calibrate(graph, pictures)
+    few = {"runs": 6, "splits": 3, "progress": False}
+    times = ds.profile(graph, networks["both"], pictures, calibration, ("c1", "c2"), source_seconds=0.15, **few)
+    samples = ds.measure_noise(graph, pictures, layers=["c1", "c2"], calibration=calibration, progress=False)
+    return graph, networks, times, ds.fit_noise(samples, "measured"), pictures
+
+
+def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
+    graph, networks, times, noise, pictures = setup
+    results = tmp_path / "results.csv"
+    run = {"max_noise": [0.0, 1.0], "images": pictures, "build": tmp_path / "build"}
+    run |= {"repeats": 3, "warm_up": 1, "results": results}
+    rows = ds.latency_tests(graph, networks, times, noise, **run, progress=False)
+    assert list(rows["topology"]) == ["alone", "alone", "both", "both"]
+    assert (rows["output_difference"] <= 1e-3).all()
+    assert rows["output_noise"].to_numpy() == pytest.approx(rows["noise"].to_numpy(), rel=0.01, abs=1e-7)
+    assert (rows["low_s"] <= rows["latency_s"]).all()
+    assert (rows["latency_s"] <= rows["high_s"]).all()
+    # the emulation did slow the machine down: undilated, the small network takes about a millisecond
+    assert (rows["latency_s"] >= 0.2 * rows["predicted_s"]).all()
+    assert (rows["latency_s"] > 0.01).all()
+    assert rows["error_%"].to_numpy() == pytest.approx(100 * (rows["predicted_s"] / rows["latency_s"] - 1))
+    assert len(pd.read_csv(results)) == 4
+    for row in rows.drop_duplicates("plan_id").itertuples():  # one plan may answer two limits
+        terms = pd.read_csv(tmp_path / "build" / f"{row.topology}-{row.max_noise:g}" / "terms.csv").set_index("term")
+        assert terms.loc["latency", "predicted_s"] == pytest.approx(row.predicted_s)
+        assert terms.loc["latency", "measured_s"] == pytest.approx(row.latency_s)
+        # nothing that was predicted is left out or counted twice, and so with what was measured
+        assert terms.drop(index="latency")[["predicted_s", "measured_s"]].sum().tolist() == pytest.approx(
+            [row.predicted_s, row.latency_s]
+        )
+        assert abs(terms.loc["hand-over", "measured_s"]) < 0.2 * row.latency_s
+
+    # stopped while the first plan is run again: the rows of the others stay
+    rest = pd.read_csv(results).iloc[2:]
+    results.write_text(rest.to_csv(index=False))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dnnsplit.studies.latency_tests._one", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ds.latency_tests(graph, networks, times, noise, **run, progress=False)
+    assert list(pd.read_csv(results)["plan_id"]) == list(rest["plan_id"])
+    assert len(ds.latency_tests(graph, networks, times, noise, **run, progress=False)) == 4
+    rows = pd.read_csv(results)
+
+    def never(*_):
+        raise AssertionError("a finished plan was run again")
+
+    monkeypatch.setattr("dnnsplit.studies.latency_tests._one", never)
+    again = ds.latency_tests(graph, networks, times, noise, **run, progress=False)
+    pd.testing.assert_frame_equal(again, rows, check_dtype=False)
+
+
+def test_times_that_do_not_say_how_they_were_scaled_cannot_be_run(setup, tmp_path):
+    graph, networks, times, noise, pictures = setup
+    given = ds.LayerTimes(times.frame.drop(columns=["factor"]))
+    with pytest.raises(ds.DeployError, match="do not say how 'device' is scaled"):
+        ds.latency_tests(graph, networks, given, noise, max_noise=[0.0], images=pictures, build=tmp_path, progress=False)
