@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 
@@ -218,6 +219,19 @@ class Network:
         raise_problems(NetworkError, "links", lost)
         kept = tuple(link for link, name in zip(self.links, known, strict=True) if name not in asked)
         return replace(self, links=kept)
+
+    def with_bandwidths(self, bandwidths: Mapping[tuple[str, str], float]) -> Network:
+        """Return the same network with other bandwidths [B/s] of some links, by (source, target); others are left out."""
+        links = ((link, bandwidths.get((link.source, link.target), link.bandwidth_bytes_per_s)) for link in self.links)
+        return replace(self, links=tuple(replace(link, bandwidth_bytes_per_s=bandwidth) for link, bandwidth in links))
+
+    @cached_property
+    def digraph(self) -> nx.DiGraph:
+        """The network as a networkx graph: nodes carry the fields of their `Server`, edges those of their `Link`."""
+        graph = nx.DiGraph(source=self.source)
+        graph.add_nodes_from((server.name, vars(server)) for server in self.servers)
+        graph.add_edges_from((link.source, link.target, vars(link)) for link in self.links)
+        return graph
 
     def only(self, *names: str) -> Network:
         """Return the same network with some servers alone, links between them kept; the source must stay."""

@@ -11,14 +11,13 @@ import numpy as np
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.shared_weights import groups, own_bytes
-from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, OptionError, nearest, raise_problems
+from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, nearest, raise_problems
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.overhead import priced
 from dnnsplit.profiling.times import LayerTimes
-from dnnsplit.solving.costs import INT8_SHARE, Cost, evaluate
+from dnnsplit.solving.costs import INT8_SHARE, Cost, cost_of
 from dnnsplit.solving.elimination.relays import tree
-
-ROUTINGS = ("direct", "relay")
+from dnnsplit.solving.request import Request
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +26,8 @@ class Problem:
 
     Attributes
     ----------
-    graph, network, times : what it was made from
+    graph, times : what it was made from
+    network : where it runs, its links charged with what the servers do with a tensor (`priced`), without those that are forbidden
     quantizable : positions of the layers of V_Q
     layer_s : float (layers, servers, 2) [s]; NaN in [..., 1] for layers that are not quantizable
     transfer_s : float (tensors, servers, servers, 2) [s], by the producer's precision; infinite without a link
@@ -92,7 +92,7 @@ class Problem:
         """
         if routes is None and self.routing == "relay":
             routes = self.routes(placement, scheme, weights, ties)
-        return evaluate(self.graph, self.network, self.times, *self.names(placement, scheme), routes)
+        return cost_of(self.graph, self.network, self.times, *self.names(placement, scheme), routes or {})
 
     def routes(
         self,
@@ -213,38 +213,23 @@ def _held(graph: LayerGraph) -> np.ndarray:
 
 
 def build_problem(
-    graph: LayerGraph,
-    network: Network,
-    times: LayerTimes,
-    quantizable: Sequence[str] = (),
-    pins: Mapping[str, str] | None = None,
-    forbid: Mapping[str, Sequence[str]] | None = None,
-    colocate: Sequence[Sequence[str]] = (),
-    forbid_links: Sequence[tuple[str, str]] = (),
-    routing: str = "direct",
+    graph: LayerGraph, network: Network, times: LayerTimes, quantizable: Sequence[str] = (), request: Request | None = None
 ) -> Problem:
     """Check that graph, network and times fit each other, and turn them into arrays.
 
     Parameters
     ----------
     quantizable : layers that may run in int8
-    pins : server by layer: the layer runs there
-    forbid : servers by layer: the layer never runs there
-    colocate : groups of layers that must share a server
-    forbid_links : (source, target) of links that no tensor may use
-    routing : "direct": a tensor crosses the link between its two servers, or there is none; "relay": it may pass through
-        other servers, and each link is paid once per tensor
+    request : whose pins, prohibitions and routing hold
 
     Raises
     ------
-    OptionError : the routing is unknown
     ModelError, NetworkError : unknown layers, servers or links in what is asked
     ProfileError : times that are missing
     InfeasibleError : pins and prohibitions leave a layer no server
     """
-    if routing not in ROUTINGS:
-        raise OptionError(f"routing {routing!r} is unknown{nearest(routing, ROUTINGS)}")
-    pins, forbid = dict(pins or {}), {k: (v,) if isinstance(v, str) else tuple(v) for k, v in (forbid or {}).items()}
+    request = request or Request()
+    pins, forbid, colocate = request.pins, request.forbid, request.colocate
     named = [("quantizable", n) for n in quantizable] + [("pins", n) for n in pins] + [("forbid", n) for n in forbid]
     named += [("colocate", n) for group in colocate for n in group]
     lost = [(what, n) for what, n in named if n not in graph.layer_index]
@@ -254,9 +239,10 @@ def build_problem(
     raise_problems(
         NetworkError, "servers", [f"{what}: there is no server {s!r}{nearest(s, index)}" for what, s in servers if s not in index]
     )
-    inside = [f"{a!r} -> {b!r} is inside a server, where tensors move without a link too" for a, b in forbid_links if a == b]
+    inside = [f"{a!r} -> {b!r}" for a, b in request.forbid_links if a == b]
+    inside = [f"{link} is inside a server, where tensors move without a link too" for link in inside]
     raise_problems(NetworkError, "forbid_links", inside)
-    network = priced(network.without(*forbid_links), times.overhead)
+    network = priced(network.without(*request.forbid_links), times.overhead)
     allowed = np.ones((len(graph.layers), len(index)), bool)
     for name, server in pins.items():
         allowed[graph.layer_index[name]] = np.arange(len(index)) == index[server]
@@ -284,5 +270,5 @@ def build_problem(
             )
         ),
         source=index[network.source],
-        routing=routing,
+        routing=request.routing,
     )

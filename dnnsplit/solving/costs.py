@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import networkx as nx
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph, Tensor
@@ -144,18 +145,30 @@ def evaluate(
     ProfileError : times that are needed are missing
     InfeasibleError : a tensor would have to cross where there is no link, or its route does not bring it where it is needed
     """
-    quantized, network = tuple(quantized), priced(network, times.overhead)
+    quantized = tuple(quantized)
     problems = [f"layer {n!r} has no server" for n in graph.layer_names if n not in assignment]
     lost = [n for n in (*assignment, *quantized) if n not in graph.layer_index]
     problems += [f"there is no layer {n!r}{nearest(n, graph.layer_names)}" for n in dict.fromkeys(lost)]
     raise_problems(ModelError, "assignment", problems)
-    routes = routes or {}
     tensors = [t.name for t in graph.tensors]
-    lost = [f"there is no tensor {n!r}{nearest(n, tensors)}" for n in routes if n not in tensors]
+    lost = [f"there is no tensor {n!r}{nearest(n, tensors)}" for n in routes or {} if n not in tensors]
     raise_problems(ModelError, "routes", lost)
     names = network.server_names
     strange = sorted(set(assignment.values()) - set(names))
     raise_problems(NetworkError, "assignment", [f"there is no server {s!r}{nearest(s, names)}" for s in strange])
+    return cost_of(graph, priced(network, times.overhead), times, assignment, quantized, routes or {})
+
+
+def cost_of(
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    assignment: Mapping[str, str],
+    quantized: Sequence[str],
+    routes: Mapping[str, Sequence[tuple[str, str]]],
+) -> Cost:
+    """Price a placement of known layers on known servers, with links that are `priced` already; see `evaluate`."""
+    names = network.server_names
     compute: dict[str, list[float]] = {name: [] for name in names}
     weight = dict.fromkeys(names, 0.0)
     for layer in graph.layers:
@@ -220,17 +233,16 @@ def _what(tensor: Tensor, size: float) -> str:
 
 def _travel(source: str, targets: Sequence[str], route: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[str]]:
     """Put the links of a route in the order of travel; say which of them, and which targets, a tensor does not reach."""
-    waiting = [(start, end) for start, end in dict.fromkeys(route) if start != end]
-    links = [(source, source)] if source in targets else []
-    there = {source}
+    ways = nx.DiGraph()
+    ways.add_node(source)
+    ways.add_edges_from((start, end) for start, end in route if start != end)
+    taken = list(nx.bfs_edges(ways, source))
+    there = {source, *(end for _, end in taken)}
     problems = []
-    while ready := [link for link in waiting if link[0] in there]:
-        links += ready
-        for start, end in ready:
-            if end in there:
-                problems.append(f"its route brings it to {end!r} once more by {start!r} -> {end!r}")
-            there.add(end)
-        waiting = [link for link in waiting if link not in ready]
-    problems += [f"its route has {start!r} -> {end!r}, but it never gets to {start!r}" for start, end in waiting]
+    for start, end in (link for link in ways.edges if link not in taken):
+        if start in there:
+            problems.append(f"its route brings it to {end!r} once more by {start!r} -> {end!r}")
+        else:
+            problems.append(f"its route has {start!r} -> {end!r}, but it never gets to {start!r}")
     problems += [f"its route does not bring it from {source!r} to {t!r}" for t in dict.fromkeys(targets) if t not in there]
-    return links, problems
+    return [(source, source)] * (source in targets) + taken, problems

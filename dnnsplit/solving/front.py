@@ -24,6 +24,7 @@ from dnnsplit.solving.elimination.relays import TIE
 from dnnsplit.solving.objective import unreachable
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question, ask
+from dnnsplit.solving.request import Request
 from dnnsplit.solving.split import split
 from dnnsplit.solving.verifier import Measure, measurer
 
@@ -121,15 +122,16 @@ def pareto(
     """
     if noise is None:
         raise NoiseError("a front against noise needs a noise model: pass noise=fit_noise(samples)")
-    question = ask(
-        graph, network, times, noise, None, latency_weight, energy_weight,
-        pins=pins, forbid=forbid, colocate=colocate, forbid_links=forbid_links, normalise="fixed",
-        confidence=None if verify else confidence,  # what verifies tells bounds itself
+    request = Request(
+        latency_weight=latency_weight, energy_weight=energy_weight, pins=pins or {}, forbid=forbid or {}, colocate=colocate,
+        forbid_links=forbid_links, normalise="fixed", confidence=confidence,
     )  # fmt: skip
     limited = "noise" if confidence is None else "noise_upper"
     if verify is None:
-        return Front(_plans(question), limited)
-    measure, question = measurer(noise, verify, confidence), replace(question, confidence=confidence)
+        return Front(_plans(ask(graph, network, times, noise, request)), limited)
+    # what verifies tells bounds itself
+    question = replace(ask(graph, network, times, noise, replace(request, confidence=None)), request=request)
+    measure = measurer(noise, verify, confidence)
     known, count = {0: 0.0} | ({} if measure.fresh else noise.table), 0
     while True:
         informed = Informed(noise, known, fresh=measure.fresh)

@@ -1,17 +1,18 @@
-"""What `split` and `pareto` were asked: the arguments, checked once, and how an answer becomes a plan."""
+"""A request about a problem, and how an answer to it becomes a plan."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import InfeasibleError, NoiseError, OptionError, SolverError, nearest, raise_problems
+from dnnsplit.ground.errors import InfeasibleError, NoiseError, SolverError
 from dnnsplit.ground.tolerance import relative_gap
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.confidence import bounded
@@ -24,9 +25,7 @@ from dnnsplit.solving.elimination.relays import TIE
 from dnnsplit.solving.elimination.sweep import MAX_BITS, Optima, eliminate
 from dnnsplit.solving.objective import Limits, Objective, normalised_sum, raw_objective, reference, unreachable
 from dnnsplit.solving.plan import Plan
-
-OBJECTIVES = ("latency", "throughput")
-NORMALISE = ("limited", "fixed")
+from dnnsplit.solving.request import Request
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,16 +33,18 @@ class Question:
     """A problem, an objective, limits, and the noise model that decides which schemes they allow.
 
     `weights` are those of latency and energy where their sum is to be normalised under the limits (`dnnsplit.solving.payoffs`);
-    the objective is latency until then. With a `confidence` the noise model is one of upper bounds.
+    the objective is latency until then. With a confidence the noise model is one of upper bounds. `request` and `network` are
+    what was asked of which network, before links were charged or forbidden.
     """
 
     problem: Problem
     objective: Objective
     limits: Limits
     noise: NoiseModel | None
+    request: Request
+    network: Network
     started: float
     weights: tuple[float, float] | None = None
-    confidence: float | None = None
 
     @cached_property
     def scheme_noise(self) -> np.ndarray:
@@ -70,6 +71,13 @@ class Question:
         if "scheme_noise" in self.__dict__:
             other.__dict__["scheme_noise"] = self.scheme_noise
         return other
+
+    def again(self, network: Network | None = None, **more: Any) -> Question:
+        """Ask with another network or other keywords of `split`, by the same objective, so that answers compare."""
+        noise = self.noise and (self.noise.mean or self.noise)
+        request = replace(self.request, **more)
+        asked = ask(self.problem.graph, network or self.network, self.problem.times, noise, request)
+        return asked.aimed_at(self.objective)
 
     @cached_property
     def allowed(self) -> np.ndarray:
@@ -124,7 +132,7 @@ class Question:
             error_s=self.problem.times.error_s(cost.compute_s),
             limits={
                 "max_noise": self.limits.max_noise,
-                "confidence": self.confidence,
+                "confidence": self.request.confidence,
                 "max_device_energy_j": self.limits.max_device_energy_j,
                 "max_energy_j": self.limits.max_energy_j,
                 "memory_bytes": {s.name: s.memory_bytes for s in self.problem.network.servers if s.memory_bytes is not None},
@@ -137,76 +145,36 @@ class Question:
 
 
 def ask(
-    graph: LayerGraph,
-    network: Network,
-    times: LayerTimes,
-    noise: NoiseModel | None,
-    max_noise: float | None = None,
-    latency_weight: float = 1.0,
-    energy_weight: float = 0.0,
-    max_device_energy_j: float | None = None,
-    max_energy_j: float | None = None,
-    pins: Mapping[str, str] | None = None,
-    forbid: Mapping[str, Sequence[str]] | None = None,
-    colocate: Sequence[Sequence[str]] = (),
-    forbid_links: Sequence[tuple[str, str]] = (),
-    routing: str = "direct",
-    objective: str = "latency",
-    normalise: str = "limited",
-    confidence: float | None = None,
+    graph: LayerGraph, network: Network, times: LayerTimes, noise: NoiseModel | None = None, request: Request | None = None
 ) -> Question:
-    """Check the arguments of `split` and `pareto` and build the problem they describe.
+    """Build the problem that a request describes.
 
     A sum that is normalised under the limits needs answers itself: `dnnsplit.solving.payoffs.normalised` makes it the objective.
+
+    Raises
+    ------
+    NoiseError : a limit on noise, or a confidence, without a noise model
     """
-    started = time.process_time()
-    most = _max_noise(noise, max_noise)
-    problems = []
-    for name, value in {"latency_weight": latency_weight, "energy_weight": energy_weight}.items():
-        if not is_number(value) or not 0 <= value < math.inf:
-            problems.append(f"{name} is {value!r}; it must be a number, 0 or more")
-    for name, value in {"max_device_energy_j": max_device_energy_j, "max_energy_j": max_energy_j}.items():
-        if value is not None and (not is_number(value) or not value >= 0):
-            problems.append(f"{name} is {value!r}; it must be a number of joules, 0 or more, or None")
-    if not problems and latency_weight == energy_weight == 0:
-        problems.append("latency_weight and energy_weight are both 0; there is nothing to minimise")
-    if objective not in OBJECTIVES:
-        problems.append(f"objective {objective!r} is unknown{nearest(objective, OBJECTIVES)}")
-    if normalise not in NORMALISE:
-        problems.append(f"normalise {normalise!r} is unknown{nearest(normalise, NORMALISE)}")
-    raise_problems(OptionError, "options", problems)
-    layers = noise.layers if noise else ()
-    if noise:
-        check_one_setting({"noise": noise.origin} | {f"times of {server}": made for server, made in times.made.items()})
-    if confidence is not None:
-        if noise is None:
-            raise NoiseError("confidence is about a noise: pass noise=fit_noise(samples), or leave confidence out")
-        noise = bounded(noise, confidence)
-    problem = build_problem(graph, network, times, layers, pins, forbid, colocate, forbid_links, routing)
-    minimised = raw_objective(problem, latency_weight, energy_weight, objective)
-    weights = None
-    if latency_weight and energy_weight and objective == "latency":
-        weights = float(latency_weight), float(energy_weight)
-        if normalise == "fixed":
-            free = problem  # the reference is one, whatever is pinned or forbidden
-            if pins or forbid or colocate or forbid_links:
-                free = build_problem(graph, network, times, layers, routing=routing)
-            minimised, weights = normalised_sum(problem.network, *weights, reference(free)), None
-    limits = Limits(most, max_device_energy_j, max_energy_j)
-    return Question(problem, minimised, limits, noise, started, weights, confidence)
-
-
-def _max_noise(noise: NoiseModel | None, max_noise: float | None) -> float:
-    if max_noise is None:
-        return math.inf
-    if not is_number(max_noise) or math.isnan(max_noise):
-        raise NoiseError(f"max_noise is {max_noise!r}, not a number; give 0 or more, or None for no limit")
-    if max_noise < 0:
-        raise NoiseError(f"max_noise is {max_noise!r}; it must be 0 or more (0 keeps every layer in float32)")
+    started, request = time.process_time(), request or Request()
     if noise is None:
-        raise NoiseError("max_noise needs a noise model: pass noise=fit_noise(samples), or leave max_noise out")
-    return float(max_noise)
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if request.max_noise is not None:
+            raise NoiseError("max_noise needs a noise model: pass noise=fit_noise(samples), or leave max_noise out")
+        if request.confidence is not None:
+            raise NoiseError("confidence is about a noise: pass noise=fit_noise(samples), or leave confidence out")
+    else:
+        check_one_setting({"noise": noise.origin} | {f"times of {server}": made for server, made in times.made.items()})
+        noise = noise if request.confidence is None else bounded(noise, request.confidence)
+    layers = noise.layers if noise else ()
+    problem = build_problem(graph, network, times, layers, request)
+    minimised = raw_objective(problem, request.latency_weight, request.energy_weight, request.objective)
+    weights = None
+    if request.latency_weight and request.energy_weight and request.objective == "latency":
+        weights = float(request.latency_weight), float(request.energy_weight)
+        if request.normalise == "fixed":
+            free = problem  # the reference is one, whatever is pinned or forbidden
+            if request.restricts:
+                free = build_problem(graph, network, times, layers, Request(routing=request.routing))
+            minimised, weights = normalised_sum(problem.network, *weights, reference(free)), None
+    most = math.inf if request.max_noise is None else float(request.max_noise)
+    limits = Limits(most, request.max_device_energy_j, request.max_energy_j)
+    return Question(problem, minimised, limits, noise, request, network, started, weights)

@@ -10,7 +10,7 @@ import numpy as np
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.shared_weights import total_bytes
-from dnnsplit.ground.errors import InfeasibleError, NoiseError, OptionError, SolverError, nearest, raise_problems
+from dnnsplit.ground.errors import InfeasibleError, NoiseError, SolverError, raise_problems
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.tolerance import TOLERANCE, within
 from dnnsplit.ground.units import show
@@ -27,10 +27,10 @@ from dnnsplit.solving.milp.solvers import OutOfTime, SolverFailed, check_solver,
 from dnnsplit.solving.milp.throughput import solve_bottleneck
 from dnnsplit.solving.payoffs import normalised
 from dnnsplit.solving.plan import Plan
-from dnnsplit.solving.question import Question, ask, is_number
+from dnnsplit.solving.question import Question, ask
+from dnnsplit.solving.request import Effort, Request
 from dnnsplit.solving.verifier import measurer
 
-METHODS = ("auto", "elimination", "milp", "slides")
 # Beyond this many flows the tight MILP takes longer to build than branch and bound to finish.
 MAX_FLOWS = 200_000
 
@@ -110,51 +110,48 @@ def split(
     ModelError, NetworkError, ProfileError : graph, network and times do not fit each other
     SolverError : no solver can answer
     """
-    question = ask(
-        graph, network, times, noise, max_noise, latency_weight, energy_weight, max_device_energy_j, max_energy_j,
-        pins, forbid, colocate, forbid_links, routing, objective, normalise, None if verify else confidence,
+    request = Request(
+        max_noise=max_noise, latency_weight=latency_weight, energy_weight=energy_weight, max_energy_j=max_energy_j,
+        max_device_energy_j=max_device_energy_j, pins=pins or {}, forbid=forbid or {}, colocate=colocate,
+        forbid_links=forbid_links, routing=routing, objective=objective, normalise=normalise, confidence=confidence,
     )  # fmt: skip
-    how = {"solver": solver, "gap": gap, "time_limit_s": time_limit_s}
+    effort = Effort(method, solver, gap, time_limit_s)
     if verify is None:
-        return answer(pose(question, **how), method, **how)
-    if max_noise is None:
-        raise NoiseError("verify needs a limit to verify: give max_noise")
-    measure, question = measurer(noise, verify, confidence, samples), replace(question, confidence=confidence)
-    choose = lambda model: answer(pose(question.with_noise(model), **how), method, **how)  # noqa: E731
+        return answer(pose(ask(graph, network, times, noise, request), effort), effort)
+    if noise is None or max_noise is None:
+        raise NoiseError("verify needs a limit to verify: give noise and max_noise")
+    # what verifies tells bounds itself
+    question = replace(ask(graph, network, times, noise, replace(request, confidence=None)), request=request)
+    measure = measurer(noise, verify, confidence, samples)
+
+    def choose(model: NoiseModel) -> Plan:
+        return answer(pose(question.with_noise(model), effort), effort)
+
     known = None if measure.fresh else samples
     found = verification.verify(noise, measure.bound, choose, max_noise, known, fresh=measure.fresh)
     return measure.told(found.choice, len(found.measured))
 
 
-def pose(question: Question, solver: str = "HiGHS", gap: float = 1e-9, time_limit_s: float | None = None) -> Question:
-    """Settle the objective of a question that `ask` has checked: a sum may be normalised under its limits.
+def pose(question: Question, effort: Effort) -> Question:
+    """Settle the objective of a question: a sum may be normalised under its limits.
 
-    The solver, the gap and the time limit are checked here, whether or not they will be needed: what is wrong must not wait
-    for the question that needs it.
+    The solver is checked here, whether or not it will be needed: what is wrong must not wait for the question that needs it.
     """
-    check_solver(solver)
-    given = {"gap": gap} if time_limit_s is None else {"gap": gap, "time_limit_s": time_limit_s}
-    wrong = [f"{name} is {value!r}" for name, value in given.items() if not is_number(value) or not value >= 0]
-    raise_problems(OptionError, "options", [f"{one}; it must be a number, 0 or more" for one in wrong])
-    return normalised(question, lambda one: answer(one, "auto", solver, gap, time_limit_s))
+    check_solver(effort.solver)
+    return normalised(question, lambda one: answer(one, replace(effort, method="auto")))
 
 
-def answer(
-    question: Question, method: str = "auto", solver: str = "HiGHS", gap: float = 1e-9, time_limit_s: float | None = None
-) -> Plan:
-    """Answer a question that `ask` has checked; arguments and errors are those of `split`."""
-    if method not in METHODS:
-        raise OptionError(f"method {method!r} is unknown{nearest(method, METHODS)}")
-    if method in ("milp", "slides"):
-        return _by_milp(question, method, solver, gap, time_limit_s, "asked for")
-    if method == "elimination":
-        return _by_elimination(question, "asked for", gap, time_limit_s)
+def answer(question: Question, effort: Effort) -> Plan:
+    """Answer a question; errors are those of `split`."""
+    if effort.method in ("milp", "slides"):
+        return _by_milp(question, effort.method, effort, "asked for")
+    if effort.method == "elimination":
+        return _by_elimination(question, "asked for", effort)
     try:
-        branches = _flows(question) > MAX_FLOWS
-        return _by_elimination(question, "exact, and the fastest where it applies", gap, time_limit_s, branches)
+        return _by_elimination(question, "exact, and the fastest where it applies", effort, _flows(question) > MAX_FLOWS)
     except SolverError as error:
         relaxed = error.relaxed if isinstance(error, _GapLeft) else None
-        return _by_milp(question, "milp", solver, gap, time_limit_s, str(error).partition(";")[0], relaxed)
+        return _by_milp(question, "milp", effort, str(error).partition(";")[0], relaxed)
 
 
 class _GapLeft(SolverError):
@@ -170,7 +167,7 @@ def _flows(question: Question) -> int:
     return sum(map(len, question.problem.receivers)) * len(question.problem.network.servers) ** 2
 
 
-def _by_elimination(question: Question, reason: str, gap: float, time_limit_s: float | None, branches: bool = True) -> Plan:
+def _by_elimination(question: Question, reason: str, effort: Effort, branches: bool = True) -> Plan:
     """Answer without the limits that couple layers; an answer that keeps them anyway is the optimum with them too."""
     status, bound = "optimal", None
     try:
@@ -179,16 +176,16 @@ def _by_elimination(question: Question, reason: str, gap: float, time_limit_s: f
     except SolverError as error:
         if question.objective.bottleneck or not branches:
             raise
-        found = branch(question, time_limit_s)
+        found = branch(question, effort.time_limit_s)
         placement, scheme, bound = found.placement, found.scheme, found.bound
-        status = "optimal" if found.value - bound <= gap * abs(found.value) else "feasible"
+        status = "optimal" if found.value - bound <= effort.gap * abs(found.value) else "feasible"
         reason = f"branch and bound over q, {found.nodes} nodes: {str(error).partition(';')[0]}"
     cost = question.price(placement, scheme)
     broken = question.limits.broken(question.problem, cost)
     if not broken:
         return question.plan(placement, scheme, "elimination", cost, reason=reason, status=status, bound=bound)
-    relaxed = relax(question, gap)
-    if relaxed.gap <= gap:
+    relaxed = relax(question, effort.gap)
+    if relaxed.gap <= effort.gap:
         placement, scheme, cost = relaxed.plan
         reason = "multipliers on the limits leave no gap"
         return question.plan(placement, scheme, "elimination", cost, reason=reason, bound=relaxed.bound)
@@ -196,12 +193,11 @@ def _by_elimination(question: Question, reason: str, gap: float, time_limit_s: f
 
 
 def _by_milp(
-    question: Question, formulation: str, solver: str, gap: float, time_limit_s: float | None, reason: str,
-    relaxed: Relaxation | None = None,
-) -> Plan:  # fmt: skip
+    question: Question, formulation: str, effort: Effort, reason: str, relaxed: Relaxation | None = None
+) -> Plan:
     problem = relaxed.problem if relaxed else question.problem
-    asked = (problem, question.objective.weights, question.noise, question.limits, formulation, solver, gap, time_limit_s)
-    known = relaxed is not None and relaxed.plan is not None
+    asked = (problem, question.objective.weights, question.noise, question.limits, formulation, effort)
+    known, solver = relaxed is not None and relaxed.plan is not None, effort.solver
     try:
         solution = solve_bottleneck(*asked) if question.objective.bottleneck else solve_milp(*asked)
     except InfeasibleError:
@@ -225,7 +221,7 @@ def _by_milp(
     if status == "feasible":
         reason = f"{reason}; {solution.note or f'{solver} was stopped by its limit of time'}"
     plan = question.plan(solution.placement, scheme, formulation, cost, solver, reason, status, bound)
-    if status == "optimal" and plan.gap > max(gap, 10 * TOLERANCE):  # by the exact price, not by the solver's
+    if status == "optimal" and plan.gap > max(effort.gap, 10 * TOLERANCE):  # by the exact price, not by the solver's
         plan = replace(plan, status="feasible", reason=f"{reason}; {solver} calls it optimal, but its own bound is below")
     broken = question.limits.broken(question.problem, plan.cost)
     if not within(plan.limited_noise, question.limits.max_noise):

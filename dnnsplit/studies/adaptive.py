@@ -26,15 +26,13 @@ from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import parse
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
-from dnnsplit.profiling.overhead import priced
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.quantize.calibration import Calibration
-from dnnsplit.solving.arrays import Weights
 from dnnsplit.solving.front import pareto
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.split import split
-from dnnsplit.studies.bandwidths import BandwidthPlans
-from dnnsplit.studies.inquiry import Inquiry
+from dnnsplit.studies.bandwidths import Affine, BandwidthPlans
+from dnnsplit.studies.inquiry import inquire
 
 Ends = tuple[str, str]
 
@@ -137,22 +135,22 @@ def adaptive_plans(
         raise OptionError("max_noises go with a noise model; pass noise=fit_noise(samples)")
     if asked.setdefault("normalise", "fixed") != "fixed":
         raise OptionError("plans of several limits and bandwidths compare by one objective; leave normalise='fixed'")
-    objective = Inquiry.make(graph, network, times, noise, None, asked).question.objective
+    question, _ = inquire(graph, network, times, noise, asked)
+    objective = question.objective
     if objective.bottleneck:
         raise OptionError("the slowest stage is not affine in 1 / bandwidth; plans are for latency, energy or their sum")
     found: list[Plan] = []
     for values in tqdm(list(itertools.product(*grid)), desc="bandwidths", disable=not progress):
-        there = _with(network, dict(zip(links, values, strict=True)))
+        there = network.with_bandwidths(dict(zip(links, values, strict=True)))
         if noise is not None and max_noises is None:
             found += pareto(graph, there, times, noise, **{n: v for n, v in asked.items() if n != "normalise"}).plans
         elif noise is None:
             found.append(split(graph, there, times, **asked))
         else:
             found += [split(graph, there, times, noise=noise, max_noise=limit, **asked) for limit in max_noises]
-    unlimited = priced(_with(network, dict.fromkeys(links, math.inf)), times.overhead)
-    handled = {t.name: t.handled_bytes for t in graph.tensors}
-    both = [_price(plan, unlimited, handled, links, objective.weights) for plan in found]
-    return _distinct(links, found, [fixed for fixed, _ in both], [slopes for _, slopes in both], objective.name)
+    affine = Affine.of(question, links)
+    fixed, slopes = zip(*(affine.price(plan, objective.weights) for plan in found), strict=True)
+    return _distinct(links, found, fixed, slopes, objective.name)
 
 
 def cut_plans(
@@ -240,20 +238,6 @@ def _distinct(
     return AdaptivePlans(tuple(plans[i] for i in order), prices, objective)
 
 
-def _price(
-    plan: Plan, unlimited: Network, handled: Mapping[str, float], links: Sequence[Ends], weights: Weights
-) -> tuple[float, tuple[float, ...]]:
-    """Return a plan's objective with unlimited links, and what each link adds per 1 / bandwidth."""
-    index = {name: k for k, name in enumerate(unlimited.server_names)}
-    swift = tuple(
-        replace(t, seconds=unlimited.link(t.source, t.target).transfer_s(t.size_bytes, handled[t.tensor]))
-        if (t.source, t.target) in links else t
-        for t in plan.transfers
-    )  # fmt: skip
-    slopes = tuple(float(weights.transfer[index[a], index[b]]) * _bytes(plan, (a, b)) for a, b in links)
-    return weights.of(replace(plan.cost, transfers=swift), unlimited), slopes
-
-
 def _bytes(plan: Plan, ends: Ends) -> float:
     return math.fsum(t.size_bytes for t in plan.transfers if (t.source, t.target) == ends)
 
@@ -264,10 +248,3 @@ def _links(network: Network, bandwidths: Mapping[Ends, Any]) -> tuple[Ends, ...]
     lost = [f"there is no link {name!r}{nearest(name, known)}" for name in names if name not in known]
     raise_problems(NetworkError, "bandwidths", lost)
     return tuple((str(a), str(b)) for a, b in bandwidths)
-
-
-def _with(network: Network, bandwidths: Mapping[Ends, float]) -> Network:
-    links = (
-        replace(n, bandwidth_bytes_per_s=bandwidths.get((n.source, n.target), n.bandwidth_bytes_per_s)) for n in network.links
-    )
-    return replace(network, links=tuple(links))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,8 +20,9 @@ from dnnsplit.profiling.overhead import priced
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.solving.arrays import Weights, energy_weights, latency_weights
 from dnnsplit.solving.plan import Plan
-from dnnsplit.solving.split import split
-from dnnsplit.studies.inquiry import Inquiry
+from dnnsplit.solving.question import Question
+from dnnsplit.solving.split import answer, split
+from dnnsplit.studies.inquiry import inquire
 
 TIE = 1e-12  # a plan must be better by this share of the objective to open an interval of its own
 
@@ -163,24 +164,22 @@ def bandwidths(
     if limits:
         way_out = "call split at each bandwidth, or minimise energy instead (latency_weight, energy_weight)"
         raise OptionError(f"with {limits[0]} other plans are allowed at each bandwidth, and breakpoints are not exact; {way_out}")
-    inquiry = Inquiry.make(graph, network, times, noise, max_noise, asked)
-
-    if inquiry.question.objective.bottleneck:
+    question, effort = inquire(graph, network, times, noise, {"max_noise": max_noise, **asked})
+    if question.objective.bottleneck:
         raise OptionError("the slowest stage is not linear in 1 / bandwidth; bandwidths are for latency, energy or their sum")
-    weights = (inquiry.question.objective.weights, latency_weights(network), energy_weights(network))
-
-    unlimited = priced(_with_bandwidth(network, links, math.inf), times.overhead)
-    handled = {t.name: t.handled_bytes for t in graph.tensors}
+    weights = (question.objective.weights, latency_weights(network), energy_weights(network))
+    affine = Affine.of(question, links)
 
     def solve(bandwidth: float) -> Line:
-        plan = inquiry.answer(inquiry.again(_with_bandwidth(network, links, bandwidth)))
+        plan = answer(question.again(network.with_bandwidths(dict.fromkeys(links, bandwidth))), effort)
         if plan.status != "optimal":
             at = show(bandwidth, "B/s")
             raise SolverError(f"the plan at {at} was not proved optimal (gap {plan.gap:.2%}); give it more time")
-        return Line(plan, *_lines(plan, unlimited, handled, links, weights))
+        prices = ((fixed, math.fsum(slopes)) for fixed, slopes in (affine.price(plan, each) for each in weights))
+        return Line(plan, *prices)
 
     lines, crossings = _envelope(solve, solve(ends[0]), solve(ends[1]), *ends)
-    return BandwidthPlans(links, (ends[0], *crossings, ends[1]), tuple(lines), inquiry.question.objective.name)
+    return BandwidthPlans(links, (ends[0], *crossings, ends[1]), tuple(lines), question.objective.name)
 
 
 def _links(network: Network, link: tuple[str, str] | Sequence[tuple[str, str]], both_ways: bool) -> tuple[tuple[str, str], ...]:
@@ -195,22 +194,41 @@ def _links(network: Network, link: tuple[str, str] | Sequence[tuple[str, str]], 
     return tuple(links)
 
 
-def _with_bandwidth(network: Network, links: tuple[tuple[str, str], ...], bandwidth: float) -> Network:
-    changed = (replace(n, bandwidth_bytes_per_s=bandwidth) if (n.source, n.target) in links else n for n in network.links)
-    return replace(network, links=tuple(changed))
+@dataclass(frozen=True)
+class Affine:
+    """What a plan is worth as a function of bandwidths: fixed + sum over links of per_bandwidth / bandwidth.
 
+    Attributes
+    ----------
+    links : those whose bandwidth varies
+    unlimited : the network with no end to it, charged as plans are
+    handled : bytes of each tensor that servers handle [B], by name
+    """
 
-def _lines(
-    plan: Plan, unlimited: Network, handled: Mapping[str, float], links: tuple[tuple[str, str], ...], weights: Iterable[Weights]
-) -> Iterable[tuple[float, float]]:
-    """Yield a plan's (fixed, per_bandwidth) under each of the weights; all terms are added up, so that none cancels."""
-    swept = [t for t in plan.transfers if (t.source, t.target) in links]
-    free = [replace(t, seconds=unlimited.link(t.source, t.target).transfer_s(t.size_bytes, handled[t.tensor])) for t in swept]
-    rest = [t for t in plan.transfers if (t.source, t.target) not in links]
-    fixed = replace(plan.cost, transfers=(*rest, *free))
-    sized = replace(plan.cost, compute_s={}, transfers=tuple(replace(t, seconds=t.size_bytes, size_bytes=0.0) for t in swept))
-    for each in weights:
-        yield each.of(fixed, unlimited), each.of(sized, unlimited)
+    links: tuple[tuple[str, str], ...]
+    unlimited: Network
+    handled: Mapping[str, float]
+
+    @staticmethod
+    def of(question: Question, links: tuple[tuple[str, str], ...]) -> Affine:
+        """Vary some links of a question's network."""
+        problem = question.problem
+        unlimited = priced(question.network.with_bandwidths(dict.fromkeys(links, math.inf)), problem.times.overhead)
+        return Affine(links, unlimited, {t.name: t.handled_bytes for t in problem.graph.tensors})
+
+    def price(self, plan: Plan, weights: Weights) -> tuple[float, tuple[float, ...]]:
+        """Return (fixed, per_bandwidth of each link); all terms are added up, so that none cancels."""
+        index = {name: k for k, name in enumerate(self.unlimited.server_names)}
+        sent: dict[tuple[str, str], list[float]] = {link: [] for link in self.links}
+        swift = []
+        for t in plan.transfers:
+            ends = t.source, t.target
+            if ends in sent and (link := self.unlimited.link(*ends)):
+                sent[ends].append(t.size_bytes)
+                t = replace(t, seconds=link.transfer_s(t.size_bytes, self.handled[t.tensor]))
+            swift.append(t)
+        slopes = tuple(float(weights.transfer[index[a], index[b]]) * math.fsum(sizes) for (a, b), sizes in sent.items())
+        return weights.of(replace(plan.cost, transfers=tuple(swift)), self.unlimited), slopes
 
 
 def _envelope(solve: Callable[[float], Line], slow: Line, fast: Line, low: float, high: float) -> tuple[list[Line], list[float]]:

@@ -21,8 +21,9 @@ from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.solving.elimination.sweep import marginals
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question
-from dnnsplit.solving.split import split
-from dnnsplit.studies.inquiry import Inquiry
+from dnnsplit.solving.request import Effort
+from dnnsplit.solving.split import answer, split
+from dnnsplit.studies.inquiry import inquire, only, pinned, positions
 
 # what is worse, better and equal in objectives whose zero means something
 WORDS = {
@@ -75,7 +76,8 @@ class Explanation:
     next_precision: Plan | None
     pin_prices: pd.DataFrame = field(repr=False)
     note: str
-    _inquiry: Inquiry = field(repr=False)
+    _question: Question = field(repr=False)
+    _effort: Effort = field(repr=False)
 
     @property
     def next_best(self) -> Plan | None:
@@ -129,7 +131,7 @@ class Explanation:
         ModelError, NetworkError : no such layer or server
         """
         try:
-            return self._inquiry.answer(self._inquiry.pinned(layer, server)).objective - self.plan.objective
+            return answer(pinned(self._question, layer, server), self._effort).objective - self.plan.objective
         except InfeasibleError:
             return math.inf
 
@@ -178,17 +180,16 @@ def explain(
     ------
     OptionError : the plan was made for another question
     """
-    inquiry = Inquiry.make(graph, network, times, noise, max_noise, asked)
-    question = inquiry.question
-    placement, scheme = inquiry.positions(plan)
-    alternatives = tuple(_alternative(inquiry, *servers) for servers in _restrictions(network))
+    question, effort = inquire(graph, network, times, noise, {"max_noise": max_noise, **asked})
+    placement, scheme = positions(question, plan)
+    alternatives = tuple(_alternative(question, effort, *servers) for servers in _restrictions(network))
     notes = [] if plan.status == "optimal" else ["the plan itself is not proved optimal: a difference below 0 is an improvement"]
     least = np.full(question.problem.allowed.shape, math.nan)
     next_cut = next_precision = None
     try:
         next_precision, unknown = _next_precision(question, question.optima.value, scheme)
         least = marginals(question.problem, question.objective.weights, question.allowed) + question.objective.constant
-        next_cut, unproved = _next_cut(inquiry, np.maximum(least, plan.objective), placement)
+        next_cut, unproved = _next_cut(question, effort, np.maximum(least, plan.objective), placement)
         notes += unproved + unknown
     except SolverError as error:
         notes.append(f"what is next best is not known: {error}")
@@ -198,7 +199,7 @@ def explain(
         notes.append("pin_prices leave aside the limits on energy and memory, so they are lower bounds; price_of_pin is exact")
         prices = np.maximum(prices, 0.0) if plan.status == "optimal" else prices
     table = pd.DataFrame(prices, index=pd.Index(graph.layer_names, name="layer"), columns=list(network.server_names))
-    return Explanation(plan, alternatives, next_cut, next_precision, table, "\n".join(notes), inquiry)
+    return Explanation(plan, alternatives, next_cut, next_precision, table, "\n".join(notes), question, effort)
 
 
 def _restrictions(network: Network) -> Iterable[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -213,9 +214,11 @@ def _restrictions(network: Network) -> Iterable[tuple[tuple[str, ...], tuple[str
         yield (source, *group), (source, *group)
 
 
-def _alternative(inquiry: Inquiry, layers_on: tuple[str, ...], links_among: tuple[str, ...]) -> Alternative:
+def _alternative(
+    question: Question, effort: Effort, layers_on: tuple[str, ...], links_among: tuple[str, ...]
+) -> Alternative:
     try:
-        return Alternative(layers_on, inquiry.answer(inquiry.only(layers_on, links_among)))
+        return Alternative(layers_on, answer(only(question, layers_on, links_among), effort))
     except (InfeasibleError, SolverError) as error:
         return Alternative(layers_on, None, "; ".join(line.strip(" *") for line in str(error).splitlines()[:3]))
 
@@ -228,12 +231,14 @@ def _coupled(question: Question) -> bool:
     return any(m is not None for m in (limits.max_device_energy_j, limits.max_energy_j)) or any(held > m for m in memory)
 
 
-def _next_cut(inquiry: Inquiry, least: np.ndarray, placement: Sequence[int]) -> tuple[Plan | None, list[str]]:
+def _next_cut(
+    question: Question, effort: Effort, least: np.ndarray, placement: Sequence[int]
+) -> tuple[Plan | None, list[str]]:
     """Solve with one layer moved, the most promising first, until no other move can be better.
 
     Without limits that couple layers the first answer attains its bound, and is the best.
     """
-    names, servers = inquiry.graph.layer_names, inquiry.network.server_names
+    names, servers = question.problem.graph.layer_names, question.network.server_names
     bounds = least.copy()
     bounds[np.arange(len(placement)), placement] = math.inf
     order = [np.unravel_index(n, bounds.shape) for n in np.argsort(bounds, axis=None, kind="stable")]
@@ -246,7 +251,7 @@ def _next_cut(inquiry: Inquiry, least: np.ndarray, placement: Sequence[int]) -> 
             return best, [f"the next-best cut is not proved: a better one may reach an objective of {bounds[i, k]:.6g}"]
         solved += 1
         try:
-            found = inquiry.answer(inquiry.pinned(names[i], servers[k]))
+            found = answer(pinned(question, names[i], servers[k]), effort)
         except InfeasibleError:
             continue
         best = found if best is None or found.objective < best.objective else best

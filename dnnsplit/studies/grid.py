@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -126,10 +125,7 @@ def single_servers(graph: LayerGraph, network: Network, times: LayerTimes) -> pd
 def at_bandwidth(network: Network, bandwidth: float, links: Sequence[tuple[str, str]] | None) -> Network:
     """Return the network with another bandwidth of some links; by default of those that leave the source."""
     meant = {(n.source, n.target) for n in network.links if n.source == network.source != n.target} if links is None else links
-    varied = tuple(
-        replace(link, bandwidth_bytes_per_s=bandwidth) if (link.source, link.target) in meant else link for link in network.links
-    )
-    return replace(network, links=varied)
+    return network.with_bandwidths(dict.fromkeys(meant, bandwidth))
 
 
 def _figures(plan: Plan | None) -> dict[str, Any]:

@@ -333,8 +333,9 @@ import dnnsplit as ds
 from dnnsplit.solving.milp.formulations import FORMULATIONS
 from dnnsplit.solving.milp.solvers import build
 from dnnsplit.solving.question import ask
+from dnnsplit.solving.request import Request
 for formulation in FORMULATIONS:
-    question = ask(*ds.examples.random_problem(12, 3, 4), max_noise=0.1, max_device_energy_j=1.0, max_energy_j=2.0)
+    question = ask(*ds.examples.random_problem(12, 3, 4), Request(max_noise=0.1, max_device_energy_j=1.0, max_energy_j=2.0))
     model = FORMULATIONS[formulation](question.problem)
     programme, _, _ = build(model, question.objective.weights, question.noise, question.limits)
     programme.writeLP(f"{sys.argv[1]}/{formulation}.lp")

@@ -15,6 +15,7 @@ from dnnsplit.solving.arrays import build_problem, energy_weights
 from dnnsplit.solving.bounds.branching import fix_bits
 from dnnsplit.solving.elimination.sweep import eliminate
 from dnnsplit.solving.objective import reference
+from dnnsplit.solving.request import Request
 
 EDGE = {"a": "device", "b": "edge", "c": "edge", "d": "device"}
 
@@ -131,7 +132,7 @@ def test_every_method_finds_the_optimum_of_evaluate(seed, method, servers, laten
 def test_what_elimination_adds_up_is_what_evaluate_says(seed, routing):
     graph, network, times, noise = random_small(seed, 5, 3, 2)
     network = with_rates(network, *np.random.default_rng(seed).uniform(0, 0.2, 3))
-    problem = build_problem(graph, network, times, noise.layers, routing=routing)
+    problem = build_problem(graph, network, times, noise.layers, Request(routing=routing))
     for only in (None, "s0"):
         weights = energy_weights(network, only)
         optima = eliminate(problem, weights)

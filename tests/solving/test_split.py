@@ -18,6 +18,7 @@ from dnnsplit.solving.elimination.order import Sizes, find_ordering
 from dnnsplit.solving.elimination.sweep import eliminate, marginals
 from dnnsplit.solving.milp.solvers import available_solvers
 from dnnsplit.solving.objective import Reference, reference
+from dnnsplit.solving.request import Request
 
 quick = settings(deadline=None, max_examples=25)
 
@@ -278,7 +279,7 @@ def test_marginals_are_the_optima_with_one_layer_pinned(seed, servers, missing):
 )  # fmt: skip
 def test_sets_of_servers_give_what_one_table_gives(seed, servers, missing, routing):
     graph, network, times, noise = random_small(seed, 6, servers, 2, missing)
-    problem = build_problem(graph, network, times, noise.layers, routing=routing)
+    problem = build_problem(graph, network, times, noise.layers, Request(routing=routing))
     latency, energy = latency_weights(network), energy_weights(network)
     allowed = noise.every() <= 0.06
     several = any(len(set(receivers) - {-1}) > 1 for receivers in problem.receivers)

@@ -24,6 +24,7 @@ from dnnsplit.solving.milp.formulations import Slides
 from dnnsplit.solving.milp.relay import formulate
 from dnnsplit.solving.milp.rows import Key
 from dnnsplit.solving.objective import Limits
+from dnnsplit.solving.request import Effort
 
 LEAST_HIGHS = (1, 15, 1)
 SOLVERS = {"HiGHS": "HiGHS", "CBC": "COIN_CMD", "CPLEX": "CPLEX_PY", "GUROBI": "GUROBI", "SCIP": "SCIP_PY"}
@@ -71,9 +72,7 @@ def solve_milp(
     noise: NoiseModel | None = None,
     limits: Limits | None = None,
     formulation: str = "slides",
-    solver: str = "HiGHS",
-    gap: float = 1e-9,
-    time_limit_s: float | None = None,
+    effort: Effort = Effort(),
     known: Bracket | None = None,
 ) -> Solution:
     """Minimise a linear objective of latency and energy, or the bottleneck of a pipeline.
@@ -85,9 +84,7 @@ def solve_milp(
     noise : over exactly the problem's quantizable layers, needed with a limit on noise
     limits : noise and device energy; memory limits are the servers' own
     formulation : "slides" (to the letter) or "milp" (tight)
-    solver : HiGHS, CBC, CPLEX, GUROBI or SCIP
-    gap : relative gap at which the solver may stop
-    time_limit_s : wall time after which it must stop [s]
+    effort : the solver, and when it may stop
     known : what is known of the bottleneck, which is then minimised instead (see `dnnsplit.solving.milp.throughput`)
 
     Raises
@@ -95,13 +92,13 @@ def solve_milp(
     InfeasibleError : no placement satisfies the limits
     SolverError : the solver is missing or known to be wrong, failed (`SolverFailed`), or found nothing in time (`OutOfTime`)
     """
+    solver, time_limit_s, limits = effort.solver, effort.time_limit_s, limits or Limits()
     check_solver(solver)
     _prove(solver)
-    limits = limits or Limits()
     model = formulate(problem, formulation)
     programme, variables, unit = build(model, weights, noise, limits, known)
     try:
-        log = _run(programme, solver, gap, time_limit_s)
+        log = _run(programme, effort)
     except pulp.PulpSolverError as error:
         raise SolverFailed(f"{solver} failed: {error}; try another solver") from None
     # PuLP's status says "Optimal" of an unproved incumbent too; sol_status does not.
@@ -222,7 +219,7 @@ def _prove(name: str) -> None:
     two += a + b == 10
     two += a - 100 * y <= 0
     for programme, optimum in ((one, 9.0), (two, 20.0)):
-        _run(programme, name, 1e-9, None)
+        _run(programme, Effort(solver=name))
         found = pulp.value(programme.objective)
         if found is None or abs(found - optimum) > 1e-6 * optimum:
             raise SolverError(f"{name} gives {found} for a problem whose optimum is {optimum}; take another version or solver")
@@ -256,18 +253,18 @@ def _solver(name: str, **options: Any) -> pulp.LpSolver:
     return pulp.getSolver(SOLVERS[name], msg=False, **options)
 
 
-def _run(programme: pulp.LpProblem, solver: str, gap: float, time_limit_s: float | None) -> str:
+def _run(programme: pulp.LpProblem, effort: Effort) -> str:
     """Solve; return what the solver logged, where only its log tells the bound."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
-        options: dict[str, Any] = {"gapRel": gap, "timeLimit": time_limit_s, "threads": 1}
-        if solver == "HiGHS":
+        options: dict[str, Any] = {"gapRel": effort.gap, "timeLimit": effort.time_limit_s, "threads": 1}
+        if effort.solver == "HiGHS":
             options["gapAbs"] = 0.0  # else it stops within 1e-6 of anything
-        if solver == "CBC":
+        if effort.solver == "CBC":
             options["logPath"] = str(log)
-        programme.solve(_solver(solver, **options))
-        if solver == "HiGHS" and _doubtful(programme):
-            programme.solve(_solver(solver, **options, presolve="off"))
+        programme.solve(_solver(effort.solver, **options))
+        if effort.solver == "HiGHS" and _doubtful(programme):
+            programme.solve(_solver(effort.solver, **options, presolve="off"))
         return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
 
 

@@ -14,6 +14,7 @@ from dnnsplit.solving.arrays import Problem, Weights
 from dnnsplit.solving.bounds.bottleneck import Bracket, bracket, without_slow
 from dnnsplit.solving.milp.solvers import Solution, solve_milp
 from dnnsplit.solving.objective import Limits
+from dnnsplit.solving.request import Effort
 
 
 def solve_bottleneck(
@@ -22,9 +23,7 @@ def solve_bottleneck(
     noise: NoiseModel | None = None,
     limits: Limits | None = None,
     formulation: str = "slides",
-    solver: str = "HiGHS",
-    gap: float = 1e-9,
-    time_limit_s: float | None = None,
+    effort: Effort = Effort(),
 ) -> Solution:
     """Minimise the slowest stage, of the servers' compute and the links between them (`Cost.bottleneck_s`), and nothing else.
 
@@ -32,7 +31,7 @@ def solve_bottleneck(
     has no MILP: no values, variables and constraints. Arguments and errors are those of `solve_milp`; the weights only decide
     between routes, where there are relays.
     """
-    started, limits = time.monotonic(), limits or Limits()
+    started, limits, gap, time_limit_s = time.monotonic(), limits or Limits(), effort.gap, effort.time_limit_s
     try:
         known = bracket(problem, noise, limits, gap, None if time_limit_s is None else time_limit_s / 2)
     except SolverError:  # too large for elimination; the MILP answers without its help
@@ -41,8 +40,8 @@ def solve_bottleneck(
     if not proved:
         left = None if time_limit_s is None else max(1.0, started + time_limit_s - time.monotonic())
         try:
-            asked = (without_slow(problem, known.high), weights, noise, limits, formulation, solver, gap, left)
-            found = solve_milp(*asked, known)
+            quick = without_slow(problem, known.high)
+            found = solve_milp(quick, weights, noise, limits, formulation, replace(effort, time_limit_s=left), known)
             bound, size = float(np.fmax(bound, found.bound)), (found.variables, found.constraints)
             better = _better(problem, found, known)
             values = found.values if better is not known else {}

@@ -13,6 +13,7 @@ from dnnsplit.solving.bounds import branching
 from dnnsplit.solving.bounds.branching import branch, fix_bits, minorant
 from dnnsplit.solving.elimination.sweep import eliminate
 from dnnsplit.solving.question import ask
+from dnnsplit.solving.request import Request
 
 quick = settings(deadline=None, max_examples=25)
 
@@ -29,7 +30,7 @@ def test_it_finds_what_elimination_over_all_schemes_finds(seed, servers, table, 
         frame = ds.NoiseSamples(schemes_frame(noise.layers, schemes, values))
         noise = ds.fit_noise(frame, "measured")
     for limit in (0.0, 0.08, 0.15, None):
-        question = ask(graph, network, times, noise, limit, energy_weight=weight)
+        question = ask(graph, network, times, noise, Request(max_noise=limit, energy_weight=weight))
         with pytest.MonkeyPatch.context() as patch:  # no node may be solved in one pass: branch down to single schemes
             patch.setattr(branching, "LEAF_ENTRIES", 0)
             found = branch(question)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import dnnsplit as ds
 from dnnsplit.solving.bounds.multipliers import coupling, relax
 from dnnsplit.solving.question import ask
+from dnnsplit.solving.request import Request
 
 quick = settings(deadline=None, max_examples=25)
 
@@ -32,7 +33,7 @@ def test_bounds_plans_and_reductions_against_brute_force(seed, servers, device, 
         "max_device_energy_j": device and device * free.device_energy_j,
         "max_energy_j": total and total * free.energy_j,
     }
-    question = ask(graph, network, times, noise, 0.08, **limits)
+    question = ask(graph, network, times, noise, Request(max_noise=0.08, **limits))
     keep = lambda cost: not question.limits.broken(question.problem, cost)  # noqa: E731
     best = brute_force(graph, network, times, noise, 0.08, keep=keep)
     if not coupling(question):

@@ -15,6 +15,7 @@ from dnnsplit.solving.arrays import build_problem, energy_weights, latency_weigh
 from dnnsplit.solving.elimination.relays import MAX_PRICES, connect, multicast, relay_tables, tree
 from dnnsplit.solving.milp.solvers import solve_milp
 from dnnsplit.solving.objective import Limits
+from dnnsplit.solving.request import Request
 
 few = settings(deadline=None, max_examples=25)
 servers_and_seed = {"seed": st.integers(0, 10**6), "servers": st.integers(2, 4)}
@@ -169,7 +170,7 @@ def test_the_table_of_a_tensor_has_the_tree_of_every_placement(seed, servers, re
 
 def relayed(seed, layers, servers=3, missing=0.4):
     graph, network, times, noise = random_small(seed, layers, servers, 1, missing)
-    return build_problem(graph, network, times, noise.layers, routing="relay"), noise
+    return build_problem(graph, network, times, noise.layers, Request(routing="relay")), noise
 
 
 @settings(deadline=None, max_examples=12)
@@ -231,7 +232,7 @@ def test_split_relays_alike_by_every_method(seed, energy_weight):
         )
     if energy_weight == 0.0:
         assert exact.latency_s == pytest.approx(
-            brute_relay(build_problem(graph, network, times, noise.layers, routing="relay"), noise, 0.06)
+            brute_relay(build_problem(graph, network, times, noise.layers, Request(routing="relay")), noise, 0.06)
         )
         with contextlib.suppress(ds.InfeasibleError):  # without relays there may be no plan at all
             assert exact.latency_s <= ds.split(graph, network, times, noise, max_noise=0.06).latency_s * (1 + 1e-12)
@@ -265,14 +266,14 @@ class TestEvaluate:
 
     def test_the_cheapest_routes_are_found(self):
         graph, network, times = chain()
-        problem = build_problem(graph, network, times, routing="relay")
+        problem = build_problem(graph, network, times, request=Request(routing="relay"))
         placement = [network.server_names.index(SPREAD[n]) for n in graph.layer_names]
         routes = problem.routes(placement, 0)
         assert routes["t1"] == (("device", "edge"), ("edge", "cloud"))
         assert problem.price(placement, 0) == ds.evaluate(graph, network, times, SPREAD, routes=routes)
         with pytest.raises(ds.InfeasibleError, match="'device' -> 'cloud', where there is no link"):
             build_problem(graph, network, times).price(placement, 0)
-        forbidden = build_problem(graph, network, times, routing="relay", forbid_links=[("edge", "cloud")])
+        forbidden = build_problem(graph, network, times, (), Request(routing="relay", forbid_links=[("edge", "cloud")]))
         with pytest.raises(
             ds.InfeasibleError, match="tensor 't1' cannot get from 'device' to 'edge', 'cloud', not even by relays"
         ):
@@ -299,4 +300,4 @@ class TestEvaluate:
 
 def test_an_unknown_routing_is_refused():
     with pytest.raises(ds.OptionError, match=r"routing 'relays' is unknown \(did you mean 'relay'\?\)"):
-        build_problem(*by_hand(), routing="relays")
+        ds.split(*by_hand(), routing="relays")

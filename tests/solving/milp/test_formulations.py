@@ -10,6 +10,7 @@ from dnnsplit.solving.milp.formulations import FORMULATIONS
 from dnnsplit.solving.milp.rows import row
 from dnnsplit.solving.milp.solvers import build, solve_milp
 from dnnsplit.solving.objective import Limits
+from dnnsplit.solving.request import Request
 
 SPLIT = {"a": "device", "b": "edge", "c": "edge", "d": "device"}
 
@@ -17,7 +18,7 @@ SPLIT = {"a": "device", "b": "edge", "c": "edge", "d": "device"}
 def solved(pins, formulation="slides", noise=None, bits=None):
     """Solve with every layer pinned (and q fixed by a noise limit of its own); return the problem, formulation, values."""
     graph, network, times = by_hand()
-    problem = build_problem(graph, network, times, ("a", "b"), pins)
+    problem = build_problem(graph, network, times, ("a", "b"), Request(pins=pins))
     model = FORMULATIONS[formulation](problem)
     fixed = [row(f"fix_{n}", [(("q", graph.layer_index[n]), 1.0)], "==", bit) for n, bit in (bits or {}).items()]
     model.memory = lambda: fixed  # a family of rows of our own

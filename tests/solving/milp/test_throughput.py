@@ -14,13 +14,14 @@ from dnnsplit.solving.arrays import build_problem, latency_weights
 from dnnsplit.solving.bounds.bottleneck import bracket, without_slow
 from dnnsplit.solving.milp.throughput import solve_bottleneck
 from dnnsplit.solving.objective import Limits
+from dnnsplit.solving.request import Effort, Request
 
 few = settings(deadline=None, max_examples=12)
 
 
 def fastest(problem, noise=None, limits=None, formulation="milp", **options):
     """Solve, and price what was found."""
-    found = solve_bottleneck(problem, latency_weights(problem.network), noise, limits, formulation, **options)
+    found = solve_bottleneck(problem, latency_weights(problem.network), noise, limits, formulation, Effort(**options))
     scheme = sum(bit << j for j, bit in enumerate(found.quantized))
     return found, problem.price(found.placement, scheme, routes=found.routes)
 
@@ -106,7 +107,7 @@ def test_limits_on_device_energy_and_noise_hold(seed):
 @given(seed=st.integers(0, 10**6))
 def test_a_relay_may_be_the_better_pipeline(seed):
     graph, network, times, _ = random_small(seed, 3, 3, 0, 0.3)
-    relay = build_problem(graph, network, times, routing="relay")
+    relay = build_problem(graph, network, times, request=Request(routing="relay"))
     best, every = math.inf, list(itertools.permutations(range(3), 2))
     for places in itertools.product(range(3), repeat=3):
         best = min(best, _spread(relay, places, every))

@@ -1,0 +1,106 @@
+"""What is asked of a solver, and how it is to be answered: the keywords of `split`, checked once and passed on whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+import numpy as np
+
+from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
+
+OBJECTIVES = ("latency", "throughput")
+NORMALISE = ("limited", "fixed")
+ROUTINGS = ("direct", "relay")
+METHODS = ("auto", "elimination", "milp", "slides")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number, and no truth value."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is minimised, under which limits, and what else a placement has to keep; see `split` for each.
+
+    Raises
+    ------
+    OptionError : weights, limits, an objective, a normalisation or a routing that are not usable; all at once
+    NoiseError : max_noise is no number of 0 or more
+    """
+
+    max_noise: float | None = None
+    latency_weight: float = 1.0
+    energy_weight: float = 0.0
+    max_device_energy_j: float | None = None
+    max_energy_j: float | None = None
+    pins: Mapping[str, str] = field(default_factory=dict)
+    forbid: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    colocate: Sequence[Sequence[str]] = ()
+    forbid_links: Sequence[tuple[str, str]] = ()
+    routing: str = "direct"
+    objective: str = "latency"
+    normalise: str = "limited"
+    confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        forbid = {layer: (on,) if isinstance(on, str) else tuple(on) for layer, on in (self.forbid or {}).items()}
+        object.__setattr__(self, "forbid", forbid)
+        object.__setattr__(self, "pins", dict(self.pins or {}))
+        if self.max_noise is not None:
+            if not is_number(self.max_noise) or math.isnan(self.max_noise):
+                raise NoiseError(f"max_noise is {self.max_noise!r}, not a number; give 0 or more, or None for no limit")
+            if self.max_noise < 0:
+                raise NoiseError(f"max_noise is {self.max_noise!r}; it must be 0 or more (0 keeps every layer in float32)")
+        problems = []
+        for name in ("latency_weight", "energy_weight"):
+            if not is_number(value := getattr(self, name)) or not 0 <= value < math.inf:
+                problems.append(f"{name} is {value!r}; it must be a number, 0 or more")
+        for name in ("max_device_energy_j", "max_energy_j"):
+            if (value := getattr(self, name)) is not None and (not is_number(value) or not value >= 0):
+                problems.append(f"{name} is {value!r}; it must be a number of joules, 0 or more, or None")
+        if not problems and self.latency_weight == self.energy_weight == 0:
+            problems.append("latency_weight and energy_weight are both 0; there is nothing to minimise")
+        for name, known in (("objective", OBJECTIVES), ("normalise", NORMALISE), ("routing", ROUTINGS)):
+            if (value := getattr(self, name)) not in known:
+                problems.append(f"{name} {value!r} is unknown{nearest(value, known)}")
+        raise_problems(OptionError, "options", problems)
+
+    @property
+    def restricts(self) -> bool:
+        """Whether some placements are out of the question, whatever they cost."""
+        return bool(self.pins or self.forbid or self.colocate or self.forbid_links)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How a question is answered: by which method and solver, and when that may stop; see `split`.
+
+    Raises
+    ------
+    OptionError : the method is unknown, or the gap or the limit of time are no numbers of 0 or more
+    """
+
+    method: str = "auto"
+    solver: str = "HiGHS"
+    gap: float = 1e-9
+    time_limit_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise OptionError(f"method {self.method!r} is unknown{nearest(self.method, METHODS)}")
+        given = {"gap": self.gap} | ({} if self.time_limit_s is None else {"time_limit_s": self.time_limit_s})
+        wrong = [f"{name} is {value!r}" for name, value in given.items() if not is_number(value) or not value >= 0]
+        raise_problems(OptionError, "options", [f"{one}; it must be a number, 0 or more" for one in wrong])
+
+
+Kind = TypeVar("Kind", Request, Effort)
+
+
+def picked(kind: type[Kind], keywords: Mapping[str, Any]) -> Kind:
+    """Make a request, or an effort, from those of the keywords of `split` that are its own."""
+    own = {f.name for f in fields(kind)}
+    return kind(**{name: value for name, value in keywords.items() if name in own})
