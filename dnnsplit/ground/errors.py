@@ -7,7 +7,19 @@ from collections.abc import Iterable
 
 
 class DnnSplitError(ValueError):
-    """Base of all errors of ours: bad input or an outcome the user has to decide about."""
+    """Base of all errors of ours: bad input or an outcome the user has to decide about.
+
+    Parameters
+    ----------
+    reason : what is wrong
+    way_out : what to do about it
+    details : one line each
+    """
+
+    def __init__(self, reason: str, way_out: str = "", details: Iterable[str] = ()) -> None:
+        self.reason, self.details = reason, tuple(details)
+        first = f"{reason}; {way_out}" if way_out else reason
+        super().__init__("\n".join([first, *(f"  * {line}" for line in self.details)]))
 
 
 class ModelError(DnnSplitError):
@@ -68,8 +80,5 @@ def raise_problems(error: type[DnnSplitError], heading: str, problems: list[str]
         return
     if len(problems) == 1:
         raise error(f"{heading}: {problems[0]}")
-    lines = [f"{heading}: {len(problems)} problems"]
-    lines += [f"  * {problem}" for problem in problems[:most]]
-    if len(problems) > most:
-        lines.append(f"  * ... and {len(problems) - most} more")
-    raise error("\n".join(lines))
+    more = [f"... and {len(problems) - most} more"] if len(problems) > most else []
+    raise error(f"{heading}: {len(problems)} problems", details=[*problems[:most], *more])

@@ -172,13 +172,13 @@ def cost_of(
     compute: dict[str, list[float]] = {name: [] for name in names}
     weight = dict.fromkeys(names, 0.0)
     for layer in graph.layers:
-        server = assignment[layer.name]
-        compute[server].append(times.seconds(layer.name, server, PRECISIONS[layer.name in quantized]))
-        weight[server] += INT8_SHARE * layer.weight_bytes if layer.name in quantized else own_bytes(layer)
+        runs_on = assignment[layer.name]
+        compute[runs_on].append(times.seconds(layer.name, runs_on, PRECISIONS[layer.name in quantized]))
+        weight[runs_on] += INT8_SHARE * layer.weight_bytes if layer.name in quantized else own_bytes(layer)
     for size, positions in groups(graph.layers):
         readers = [graph.layers[i].name for i in positions if graph.layers[i].name not in quantized]
-        for server in {assignment[name] for name in readers}:
-            weight[server] += size
+        for holder in {assignment[name] for name in readers}:
+            weight[holder] += size
     compute_s = {name: math.fsum(values) for name, values in compute.items()}
     transfers, missing = _transfers(graph, network, assignment, quantized, routes)
     raise_problems(InfeasibleError, "assignment", missing)
@@ -233,7 +233,7 @@ def _what(tensor: Tensor, size: float) -> str:
 
 def _travel(source: str, targets: Sequence[str], route: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[str]]:
     """Put the links of a route in the order of travel; say which of them, and which targets, a tensor does not reach."""
-    ways = nx.DiGraph()
+    ways: nx.DiGraph[str] = nx.DiGraph()
     ways.add_node(source)
     ways.add_edges_from((start, end) for start, end in route if start != end)
     taken = list(nx.bfs_edges(ways, source))

@@ -132,7 +132,7 @@ def pareto(
     # what verifies tells bounds itself
     question = replace(ask(graph, network, times, noise, replace(request, confidence=None)), request=request)
     measure = measurer(noise, verify, confidence)
-    known, count = {0: 0.0} | ({} if measure.fresh else noise.table), 0
+    known, count = {0: 0.0, **({} if measure.fresh else noise.table)}, 0
     while True:
         informed = Informed(noise, known, fresh=measure.fresh)
         view = NoiseModel(noise.layers, "informed", predictor=informed, origin=noise.origin)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,8 @@ class Instance:
 def _noise(graph: LayerGraph, table: pd.DataFrame) -> NoiseModel:
     if not {"layers", "coefficient"} <= set(table):
         raise NoiseError(f"noise.csv needs the columns layers and coefficient; it has {', '.join(map(str, table))}")
-    terms = {tuple(row.layers.split()): float(row.coefficient) for row in table.itertuples()}
+    rows = zip(table["layers"], table["coefficient"], strict=True)
+    terms: dict[Sequence[str] | str, float] = {tuple(names.split()): float(value) for names, value in rows}
     intercept = terms.pop((), 0.0)
     named = {name for names in terms for name in names}
     # names that the graph lacks come last; building the problem refuses them by name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import networkx as nx
 import numpy as np
 
 from dnnsplit.ground.errors import InfeasibleError
@@ -32,7 +33,7 @@ class Limits:
 
     def quiet(self, noise: np.ndarray) -> np.ndarray:
         """Say which schemes keep the limit on noise, by the noise of each; bool of the same shape."""
-        return np.isfinite(noise) & within(noise, self.max_noise)
+        return np.asarray(np.isfinite(noise) & within(noise, self.max_noise))
 
     def broken(self, problem: Problem, cost: Cost) -> list[str]:
         """Say which limits on energy, latency or the servers' memory a placement breaks."""
@@ -106,6 +107,5 @@ def normalised_sum(network: Network, latency_weight: float, energy_weight: float
 
 def unreachable(problem: Problem) -> str:
     """Say why no placement exists at all."""
-    names = problem.network.server_names
-    missing = [f"{a} -> {b}" for a in names for b in names if a != b and problem.network.link(a, b) is None]
+    missing = [f"{a} -> {b}" for a, b in nx.complement(problem.network.digraph).edges]
     return f"no placement connects the layers under these pins and prohibitions; missing links: {', '.join(missing) or 'none'}"

@@ -138,7 +138,8 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values (schema 1); figures that are not finite become null."""
-        return {"schema": SCHEMA} | _without_nan(asdict(self))
+        values: dict[str, Any] = _without_nan(asdict(self))
+        return {"schema": SCHEMA} | values
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, atomically."""

@@ -55,7 +55,7 @@ class Question:
     def optima(self) -> Optima:
         """The best placement of every scheme, by elimination."""
         if self.objective.bottleneck:
-            raise SolverError("the slowest stage is no sum over layers, which elimination needs; use method='milp'")
+            raise SolverError("the slowest stage is no sum over layers, which elimination needs", "use method='milp'")
         return eliminate(self.problem, self.objective.weights, self.objective.ties)
 
     def with_noise(self, noise: NoiseModel) -> Question:

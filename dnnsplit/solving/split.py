@@ -150,15 +150,14 @@ def answer(question: Question, effort: Effort) -> Plan:
     try:
         return _by_elimination(question, "exact, and the fastest where it applies", effort, _flows(question) > MAX_FLOWS)
     except SolverError as error:
-        relaxed = error.relaxed if isinstance(error, _GapLeft) else None
-        return _by_milp(question, "milp", effort, str(error).partition(";")[0], relaxed)
+        return _by_milp(question, "milp", effort, error.reason, error.relaxed if isinstance(error, _GapLeft) else None)
 
 
 class _GapLeft(SolverError):
     """Elimination and multipliers did not prove an optimum under limits that couple layers; what they found comes along."""
 
-    def __init__(self, message: str, relaxed: Relaxation) -> None:
-        super().__init__(message)
+    def __init__(self, broken: str, relaxed: Relaxation) -> None:
+        super().__init__(f"elimination cannot keep this limit: {broken}", "use method='auto' or 'milp'")
         self.relaxed = relaxed
 
 
@@ -179,46 +178,50 @@ def _by_elimination(question: Question, reason: str, effort: Effort, branches: b
         found = branch(question, effort.time_limit_s)
         placement, scheme, bound = found.placement, found.scheme, found.bound
         status = "optimal" if found.value - bound <= effort.gap * abs(found.value) else "feasible"
-        reason = f"branch and bound over q, {found.nodes} nodes: {str(error).partition(';')[0]}"
+        reason = f"branch and bound over q, {found.nodes} nodes: {error.reason}"
     cost = question.price(placement, scheme)
     broken = question.limits.broken(question.problem, cost)
     if not broken:
         return question.plan(placement, scheme, "elimination", cost, reason=reason, status=status, bound=bound)
     relaxed = relax(question, effort.gap)
-    if relaxed.gap <= effort.gap:
-        placement, scheme, cost = relaxed.plan
+    if relaxed.plan and relaxed.gap <= effort.gap:
         reason = "multipliers on the limits leave no gap"
-        return question.plan(placement, scheme, "elimination", cost, reason=reason, bound=relaxed.bound)
-    raise _GapLeft(f"elimination cannot keep this limit: {broken[0]}; use method='auto' or 'milp'", relaxed)
+        return question.plan(*relaxed.plan[:2], "elimination", relaxed.plan[2], reason=reason, bound=relaxed.bound)
+    raise _GapLeft(broken[0], relaxed)
 
 
-def _by_milp(
-    question: Question, formulation: str, effort: Effort, reason: str, relaxed: Relaxation | None = None
-) -> Plan:
-    problem = relaxed.problem if relaxed else question.problem
-    asked = (problem, question.objective.weights, question.noise, question.limits, formulation, effort)
-    known, solver = relaxed is not None and relaxed.plan is not None, effort.solver
+def _by_milp(question: Question, formulation: str, effort: Effort, reason: str, relaxed: Relaxation | None = None) -> Plan:
+    objective, solver = question.objective, effort.solver
+    problem, low = (relaxed.problem, relaxed.bound) if relaxed else (question.problem, math.nan)
+    known = relaxed.plan if relaxed else None  # it keeps every limit
+
+    def fall_back(why: str, bound: float = math.nan) -> Plan:
+        """Return what the multipliers found, with what is known about its distance from the optimum."""
+        assert known is not None
+        bound = float(np.fmax(low, bound))
+        return question.plan(*known[:2], "elimination", known[2], reason=f"{reason}; {why}", status="feasible", bound=bound)
+
     try:
-        solution = solve_bottleneck(*asked) if question.objective.bottleneck else solve_milp(*asked)
+        asked = (problem, objective.weights, question.noise, question.limits, formulation, effort)
+        solution = solve_bottleneck(*asked) if objective.bottleneck else solve_milp(*asked)
     except InfeasibleError:
-        if known:  # it keeps every limit
-            return _unproved(question, relaxed, f"{reason}; {solver} calls that infeasible, which it is not: report it")
-        raise InfeasibleError(_explain(question)) from None
+        if known:
+            return fall_back(f"{solver} calls that infeasible, which it is not: report it")
+        raise InfeasibleError("no placement satisfies the limits", details=_explain(question)) from None
     except OutOfTime:
-        if not known:
-            raise
-        return _unproved(question, relaxed, f"{reason}; {solver} found nothing better in time")
+        if known:
+            return fall_back(f"{solver} found nothing better in time")
+        raise
     except SolverFailed as error:
-        if not known:
-            raise
-        return _unproved(question, relaxed, f"{reason}; nothing better was found, for {error}")
+        if known:
+            return fall_back(f"nothing better was found, for {error}")
+        raise
     scheme = sum(bit << j for j, bit in enumerate(solution.quantized))
-    cost = problem.price(solution.placement, scheme, question.objective.weights, question.objective.ties, solution.routes)
-    bound = float(np.fmax(solution.bound, relaxed.bound)) if relaxed else solution.bound
-    if solution.status != "optimal" and known and relaxed.value < question.objective.weights.of(cost, problem.network):
-        return _unproved(question, relaxed, f"{reason}; {solver} found nothing better in time", bound)
-    status = solution.status
+    cost = problem.price(solution.placement, scheme, objective.weights, objective.ties, solution.routes)
+    bound, status = float(np.fmax(solution.bound, low)), solution.status
     if status == "feasible":
+        if relaxed and known and relaxed.value < objective.weights.of(cost, problem.network):
+            return fall_back(f"{solver} found nothing better in time", bound)
         reason = f"{reason}; {solution.note or f'{solver} was stopped by its limit of time'}"
     plan = question.plan(solution.placement, scheme, formulation, cost, solver, reason, status, bound)
     if status == "optimal" and plan.gap > max(effort.gap, 10 * TOLERANCE):  # by the exact price, not by the solver's
@@ -230,30 +233,19 @@ def _by_milp(
     return plan
 
 
-def _unproved(question: Question, relaxed: Relaxation, reason: str, bound: float = -math.inf) -> Plan:
-    """Return the plan that the multipliers found, with what is known about its distance from the optimum."""
-    placement, scheme, cost = relaxed.plan
-    bound = max(relaxed.bound, bound)
-    return question.plan(placement, scheme, "elimination", cost, reason=reason, status="feasible", bound=bound)
-
-
-def _explain(question: Question) -> str:
+def _explain(question: Question) -> list[str]:
     """Say how far each limit is from what is reachable when it is the only objective."""
     problem, limits = question.problem, question.limits
-    lines = ["no placement satisfies the limits"]
-    network = problem.network
+    network, lines = problem.network, []
     for what, most, only in (
         ("device energy", limits.max_device_energy_j, network.source),
         ("energy", limits.max_energy_j, None),
     ):
         if most is not None:
-            lines.append(f"  * {what}: {_reachable(question, only, most)} (at max_noise {limits.max_noise:g})")
-    held = total_bytes(problem.graph.layers)
-    for server in problem.network.servers:
-        if server.memory_bytes is not None:
-            limit = show(server.memory_bytes, "B")
-            lines.append(f"  * memory of {server.name!r}: limit {limit}; the model's weights are {show(held, 'B')}")
-    return "\n".join(lines)
+            lines.append(f"{what}: {_reachable(question, only, most)} (at max_noise {limits.max_noise:g})")
+    held = show(total_bytes(problem.graph.layers), "B")
+    memory = [(server.name, server.memory_bytes) for server in network.servers if server.memory_bytes is not None]
+    return lines + [f"memory of {s!r}: limit {show(most, 'B')}; the model's weights are {held}" for s, most in memory]
 
 
 def _reachable(question: Question, only: str | None, most: float) -> str:

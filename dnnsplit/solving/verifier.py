@@ -58,7 +58,7 @@ class Measurer:
         if self.confidence is not None:
             if samples.spread is None or (samples.spread[:, 1] < 2).any():
                 raise NoiseError("verify measures on one image; a confidence needs the spread over two or more")
-            bounds = upper_bound(samples.noise, *samples.spread.T, self.confidence)
+            bounds = upper_bound(samples.noise, samples.spread[:, 0], samples.spread[:, 1], self.confidence)
         order = np.array([samples.layers.index(n) for n in self.layers])
         for row, mean, most in zip(samples.schemes[:, order], samples.noise.tolist(), bounds.tolist(), strict=True):
             names = tuple(n for n, bit in zip(self.layers, row, strict=True) if bit)
@@ -67,8 +67,10 @@ class Measurer:
     def told(self, plan: Plan, measurements: int) -> Plan:
         """Return a plan with the noise that was measured of it."""
         names = tuple(n for n in self.layers if n in plan.quantized)
-        mean, most = (self._means.get(names), self._bounds.get(names)) if names else (0.0, 0.0)
-        known = plan if mean is None else replace(plan, noise=mean, noise_upper=math.nan if self.confidence is None else most)
+        known = plan
+        if not names or names in self._means:
+            mean, most = (self._means[names], self._bounds[names]) if names else (0.0, 0.0)
+            known = replace(plan, noise=mean, noise_upper=math.nan if self.confidence is None else most)
         origin = getattr(self.measure, "origin", None) or plan.origin
         return replace(known, noise_kind="measured" if names else "none", measurements=measurements, origin=origin)
 

@@ -63,7 +63,7 @@ class AdaptivePlans:
         if len(plans.links) > 1 and plans.objective_name != "latency_s":
             raise OptionError(f"{plans.objective_name} of {len(plans.links)} links with one bandwidth; use adaptive_plans")
         if len(plans.links) == 1:
-            slopes = [(line.objective[1],) for line in plans.lines]
+            slopes: list[tuple[float, ...]] = [(line.objective[1],) for line in plans.lines]
         else:
             slopes = [tuple(_bytes(line.plan, ends) for ends in plans.links) for line in plans.lines]
         fixed = [line.objective[0] for line in plans.lines]
@@ -133,6 +133,7 @@ def adaptive_plans(
         raise OptionError("give at least one link, and for each at least one bandwidth above 0")
     if noise is None and max_noises is not None:
         raise OptionError("max_noises go with a noise model; pass noise=fit_noise(samples)")
+    limits: list[dict[str, Any]] = [{}] if max_noises is None else [{"max_noise": limit} for limit in max_noises]
     if asked.setdefault("normalise", "fixed") != "fixed":
         raise OptionError("plans of several limits and bandwidths compare by one objective; leave normalise='fixed'")
     question, _ = inquire(graph, network, times, noise, asked)
@@ -144,10 +145,8 @@ def adaptive_plans(
         there = network.with_bandwidths(dict(zip(links, values, strict=True)))
         if noise is not None and max_noises is None:
             found += pareto(graph, there, times, noise, **{n: v for n, v in asked.items() if n != "normalise"}).plans
-        elif noise is None:
-            found.append(split(graph, there, times, **asked))
         else:
-            found += [split(graph, there, times, noise=noise, max_noise=limit, **asked) for limit in max_noises]
+            found += [split(graph, there, times, noise, **limit, **asked) for limit in limits]
     affine = Affine.of(question, links)
     fixed, slopes = zip(*(affine.price(plan, objective.weights) for plan in found), strict=True)
     return _distinct(links, found, fixed, slopes, objective.name)
@@ -199,9 +198,9 @@ def cut_plans(
             _share(files, bundle.folder / part.file, part.sha256)
             if part.data:
                 _share(files, bundle.folder / part.data, part.data_sha256)
-    folders, digests = ([one(b) for b in bundles] for one in (lambda b: b.folder.name, lambda b: b.digest))
+    folders, digests = (tuple(b.folder.name for b in bundles), tuple(b.digest for b in bundles))
     model_name = bundles[0].model_name.rpartition("@")[0]
-    found = PlanSet(out, model_name, tuple(followed), tuple(folders), tuple(digests), plans.prices)
+    found = PlanSet(out, model_name, tuple(followed), folders, digests, plans.prices)
     found.save()
     return found
 

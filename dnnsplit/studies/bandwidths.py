@@ -44,7 +44,7 @@ class Line:
 
     def of(self, what: str, bandwidth: float) -> float:
         """Return the "objective", the "latency_s" [s] or the "energy_j" [J] at a bandwidth [B/s]."""
-        fixed, per_bandwidth = getattr(self, what)
+        fixed, per_bandwidth = {"objective": self.objective, "latency_s": self.latency_s, "energy_j": self.energy_j}[what]
         return fixed + per_bandwidth / bandwidth
 
 
@@ -87,7 +87,7 @@ class BandwidthPlans:
         """One row per interval: its ends [B/s], latency [s] and energy [J] at both, what crosses [B], servers, int8 layers."""
         rows = []
         for line, low, high in zip(self.lines, self.breakpoints, self.breakpoints[1:], strict=False):
-            row = {"from_bytes_per_s": low, "to_bytes_per_s": high}
+            row: dict[str, Any] = {"from_bytes_per_s": low, "to_bytes_per_s": high}
             for what in ("latency_s", "energy_j"):
                 row |= {f"from_{what}": line.of(what, low), f"to_{what}": line.of(what, high)}
             crossing = [t.size_bytes for t in line.plan.transfers if (t.source, t.target) in self.links]
@@ -104,10 +104,11 @@ class BandwidthPlans:
     def __str__(self) -> str:
         where = " and ".join(f"{a} -> {b}" for a, b in self.links)
         lines = [f"{len(self.lines)} optimal plan{'s' * (len(self.lines) > 1)} for the bandwidth of {where}"]
-        for row in self.frame.itertuples():
-            ends = f"{show(row.from_bytes_per_s, 'B/s')} to {show(row.to_bytes_per_s, 'B/s')}"
-            latency = f"latency {show(row.from_latency_s, 's')} to {show(row.to_latency_s, 's')}"
-            lines.append(f"  {ends}: {row.servers}, {row.int8} in int8, sends {show(row.crossing_bytes, 'B')}; {latency}")
+        for row in self.frame.to_dict("records"):
+            ends = f"{show(row['from_bytes_per_s'], 'B/s')} to {show(row['to_bytes_per_s'], 'B/s')}"
+            latency = f"latency {show(row['from_latency_s'], 's')} to {show(row['to_latency_s'], 's')}"
+            sends = f"{row['servers']}, {row['int8']} in int8, sends {show(row['crossing_bytes'], 'B')}"
+            lines.append(f"  {ends}: {sends}; {latency}")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -184,7 +185,7 @@ def bandwidths(
 
 def _links(network: Network, link: tuple[str, str] | Sequence[tuple[str, str]], both_ways: bool) -> tuple[tuple[str, str], ...]:
     """Return the links that are meant, each once; refuse what is not in the network."""
-    pairs = [link] if len(link) == 2 and all(isinstance(end, str) for end in link) else list(link)
+    pairs: list[Any] = [link] if len(link) == 2 and all(isinstance(end, str) for end in link) else list(link)
     if isinstance(link, str) or not pairs or any(isinstance(pair, str) or len(pair) != 2 for pair in pairs):
         raise NetworkError(f"link {link!r} is not a link; write (source, target), or a list of them")
     links = dict.fromkeys(way for a, b in pairs for way in (((a, b), (b, a)) if both_ways else ((a, b),)))

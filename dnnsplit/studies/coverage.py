@@ -109,5 +109,6 @@ def resampled(
                 rows.append((limit, rule, over, value[chosen]))
     table = pd.DataFrame(rows, columns=["limit", "rule", "over", "value"])
     of = table.groupby(["limit", "rule"], sort=False)
-    found = of["over"].agg(**{"broken_%": lambda o: 100.0 * (o > 0).mean(), "most_over_%": lambda o: 100.0 * o.max()})
-    return found.assign(value=of["value"].mean()).reset_index()
+    broken = table.assign(over=100.0 * (table["over"] > 0)).groupby(["limit", "rule"], sort=False)["over"].mean()
+    columns = {"broken_%": broken, "most_over_%": 100.0 * of["over"].max(), "value": of["value"].mean()}
+    return pd.DataFrame(columns).reset_index()

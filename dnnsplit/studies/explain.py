@@ -220,7 +220,7 @@ def _alternative(
     try:
         return Alternative(layers_on, answer(only(question, layers_on, links_among), effort))
     except (InfeasibleError, SolverError) as error:
-        return Alternative(layers_on, None, "; ".join(line.strip(" *") for line in str(error).splitlines()[:3]))
+        return Alternative(layers_on, None, "; ".join([error.reason, *error.details][:3]))
 
 
 def _coupled(question: Question) -> bool:
@@ -289,7 +289,10 @@ def _compare(other: Plan, plan: Plan) -> str:
 
 def _moved(moves: pd.DataFrame) -> str:
     """Say which layers move, grouped by where from and where to."""
-    groups = moves.groupby(["server", "precision", "server_there", "precision_there"], sort=False)["layer"].agg(list)
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    for row in moves.to_dict("records"):
+        ends = row["server"], row["precision"], row["server_there"], row["precision_there"]
+        groups.setdefault(ends, []).append(row["layer"])
     parts = []
     for (server, precision, there, other), layers in groups.items():
         names = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")

@@ -73,23 +73,25 @@ def sweep_plans(
     lost = [f"no topology has the link {a} -> {b}" for a, b in links or () if (a, b) not in known]
     raise_problems(NetworkError, "sweep_plans", lost)
     rows = []
-    speeds = [parse(b, "bandwidth") for b in bandwidths] or [None]
+    speeds: list[float | None] = [parse(b, "bandwidth") for b in bandwidths] or [None]
     for (topology, network), speed, (latency, energy), device_j in itertools.product(
         networks.items(), speeds, weights, max_device_energy_j
     ):
         varied = network if speed is None else at_bandwidth(network, speed, links)
-        problem = (graph, varied, times, noise)
         point = {
             "topology": topology, "bandwidth_bytes_per_s": speed, "latency_weight": latency, "energy_weight": energy,
             "max_device_energy_j": device_j,
         }  # fmt: skip
-        weighted = {"latency_weight": latency, "energy_weight": energy, **asked}
+        weighted: dict[str, Any] = {"latency_weight": latency, "energy_weight": energy, **asked}
         alike = device_j is None and (normalise == "fixed" or 0 in (latency, energy))
-        front = pareto(*problem, **weighted) if alike else None
+        front = pareto(graph, varied, times, noise, **weighted) if alike else None
         for limit in max_noise:
             try:
-                limits = {"max_noise": limit, "max_device_energy_j": device_j}
-                plan = front.at(limit) if front else split(*problem, **limits, **weighted, normalise=normalise)
+                if front:
+                    plan = front.at(limit)
+                else:
+                    limits: dict[str, Any] = {"max_noise": limit, "max_device_energy_j": device_j, "normalise": normalise}
+                    plan = split(graph, varied, times, noise, **limits, **weighted)
             except InfeasibleError:
                 plan = None
             rows.append({**point, "max_noise": limit, **_figures(plan)})

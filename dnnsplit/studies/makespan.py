@@ -51,11 +51,11 @@ def makespan(
     busy = dict.fromkeys(network.server_names, False)
     link_free: dict[tuple[str, str], float] = {}
     count = itertools.count()
-    events: list[tuple[float, int, str, str | tuple[int, str]]] = []  # time, tie-break, what, of which layer or tensor where
+    events: list[tuple[float, int, str, str, int]] = []  # time, tie-break, what, of which layer or where, of which tensor
     last = 0.0
 
-    def at(time: float, kind: str, what: str | tuple[int, str]) -> None:
-        heapq.heappush(events, (time, next(count), kind, what))
+    def at(time: float, kind: str, what: str, tensor_index: int = -1) -> None:
+        heapq.heappush(events, (time, next(count), kind, what, tensor_index))
 
     def send(tensor_index: int, server: str, time: float, made: bool) -> float:
         """Send a tensor from a server on its next links; return when the source has it, if it is an output."""
@@ -69,7 +69,7 @@ def makespan(
             if source != target:
                 link_free[source, target] = arrival[target]
                 if any(onward == target for onward, _, _ in moves[tensor.name]):
-                    at(arrival[target], "passes", (tensor_index, target))
+                    at(arrival[target], "passes", target, tensor_index)
         for consumer in tensor.consumers:
             if assignment[consumer] in arrival:
                 at(arrival[assignment[consumer]], "arrived", consumer)
@@ -92,9 +92,9 @@ def makespan(
                 at(now + times.seconds(name, server, PRECISIONS[name in quantized]), "done", name)
         if not events:
             return last
-        now, _, kind, what = heapq.heappop(events)
+        now, _, kind, what, index = heapq.heappop(events)
         if kind == "passes":
-            last = max(last, send(*what, now, made=False))
+            last = max(last, send(index, what, now, made=False))
         elif kind == "arrived":
             waiting[what] -= 1
             if waiting[what] == 0:

@@ -64,7 +64,7 @@ def branch(question: Question, time_limit_s: float | None = None) -> Branched:
     while waiting and waiting[0][0] < best.value * (1 - TIE):
         if time_limit_s is not None and time.monotonic() - started > time_limit_s:
             if not best.placement:
-                raise SolverError(f"branch and bound found no plan within {time_limit_s:g} s; give it more time")
+                raise SolverError(f"branch and bound found no plan within {time_limit_s:g} s", "give it more time")
             return replace(best, bound=waiting[0][0], nodes=nodes)
         node = heapq.heappop(waiting)[2]
         nodes += 1
@@ -96,17 +96,22 @@ def _look(question: Question, node: Node, best: Branched) -> tuple[float, Branch
     if _few(problem):
         optima = eliminate(problem, objective.weights, objective.ties)
         quiet = question.limits.quiet(_noise(question, node.fixed, free, all_schemes(len(free))))
-        value = np.where(quiet, optima.value, np.inf)
-        own = int(value.argmin())
-        if value[own] < best.value:
+        values = np.where(quiet, optima.value, np.inf)
+        own = int(values.argmin())
+        if values[own] < best.value:
             scheme = _scheme(node.fixed, free, own)
-            best = replace(best, placement=optima.placement(own), scheme=scheme, value=float(value[own]))
+            best = replace(best, placement=optima.placement(own), scheme=scheme, value=float(values[own]))
         return math.inf, best, ()
     bound, scheme = -math.inf, 0
     over, under = node.ends
     multipliers = [0.0, math.inf] if over is None else []  # first no penalty, then the least noise that there can be
     for _ in range(8 if multipliers else 3):
-        m = multipliers.pop(0) if multipliers else max(0.0, (under[1] - over[1]) / (over[0] - under[0]))
+        if multipliers:
+            m = multipliers.pop(0)
+        elif over and under:
+            m = max(0.0, (under[1] - over[1]) / (over[0] - under[0]))
+        else:
+            break
         costs = np.zeros((len(free), 2))
         if math.isinf(m):
             costs[slopes[free] > 0, 1] = costs[slopes[free] < 0, 0] = math.inf
@@ -117,7 +122,7 @@ def _look(question: Question, node: Node, best: Branched) -> tuple[float, Branch
             return math.inf, best, ()
         placement, own = optima.best()
         scheme = _scheme(node.fixed, free, own)
-        penalty = sum(slopes[j] for j in free if scheme >> j & 1)
+        penalty = math.fsum(slopes[j] for j in free if scheme >> j & 1)
         value = float(optima.value[0]) - (0.0 if math.isinf(m) else m * penalty)
         if not math.isinf(m):
             bound = max(bound, float(optima.value[0]) + _lift(m, base, slopes, loosened(most)))
@@ -202,5 +207,5 @@ def _noise(question: Question, fixed: Mapping[int, int], free: list[int], bits: 
     for j, bit in fixed.items():
         schemes[:, j] = bit
     if schemes.shape[1] <= MAX_BITS:
-        return question.scheme_noise[pack_schemes(schemes)]
+        return np.asarray(question.scheme_noise[pack_schemes(schemes)])
     return question.noise.predict(schemes)

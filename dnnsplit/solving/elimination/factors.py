@@ -64,7 +64,8 @@ def _entries(first: int, more: tuple[Scope, ...], form: Form) -> float:
 def _form(problem: Problem, starred: frozenset[int]) -> Form:
     bit = _bits(problem)
     servers, layers = problem.allowed.shape[::-1]
-    found, sets = [(bit[i], i) if i in bit else (i,) for i in range(layers)], []
+    found: list[Scope] = [(bit[i], i) if i in bit else (i,) for i in range(layers)]
+    sets: list[int] = []
     for t, (p, receivers) in _tensors(problem).items():
         own = (bit[p],) if p in bit else ()
         if t in starred:
@@ -181,10 +182,9 @@ def _spread(price: np.ndarray, p: int, receivers: tuple[int, ...], source: int) 
     if p < 0:
         price = price[..., [source], :]
     delivered, layers, outer = -1 in receivers, [r for r in receivers if r >= 0], price.ndim - 2
-    total = price[..., source] if delivered else None
+    total = price[..., source] if delivered else np.zeros(price.shape[:-1])
     for n in range(len(layers)):  # one more axis for each receiver, the last
-        own = price.reshape(*price.shape[:-1], *[1] * n, -1)
-        wider = own if total is None else total[..., None] + own
+        wider = total[..., None] + price.reshape(*price.shape[:-1], *[1] * n, -1)
         for earlier in range(outer + 1, outer + 1 + n):  # whoever shares its server with one before it finds the tensor there
             there = [*range(earlier), total.ndim, *range(earlier + 1, total.ndim)]
             np.einsum(wider, [*there, total.ndim], there)[...] = total

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
+from typing import NoReturn
 
 from dnnsplit.ground.errors import SolverError
 from dnnsplit.ground.units import show
@@ -42,20 +43,34 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Step:
+class Sum:
+    """Sum some tables.
+
+    Attributes
+    ----------
+    inputs : (position of a table, its shape among the axes): factors come first, then the result of each step
+    axes : variables of the sum
+    """
+
+    inputs: tuple[tuple[int, tuple[int, ...]], ...]
+    axes: Scope
+
+
+@dataclass(frozen=True)
+class Step(Sum):
     """Sum some tables and minimise over one variable.
 
     Attributes
     ----------
-    variable : what is minimised over; None in the last step, which only sums
-    inputs : (position of a table, its shape among the axes): factors come first, then the result of each step
-    axes, rest : variables of the sum, and of the result
+    variable : what is minimised over
     """
 
-    variable: int | None
-    inputs: tuple[tuple[int, tuple[int, ...]], ...]
-    axes: Scope
-    rest: Scope
+    variable: int
+
+    @property
+    def rest(self) -> Scope:
+        """Variables of the result."""
+        return tuple(a for a in self.axes if a != self.variable)
 
     @property
     def axis(self) -> int:
@@ -77,7 +92,7 @@ class Ordering:
     """
 
     steps: tuple[Step, ...] = field(repr=False)
-    last: Step = field(repr=False)
+    last: Sum = field(repr=False)
     entries: int
     largest: int
     peak_bytes: int
@@ -114,7 +129,7 @@ def find_ordering(scopes: tuple[Scope, ...], sizes: Sizes, bits: int, first: int
     made: dict[int, int] = {}  # entries of the results, by number of the table
     for variable in order:
         group = list(touching.pop(variable))
-        step = _step(variable, group, tables, sizes)
+        step = Step(*_sum(group, tables, sizes), variable)
         steps.append(step)
         number = len(tables)
         tables.append(step.rest)
@@ -133,20 +148,20 @@ def find_ordering(scopes: tuple[Scope, ...], sizes: Sizes, bits: int, first: int
         peak = max(peak, live + block * (8 * objectives + 9 * (objectives - 1)) + narrow * (8 * objectives + 9))
         live += narrow * (8 * objectives + 1) - sum(made.get(g, 0) for g in group) * 8 * objectives
     if peak > MAX_BYTES:
-        wide = max((step.axes for step in steps), key=size)
-        raise SolverError(_refusal(wide, sizes, show(peak, "B")))
+        widest = max((step.axes for step in steps), key=size)
+        _too_large(widest, sizes, show(peak, "B"))
     left = [number for number in range(len(tables)) if number not in used]
-    last = _step(None, left, tables, sizes, tuple(range(-bits, 0)) if first >= 0 else ())
+    last = Sum(*_sum(left, tables, sizes, tuple(range(-bits, 0)) if first >= 0 else ()))
     return Ordering(tuple(steps), last, entries, largest, peak)
 
 
-def _step(variable: int | None, group: list[int], tables: list[Scope], sizes: Sizes, also: Scope = ()) -> Step:
+def _sum(
+    group: list[int], tables: list[Scope], sizes: Sizes, also: Scope = ()
+) -> tuple[tuple[tuple[int, tuple[int, ...]], ...], Scope]:
+    """Return the inputs and the axes of the sum of some tables."""
     axes = tuple(sorted({a for number in group for a in tables[number]} | set(also)))
-    inputs = []
-    for number in group:
-        own = set(tables[number])
-        inputs.append((number, tuple(sizes.of(a) if a in own else 1 for a in axes)))
-    return Step(variable, tuple(inputs), axes, tuple(a for a in axes if a != variable))
+    shapes = ((number, tuple(sizes.of(a) if a in tables[number] else 1 for a in axes)) for number in group)
+    return tuple(shapes), axes
 
 
 def work(scopes: tuple[Scope, ...], sizes: Sizes, first: int) -> float:
@@ -190,7 +205,7 @@ def _greedy(scopes: tuple[Scope, ...], sizes: Sizes, first: int, careful: bool =
         if weight.get(variable) != found:
             continue  # one that a later one replaced
         if entries * 8 > MAX_BYTES or len(near[variable]) > 60:  # numpy has 64 axes
-            raise SolverError(_refusal(tuple(near[variable]), sizes, show(entries * 8.0, "B") + " or more"))
+            _too_large(tuple(near[variable]), sizes, show(entries * 8.0, "B") + " or more")
         order.append(variable)
         total += entries
         del weight[variable]
@@ -202,7 +217,7 @@ def _greedy(scopes: tuple[Scope, ...], sizes: Sizes, first: int, careful: bool =
             near[v].discard(variable)
             changed_at[v] = len(order)
         if careful:
-            changed = {w for v in changed for w in near[v] if w >= first}
+            changed = list({w for v in changed for w in near[v] if w >= first})
         for v in changed:
             found = weigh(v)
             if found != weight[v]:
@@ -211,10 +226,12 @@ def _greedy(scopes: tuple[Scope, ...], sizes: Sizes, first: int, careful: bool =
     return order, total
 
 
-def _refusal(axes: Scope, sizes: Sizes, needed: str) -> str:
+def _too_large(axes: Scope, sizes: Sizes, needed: str) -> NoReturn:
+    """Refuse an elimination, by its largest table."""
     bits, layers = sum(a < 0 for a in axes), sum(0 <= a < sizes.layers for a in axes)
     sets = f", {len(axes) - bits - layers} sets of servers" if len(axes) > bits + layers else ""
-    return (
+    raise SolverError(
         f"elimination needs {needed} of memory (limit {show(MAX_BYTES, 'B')}): its largest table spans {layers} layers on "
-        f"{sizes.servers} servers{sets} and {bits} q bits; use method='milp', fewer servers, or fewer quantizable layers"
+        f"{sizes.servers} servers{sets} and {bits} q bits",
+        "use method='milp', fewer servers, or fewer quantizable layers",
     )

@@ -56,7 +56,7 @@ class Trees:
         return connect(start, links, [target for j, target in enumerate(self.targets) if members >> j & 1])
 
     def _path(self, tensor: int, start: int, end: int) -> list[tuple[int, int]]:
-        path = []
+        path: list[tuple[int, int]] = []
         while start != end and len(path) < self.price.shape[2]:
             path.append((start, int(self._hop[tensor, start, end])))
             start = path[-1][1]
@@ -90,7 +90,7 @@ def multicast(price: np.ndarray, targets: Sequence[int] | None = None, most: int
     if joins > MAX_JOINS or sum(sets) * servers * tensors > MAX_PRICES:
         raise SolverError(
             f"tensors that go to {most} of {len(targets)} servers can be relayed in too many ways to compare "
-            f"({sum(sets)} sets of servers for each of {tensors} tensors); use routing='direct', or fewer servers"
+            f"({sum(sets)} sets of servers for each of {tensors} tensors)", "use routing='direct', or fewer servers"
         )
     near, hop = _shortest(price)
     every = sorted((s for s in range(2 ** len(targets)) if s.bit_count() <= most), key=int.bit_count)
@@ -170,7 +170,7 @@ def relay_tables(price: np.ndarray, tensors: Mapping[int, tuple[int, Sequence[in
         for n, t in enumerate(group):
             p, receivers = tensors[t]
             layers = sorted({v for v in (p, *receivers) if v >= 0})
-            grid = dict(zip(layers, np.indices((servers,) * len(layers), sparse=True), strict=True))
+            grid: dict[int, np.ndarray] = dict(zip(layers, np.indices((servers,) * len(layers), sparse=True), strict=True))
             members: np.ndarray | int = 0
             for receiver in receivers:
                 members = members | 1 << np.asarray(grid.get(receiver, source))

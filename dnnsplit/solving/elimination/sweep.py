@@ -19,7 +19,7 @@ from dnnsplit.ground.errors import SolverError
 from dnnsplit.solving.arrays import Problem, Weights
 from dnnsplit.solving.elimination import factors
 from dnnsplit.solving.elimination.factors import Form, Table
-from dnnsplit.solving.elimination.order import BLOCK, Ordering, Step, find_ordering
+from dnnsplit.solving.elimination.order import BLOCK, Ordering, Step, Sum, find_ordering
 from dnnsplit.solving.elimination.relays import TIE
 
 # More q bits than this are refused: 2^18 schemes are a quarter of a million.
@@ -51,7 +51,8 @@ class Optima:
     @property
     def value(self) -> np.ndarray:
         """The objective that was minimised."""
-        return (self._all if "_all" in self.__dict__ else self._first).values[0]
+        run = self._all if "_all" in self.__dict__ else self._first
+        return np.asarray(run.values[0])
 
     def placement(self, scheme: int) -> tuple[int, ...]:
         """Return the server position of each layer in the optimum of one scheme."""
@@ -88,10 +89,13 @@ class Optima:
 
     def _chosen(self, scheme: int) -> dict[int, int]:
         found = None if "_all" in self.__dict__ else self._follow(self._first, scheme)
-        return found or self._follow(self._all, scheme)
+        if found is None:
+            found = self._follow(self._all, scheme)
+        assert found is not None  # with all objectives the first of equals is taken
+        return found
 
     def _follow(self, run: _Pass, scheme: int) -> dict[int, int] | None:
-        """Return the value of each variable, or None where two are equally good."""
+        """Return the value of each variable; None where two are equally good and one objective cannot tell which to take."""
         chosen = {-1 - j: scheme >> j & 1 for j in range(len(self.problem.quantizable))}
         for step, choice in zip(reversed(self._ordering.steps), reversed(run.choices), strict=True):
             value = int(choice[tuple([chosen[a] for a in step.rest])])
@@ -152,23 +156,26 @@ def marginals(problem: Problem, weights: Weights, allowed: np.ndarray) -> np.nda
     form, ordering = _ordered(problem, 1)
     tables = _tables(problem, form, (weights,))
     count = len(tables)
-    sums = []
-    for step in ordering.steps:
-        sums.append(add(step, tables, 1)[0])
-        tables.append(sums[-1].min(axis=step.axis)[None])
+    sums, messages = [], []
+    for up in ordering.steps:
+        sums.append(add(up, tables, 1)[0])
+        messages.append(sums[-1].min(axis=up.axis))
+        tables.append(messages[-1][None])
     last = np.where(allowed.reshape((2,) * len(problem.quantizable)), add(ordering.last, tables, 1)[0], np.inf)
     least = np.full(problem.allowed.shape, np.inf)
     down: dict[int, np.ndarray] = {}  # by step: what the rest of the problem adds to its result
     for number in range(len(ordering.steps), -1, -1):
-        inner = number < len(ordering.steps)
-        step = ordering.steps[number] if inner else ordering.last
-        belief = sums[number] + np.expand_dims(down.pop(number), step.axis) if inner else last
-        if inner and step.variable < len(least):
-            least[step.variable] = belief.min(axis=tuple(n for n, a in enumerate(step.axes) if a != step.variable))
+        step: Sum = ordering.last
+        belief = last
+        if number < len(ordering.steps):
+            step = inner = ordering.steps[number]
+            belief = sums[number] + np.expand_dims(down.pop(number), inner.axis)
+            if inner.variable < len(least):
+                least[inner.variable] = belief.min(axis=tuple(n for n, a in enumerate(inner.axes) if a != inner.variable))
         for position, shape in step.inputs:
             if position >= count:
                 other = tuple(n for n, size in enumerate(shape) if size == 1)
-                message = tables[position][0]
+                message = messages[position - count]
                 outside = belief.min(axis=other, keepdims=True).reshape(message.shape)
                 reachable = np.isfinite(message)
                 down[position - count] = np.where(reachable, outside - np.where(reachable, message, 0.0), 0.0)
@@ -182,7 +189,7 @@ def _ordered(
     bits = len(problem.quantizable)
     if bits > MAX_BITS and not free_bits:
         raise SolverError(
-            f"{bits} quantizable layers are too many to treat every scheme at once (at most {MAX_BITS}); use method='milp'"
+            f"{bits} quantizable layers are too many to treat every scheme at once (at most {MAX_BITS})", "use method='milp'"
         )
     more = () if bit_costs is None else tuple((-1 - j,) for j in range(bits))
     form = factors.best_form(problem, free_bits, more)
@@ -199,17 +206,17 @@ def _tables(
     return tables
 
 
-def add(step: Step, tables: Sequence[Table | None], objectives: int) -> np.ndarray:
+def add(step: Sum, tables: Sequence[Table | None], objectives: int) -> np.ndarray:
     """Return the sum of the inputs of one step, float (objectives, one axis per variable)."""
     parts = _parts(step, tables, objectives)
-    if step.variable is None:  # q bits that no table knows have their axes too
+    if not isinstance(step, Step):  # q bits that no table knows have their axes too
         parts.append(np.zeros((objectives, *(2,) * len(step.axes))))
     return reduce(np.add, parts)
 
 
-def _parts(step: Step, tables: Sequence[Table | None], objectives: int) -> list[np.ndarray]:
+def _parts(step: Sum, tables: Sequence[Table | None], objectives: int) -> list[np.ndarray]:
     """Return the inputs of one step, float (objectives, one axis per variable, of one entry where an input lacks it)."""
-    found = [tables[number] for number, _ in step.inputs]
+    found = [table for number, _ in step.inputs if (table := tables[number]) is not None]
     made = [table() if callable(table) else table for table in found]
     return [table.reshape(objectives, *shape) for table, (_, shape) in zip(made, step.inputs, strict=True)]
 
@@ -244,7 +251,7 @@ def _minimise(
     block = room[: objectives * size * math.prod(own[outer:])].reshape(objectives, size, *own[outer:])
     for at in np.ndindex(*own[:outer]):
         pieces = [part[:, :, *(min(i, n - 1) for i, n in zip(at, part.shape[2:], strict=False))] for part in parts]
-        np.add(*pieces, out=block)
+        np.add(pieces[0], pieces[1], out=block)
         values, chosen = _least(block.reshape(objectives, size, -1), tells_ties)
         least[:, *at], choice[*at] = values.reshape(objectives, *own[outer:]), chosen.reshape(own[outer:])
     back = np.argsort(rest)

@@ -59,7 +59,7 @@ class Slides:
         return self._priced(t, k, h)
 
     def _variable(self, kind: str, *index: int) -> Key:
-        key = (kind, *index)
+        key: Key = (kind, *index)
         self.variables[key] = True
         return key
 
@@ -118,9 +118,9 @@ class Slides:
 
     def products(self) -> Iterable[Row]:
         """x^q = x q and y^q = y q: product <= each factor, product >= their sum - 1."""
-        for kind, owner in (("xq", lambda place: place[0]), ("yq", lambda place: self.problem.producer[place[0]])):
+        for kind in ("xq", "yq"):
             for key in self.keys(kind):
-                left, right = (kind[0], *key[1:]), ("q", owner(key[1:]))
+                left, right = (kind[0], *key[1:]), ("q", key[1] if kind == "xq" else self.problem.producer[key[1]])
                 name = "_".join(map(str, key))
                 yield row(f"product_a_{name}", [(key, 1.0), (left, -1.0)], "<=")
                 yield row(f"product_b_{name}", [(key, 1.0), (right, -1.0)], "<=")
@@ -240,7 +240,7 @@ class Tight(Slides):
     """
 
     def _variable(self, kind: str, *index: int) -> Key:
-        key = (kind, *index)
+        key: Key = (kind, *index)
         self.variables[key] = kind in ("x", "q")
         return key
 

@@ -45,7 +45,7 @@ class RelayTight(Relay, Tight):
     """x, q and y are integer; flows and products are not."""
 
     def _variable(self, kind: str, *index: int) -> Key:
-        key = (kind, *index)
+        key: Key = (kind, *index)
         self.variables[key] = kind in ("x", "q", "y")
         return key
 

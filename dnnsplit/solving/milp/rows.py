@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-Key = tuple[str | int, ...]
+Key = tuple[Any, ...]  # a kind of variable, and its position: ("y", t, k, h)
 Term = tuple[Key | float, float]  # a variable, or a constant, and its coefficient
 
 

@@ -277,13 +277,13 @@ def _doubtful(programme: pulp.LpProblem) -> bool:
     if programme.solverModel.getModelStatus().name in ("kSolveError", "kInfeasible", "kUnboundedOrInfeasible"):
         return True
     objective, bound = pulp.value(programme.objective), programme.solverModel.getInfo().mip_dual_bound
-    return programme.sol_status == pulp.LpSolutionOptimal and abs(relative_gap(objective, bound)) > 10 * TOLERANCE
+    return bool(programme.sol_status == pulp.LpSolutionOptimal) and abs(relative_gap(objective, bound)) > 10 * TOLERANCE
 
 
 def _out_of_time(programme: pulp.LpProblem, solver: str) -> bool:
     if solver == "HiGHS":
-        return programme.solverModel.getModelStatus().name == "kTimeLimit"
-    return programme.status == pulp.LpStatusNotSolved
+        return bool(programme.solverModel.getModelStatus().name == "kTimeLimit")
+    return bool(programme.status == pulp.LpStatusNotSolved)
 
 
 def _bound(programme: pulp.LpProblem, solver: str, log: str, objective: float, optimal: bool) -> float:

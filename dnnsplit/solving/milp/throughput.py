@@ -54,6 +54,7 @@ def solve_bottleneck(
             if known.plan is None:
                 raise
             note = str(error)
+    assert known.plan is not None  # else it was infeasible, or not solved
     placement, scheme = known.plan
     bound = min(bound, known.high)
     far = relative_gap(known.high, bound)
