@@ -3,7 +3,7 @@
 # make test      all tests
 # make bench     all benchmarks: agreement, solving (BENCH="--instance FOLDER" adds yours), noise (NOISE="--samples CSV"), times, ...
 # make lab       JupyterLab on the notebooks
-# make lint      ruff over the package, the tests and the notebooks
+# make lint      rules of ruff and its format, who imports whom, types, form of docstrings
 # make clean     remove the environment and executed notebooks
 # make help      this text
 
@@ -53,6 +53,10 @@ lab: $(READY)
 
 lint: $(READY)
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports
+	.venv/bin/mypy
+	.venv/bin/numpydoc lint $$(git ls-files 'dnnsplit/*.py')
 
 clean:
 	rm -rf .venv data/runs
