@@ -1,7 +1,7 @@
 """Draw the rooms of the package and who imports whom, and write their table: ``python docs/architecture.py``.
 
 Rooms and their layers are those of the import contract in ``pyproject.toml``, arrows are counted in the code, and the table
-is made of the rooms' docstrings. `edges` and `rooms_table` are what ``tests/test_docs.py`` compares with what is committed.
+is made of the rooms' docstrings. ``tests/test_docs.py`` compares what is committed with what this finds.
 """
 
 from __future__ import annotations
@@ -18,15 +18,20 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import networkx as nx
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 ROOT = Path(__file__).resolve().parents[1]
 DRAWING, PAGE = ROOT / "docs" / "architecture.svg", ROOT / "docs" / "architecture.md"
 TABLE = re.compile(r"(?<=<!-- rooms -->\n).*?(?=<!-- end -->)", re.DOTALL)
-WIDTH, HEIGHT, STEP = 1.5, 0.5, 1.0
-# Where the rooms stand side by side: the way of the data in the middle, what it stands on at its sides.
-PLACE = {"cli": 4.2, "plots": 2.4, "sweep": 7.1, "studies": 3.6, "deployment": 0.9, "examples": 5.6, "cutting": 1.6, "solving": 3.6,
-         "profiling": 1.9, "noise": 5.3, "quantize": 3.6, "graph": 4.6, "network": 0.5, "runtime": 3.2, "ground": 3.8}  # fmt: skip
+STORED = re.compile(r"(?<=<dc:description>).*?(?=</dc:description>)", re.DOTALL)
+ROOM = re.compile(r"(.*?)\.?\n\nIn: (.*?)\. Out: (.*?)\.\s+May import (.*)\.$", re.DOTALL)
+WIDTH, HEIGHT = 1.5, 0.5
+# Where the rooms stand side by side, chosen so that few arrows cross; their heights are their layers.
+PLACE = {
+    "cli": 4.2, "plots": 2.4, "sweep": 7.1, "studies": 3.6, "deployment": 0.9, "examples": 5.6, "cutting": 1.6, "solving": 3.6,
+    "profiling": 1.9, "noise": 5.3, "quantize": 3.6, "graph": 4.6, "network": 0.5, "runtime": 3.2, "ground": 3.8,
+}  # fmt: skip
 
 
 def layers() -> list[list[str]]:
@@ -35,64 +40,61 @@ def layers() -> list[list[str]]:
     return [layer.split(" | ") for layer in next(one for one in contracts if one["type"] == "layers")["layers"]]
 
 
-def edges() -> dict[str, int]:
-    """Return how many modules of one room import how many of another, as ``from -> to``: imports of modules by modules."""
-    graph = grimp.build_graph("dnnsplit")
-    rooms = [(source.split(".")[1], target.split(".")[1]) for source in graph.modules if source.count(".")
-             for target in graph.find_modules_directly_imported_by(source) if target.count(".")]  # fmt: skip
-    known = {room for layer in layers() for room in layer}
-    counts = Counter(pair for pair in rooms if pair[0] != pair[1] and known.issuperset(pair))
-    return {f"{source} -> {target}": count for (source, target), count in sorted(counts.items())}
+def edges() -> dict[tuple[str, str], int]:
+    """Return how many imports of modules of one room by modules of another there are, by (importer, imported)."""
+    graph, known = grimp.build_graph("dnnsplit"), {room for layer in layers() for room in layer}
+    rooms = {module: module.split(".")[1] for module in graph.modules if "." in module}
+    pairs = [(rooms[m], rooms[n]) for m in rooms for n in graph.find_modules_directly_imported_by(m) if n in rooms]
+    return dict(sorted(Counter((a, b) for a, b in pairs if a != b and {a, b} <= known).items()))
 
 
-def drawn() -> dict[str, int]:
+def drawn() -> dict[tuple[str, str], int]:
     """Return the edges that the committed drawing was made of; it holds them as its description."""
-    text = re.search(r"<dc:description>(.*?)</dc:description>", DRAWING.read_text(encoding="utf-8"), re.DOTALL)[1]
-    return json.loads(text.replace("&gt;", ">"))
+    [text] = STORED.findall(DRAWING.read_text(encoding="utf-8"))
+    return {(source, target): count for source, target, count in json.loads(text)}
 
 
 def rooms_table() -> str:
-    """Return the table of the rooms, in the order of the layers from the ground up."""
+    """Return the table of the rooms, from the ground up."""
     rows = ["| Room | What it is | In | Out | May import |", "| --- | --- | --- | --- | --- |"]
     for room in (room for layer in reversed(layers()) for room in layer):
-        text = ast.get_docstring(ast.parse((ROOT / "dnnsplit" / room / "__init__.py").read_text(encoding="utf-8")))
-        what, given, made, imports = re.match(r"(.*?)\n\nIn: (.*?)\. Out: (.*?)\.\s+May import (.*)\.$", text, re.DOTALL).groups()
-        cells = [" ".join(cell.split()) for cell in (f"[{room}](../dnnsplit/{room})", what.rstrip("."), given, made, imports)]
-        rows.append(f"| {' | '.join(cells)} |")
+        source = (ROOT / "dnnsplit" / room / "__init__.py").read_text(encoding="utf-8")
+        found = ROOM.match(ast.get_docstring(ast.parse(source)) or "")
+        if found is None:
+            raise SystemExit(f"the docstring of {room} is not 'What it is. / In: ... Out: ... / May import ...'")
+        rows.append(f"| {' | '.join([f'[{room}](../dnnsplit/{room})', *(' '.join(cell.split()) for cell in found.groups())])} |")
     return "\n".join(rows) + "\n"
 
 
-def draw() -> plt.Figure:
-    """Draw the rooms, each layer on a line; arrows that follow from others are faint, those to the ground are left to the eye."""
+def draw(counts: dict[tuple[str, str], int]) -> Figure:
+    """Draw the rooms, each layer on a line; arrows that follow from others are faint, and left out if they go to the ground."""
     lines = layers()
-    at = {room: np.array([PLACE[room], STEP * (len(lines) - 1 - y)]) for y, line in enumerate(lines) for room in line}
-    counts = {tuple(pair.split(" -> ")): count for pair, count in edges().items()}
-    strong = nx.transitive_reduction(nx.DiGraph(list(counts))).edges
-    ground = lines[-1][0]
+    at = {room: np.array([PLACE[room], float(len(lines) - 1 - y)]) for y, line in enumerate(lines) for room in line}
+    top, ground = lines[0][0], lines[-1][0]
+    strong = set(nx.transitive_reduction(nx.DiGraph(counts.keys())).edges)
     figure, axis = plt.subplots(figsize=(8.2, 9.2), layout="constrained")
-    for (source, target), count in sorted(counts.items(), key=lambda item: item[0] in strong):
-        if target == ground and (source, target) not in strong:
-            continue
+    for (source, target), count in counts.items():
         main = (source, target) in strong
-        lean = np.clip(0.2 * (at[target] - at[source])[0], -0.55, 0.55) if target != ground else 0
+        if target == ground and not main:
+            continue
+        lean = np.clip((at[target] - at[source])[0] / 5, -0.55, 0.55)  # arrows leave and arrive on the side of the other room
         start, end = at[source] + [lean, -HEIGHT / 2], at[target] + [-lean, HEIGHT / 2]
         if target == ground:
-            end[0] = start[0]
-        arrow = FancyArrowPatch(
-            start, end, connectionstyle=f"arc3,rad={_bend(start, end, [p for room, p in at.items() if room not in (source, target)])}",
-            arrowstyle="-|>", mutation_scale=7 + count / 4, linewidth=0.6 + 0.14 * count, color="0.25" if main else "0.82",
-            shrinkA=0, shrinkB=0, zorder=2 if main else 1,
-        )  # fmt: skip
+            start = at[source] - [0, HEIGHT / 2]
+            end = np.array([start[0], end[1]])
+        bend = _bend(start, end, [place for room, place in at.items() if room not in (source, target)])
+        arrow = FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", arrowstyle="-|>", mutation_scale=7 + count / 4,
+                                linewidth=0.6 + 0.14 * count, color="0.25" if main else "0.82", shrinkA=0, shrinkB=0, zorder=1 + main)  # fmt: skip
         axis.add_patch(arrow)
+    notes = {ground: "imported by every room", top: "every room, by the public names"}
     for room, (x, y) in at.items():
-        width = {ground: 8, lines[0][0]: 2.2}.get(room, WIDTH)
+        width = {ground: 8, top: 2.2}.get(room, WIDTH)
         box = FancyBboxPatch((x - width / 2, y - HEIGHT / 2), width, HEIGHT, boxstyle="round,pad=0,rounding_size=0.09",
                              facecolor="#e8eef7", edgecolor="#34557f", linewidth=1, zorder=3)  # fmt: skip
         axis.add_patch(box)
-        notes = {ground: "imported by every room", "cli": "every room, by the public names"}
         axis.text(x, y + 0.07 * (room in notes), room, ha="center", va="center", fontsize=10.5, zorder=4)
         axis.text(x, y - 0.14, notes.get(room, ""), ha="center", va="center", fontsize=7, color="0.35", zorder=4)
-    axis.set(xlim=(-0.3, 7.9), ylim=(-0.4, STEP * (len(lines) - 1) + 0.4))
+    axis.set(xlim=(-0.3, 7.9), ylim=(-0.4, len(lines) - 0.6))
     axis.set_axis_off()
     return figure
 
@@ -105,16 +107,17 @@ def _bend(start: np.ndarray, end: np.ndarray, boxes: list[np.ndarray]) -> float:
         (x, y), (dx, dy) = (start + end) / 2, end - start
         control = np.array([x + rad * dy, y - rad * dx])  # as matplotlib's arc3
         points = (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
-        inside = [np.all(abs(points - box) < [WIDTH / 2 + 0.06, HEIGHT / 2 + 0.04], axis=1) for box in boxes]
-        return int(np.sum(inside)), abs(rad)
+        return sum(int(np.all(abs(points - box) < [WIDTH / 2, HEIGHT / 2], axis=1).sum()) for box in boxes), abs(rad)
 
     return min((sign * rad / 20 for rad in range(11) for sign in (1, -1)), key=hidden)
 
 
 def main() -> None:
     """Write the drawing and the table."""
+    counts = edges()
     with mpl.rc_context({"svg.hashsalt": "dnnsplit", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        draw().savefig(DRAWING, metadata={"Description": json.dumps(edges()), "Date": None})
+        about = {"Title": "The rooms of dnnsplit", "Description": json.dumps([[*pair, count] for pair, count in counts.items()])}
+        draw(counts).savefig(DRAWING, metadata=about | {"Date": None})
     PAGE.write_text(TABLE.sub(lambda _: rooms_table(), PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -3,8 +3,10 @@
 import re
 import runpy
 import subprocess
+import tomllib
 
 import pytest
+import yaml
 from helpers.paths import ROOT
 
 from dnnsplit.ground.tables import read_table
@@ -71,3 +73,9 @@ def test_every_file_of_data_is_described():
     tracked = subprocess.run(["git", "ls-files", "data"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     named = {path for file in re.findall(r"`([\w-]+/[^`\s]+\.\w+)`", text) for path in (ROOT / "data").glob(as_glob(file))}
     assert {ROOT / file for file in tracked} - named == {ROOT / "data" / "README.md", ROOT / "data" / "models" / "README.md"}
+
+
+def test_the_version_is_one():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
+    assert version in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
