@@ -83,8 +83,10 @@ def draw(counts: dict[tuple[str, str], int]) -> Figure:
             start = at[source] - [0, HEIGHT / 2]
             end = np.array([start[0], end[1]])
         bend = _bend(start, end, [place for room, place in at.items() if room not in (source, target)])
-        arrow = FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", arrowstyle="-|>", mutation_scale=7 + count / 4,
-                                linewidth=0.6 + 0.14 * count, color="0.25" if main else "0.82", shrinkA=0, shrinkB=0, zorder=1 + main)  # fmt: skip
+        arrow = FancyArrowPatch(
+            start, end, connectionstyle=f"arc3,rad={bend}", arrowstyle="-|>", mutation_scale=7 + count / 4, shrinkA=0, shrinkB=0,
+            linewidth=0.6 + 0.14 * count, color="0.25" if main else "0.82", zorder=1 + main,
+        )  # fmt: skip
         axis.add_patch(arrow)
     notes = {ground: "imported by every room", top: "every room, by the public names"}
     for room, (x, y) in at.items():
