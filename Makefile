@@ -3,11 +3,12 @@
 # make test      all tests
 # make bench     all benchmarks: agreement, solving (BENCH="--instance FOLDER" adds yours), noise (NOISE="--samples CSV"), times, ...
 # make lab       JupyterLab on the notebooks
+# make docs      draw docs/architecture.svg again from the imports
 # make lint      rules of ruff and its format, who imports whom, types, form of docstrings
 # make clean     remove the environment and executed notebooks
 # make help      this text
 
-.PHONY: figures test bench lab lint clean help
+.PHONY: figures test bench lab docs lint clean help
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS := 1
 
 help:
-	@sed -n 's/^# //p' Makefile | head -8
+	@sed -n 's/^# //p' Makefile | head -9
 
 # Installed again only when what is to be installed changes.
 $(READY): pyproject.toml constraints.txt
@@ -57,6 +58,9 @@ lint: $(READY)
 	.venv/bin/lint-imports
 	.venv/bin/mypy
 	.venv/bin/numpydoc lint $$(git ls-files 'dnnsplit/*.py')
+
+docs: $(READY)
+	.venv/bin/python docs/architecture.py
 
 clean:
 	rm -rf .venv data/runs

@@ -17,8 +17,7 @@ import numpy as np
 from dnnsplit.ground.errors import SolverError
 from dnnsplit.solving.costs import Cost
 from dnnsplit.solving.elimination.relays import TIE
-from dnnsplit.solving.normalisation import Reference
-from dnnsplit.solving.objective import Limits, Objective, normalised_sum, raw_objective
+from dnnsplit.solving.objective import Limits, Objective, Reference, normalised_sum, raw_objective
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question
 

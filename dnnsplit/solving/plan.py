@@ -16,7 +16,7 @@ from dnnsplit.ground.files import write_json
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
 from dnnsplit.solving.costs import Cost, Transfer
-from dnnsplit.solving.normalisation import Reference
+from dnnsplit.solving.objective import Reference
 
 SCHEMA = 1
 

@@ -1,6 +1,6 @@
 """Brute force, elimination and both MILPs give the same answer to random questions with every feature a question can have.
 
-A thousand of them: ``python -m pytest tests/test_agreement.py --agreement 1000``
+A thousand of them: ``python -m pytest tests/solving/test_agreement.py --agreement 1000``
 """
 
 import itertools

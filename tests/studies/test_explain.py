@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
-from dnnsplit.solving.normalisation import Reference
+from dnnsplit.solving.objective import Reference
 from dnnsplit.studies.explain import explain
 
 
