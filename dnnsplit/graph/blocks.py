@@ -39,7 +39,8 @@ def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",)) -> La
     Returns
     -------
     LayerGraph : one layer per fused block (a convolution with its activation, and the like), named after the node that
-        does most of its work; node names are kept in ``Layer.nodes``
+        does most of its work; node names are kept in ``Layer.nodes``. It keeps the model that was read (`LayerGraph.model`), so
+        that all that is measured and cut is of it, whatever becomes of the file
 
     Raises
     ------
@@ -51,7 +52,8 @@ def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",)) -> La
         raise OptionError("load needs a provider to ask for its layers; write providers=('cpu',)")
     model = read_model(path)
     kinds = dict.fromkeys(find_provider("cpu") if provider.compiles else provider for provider in found)
-    return _graph(model, finest_common([find_blocks(model, kind) for kind in kinds], _edges(model), list(model.nodes)))
+    blocks = finest_common([find_blocks(model, kind) for kind in kinds], _edges(model), list(model.nodes))
+    return _graph(model, blocks, tuple(provider.text for provider in found))
 
 
 def find_blocks(model: Model, provider: str | Provider = "cpu") -> list[tuple[str, ...]]:
@@ -150,8 +152,8 @@ def _rank(op_type: str) -> tuple[bool, bool]:
     return op_type in QUANTIZABLE_OPS, op_type not in MOVES | {"QuantizeLinear", "DequantizeLinear"}
 
 
-def _graph(model: Model, blocks: list[tuple[str, ...]]) -> LayerGraph:
-    layers, of = [], {}
+def _graph(model: Model, blocks: list[tuple[str, ...]], providers: tuple[str, ...]) -> LayerGraph:
+    layers, of = [], dict[str, str]()
     held: dict[str, dict[str, int]] = {}
     for nodes in blocks:
         flops = {n: node_flops(model, model.nodes[n]) for n in nodes}
@@ -178,4 +180,4 @@ def _graph(model: Model, blocks: list[tuple[str, ...]]) -> LayerGraph:
                     str(model.dtype(tensor)),
                 )
             )
-    return LayerGraph(tuple(layers), tuple(tensors), model_path=model.path)
+    return LayerGraph(tuple(layers), tuple(tensors), model.path, model.sha256, providers, model)

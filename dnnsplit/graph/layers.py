@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral, Real
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import pandas as pd
@@ -17,6 +18,9 @@ from dnnsplit.graph.shared_weights import Shared
 from dnnsplit.ground.errors import ModelError, OptionError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
+
+if TYPE_CHECKING:
+    from dnnsplit.graph.onnx_file import Model
 
 QUANTIZABLE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -99,7 +103,8 @@ class LayerGraph:
     ----------
     layers : at least one; kept in the order given
     tensors : each with its producer and all its consumers
-    model_path : the ONNX file it was read from, or None
+    model_path, model_sha256 : the ONNX file it was read from by `dnnsplit.load`, and the hash of its content
+    providers : execution providers whose layers these are
 
     Raises
     ------
@@ -119,6 +124,9 @@ class LayerGraph:
     layers: tuple[Layer, ...]
     tensors: tuple[Tensor, ...]
     model_path: Path | None = field(default=None, compare=False)
+    model_sha256: str = field(default="", compare=False)
+    providers: tuple[str, ...] = field(default=(), compare=False)
+    _model: Model | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -132,6 +140,37 @@ class LayerGraph:
         )
         object.__setattr__(self, "tensors", tensors)
         raise_problems(ModelError, "layer graph", list(self._problems()))
+
+    @property
+    def model(self) -> Model:
+        """The ONNX model behind the graph, as it was read: what becomes of the file since does not count.
+
+        A pickled graph leaves the model behind, and reads the file again when it is asked for it first.
+
+        Raises
+        ------
+        ModelError : the graph was built by hand; or it was pickled, and the file is gone or no longer the same
+        """
+        if self._model is None:
+            from dnnsplit.graph.onnx_file import read_model  # here: who plans with given numbers does without ONNX
+
+            if self.model_path is None:
+                raise ModelError("this graph was built by hand, with no model to run; take one from dnnsplit.load('model.onnx')")
+            model = read_model(self.model_path)
+            if self.model_sha256 not in ("", model.sha256):
+                raise ModelError(f"{self.model_path} has changed since this graph was read from it; load it again")
+            object.__setattr__(self, "_model", model)
+            return model
+        return self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_model": None}
+
+    def __copy__(self) -> LayerGraph:
+        return self  # it never changes, and a copy by way of `__getstate__` would lose what was read
+
+    def __deepcopy__(self, memo: object) -> LayerGraph:
+        return self
 
     def _problems(self) -> Iterable[str]:
         names = [layer.name for layer in self.layers]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from dnnsplit.ground.errors import ModelError, raise_problems
 from dnnsplit.ground.files import sha256
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """An ONNX model with its index. Made by `read_model`; never changed.
 
@@ -56,6 +55,9 @@ class Model:
     weights: dict[str, onnx.TensorProto]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Model({self.path.name}: {len(self.nodes)} nodes, sha256 {self.sha256[:8]})"
 
     def is_constant(self, tensor: str) -> bool:
         """Whether the tensor is an initializer or computed from initializers alone."""
@@ -133,20 +135,13 @@ def read_model(path: str | Path) -> Model:
     ------
     ModelError : no such file, no ONNX, an invalid or cyclic graph, or tensors whose shape is not known
     """
-    path = Path(path)
+    path = Path(path).resolve()
     try:
-        stat = path.stat()
+        content = path.read_bytes()
+    except IsADirectoryError:
+        raise ModelError(f"{path} is a folder; give the .onnx file itself") from None
     except OSError as error:
         raise ModelError(f"there is no model file {path} ({error.strerror})") from None
-    return _read(path.resolve(), stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=4)
-def _read(path: Path, mtime: int, size: int) -> Model:
-    del mtime, size  # they only make a changed file another key
-    if path.is_dir():
-        raise ModelError(f"{path} is a folder; give the .onnx file itself")
-    content = path.read_bytes()
     digest = sha256(content)
     try:
         proto = onnx.load_from_string(content)

@@ -11,10 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.onnx_file import read_model
 from dnnsplit.ground.errors import OptionError, ProfileError, raise_problems
@@ -22,8 +22,7 @@ from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.kernels import host_name
-from dnnsplit.quantize.calibration import feeds_of, model_path
-from dnnsplit.runtime.sessions import find_provider, session
+from dnnsplit.runtime.sessions import Session, find_provider, session
 
 MARK = "compute measured by dnnsplit power"  # begins the note; what stands before it is kept
 RAPL = Path("/sys/class/powercap/intel-rapl")
@@ -143,7 +142,7 @@ class Power:
 
 def measure_power(
     model: LayerGraph | str | Path,
-    images: Any,
+    images: Images,
     seconds: float = 10.0,
     pairs: int = 5,
     settle_s: float = 1.0,
@@ -183,9 +182,9 @@ def measure_power(
     problems += [f"pairs is {pairs!r}; it takes 2 or more to tell the spread"] if pairs < 2 else []
     raise_problems(OptionError, "measure_power", problems)
     found = find_provider(provider)
-    path = model_path(model) if isinstance(model, LayerGraph) else Path(model)
-    feeds = feeds_of(read_model(path), images)
-    one = session(path, provider=found)
+    read = model.model if isinstance(model, LayerGraph) else read_model(model)
+    feeds = feeds_of(read, images)
+    one = session(read.proto.SerializeToString(), provider=found)
     name = type(meter).__name__ if meter is not None else f"zeus {_zeus_version()}"
     meter = _zeus_monitor() if meter is None else meter
     for _ in range(WARM_UP):
@@ -199,15 +198,15 @@ def measure_power(
                 counted = counted or _counted(rows[0], found.own_memory)
                 bar.update()
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    power = Power(pd.DataFrame(rows), counted, path.name, found.name, name, host_name(), date)
+    power = Power(pd.DataFrame(rows), counted, read.path.name, found.name, name, host_name(), date)
     if not power.compute_w > 2 * power.spread_w / math.sqrt(pairs):
         above = f"{show(power.compute_w, 'W')} above idle, +- {show(power.spread_w, 'W')} over {pairs} pairs of windows"
-        raise ProfileError(f"the power of {path.name} cannot be told from idle ({above}); stop what else runs, or use longer "
+        raise ProfileError(f"the power of {power.model} cannot be told from idle ({above}); stop what else runs, or use longer "
                            "windows (seconds) or more of them (pairs)")  # fmt: skip
     return power
 
 
-def _window(meter: Any, name: str, seconds: float, one: Any, feeds: list[dict[str, np.ndarray]]) -> dict[str, float]:
+def _window(meter: Any, name: str, seconds: float, one: Session, feeds: list[Feed]) -> dict[str, float]:
     """Measure one window; return its seconds, runs, busy CPUs, and joules by counter."""
     runs = 0
     meter.begin_window(name, sync_execution=False)  # a run has ended when it returns: there is nothing to wait for

@@ -31,8 +31,9 @@ class Boundary:
     outputs: tuple[str, ...]
 
 
-def boundary(model: Model, graph: LayerGraph, layers: Iterable[str]) -> Boundary:
+def boundary(graph: LayerGraph, layers: Iterable[str]) -> Boundary:
     """Return what crosses the border of a set of layers."""
+    model = graph.model
     inside = {node for name in layers for node in graph.layer(name).nodes}
     made = {o for node in inside for o in model.nodes[node].output if o}
     read = {i for node in inside for i in node_inputs(model.nodes[node]) if i not in made and not model.is_constant(i)}
@@ -41,7 +42,6 @@ def boundary(model: Model, graph: LayerGraph, layers: Iterable[str]) -> Boundary
 
 
 def build_part(
-    model: Model,
     graph: LayerGraph,
     layers: Sequence[str],
     outputs: Sequence[str],
@@ -62,13 +62,12 @@ def build_part(
     -------
     onnx.ModelProto : its inputs are what the layers read from elsewhere, sorted by name
     """
-    int8 = int8 or {}
-    chosen = set(layers)
+    model, int8, chosen = graph.model, int8 or {}, set(layers)
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
     inputs = []
     wires = {q.output: q for q in int8.values()}
-    for tensor in boundary(model, graph, layers).inputs:
+    for tensor in boundary(graph, layers).inputs:
         if tensor in wires:
             nodes.append(_dequantize(wires[tensor], weights))
             inputs.append(_wire_info(model, wires[tensor]))

@@ -20,7 +20,6 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization.quant_utils import compute_data_quant_params, get_qmin_qmax_for_qType, quantize_nparray
 
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.graph.onnx_file import Model
 from dnnsplit.ground.differences import TINY
 from dnnsplit.ground.errors import NoiseError
 from dnnsplit.quantize.calibration import Calibration
@@ -51,7 +50,7 @@ class QuantizedLayer:
     dtype: str
 
 
-def quantize_layer(model: Model, graph: LayerGraph, name: str, calibration: Calibration) -> QuantizedLayer:
+def quantize_layer(graph: LayerGraph, name: str, calibration: Calibration) -> QuantizedLayer:
     """Rewrite one layer to int8.
 
     Raises
@@ -59,6 +58,7 @@ def quantize_layer(model: Model, graph: LayerGraph, name: str, calibration: Cali
     NoiseError : the layer is not one of Conv, ConvTranspose, Gemm, MatMul with constant weights and one output, or
         the calibration is of another model
     """
+    model = graph.model
     if calibration.model_sha256 != model.sha256:
         made_for = f"the calibration was made for another model (sha256 {calibration.model_sha256[:12]}...)"
         raise NoiseError(f"{made_for}; calibrate {model.path.name}")
@@ -94,11 +94,12 @@ def quantize_layer(model: Model, graph: LayerGraph, name: str, calibration: Cali
     return QuantizedLayer(tuple(build.nodes), weights, output, wire, scale, zero, calibration.setting.activation)
 
 
-def ranges_needed(model: Model, graph: LayerGraph, names: Iterable[str]) -> tuple[str, ...]:
+def ranges_needed(graph: LayerGraph, names: Iterable[str]) -> tuple[str, ...]:
     """Return the tensors whose ranges the quantization of some layers rests on, sorted."""
     tensors = set()
     for name in names:
-        tensors |= {model.nodes[name].input[0], model.nodes[name].output[0], *(t.name for t in graph.outputs_of[name])}
+        chief = graph.model.nodes[name]
+        tensors |= {chief.input[0], chief.output[0], *(t.name for t in graph.outputs_of[name])}
     return tuple(sorted(tensors))
 
 

@@ -78,7 +78,7 @@ def test_sizes_follow_the_element_type(tmp_path):
 def test_the_hash_is_of_the_file_and_a_changed_file_is_read_again(tmp_path):
     path = chain(tmp_path)
     before = read_model(path)
-    assert read_model(path) is before
+    assert read_model(path).sha256 == before.sha256
     save(path, [node("Relu", ["x"], ["y"], name="only")], [info("x", X)], [info("y", X)])
     after = read_model(path)
     assert list(after.nodes) == ["only"]
