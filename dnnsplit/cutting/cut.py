@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import onnx
 
 from dnnsplit.cutting.bundle import Bundle, Hop, Output, Part, Wire
 from dnnsplit.cutting.triton import part_file, write_repository
@@ -25,7 +25,7 @@ from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.kernels import stray_layers
 from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer, quantize_layer
-from dnnsplit.quantize.setting import check_one_setting
+from dnnsplit.quantize.setting import QuantizationSetting, check_one_setting
 from dnnsplit.runtime.sessions import session
 from dnnsplit.solving.plan import Plan
 
@@ -71,7 +71,9 @@ def cut(
     read = graph.model
     plan.check(graph.layer_names)
     calibration = calibration_of(plan, calibration)
-    int8 = int8_layers(graph, plan, calibration)
+    if plan.quantized:
+        check_one_setting({"noise of the plan": plan.origin, "calibration": {"setting": asdict(calibration.setting)}})
+    int8 = {name: quantize_layer(graph, name, calibration) for name in plan.quantized}
     out = Path(out)
     groups = components(graph, plan.assignment)
     wires: dict[str, Wire] = {}
@@ -106,19 +108,12 @@ def cut(
     return bundle
 
 
-def int8_layers(graph: LayerGraph, plan: Plan, calibration: Calibration | None = None) -> dict[str, QuantizedLayer]:
-    """Return the quantized layers of a plan, by name; the calibration is that of the plan's noise unless given."""
-    calibration = calibration_of(plan, calibration)
-    if calibration is None or not plan.quantized:
-        return {}
-    check_one_setting({"noise of the plan": plan.origin, "calibration": {"setting": asdict(calibration.setting)}})
-    return {name: quantize_layer(graph, name, calibration) for name in plan.quantized}
-
-
-def calibration_of(plan: Plan, given: Calibration | None = None) -> Calibration | None:
-    """Return what the int8 layers of a plan are quantized by, that of its noise unless given; None where there are none."""
-    if given is not None or not plan.quantized:
+def calibration_of(plan: Plan, given: Calibration | None = None) -> Calibration:
+    """Return what the int8 layers of a plan are quantized by: that of its noise unless given; no ranges if none are."""
+    if given is not None:
         return given
+    if not plan.quantized:
+        return Calibration({}, QuantizationSetting(), "", "")
     if "calibration" not in plan.origin:
         raise DeployError(
             f"the plan quantizes {len(plan.quantized)} layers but its noise model has no calibration; "
@@ -127,9 +122,10 @@ def calibration_of(plan: Plan, given: Calibration | None = None) -> Calibration 
     return Calibration.from_json(plan.origin["calibration"])
 
 
-def _write(proto: Any, out: Path, name: str, server: str) -> tuple[Part, dict[str, Place]]:
+def _write(proto: onnx.ModelProto, out: Path, name: str, server: str) -> tuple[Part, dict[str, Place]]:
     """Write a part, with the weights of a large one in a file beside it; tell where in `out` those are."""
-    file, data, digest, places = part_file(name, is_large(proto)), "", "", {}
+    file, data, digest = part_file(name, is_large(proto)), "", ""
+    places: dict[str, Place] = {}
     _make_room(out, part_file(name), (out / file).parent)
     if is_large(proto):
         data = f"{file}.data"

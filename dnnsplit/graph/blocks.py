@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def optimize(
         if isinstance(model, Path):
             whole = model
         elif is_large(model):
-            model = _copy(model)
+            model = deepcopy(model)
             move_weights(model, Path(folder) / "whole.data")
         if isinstance(model, onnx.ModelProto):
             whole.write_bytes(model.SerializeToString())
@@ -107,12 +108,6 @@ def optimize(
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         session(whole, options, provider)
         return onnx.load(path, load_external_data=False)
-
-
-def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
-    copied = onnx.ModelProto()
-    copied.CopyFrom(proto)
-    return copied
 
 
 def _edges(model: Model) -> list[tuple[str, str]]:

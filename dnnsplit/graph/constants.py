@@ -62,9 +62,13 @@ def _within(nodes: Iterable[onnx.NodeProto], path: str, functions: Functions) ->
 
 
 def _tensor_bytes(tensor: onnx.TensorProto) -> int:
-    return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return _bytes(tensor.dims, tensor.data_type)
 
 
 def _sparse_bytes(tensor: onnx.SparseTensorProto) -> int:
     """Size as ONNX Runtime holds it: it writes sparse constants out."""
-    return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.values.data_type).itemsize
+    return _bytes(tensor.dims, tensor.values.data_type)
+
+
+def _bytes(dims: Iterable[int], kind: int) -> int:
+    return int(math.prod(dims)) * helper.tensor_dtype_to_np_dtype(kind).itemsize

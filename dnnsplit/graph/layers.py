@@ -92,7 +92,7 @@ class Tensor:
 
 
 def _is_amount(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 @dataclass(frozen=True)
@@ -213,14 +213,15 @@ class LayerGraph:
         return self.layers[self.layer_index[name]]
 
     @cached_property
-    def digraph(self) -> nx.DiGraph:
+    def digraph(self) -> nx.DiGraph[str]:
         """The layers as a networkx graph; an edge carries the sum of the bytes between two layers as ``size_bytes``."""
-        graph = nx.DiGraph()
+        graph: nx.DiGraph[str] = nx.DiGraph()
         graph.add_nodes_from(self.layer_names)
         for tensor in self.tensors:
-            for consumer in tensor.consumers if tensor.producer is not None else ():
-                size = graph.get_edge_data(tensor.producer, consumer, {"size_bytes": 0.0})["size_bytes"]
-                graph.add_edge(tensor.producer, consumer, size_bytes=size + tensor.size_bytes)
+            if tensor.producer is not None:
+                for consumer in tensor.consumers:
+                    size = graph.get_edge_data(tensor.producer, consumer, {"size_bytes": 0.0})["size_bytes"]
+                    graph.add_edge(tensor.producer, consumer, size_bytes=size + tensor.size_bytes)
         return graph
 
     @cached_property
@@ -311,18 +312,18 @@ class LayerGraph:
         return LayerGraph(
             layers=tuple(
                 Layer(
-                    row.layer, getattr(row, "op_type", ""), getattr(row, "flops", 0.0), getattr(row, "weight_bytes", 0.0),
-                    quantizable=bool(row.quantizable) if hasattr(row, "quantizable") else None,
-                    shared=shared_weights.from_text(getattr(row, "shared", "")),
+                    row["layer"], row.get("op_type", ""), row.get("flops", 0.0), row.get("weight_bytes", 0.0),
+                    quantizable=bool(row["quantizable"]) if "quantizable" in row else None,
+                    shared=shared_weights.from_text(row.get("shared", "")),
                 )
-                for row in layers.itertuples()
+                for row in layers.to_dict("records")
             ),
             tensors=tuple(
                 Tensor(
-                    row.tensor, row.producer or None, tuple(str(row.consumers).split()), row.size_bytes,
-                    bool(getattr(row, "is_output", False)),
+                    row["tensor"], row["producer"] or None, tuple(str(row["consumers"]).split()), row["size_bytes"],
+                    bool(row.get("is_output", False)),
                 )
-                for row in text.itertuples()
+                for row in text.to_dict("records")
             ),
         )
 
@@ -332,7 +333,8 @@ class LayerGraph:
         return f"LayerGraph({len(self.layers)} layers, {len(self.tensors)} tensors, {flops}, {weights} of weights)"
 
     def _repr_html_(self) -> str:
-        top = self.frame.nlargest(12, "flops")
-        units = {"flops": "FLOP"} | {column: "B" for column in top if column.endswith("_bytes")}
-        top = top.assign(**{column: [show(v, unit) for v in top[column]] for column, unit in units.items()})
+        top, units = self.frame.nlargest(12, "flops"), self.frame.attrs["units"]
+        top = top.astype(dict.fromkeys(units, object))
+        for column, unit in units.items():
+            top[column] = [show(value, unit) for value in top[column]]
         return shown(f"{self!r}; those with most FLOPs:", top)

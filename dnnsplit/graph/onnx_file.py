@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,12 +15,12 @@ from onnx import helper, numpy_helper, shape_inference
 
 from dnnsplit.graph.cleanup import (
     constants_to_weights,
+    drop_unused,
     name_nodes,
     node_inputs,
     one_reader_each,
-    topological,
+    sort_nodes,
     unsigned,
-    used,
     without_weights,
 )
 from dnnsplit.ground.errors import ModelError, raise_problems
@@ -67,7 +68,7 @@ class Model:
         """Size of a tensor [B]."""
         return int(np.prod(self.types[tensor][1], dtype=np.int64)) * self.dtype(tensor).itemsize
 
-    def dtype(self, tensor: str) -> np.dtype:
+    def dtype(self, tensor: str) -> np.dtype[Any]:
         """Element type of a tensor as numpy names it."""
         return np.dtype(helper.tensor_dtype_to_np_dtype(self.types[tensor][0]))
 
@@ -158,7 +159,8 @@ def read_model(path: str | Path) -> Model:
     constants_to_weights(proto.graph)
     unsigned(proto.graph)
     one_reader_each(proto.graph)
-    ordered = used(proto.graph, topological(proto.graph, path))
+    sort_nodes(proto.graph, path)
+    drop_unused(proto.graph)
     try:
         bare = without_weights(proto)
         onnx.checker.check_model(bare, full_check=False)
@@ -171,17 +173,14 @@ def read_model(path: str | Path) -> Model:
         entries.extend(found)
     weights = {w.name: w for w in graph.initializer}
     producer = {o: n.name for n in graph.node for o in n.output if o}
-    by_name = {n.name: n for n in graph.node}
     constant: dict[str, onnx.NodeProto] = {}
-    for name in ordered:
-        node = by_name[name]
-        fixed = all(i in weights or producer.get(i) in constant for i in node_inputs(node))
-        if fixed and node_inputs(node) and not node.op_type.startswith("Random"):
-            constant[name] = node
     consumers: dict[str, list[str]] = {}
-    for name in ordered:
-        for tensor in node_inputs(by_name[name]):
-            consumers.setdefault(tensor, []).append(name)
+    for node in graph.node:
+        read = node_inputs(node)
+        if read and not node.op_type.startswith("Random") and all(i in weights or producer.get(i) in constant for i in read):
+            constant[node.name] = node
+        for tensor in read:
+            consumers.setdefault(tensor, []).append(node.name)
     types = {
         v.name: (v.type.tensor_type.elem_type, tuple(_dim(d) for d in v.type.tensor_type.shape.dim))
         for v in (*graph.input, *graph.value_info, *graph.output)
@@ -192,7 +191,7 @@ def read_model(path: str | Path) -> Model:
         path=path,
         sha256=digest,
         proto=proto,
-        nodes={name: by_name[name] for name in ordered if name not in constant},
+        nodes={node.name: node for node in graph.node if node.name not in constant},
         constant_nodes=constant,
         producer=producer,
         consumers={tensor: tuple(names) for tensor, names in consumers.items()},

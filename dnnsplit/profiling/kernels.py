@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
@@ -207,7 +208,7 @@ def profile_host(
 
 def _changes(
     graph: LayerGraph, int8: Mapping[str, QuantizedLayer], float32: Mapping[str, float], feed: Feed, runs: int,
-    provider: Provider, bar: tqdm,
+    provider: Provider, bar: tqdm[NoReturn],
 ) -> dict[str, float]:  # fmt: skip
     """Return what int8 changes in each layer and those next to it [s]: the mean of it alone, and of it beside all others."""
     every = _layer_seconds(graph, int8, feed, runs, provider) if int8 else {}

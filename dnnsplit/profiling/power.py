@@ -118,7 +118,8 @@ class Power:
     def frame(self) -> pd.DataFrame:
         """One row per counter: counter, counted, idle_w, busy_w, above_w, spread_w [W]."""
         rows = []
-        for name in self.windows.columns[self.windows.columns.get_loc("others_cpu") + 1 :]:
+        columns = [str(name) for name in self.windows]
+        for name in columns[columns.index("others_cpu") + 1 :]:
             watts = self._watts(name)
             above = watts["busy"] - watts["idle"]
             rows.append((name, name in self.counted, watts["idle"].mean(), watts["busy"].mean(), above.mean(), above.std()))
@@ -189,7 +190,8 @@ def measure_power(
     meter = _zeus_monitor() if meter is None else meter
     for _ in range(WARM_UP):
         one.run(None, dict(feeds[0]))
-    rows, counted = [], ()
+    rows: list[dict[str, Any]] = []
+    counted: tuple[str, ...] = ()
     with tqdm(total=2 * pairs, desc="power", unit="window", disable=not progress) as bar:
         for pair in range(pairs):
             for state in ("idle", "busy") if pair % 2 == 0 else ("busy", "idle"):

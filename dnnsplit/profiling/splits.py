@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
@@ -133,8 +134,9 @@ def layers_seconds(parts: pd.DataFrame, layers: pd.DataFrame) -> list[float]:
     parts : from `measure_parts`
     layers : layer, precision, seconds [s]
     """
-    seconds = {(row.layer, row.precision): row.seconds for row in layers.itertuples()}
-    return [sum(seconds[name, PRECISIONS[name in row.quantized]] for name in row.layers) for row in parts.itertuples()]
+    seconds = layers.set_index(["layer", "precision"])["seconds"].to_dict()
+    pairs = zip(parts["layers"], parts["quantized"], strict=True)
+    return [sum(seconds[name, PRECISIONS[name in int8]] for name in names) for names, int8 in pairs]
 
 
 def calibrated(graph: LayerGraph, layers: pd.DataFrame, parts: pd.DataFrame) -> tuple[pd.DataFrame, Overhead]:
@@ -157,7 +159,7 @@ def calibrated(graph: LayerGraph, layers: pd.DataFrame, parts: pd.DataFrame) -> 
     return layers.assign(seconds=corrected(layers, parts, overhead)), overhead
 
 
-def corrected(layers: pd.DataFrame, parts: pd.DataFrame, overhead: Overhead) -> np.ndarray:
+def corrected(layers: pd.DataFrame, parts: pd.DataFrame, overhead: Overhead) -> npt.NDArray[np.float64]:
     """Return the seconds of the layers given what the predictions of measured parts miss; none falls below its half.
 
     The error of a layer in float32, and what int8 adds to it, are independent, both with a spread of a tenth of its float32
@@ -166,16 +168,16 @@ def corrected(layers: pd.DataFrame, parts: pd.DataFrame, overhead: Overhead) -> 
     float32 = layers[layers["precision"] == "float32"].set_index("layer")["seconds"]
     place, spread = {name: i for i, name in enumerate(float32.index)}, LAYER_ERROR * float32.to_numpy(float)
     held = np.zeros((len(parts), 2, len(place)))
-    for i, part in enumerate(parts.itertuples()):
-        for name in part.layers:
-            held[i, : 1 + (name in part.quantized), place[name]] = spread[place[name]]
+    for i, (names, int8) in enumerate(zip(parts["layers"], parts["quantized"], strict=True)):
+        for name in names:
+            held[i, : 1 + (name in int8), place[name]] = spread[place[name]]
     flat, seconds = held.reshape(len(parts), -1), parts["seconds"].to_numpy(float)
     missed = seconds - predicted(parts, layers, overhead)["predicted_s"].to_numpy(float)
     covariance = flat @ flat.T + np.diag((PART_ERROR * seconds) ** 2)
     moved = (flat.T @ np.linalg.solve(covariance, missed)).reshape(2, -1) * spread
     before = layers["seconds"].to_numpy(float)
     of = layers["layer"].map(place).to_numpy()
-    after = before + moved[0, of] + moved[1, of] * (layers["precision"] == "int8").to_numpy()
+    after: npt.NDArray[np.float64] = before + moved[0, of] + moved[1, of] * (layers["precision"] == "int8").to_numpy()
     return np.maximum(after, before / 2)
 
 

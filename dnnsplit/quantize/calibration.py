@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pandas as pd
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, create_calibrator
+from onnxruntime.quantization import CalibrationMethod, QuantType, create_calibrator
 from onnxruntime.quantization.quant_utils import compute_data_quant_params
 
 from dnnsplit.graph.feeds import Feed, Images, feeds_of, images_sha256
@@ -101,11 +101,14 @@ def calibrate(
         )
         calibrator.collect_data(_Reader(feeds))
         data = calibrator.compute_data()
-    ranges = {name: tuple(float(np.asarray(v).item()) for v in data[name].range_value) for name in data.keys()}  # noqa: SIM118
+    ranges: dict[str, tuple[float, float]] = {}
+    for name, found in data.items():
+        low, high = (float(np.asarray(value).item()) for value in found.range_value)
+        ranges[name] = low, high
     return Calibration(ranges, setting, model.sha256, images_sha256(feeds))
 
 
-class _Reader(CalibrationDataReader):
+class _Reader:  # what ONNX Runtime calls a CalibrationDataReader
     def __init__(self, feeds: list[Feed]) -> None:
         self._left = iter(feeds)
 

@@ -32,7 +32,9 @@ def stray_layers(part: Path, graph: LayerGraph, quantized: Collection[str]) -> d
     found = {}
     for kernel in optimize(part).graph.node:
         node = node_of(model, kernel) if kernel.op_type in INTEGER else None
-        nodes = graph.layer(of[node]).nodes if node and of[node] not in quantized else ()
+        if node is None or of[node] in quantized:
+            continue
+        nodes = graph.layer(of[node]).nodes
         if _weighs(model, nodes) and not _integer(model, nodes):
             found[of[node]] = kernel.op_type
     return found

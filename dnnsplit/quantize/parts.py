@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,8 +89,7 @@ def _in_float32(model: Model, node: onnx.NodeProto, int8: Collection[str]) -> li
     """Return a node of a float32 layer, behind a copy of its input where ONNX Runtime would not leave it in float32."""
     if node.op_type not in ROUNDS_OTHERWISE or not _moved(model, node.input[0], int8):
         return [node]
-    apart = onnx.NodeProto()
-    apart.CopyFrom(node)
+    apart = deepcopy(node)
     apart.input[0] = f"{node.name}/float32"
     # a sum of one: an Identity would be taken out before int8 kernels are chosen
     return [helper.make_node("Sum", [node.input[0]], [apart.input[0]], name=f"{node.name}/copy"), apart]

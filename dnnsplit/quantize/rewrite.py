@@ -156,12 +156,7 @@ class _Builder:
             self.constant(f"{name}/weight/scale", np.asarray(scale, np.float32)),
             self.constant(f"{name}/weight/zero_point", np.zeros(np.shape(scale), np.int8)),
         ]
-        attributes = {} if axis is None else {"axis": axis}
-        node = helper.make_node(
-            "DequantizeLinear", inputs, [f"{name}/weight/dequantized"], name=f"{name}/weight/DequantizeLinear", **attributes
-        )
-        self.nodes.append(node)
-        return node.output[0], np.asarray(scale)
+        return self.dequantized(inputs, f"{name}/weight", axis), np.asarray(scale)
 
     def bias(self, value: np.ndarray, scale: np.ndarray, name: str) -> str:
         """Add the bias as int32 in the scale of the products, as the int8 kernels take it."""
@@ -172,11 +167,16 @@ class _Builder:
             self.constant(f"{name}/bias/scale", np.ascontiguousarray(scale)),
             self.constant(f"{name}/bias/zero_point", np.zeros(value.shape, np.int32)),
         ]
-        node = helper.make_node(
-            "DequantizeLinear", inputs, [f"{name}/bias/dequantized"], name=f"{name}/bias/DequantizeLinear", axis=0
-        )
+        return self.dequantized(inputs, f"{name}/bias", 0)
+
+    def dequantized(self, inputs: list[str], stem: str, axis: int | None) -> str:
+        """Append the DQ of a constant, along one axis or as a whole; return the name of its value."""
+        result = f"{stem}/dequantized"
+        node = helper.make_node("DequantizeLinear", inputs, [result], name=f"{stem}/DequantizeLinear")
+        if axis is not None:
+            node.attribute.append(helper.make_attribute("axis", axis))
         self.nodes.append(node)
-        return node.output[0]
+        return result
 
     def sort(self) -> None:
         """Order the nodes topologically; what they read from outside is there already."""

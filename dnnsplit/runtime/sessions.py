@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
@@ -101,10 +102,10 @@ class BoundSession:
         return [made[name] for name in outputs or made]
 
 
-Session = ort.InferenceSession | BoundSession
+Session: TypeAlias = "ort.InferenceSession | BoundSession"
 
 
-def _dtype(kind: str) -> np.dtype:
+def _dtype(kind: str) -> np.dtype[Any]:
     """Numpy's type of ``tensor(float)`` and the like."""
     name = kind.removeprefix("tensor(").removesuffix(")")
     return np.dtype(_DTYPES.get(name, name))

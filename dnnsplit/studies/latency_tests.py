@@ -102,7 +102,8 @@ def _finished(results: str | Path | None) -> dict[str, dict[str, object]]:
     if results is None or not Path(results).exists():
         return {}
     frame = read_table(results)
-    return {row["plan_id"]: row for row in frame.to_dict("records")} if "plan_id" in frame else {}
+    rows = frame.to_dict("records") if "plan_id" in frame else []
+    return {row["plan_id"]: {str(column): value for column, value in row.items()} for row in rows}
 
 
 def _one(
