@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -128,18 +129,13 @@ def _acyclic(model: Model, blocks: list[tuple[str, ...]]) -> list[tuple[str, ...
 
 
 def _quantizable(model: Model, nodes: tuple[str, ...], chief: str) -> bool:
-    """Whether the block is one product with constant float32 weights, with one tensor going out."""
+    """Whether the block has one product, with constant float32 weights."""
     node = model.nodes[chief]
-    outgoing = [
-        o for n in nodes for o in model.nodes[n].output
-        if o in model.outputs or any(c not in nodes for c in model.consumers.get(o, ()))
-    ]  # fmt: skip
     return (
         node.op_type in QUANTIZABLE_OPS
         and sum(model.nodes[n].op_type in QUANTIZABLE_OPS for n in nodes) == 1
         and not model.is_constant(node.input[0])
         and all(name in model.weights and model.dtype(name) == "float32" for name in node.input[1:3] if name)
-        and len(outgoing) == 1
     )
 
 
@@ -157,22 +153,13 @@ def _graph(model: Model, blocks: list[tuple[str, ...]], providers: tuple[str, ..
         kind, sizes = model.nodes[chief].op_type, (sum(flops.values()), sum(held[chief].values()))
         layers.append(Layer(chief, kind, *sizes, nodes, _quantizable(model, nodes, chief)))
         of |= dict.fromkeys(nodes, chief)
-    shared = find_shared(held)
-    layers = [replace(layer, shared=shared[layer.name]) for layer in layers]
     tensors = []
     for tensor in (*model.inputs, *(o for node in model.nodes.values() for o in node.output if o)):
         producer = of.get(model.producer.get(tensor, ""))
         consumers = tuple(dict.fromkeys(of[c] for c in model.consumers.get(tensor, ()) if of.get(c, producer) != producer))
         if consumers or tensor in model.outputs:
-            tensors.append(
-                Tensor(
-                    tensor,
-                    producer,
-                    consumers,
-                    model.size_bytes(tensor),
-                    tensor in model.outputs,
-                    model.types[tensor][1],
-                    str(model.dtype(tensor)),
-                )
-            )
+            is_output, shape, dtype = tensor in model.outputs, model.types[tensor][1], str(model.dtype(tensor))
+            tensors.append(Tensor(tensor, producer, consumers, model.size_bytes(tensor), is_output, shape, dtype))
+    made, shared = Counter(tensor.producer for tensor in tensors), find_shared(held)
+    layers = [replace(x, shared=shared[x.name], quantizable=x.quantizable and made[x.name] == 1) for x in layers]
     return LayerGraph(tuple(layers), tuple(tensors), model.path, model.sha256, providers, model)

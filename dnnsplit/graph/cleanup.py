@@ -34,6 +34,16 @@ def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
     return [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
 
 
+def put_in_order(graph: onnx.GraphProto, path: Path) -> None:
+    """Make a graph, in place, what is indexed: see the functions below. `path` is for messages."""
+    name_nodes(graph)
+    constants_to_weights(graph)
+    unsigned(graph)
+    one_reader_each(graph)
+    sort_nodes(graph, path)
+    drop_unused(graph)
+
+
 def name_nodes(graph: onnx.GraphProto) -> None:
     """Give every node a unique, repeatable name (its own, else its first output's)."""
     taken: set[str] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -177,7 +178,7 @@ class LayerGraph:
         if not names:
             yield "it has no layer"
         for kind, found in (("layers", names), ("tensors", [t.name for t in self.tensors])):
-            for name in sorted({n for n in found if found.count(n) > 1}) if len(set(found)) < len(found) else ():
+            for name in sorted(name for name, count in Counter(found).items() if count > 1):
                 yield f"two {kind} are named {name!r}; names must be unique"
         known = set(names)
         for layer in self.layers:
@@ -268,33 +269,29 @@ class LayerGraph:
     @property
     def frame(self) -> pd.DataFrame:
         """One row per layer: layer, op_type, flops, weight_bytes [B], output_bytes [B], nodes (count), quantizable, shared."""
-        frame = pd.DataFrame(
-            {
-                "layer": self.layer_names,
-                "op_type": [layer.op_type for layer in self.layers],
-                "flops": [float(layer.flops) for layer in self.layers],
-                "weight_bytes": [float(layer.weight_bytes) for layer in self.layers],
-                "output_bytes": [float(sum(t.size_bytes for t in self.outputs_of[n])) for n in self.layer_names],
-                "nodes": [len(layer.nodes) for layer in self.layers],
-                "quantizable": [bool(layer.quantizable) for layer in self.layers],
-                "shared": [shared_weights.to_text(layer.shared) for layer in self.layers],
-            }
-        )
+        frame = pd.DataFrame({
+            "layer": self.layer_names,
+            "op_type": [layer.op_type for layer in self.layers],
+            "flops": [float(layer.flops) for layer in self.layers],
+            "weight_bytes": [float(layer.weight_bytes) for layer in self.layers],
+            "output_bytes": [float(sum(t.size_bytes for t in self.outputs_of[n])) for n in self.layer_names],
+            "nodes": [len(layer.nodes) for layer in self.layers],
+            "quantizable": [bool(layer.quantizable) for layer in self.layers],
+            "shared": [shared_weights.to_text(layer.shared) for layer in self.layers],
+        })  # fmt: skip
         frame.attrs["units"] = {"flops": "FLOP", "weight_bytes": "B", "output_bytes": "B"}
         return frame
 
     @property
     def tensors_frame(self) -> pd.DataFrame:
         """One row per tensor: tensor, producer, consumers (separated by blanks), size_bytes [B], is_output."""
-        return pd.DataFrame(
-            {
-                "tensor": [t.name for t in self.tensors],
-                "producer": [t.producer or "" for t in self.tensors],
-                "consumers": [" ".join(t.consumers) for t in self.tensors],
-                "size_bytes": [float(t.size_bytes) for t in self.tensors],
-                "is_output": [bool(t.is_output) for t in self.tensors],
-            }
-        )
+        return pd.DataFrame({
+            "tensor": [t.name for t in self.tensors],
+            "producer": [t.producer or "" for t in self.tensors],
+            "consumers": [" ".join(t.consumers) for t in self.tensors],
+            "size_bytes": [float(t.size_bytes) for t in self.tensors],
+            "is_output": [bool(t.is_output) for t in self.tensors],
+        })  # fmt: skip
 
     @staticmethod
     def from_frames(layers: pd.DataFrame, tensors: pd.DataFrame) -> LayerGraph:

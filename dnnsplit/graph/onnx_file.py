@@ -13,16 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper, shape_inference
 
-from dnnsplit.graph.cleanup import (
-    constants_to_weights,
-    drop_unused,
-    name_nodes,
-    node_inputs,
-    one_reader_each,
-    sort_nodes,
-    unsigned,
-    without_weights,
-)
+from dnnsplit.graph.cleanup import node_inputs, put_in_order, without_weights
 from dnnsplit.ground.errors import ModelError, raise_problems
 from dnnsplit.ground.files import sha256
 
@@ -76,10 +67,9 @@ class Model:
         """Value of an initializer."""
         return numpy_helper.to_array(self.weights[name])
 
-    def value_info(self, tensor: str, name: str | None = None) -> onnx.ValueInfoProto:
-        """ONNX description of a tensor, under another name if given."""
-        element_type, shape = self.types[tensor]
-        return helper.make_tensor_value_info(name or tensor, element_type, shape)
+    def value_info(self, tensor: str) -> onnx.ValueInfoProto:
+        """ONNX description of a tensor."""
+        return helper.make_tensor_value_info(tensor, *self.types[tensor])
 
     def assemble(
         self,
@@ -98,7 +88,7 @@ class Model:
         weights : constants that are not of this model
         """
         own = {weight.name: weight for weight in weights}
-        constants, needed = self._rest_on({name for node in nodes for name in node_inputs(node)} - own.keys())
+        constants, needed = self.constants({name for node in nodes for name in node_inputs(node)} - own.keys())
         graph = helper.make_graph([*constants, *nodes], name, list(inputs), list(outputs))
         graph.initializer.extend(own.values())
         graph.initializer.extend(self.weights[name] for name in sorted(needed))
@@ -106,12 +96,8 @@ class Model:
         model.functions.extend(self.proto.functions)
         return model
 
-    def constants(self, node: onnx.NodeProto) -> tuple[list[onnx.NodeProto], set[str]]:
-        """Return the constant nodes and initializers that a node reads, directly or through constant nodes."""
-        return self._rest_on(set(node_inputs(node)))
-
-    def _rest_on(self, names: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
-        """Return the constant nodes and initializers that some tensor names rest on."""
+    def constants(self, names: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+        """Return the constant nodes and initializers that some tensors rest on."""
         nodes: set[str] = set()
         weights: set[str] = set()
         stack = list(names)
@@ -155,12 +141,7 @@ def read_model(path: str | Path) -> Model:
         onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(path.parent))
     except (onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ModelError(f"{path}: its weights are in another file that cannot be read ({error}); put it beside it") from None
-    name_nodes(proto.graph)
-    constants_to_weights(proto.graph)
-    unsigned(proto.graph)
-    one_reader_each(proto.graph)
-    sort_nodes(proto.graph, path)
-    drop_unused(proto.graph)
+    put_in_order(proto.graph, path)
     try:
         bare = without_weights(proto)
         onnx.checker.check_model(bare, full_check=False)

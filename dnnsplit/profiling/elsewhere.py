@@ -162,28 +162,3 @@ def flops_times(
     frame = pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"])
     text = f"{flops_per_s:.4g} FLOP/s, {bytes_per_s:.4g} B/s" + (f", {note}" if note else "")
     return LayerTimes(frame.assign(origin="flops", note=text))
-
-
-def regrouped(times: LayerTimes, graph: LayerGraph) -> LayerTimes:
-    """Add up times by the layers of a graph: a profile from a processor on which fewer nodes are fused has finer layers.
-
-    Raises
-    ------
-    ProfileError : the profile has a layer that is no node of the graph
-    """
-    of = {node: layer.name for layer in graph.layers for node in layer.nodes} | {n: n for n in graph.layer_names}
-    names = times.frame["layer"].unique()
-    lost = [f"{n!r} is no node of the graph{nearest(n, of)}" for n in names if n not in of]
-    raise_problems(ProfileError, "times to regroup", lost, most=8)
-    keys = ["layer", "server", "precision"]
-    frame = times.frame.assign(layer=times.frame["layer"].map(of))
-    rest = {c: "first" for c in frame if c not in (*keys, "seconds")}
-    # int8 is measured of the layer with the product; what is fused to it elsewhere still takes its float32 time
-    float32 = times.frame[times.frame["precision"] == "float32"]
-    table = frame.groupby(keys, sort=False, as_index=False).agg({"seconds": "sum", **rest})
-    whole = table[table["precision"] == "float32"].set_index(["layer", "server"])["seconds"]
-    chief = float32.set_index(["layer", "server"])["seconds"]
-    int8 = table["precision"] == "int8"
-    pairs = list(zip(table.loc[int8, "layer"], table.loc[int8, "server"], strict=True))
-    table.loc[int8, "seconds"] += [whole[pair] - chief[pair] for pair in pairs]
-    return LayerTimes(table, times.overhead, times.made)

@@ -100,15 +100,10 @@ def profile(
     if source_seconds is not None:
         here = host.loc[host["precision"] == "float32", "seconds"].sum() * factors[network.source]
         factors = {server: factor * source_seconds / here for server, factor in factors.items()}
+    host = host.assign(note="from " + host["note"])
     frames = [
-        host.assign(
-            server=server,
-            seconds=host["seconds"] * factor,
-            origin="measured" if factor == 1.0 else "scaled",
-            factor=factor,
-            note="from " + host["note"],
-        )
-        for server, factor in factors.items()
+        host.assign(server=server, seconds=host["seconds"] * f, origin="measured" if f == 1.0 else "scaled", factor=f)
+        for server, f in factors.items()
     ]
     scaled = {server: overhead.scaled(factor) for server, factor in factors.items()} if overhead else {}
     about: dict[str, object] = {"setting": asdict(calibration.setting)} if calibration and layers else {}
@@ -148,15 +143,9 @@ def slowdown(network: Network, cpu_slowdown: float = 1.0) -> dict[str, float]:
     """
     if not cpu_slowdown > 0:
         raise OptionError(f"cpu_slowdown is {cpu_slowdown!r}; it must be above 0 (1: a test-bed CPU is a core of this machine)")
-    raise_problems(
-        ProfileError,
-        "profile",
-        [
-            f"server {s.name!r} has no speed to scale by; write one in the network file, like 'speed: 0.5 CPU'"
-            for s in network.servers
-            if s.speed_cpu is None
-        ],
-    )
+    way_out = "write one in the network file, like 'speed: 0.5 CPU'"
+    lacking = [f"server {s.name!r} has no speed to scale by; {way_out}" for s in network.servers if s.speed_cpu is None]
+    raise_problems(ProfileError, "profile", lacking)
     return {s.name: cpu_slowdown / s.speed_cpu for s in network.servers if s.speed_cpu is not None}
 
 

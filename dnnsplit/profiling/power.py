@@ -196,7 +196,8 @@ def measure_power(
         for pair in range(pairs):
             for state in ("idle", "busy") if pair % 2 == 0 else ("busy", "idle"):
                 time.sleep(settle_s)
-                rows.append({"pair": pair, "state": state, **_window(meter, f"{state} {pair}", seconds, one, feeds)})
+                row = _window(meter, f"{state} {pair}", seconds, one, feeds if state == "busy" else [])
+                rows.append({"pair": pair, "state": state, **row})
                 counted = counted or _counted(rows[0], found.own_memory)
                 bar.update()
     date = datetime.now(UTC).isoformat(timespec="seconds")
@@ -209,11 +210,11 @@ def measure_power(
 
 
 def _window(meter: Any, name: str, seconds: float, one: Session, feeds: list[Feed]) -> dict[str, float]:
-    """Measure one window; return its seconds, runs, busy CPUs, and joules by counter."""
+    """Measure one window, idle where there are no feeds; return its seconds, runs, busy CPUs, and joules by counter."""
     runs = 0
     meter.begin_window(name, sync_execution=False)  # a run has ended when it returns: there is nothing to wait for
     own, every, until = time.process_time(), _busy_cpu_s(), time.perf_counter() + seconds
-    if name.startswith("busy"):
+    if feeds:
         while runs == 0 or time.perf_counter() < until:
             one.run(None, dict(feeds[runs % len(feeds)]))
             runs += 1

@@ -24,6 +24,7 @@ from dnnsplit.runtime.providers import Provider
 from dnnsplit.runtime.sessions import Session, find_provider, session
 
 WARM_UP = 3
+PIECES = 3  # of a random split; a graph of two layers has two
 ROUNDS = 4  # the same part can be 10 % faster in one session than in the next, for good: where its memory happens to lie
 LAYER_ERROR, PART_ERROR = 0.1, 0.03  # standard deviations: of a layer's share in the profile, of a part's measured time
 MOST_BYTES = 1e9  # of weights in sessions that are open at once
@@ -39,20 +40,19 @@ class Split:
     quantized: tuple[str, ...] = ()
 
 
-def random_splits(graph: LayerGraph, count: int, layers: Sequence[str] = (), seed: int = 0, servers: int = 3) -> list[Split]:
-    """Cut the layers at random places of their topological order; every second split has a random half of `layers` in int8.
+def random_splits(graph: LayerGraph, count: int, layers: Sequence[str] = (), seed: int = 0) -> list[Split]:
+    """Cut the layers at two random places of their topological order; every second split has a random half of `layers` in int8.
 
     Parameters
     ----------
     count : how many
     layers : those that may run in int8
-    servers : how many pieces; fewer where the graph has fewer layers
     """
     rng = np.random.default_rng(seed)
     names = graph.topological
     splits = []
     for i in range(count):
-        cuts = np.sort(rng.choice(np.arange(1, len(names)), min(servers, len(names)) - 1, replace=False))
+        cuts = np.sort(rng.choice(np.arange(1, len(names)), min(PIECES, len(names)) - 1, replace=False))
         piece = np.searchsorted(cuts, np.arange(len(names)), side="right")
         int8 = tuple(name for name in layers if i % 2 and rng.random() < 0.5)
         splits.append(Split({name: f"server{k}" for name, k in zip(names, piece, strict=True)}, int8))

@@ -7,7 +7,6 @@ import time
 import networkx as nx
 import numpy as np
 import onnxruntime
-import pandas as pd
 import pytest
 from helpers.architectures import ALL
 from helpers.small_models import conv_net, images
@@ -20,7 +19,7 @@ from dnnsplit.deployment.stage.sessions import load as load_part
 from dnnsplit.graph.blocks import find_blocks, load
 from dnnsplit.graph.onnx_file import read_model
 from dnnsplit.graph.partitions import finest_common
-from dnnsplit.profiling.elsewhere import profile_here, regrouped
+from dnnsplit.profiling.elsewhere import profile_here
 from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.runtime import providers, sessions
 from dnnsplit.runtime.providers import CPU, Provider, find
@@ -251,8 +250,6 @@ def test_layers_of_providers_that_fuse_differently_hold_the_blocks_of_each(tmp_p
     graph = load(path, providers=("cpu", "bound"))
     assert len(graph.layers) == len(own) - 1
     assert set(own[0]) | set(own[1]) == set(graph.layers[0].nodes)
-    fine = ds.LayerTimes(pd.DataFrame({"layer": load(path).layer_names, "server": "s", "precision": "float32", "seconds": 1.0}))
-    assert regrouped(fine, graph).seconds(graph.layers[0].name, "s") == 2.0
 
 
 # ---------------------------------------------------------------- profiles
