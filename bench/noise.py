@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 
 import dnnsplit as ds
 from dnnsplit.cutting.cut import run_parts
-from dnnsplit.graph.onnx_file import read_model
 from dnnsplit.noise.design import design_schemes
 from dnnsplit.noise.fit import noise_scores
 from dnnsplit.noise.meter import noise_meter
@@ -65,7 +64,7 @@ def score(what: str, samples: ds.NoiseSamples, chosen: np.ndarray, target: str =
 def costs() -> pd.DataFrame:
     """CPU seconds of the shipped model's schemes on one image, against float32 runs of the whole model beside it."""
     graph = ds.examples.yolo11n().graph
-    model, pictures = read_model(graph.model_path), ds.examples.load_images(count=4, seed=2)
+    model, pictures = graph.model, ds.examples.load_images(count=4, seed=2)
     calibration = ds.calibrate(graph, ds.examples.load_images(count=4, seed=1))
     float32, feed = session(model.proto.SerializeToString()), {model.inputs[0]: pictures[:1]}
 
@@ -73,8 +72,8 @@ def costs() -> pd.DataFrame:
         return [cpu(lambda: float32.run(None, feed)) for _ in range(count)]
 
     def build(names: tuple[str, ...]) -> None:
-        int8 = {name: quantize_layer(model, graph, name, calibration) for name in names}
-        session(build_part(model, graph, graph.layer_names, model.outputs, int8).SerializeToString())
+        int8 = {name: quantize_layer(graph, name, calibration) for name in names}
+        session(build_part(graph, graph.layer_names, model.outputs, int8).SerializeToString())
 
     options = {"layers": 12, "calibration": calibration, "workers": 1, "progress": False}
     around = runs()  # float32 runs before, between and after: a machine that slows down slows both
@@ -102,12 +101,12 @@ def deployed(samples: ds.NoiseSamples) -> pd.DataFrame:
     pictures, front = ds.examples.load_images(count=samples.origin["images"], seed=2), ds.pareto(graph, network, times, table)
     meter = noise_meter(graph, pictures, Calibration.from_json(samples.origin["calibration"]), table.layers)
     (name,), plain = meter.outputs(()), next(iter(meter.outputs(()).values()))
-    feed = read_model(graph.model_path).inputs[0]
+    feed = graph.model.inputs[0]
     rows = []
     for share in SHARES:
         plan = front.at(share * samples.noise.max())
         with tempfile.TemporaryDirectory() as folder:
-            bundle = ds.cut(graph.model_path, plan, folder)
+            bundle = ds.cut(graph, plan, folder)
             found = np.concatenate([run_parts(bundle, {feed: picture[None]})[name] for picture in pictures])
         rho = np.mean([np.abs(a - b).mean(dtype=float) for a, b in zip(plain, found, strict=True)])
         off = abs(rho / plan.noise - 1) if plan.noise else float(rho > 0)

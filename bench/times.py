@@ -16,11 +16,12 @@ import pandas as pd
 
 import dnnsplit as ds
 from dnnsplit.graph.cleanup import node_inputs
-from dnnsplit.graph.onnx_file import Model, read_model
+from dnnsplit.graph.onnx_file import Model
 from dnnsplit.profiling.kernels import profile_host
 from dnnsplit.profiling.splits import calibrated, calibration_splits, measure_parts, predicted, random_splits, whole_model
 from dnnsplit.quantize.rewrite import quantize_layer
-from dnnsplit.runtime.sessions import cpu_seconds, session
+from dnnsplit.runtime.sessions import session
+from dnnsplit.runtime.timing import cpu_seconds
 
 HELD_OUT = 1000  # seed of the splits; the calibration has seed 0
 
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=40, help="of the profile")
     options = parser.parse_args()
     graph = ds.load(options.model)
-    model = read_model(options.model)
+    model = graph.model
     images = scenes(model, 8)
     calibration, layers = ds.calibrate(graph, images), graph.quantizable(options.count)
     started = time.process_time()
@@ -117,7 +118,7 @@ def main() -> None:
     parts, spread = parts.iloc[:-2], (parts["high_s"] - parts["low_s"]) / parts["seconds"]
 
     started = time.process_time()
-    int8 = {name: quantize_layer(model, graph, name, calibration) for name in layers}
+    int8 = {name: quantize_layer(graph, name, calibration) for name in layers}
     nodes = node_times(model, graph, int8, max(3, options.runs // 2))
     nodes_s = time.process_time() - started
     thesis = rescaled(nodes, float32_s, int8_s)

@@ -6,16 +6,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import onnx
 
 from dnnsplit.cutting.bundle import Bundle, Hop, Output, Part, Wire
 from dnnsplit.cutting.triton import part_file, write_repository
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.external_data import Place, borrow_weights, is_large, move_weights
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.graph.onnx_file import Model, read_model
+from dnnsplit.graph.onnx_file import Model
 from dnnsplit.graph.partitions import components
 from dnnsplit.ground.differences import ROUNDING, TINY, absolute, magnitude
 from dnnsplit.ground.errors import DeployError, raise_problems
@@ -25,7 +25,7 @@ from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.kernels import stray_layers
 from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer, quantize_layer
-from dnnsplit.quantize.setting import check_one_setting
+from dnnsplit.quantize.setting import QuantizationSetting, check_one_setting
 from dnnsplit.runtime.sessions import session
 from dnnsplit.solving.plan import Plan
 
@@ -34,7 +34,7 @@ OF_NOISE = 0.01  # of the int8 layers' noise: a plan's is a deployment's to 1 %;
 
 
 def cut(
-    model_path: str | Path,
+    model: LayerGraph | str | Path,
     plan: Plan,
     out: str | Path,
     calibration: Calibration | None = None,
@@ -49,12 +49,12 @@ def cut(
 
     Parameters
     ----------
-    model_path : the ONNX file the plan was made for
+    model : the graph the plan was made for, as `load` returned it, or its ONNX file
     plan : from `split`
     out : folder for the parts and ``bundle.json``; made if missing
     calibration : ranges for the quantized layers; default: those the plan's noise was measured with
     check : run the parts one after the other and compare them with the whole model before returning
-    providers : those that the plan's graph was read with, see `load`
+    providers : of a file: those that the plan's graph was read with, see `load`
 
     Returns
     -------
@@ -67,34 +67,35 @@ def cut(
     ModelError : the file is no usable model
     DnnSplitError : the plan places other layers than the model has
     """
-    model = read_model(model_path)
-    graph = load(model_path, providers)
+    graph = model if isinstance(model, LayerGraph) else load(model, providers)
+    read = graph.model
     plan.check(graph.layer_names)
     calibration = calibration_of(plan, calibration)
-    int8 = int8_layers(model, graph, plan, calibration)
+    if plan.quantized:
+        check_one_setting({"noise of the plan": plan.origin, "calibration": {"setting": asdict(calibration.setting)}})
+    int8 = {name: quantize_layer(graph, name, calibration) for name in plan.quantized}
     out = Path(out)
     groups = components(graph, plan.assignment)
     wires: dict[str, Wire] = {}
     form = {q.output: q.wire for q in int8.values()}
     by_wire = {q.wire: q for q in int8.values()}
-    parts, weights = [], {}
+    parts, weights = [], dict[str, Place]()
     for index, names in enumerate(groups):
-        edge = boundary(model, graph, names)
-        outputs = [form.get(t, t) for t in edge.outputs]
-        proto = build_part(model, graph, names, outputs, int8, f"part {index}")
+        outputs = [form.get(t, t) for t in boundary(graph, names).outputs]
+        proto = build_part(graph, names, outputs, int8, f"part {index}")
         part, places = _write(proto, out, f"part{index:02d}", plan.assignment[names[0]])
         parts.append(part)
         weights |= places
         for name in outputs:
-            wires[name] = _wire(model, name, by_wire.get(name))
+            wires[name] = _wire(read, name, by_wire.get(name))
     bundle = Bundle(
         folder=out,
-        model_name=model.path.stem,
-        model_sha256=model.sha256,
+        model_name=read.path.stem,
+        model_sha256=read.sha256,
         source=plan.source,
         servers=tuple(plan.cost.compute_s),
-        inputs=tuple(_wire(model, name) for name in model.inputs),
-        outputs=tuple(Output(name, form.get(name, name)) for name in model.outputs),
+        inputs=tuple(_wire(read, name) for name in read.inputs),
+        outputs=tuple(Output(name, form.get(name, name)) for name in read.outputs),
         wires=tuple(wires.values()),
         parts=tuple(parts),
         plan=plan.to_json(),
@@ -103,24 +104,16 @@ def cut(
     bundle.save()
     write_repository(bundle)
     if check:
-        verify(bundle, model, graph, int8, weights, calibration)
+        verify(bundle, graph, int8, weights, calibration)
     return bundle
 
 
-def int8_layers(
-    model: Model, graph: LayerGraph, plan: Plan, calibration: Calibration | None = None
-) -> dict[str, QuantizedLayer]:
-    """Return the quantized layers of a plan, by name; the calibration is that of the plan's noise unless given."""
-    calibration = calibration_of(plan, calibration)
-    if plan.quantized:
-        check_one_setting({"noise of the plan": plan.origin, "calibration": {"setting": asdict(calibration.setting)}})
-    return {name: quantize_layer(model, graph, name, calibration) for name in plan.quantized}
-
-
-def calibration_of(plan: Plan, given: Calibration | None = None) -> Calibration | None:
-    """Return what the int8 layers of a plan are quantized by, that of its noise unless given; None where there are none."""
-    if given is not None or not plan.quantized:
+def calibration_of(plan: Plan, given: Calibration | None = None) -> Calibration:
+    """Return what the int8 layers of a plan are quantized by: that of its noise unless given; no ranges if none are."""
+    if given is not None:
         return given
+    if not plan.quantized:
+        return Calibration({}, QuantizationSetting(), "", "")
     if "calibration" not in plan.origin:
         raise DeployError(
             f"the plan quantizes {len(plan.quantized)} layers but its noise model has no calibration; "
@@ -129,9 +122,10 @@ def calibration_of(plan: Plan, given: Calibration | None = None) -> Calibration 
     return Calibration.from_json(plan.origin["calibration"])
 
 
-def _write(proto: Any, out: Path, name: str, server: str) -> tuple[Part, dict[str, Place]]:
+def _write(proto: onnx.ModelProto, out: Path, name: str, server: str) -> tuple[Part, dict[str, Place]]:
     """Write a part, with the weights of a large one in a file beside it; tell where in `out` those are."""
-    file, data, digest, places = part_file(name, is_large(proto)), "", "", {}
+    file, data, digest = part_file(name, is_large(proto)), "", ""
+    places: dict[str, Place] = {}
     _make_room(out, part_file(name), (out / file).parent)
     if is_large(proto):
         data = f"{file}.data"
@@ -183,7 +177,6 @@ def run_parts(bundle: Bundle, feed: Mapping[str, np.ndarray]) -> dict[str, np.nd
 
 
 def whole(
-    model: Model,
     graph: LayerGraph,
     int8: Mapping[str, QuantizedLayer],
     feed: Mapping[str, np.ndarray],
@@ -191,21 +184,21 @@ def whole(
     weights: Mapping[str, Place] | None = None,
 ) -> dict[str, np.ndarray]:
     """Run the whole model, with the same layers in int8, as one session; some weights may be taken from files in `folder`."""
-    proto = build_part(model, graph, graph.layer_names, model.outputs, int8, "whole")
+    names = list(graph.model.outputs)
+    proto = build_part(graph, graph.layer_names, names, int8, "whole")
     if folder is None or not weights:
-        return dict(zip(model.outputs, session(proto.SerializeToString()).run(list(model.outputs), dict(feed)), strict=True))
+        return dict(zip(names, session(proto.SerializeToString()).run(names, dict(feed)), strict=True))
     borrow_weights(proto, weights)
     file = write_bytes(folder / "whole.onnx", proto.SerializeToString())
+    del proto
     try:
-        del proto
-        return dict(zip(model.outputs, session(file).run(list(model.outputs), dict(feed)), strict=True))
+        return dict(zip(names, session(file).run(names, dict(feed)), strict=True))
     finally:
         file.unlink()
 
 
 def verify(
     bundle: Bundle,
-    model: Model,
     graph: LayerGraph,
     int8: Mapping[str, QuantizedLayer],
     weights: Mapping[str, Place] | None = None,
@@ -234,17 +227,17 @@ def verify(
     stray = [
         f"{name!r} runs as {kernel} in {part.name}"
         for part in bundle.parts if int8
-        for name, kernel in stray_layers(bundle.folder / part.file, model, graph, int8).items()
+        for name, kernel in stray_layers(bundle.folder / part.file, graph, int8).items()
     ]  # fmt: skip
     raise_problems(DeployError, "layers that the plan has in float32 run in int8", stray)
-    rng = np.random.default_rng(0)
+    model, rng = graph.model, np.random.default_rng(0)
     feed = {name: rng.random(model.types[name][1]).astype(model.dtype(name)) for name in model.inputs}
     plain: dict[str, np.ndarray] = {}
     if int8 and calibration is not None:
         order = [name for name in graph.topological if name in int8]
         plain, expected = both_ways(model, graph, order, calibration, feed)
     else:
-        expected = whole(model, graph, int8, feed, bundle.folder, weights)
+        expected = whole(graph, int8, feed, bundle.folder, weights)
     found = run_parts(bundle, feed)
     sizes = []
     for name in model.outputs:

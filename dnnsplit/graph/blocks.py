@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +41,8 @@ def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",)) -> La
     Returns
     -------
     LayerGraph : one layer per fused block (a convolution with its activation, and the like), named after the node that
-        does most of its work; node names are kept in ``Layer.nodes``
+        does most of its work; node names are kept in ``Layer.nodes``. It keeps the model that was read (`LayerGraph.model`), so
+        that all that is measured and cut is of it, whatever becomes of the file
 
     Raises
     ------
@@ -51,7 +54,8 @@ def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",)) -> La
         raise OptionError("load needs a provider to ask for its layers; write providers=('cpu',)")
     model = read_model(path)
     kinds = dict.fromkeys(find_provider("cpu") if provider.compiles else provider for provider in found)
-    return _graph(model, finest_common([find_blocks(model, kind) for kind in kinds], _edges(model), list(model.nodes)))
+    blocks = finest_common([find_blocks(model, kind) for kind in kinds], _edges(model), list(model.nodes))
+    return _graph(model, blocks, tuple(provider.text for provider in found))
 
 
 def find_blocks(model: Model, provider: str | Provider = "cpu") -> list[tuple[str, ...]]:
@@ -96,7 +100,7 @@ def optimize(
         if isinstance(model, Path):
             whole = model
         elif is_large(model):
-            model = _copy(model)
+            model = deepcopy(model)
             move_weights(model, Path(folder) / "whole.data")
         if isinstance(model, onnx.ModelProto):
             whole.write_bytes(model.SerializeToString())
@@ -105,12 +109,6 @@ def optimize(
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         session(whole, options, provider)
         return onnx.load(path, load_external_data=False)
-
-
-def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
-    copied = onnx.ModelProto()
-    copied.CopyFrom(proto)
-    return copied
 
 
 def _edges(model: Model) -> list[tuple[str, str]]:
@@ -131,18 +129,13 @@ def _acyclic(model: Model, blocks: list[tuple[str, ...]]) -> list[tuple[str, ...
 
 
 def _quantizable(model: Model, nodes: tuple[str, ...], chief: str) -> bool:
-    """Whether the block is one product with constant float32 weights, with one tensor going out."""
+    """Whether the block has one product, with constant float32 weights."""
     node = model.nodes[chief]
-    outgoing = [
-        o for n in nodes for o in model.nodes[n].output
-        if o in model.outputs or any(c not in nodes for c in model.consumers.get(o, ()))
-    ]  # fmt: skip
     return (
         node.op_type in QUANTIZABLE_OPS
         and sum(model.nodes[n].op_type in QUANTIZABLE_OPS for n in nodes) == 1
         and not model.is_constant(node.input[0])
         and all(name in model.weights and model.dtype(name) == "float32" for name in node.input[1:3] if name)
-        and len(outgoing) == 1
     )
 
 
@@ -150,8 +143,8 @@ def _rank(op_type: str) -> tuple[bool, bool]:
     return op_type in QUANTIZABLE_OPS, op_type not in MOVES | {"QuantizeLinear", "DequantizeLinear"}
 
 
-def _graph(model: Model, blocks: list[tuple[str, ...]]) -> LayerGraph:
-    layers, of = [], {}
+def _graph(model: Model, blocks: list[tuple[str, ...]], providers: tuple[str, ...]) -> LayerGraph:
+    layers, of = [], dict[str, str]()
     held: dict[str, dict[str, int]] = {}
     for nodes in blocks:
         flops = {n: node_flops(model, model.nodes[n]) for n in nodes}
@@ -160,22 +153,13 @@ def _graph(model: Model, blocks: list[tuple[str, ...]]) -> LayerGraph:
         kind, sizes = model.nodes[chief].op_type, (sum(flops.values()), sum(held[chief].values()))
         layers.append(Layer(chief, kind, *sizes, nodes, _quantizable(model, nodes, chief)))
         of |= dict.fromkeys(nodes, chief)
-    shared = find_shared(held)
-    layers = [replace(layer, shared=shared[layer.name]) for layer in layers]
     tensors = []
     for tensor in (*model.inputs, *(o for node in model.nodes.values() for o in node.output if o)):
         producer = of.get(model.producer.get(tensor, ""))
         consumers = tuple(dict.fromkeys(of[c] for c in model.consumers.get(tensor, ()) if of.get(c, producer) != producer))
         if consumers or tensor in model.outputs:
-            tensors.append(
-                Tensor(
-                    tensor,
-                    producer,
-                    consumers,
-                    model.size_bytes(tensor),
-                    tensor in model.outputs,
-                    model.types[tensor][1],
-                    str(model.dtype(tensor)),
-                )
-            )
-    return LayerGraph(tuple(layers), tuple(tensors), model_path=model.path)
+            is_output, shape, dtype = tensor in model.outputs, model.types[tensor][1], str(model.dtype(tensor))
+            tensors.append(Tensor(tensor, producer, consumers, model.size_bytes(tensor), is_output, shape, dtype))
+    made, shared = Counter(tensor.producer for tensor in tensors), find_shared(held)
+    layers = [replace(x, shared=shared[x.name], quantizable=x.quantizable and made[x.name] == 1) for x in layers]
+    return LayerGraph(tuple(layers), tuple(tensors), model.path, model.sha256, providers, model)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -31,6 +34,16 @@ def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
     return [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
 
 
+def put_in_order(graph: onnx.GraphProto, path: Path) -> None:
+    """Make a graph, in place, what is indexed: see the functions below. `path` is for messages."""
+    name_nodes(graph)
+    constants_to_weights(graph)
+    unsigned(graph)
+    one_reader_each(graph)
+    sort_nodes(graph, path)
+    drop_unused(graph)
+
+
 def name_nodes(graph: onnx.GraphProto) -> None:
     """Give every node a unique, repeatable name (its own, else its first output's)."""
     taken: set[str] = set()
@@ -54,8 +67,7 @@ def constants_to_weights(graph: onnx.GraphProto) -> None:
         else:
             weight.name = node.output[0]
             graph.initializer.append(weight)
-    del graph.node[:]
-    graph.node.extend(kept)
+    keep_nodes(graph, kept)
 
 
 def unsigned(graph: onnx.GraphProto) -> None:
@@ -75,11 +87,12 @@ def unsigned(graph: onnx.GraphProto) -> None:
     changed = set()
     for node in graph.node:
         pair = [node, *readers.get(node.output[0], [])] if node.op_type == "QuantizeLinear" else []
-        zeros = [weights.get(n.input[2]) if len(n.input) > 2 else None for n in pair]
+        zeros = [weights[n.input[2]] for n in pair if len(n.input) > 2 and n.input[2] in weights]
         if (
             len(pair) > 1
             and all(n.op_type == "DequantizeLinear" and n.input[0] == node.output[0] for n in pair[1:])
-            and all(zero is not None and zero.data_type == onnx.TensorProto.INT8 for zero in zeros)
+            and len(zeros) == len(pair)
+            and all(zero.data_type == onnx.TensorProto.INT8 for zero in zeros)
             and node.output[0] not in fixed
             and not any(a.name == "output_dtype" and a.i for a in node.attribute)
         ):
@@ -113,12 +126,12 @@ def one_reader_each(graph: onnx.GraphProto) -> None:
             if tensor not in kept:
                 kept.add(tensor)
                 continue
-            copy = onnx.NodeProto.FromString(shared[tensor].SerializeToString())
-            copy.name, copy.output[0] = (_free(name, taken) for name in (copy.name, tensor))
-            copies.append(copy)
+            own = deepcopy(shared[tensor])
+            own.name, own.output[0] = (_free(name, taken) for name in (own.name, tensor))
+            copies.append(own)
             for i, name in enumerate(reader.input):
                 if name == tensor:
-                    reader.input[i] = copy.output[0]
+                    reader.input[i] = own.output[0]
     graph.node.extend(copies)
 
 
@@ -132,7 +145,8 @@ def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """Return a copy of the value of a Constant node; None for texts and sparse values."""
     for attribute in node.attribute:
         if attribute.name == "value":
-            return onnx.TensorProto.FromString(attribute.t.SerializeToString())
+            value: onnx.TensorProto = deepcopy(attribute.t)
+            return value
         if attribute.name in ("value_float", "value_floats"):
             return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.float32))
         if attribute.name in ("value_int", "value_ints"):
@@ -140,52 +154,37 @@ def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
     return None
 
 
-def topological(graph: onnx.GraphProto, path: Path) -> list[str]:
-    """Names of the nodes in topological order, keeping the file's order where it is one; sorts the file's list too."""
-    available = {i.name for i in graph.input} | {w.name for w in graph.initializer}
-    pending, ordered = list(graph.node), []
-    made = {o for n in graph.node for o in n.output}
-    unknown = sorted({i for n in graph.node for i in node_inputs(n)} - available - made)
+def sort_nodes(graph: onnx.GraphProto, path: Path) -> None:
+    """Sort the nodes topologically, in place, keeping the file's order where it is one."""
+    given = {i.name for i in graph.input} | {w.name for w in graph.initializer}
+    makers = {o: i for i, node in enumerate(graph.node) for o in node.output if o not in given}
+    unknown = sorted({i for n in graph.node for i in node_inputs(n)} - given - makers.keys())
     if unknown:
         raise ModelError(f"{path}: {unknown[0]!r} is read but nothing produces it ({len(unknown)} such tensors)")
-    while pending:
-        waiting = []
-        for node in pending:
-            if all(i in available for i in node_inputs(node)):
-                ordered.append(node)
-                available.update(node.output)
-            else:
-                waiting.append(node)
-        if len(waiting) == len(pending):
-            while True:  # drop what only hangs behind the cycle
-                read = {i for n in waiting for i in node_inputs(n)}
-                on_cycle = [n for n in waiting if read.intersection(n.output)]
-                if len(on_cycle) == len(waiting):
-                    break
-                waiting = on_cycle
-            names = ", ".join(repr(n.name) for n in waiting[:3])
-            raise ModelError(f"{path} has a cycle through {names}; a network of layers must be acyclic")
-        pending = waiting
-    if [n.name for n in ordered] != [n.name for n in graph.node]:
-        copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in ordered]
-        del graph.node[:]
-        graph.node.extend(copies)
-        return [n.name for n in copies]
-    return [n.name for n in ordered]
+    order: nx.DiGraph[int] = nx.DiGraph()
+    order.add_nodes_from(range(len(graph.node)))
+    order.add_edges_from((makers[t], i) for i, node in enumerate(graph.node) for t in node_inputs(node) if t in makers)
+    if not nx.is_directed_acyclic_graph(order):
+        names = ", ".join(repr(graph.node[edge[0]].name) for edge in list(nx.find_cycle(order))[:3])
+        raise ModelError(f"{path} has a cycle through {names}; a network of layers must be acyclic")
+    keep_nodes(graph, [graph.node[i] for i in nx.lexicographical_topological_sort(order)])
 
 
-def used(graph: onnx.GraphProto, ordered: list[str]) -> list[str]:
-    """Drop the nodes that no output of the graph rests on, as ONNX Runtime does."""
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Drop the nodes that no output of the graph rests on, in place, as ONNX Runtime does; they are sorted."""
     needed, kept = {o.name for o in graph.output}, []
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             needed.update(node_inputs(node))
             kept.append(node)
-    kept.reverse()
+    keep_nodes(graph, kept[::-1])
+
+
+def keep_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Make these the nodes of a graph, some of its own among them."""
+    nodes = list(nodes)
     del graph.node[:]
-    graph.node.extend(kept)
-    names = {node.name for node in kept}
-    return [name for name in ordered if name in names]
+    graph.node.extend(nodes)
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

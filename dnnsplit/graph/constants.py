@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import onnx
 from onnx import helper
 
-from dnnsplit.graph.cleanup import subgraphs
+from dnnsplit.graph.cleanup import node_inputs, subgraphs
 from dnnsplit.graph.onnx_file import Model
 
 Functions = dict[tuple[str, str], onnx.FunctionProto]
@@ -30,7 +30,7 @@ def held_weights(model: Model, node: onnx.NodeProto) -> dict[str, int]:
     dict : size [B] by name
     """
     functions = {(f.domain, f.name): f for f in model.proto.functions}
-    nodes, names = model.constants(node)
+    nodes, names = model.constants(node_inputs(node))
     held = {name: model.size_bytes(name) for name in sorted(names)}
     for one in (*nodes, node):
         held.update(_inside(one, one.name, functions))
@@ -42,15 +42,15 @@ def _inside(node: onnx.NodeProto, path: str, functions: Functions) -> Iterator[t
     for attribute in node.attribute:
         values = [attribute.t] if attribute.HasField("t") else list(attribute.tensors)
         sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else list(attribute.sparse_tensors)
-        size = sum(map(_tensor_bytes, values)) + sum(map(_sparse_bytes, sparse))
+        size = sum(map(_bytes, values)) + sum(map(_bytes, sparse))
         if node.op_type == "Constant" or node.domain == "ai.onnx.ml":  # whose lists are values, not settings
             size += 4 * len(attribute.floats) + 8 * len(attribute.ints) + sum(map(len, attribute.strings))
         if size:
             yield f"{path}/{attribute.name}", size
         for i, body in enumerate(subgraphs(attribute)):
             inside = f"{path}/{attribute.name}" + (f"#{i}" if i else "")
-            yield from ((f"{inside}/{weight.name}", _tensor_bytes(weight)) for weight in body.initializer)
-            yield from ((f"{inside}/{weight.values.name}", _sparse_bytes(weight)) for weight in body.sparse_initializer)
+            yield from ((f"{inside}/{weight.name}", _bytes(weight)) for weight in body.initializer)
+            yield from ((f"{inside}/{weight.values.name}", _bytes(weight)) for weight in body.sparse_initializer)
             yield from _within(body.node, inside, functions)
     if function := functions.get((node.domain, node.op_type)):
         yield from _within(function.node, f"{path}/{function.name}", functions)
@@ -61,10 +61,7 @@ def _within(nodes: Iterable[onnx.NodeProto], path: str, functions: Functions) ->
         yield from _inside(node, f"{path}/{i}", functions)
 
 
-def _tensor_bytes(tensor: onnx.TensorProto) -> int:
-    return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-
-
-def _sparse_bytes(tensor: onnx.SparseTensorProto) -> int:
+def _bytes(value: onnx.TensorProto | onnx.SparseTensorProto) -> int:
     """Size as ONNX Runtime holds it: it writes sparse constants out."""
-    return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.values.data_type).itemsize
+    kind = value.values.data_type if isinstance(value, onnx.SparseTensorProto) else value.data_type
+    return int(math.prod(value.dims)) * helper.tensor_dtype_to_np_dtype(kind).itemsize

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dnnsplit.ground.files import replacing
+
+if TYPE_CHECKING:
+    import onnx
 
 LARGE = 2**24  # values from which on the weights of a model get a file of their own (64 MiB of float32)
 SMALL = 2**8  # values up to which a weight stays in the model, where shape inference can see it
@@ -20,12 +23,12 @@ PAGE_BYTES = 4096  # a weight starts at a page, so that it can be mapped into me
 Place = tuple[str, int, int]  # file, offset and length [B]
 
 
-def is_large(proto: Any) -> bool:
+def is_large(proto: onnx.ModelProto) -> bool:
     """Whether the weights of an ONNX model are better kept in another file."""
-    return sum(math.prod(weight.dims) for weight in proto.graph.initializer) >= LARGE
+    return sum(int(math.prod(weight.dims)) for weight in proto.graph.initializer) >= LARGE
 
 
-def move_weights(proto: Any, path: Path) -> tuple[dict[str, Place], str]:
+def move_weights(proto: onnx.ModelProto, path: Path) -> tuple[dict[str, Place], str]:
     """Move the weights of a model into the file `path`, atomically; the model must be saved beside it.
 
     Returns
@@ -47,7 +50,7 @@ def move_weights(proto: Any, path: Path) -> tuple[dict[str, Place], str]:
     return places, digest.hexdigest()
 
 
-def borrow_weights(proto: Any, places: Mapping[str, Place]) -> None:
+def borrow_weights(proto: onnx.ModelProto, places: Mapping[str, Place]) -> None:
     """Make a model take the weights that are named in `places` from there, with files relative to its own folder."""
     for weight in _outsized(proto):
         if weight.name in places:
@@ -57,5 +60,5 @@ def borrow_weights(proto: Any, places: Mapping[str, Place]) -> None:
                 weight.external_data.add(key=key, value=str(value))
 
 
-def _outsized(proto: Any) -> Iterable[Any]:
+def _outsized(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
     return [w for w in proto.graph.initializer if math.prod(w.dims) > SMALL and w.HasField("raw_data")]

@@ -54,7 +54,7 @@ def node_flops(model: Model, node: onnx.NodeProto) -> float:
     if kind in _MOVES:
         return 0.0
     if kind in ("MaxPool", "AveragePool"):
-        return out * math.prod(next(a.ints for a in node.attribute if a.name == "kernel_shape"))
+        return out * float(math.prod(next(a.ints for a in node.attribute if a.name == "kernel_shape")))
     if kind.startswith("Reduce"):
         return _elements(model, node.input[0])
     if kind == "Resize":

@@ -38,7 +38,7 @@ def _namesake(model: Model, kernel: onnx.NodeProto) -> str | None:
     return None
 
 
-def fused(model: Model, optimized: onnx.ModelProto) -> nx.utils.UnionFind:
+def fused(model: Model, optimized: onnx.ModelProto) -> nx.utils.UnionFind[str]:
     """Join nodes that have no tensor between them of which the name survives."""
     groups = nx.utils.UnionFind(model.nodes)
     survivors: set[str] = set()
@@ -52,14 +52,15 @@ def fused(model: Model, optimized: onnx.ModelProto) -> nx.utils.UnionFind:
     return groups
 
 
-def untangled(model: Model, coarse: nx.utils.UnionFind, optimized: onnx.ModelProto) -> nx.utils.UnionFind:
+def untangled(model: Model, coarse: nx.utils.UnionFind[str], optimized: onnx.ModelProto) -> nx.utils.UnionFind[str]:
     """Take groups apart that hold several working kernels: ONNX Runtime renamed what is between them, but keeps them.
 
     It renames where it moves a Transpose or a Cast, removes an Identity or a repeated node, or changes an 8-bit type. Each
     kernel begins a group of the nodes it is named after, by its outputs and by its own name. Other nodes are taken together
     where one alone reads the other; they join the group before them if they alone read it, else the one after.
     """
-    anchors, one = nx.utils.UnionFind(), set()
+    anchors: nx.utils.UnionFind[str] = nx.utils.UnionFind()
+    one = set()
     for kernel in optimized.graph.node:
         if kernel.op_type not in MOVES:
             made = [model.producer[o] for o in kernel.output if model.producer.get(o) in model.nodes]
@@ -84,7 +85,7 @@ def untangled(model: Model, coarse: nx.utils.UnionFind, optimized: onnx.ModelPro
     return groups
 
 
-def _join_loose(model: Model, coarse: nx.utils.UnionFind, groups: nx.utils.UnionFind, loose: Sequence[str]) -> None:
+def _join_loose(model: Model, coarse: nx.utils.UnionFind[str], groups: nx.utils.UnionFind[str], loose: Sequence[str]) -> None:
     """Join nodes, given in topological order, to a group before or after them, within what ONNX Runtime has renamed."""
     reads = {n: [(t, p) for t in node_inputs(model.nodes[n]) if (p := model.producer.get(t)) in model.nodes] for n in loose}
     readers = {n: [c for o in model.nodes[n].output for c in model.consumers.get(o, ())] for n in loose}
@@ -118,7 +119,7 @@ def _join_loose(model: Model, coarse: nx.utils.UnionFind, groups: nx.utils.Union
             groups.union(reader, members[0])
 
 
-def join_round_trips(model: Model, groups: nx.utils.UnionFind) -> None:
+def join_round_trips(model: Model, groups: nx.utils.UnionFind[str]) -> None:
     """Join each DequantizeLinear to its only reader, and each QuantizeLinear to the maker of what it alone reads.
 
     Cut anywhere else, a product loses its int8 kernel.
@@ -132,7 +133,7 @@ def join_round_trips(model: Model, groups: nx.utils.UnionFind) -> None:
             groups.union(model.producer[trip], *readers)
 
 
-def join_activations(model: Model, groups: nx.utils.UnionFind, optimized: onnx.ModelProto) -> None:
+def join_activations(model: Model, groups: nx.utils.UnionFind[str], optimized: onnx.ModelProto) -> None:
     """Join each activation to the product that alone feeds it."""
     makers = {o: kernel for kernel in optimized.graph.node for o in kernel.output}
     reads = Counter(i for kernel in optimized.graph.node for i in node_inputs(kernel))
@@ -146,7 +147,7 @@ def join_activations(model: Model, groups: nx.utils.UnionFind, optimized: onnx.M
                 products.add(groups[product])
 
 
-def join_absorbed(model: Model, groups: nx.utils.UnionFind, executed: onnx.ModelProto) -> None:
+def join_absorbed(model: Model, groups: nx.utils.UnionFind[str], executed: onnx.ModelProto) -> None:
     """Join groups without a kernel of their own to the last kernel that makes one of their inputs: it does their work."""
     position: dict[str, int] = {}
     for i, kernel in enumerate(executed.graph.node):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral, Real
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import pandas as pd
@@ -17,6 +19,9 @@ from dnnsplit.graph.shared_weights import Shared
 from dnnsplit.ground.errors import ModelError, OptionError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
+
+if TYPE_CHECKING:
+    from dnnsplit.graph.onnx_file import Model
 
 QUANTIZABLE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -88,7 +93,7 @@ class Tensor:
 
 
 def _is_amount(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,8 @@ class LayerGraph:
     ----------
     layers : at least one; kept in the order given
     tensors : each with its producer and all its consumers
-    model_path : the ONNX file it was read from, or None
+    model_path, model_sha256 : the ONNX file it was read from by `dnnsplit.load`, and the hash of its content
+    providers : execution providers whose layers these are
 
     Raises
     ------
@@ -119,6 +125,9 @@ class LayerGraph:
     layers: tuple[Layer, ...]
     tensors: tuple[Tensor, ...]
     model_path: Path | None = field(default=None, compare=False)
+    model_sha256: str = field(default="", compare=False)
+    providers: tuple[str, ...] = field(default=(), compare=False)
+    _model: Model | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -133,12 +142,43 @@ class LayerGraph:
         object.__setattr__(self, "tensors", tensors)
         raise_problems(ModelError, "layer graph", list(self._problems()))
 
+    @property
+    def model(self) -> Model:
+        """The ONNX model behind the graph, as it was read: what becomes of the file since does not count.
+
+        A pickled graph leaves the model behind, and reads the file again when it is asked for it first.
+
+        Raises
+        ------
+        ModelError : the graph was built by hand; or it was pickled, and the file is gone or no longer the same
+        """
+        if self._model is None:
+            from dnnsplit.graph.onnx_file import read_model  # here: who plans with given numbers does without ONNX
+
+            if self.model_path is None:
+                raise ModelError("this graph was built by hand, with no model to run; take one from dnnsplit.load('model.onnx')")
+            model = read_model(self.model_path)
+            if self.model_sha256 not in ("", model.sha256):
+                raise ModelError(f"{self.model_path} has changed since this graph was read from it; load it again")
+            object.__setattr__(self, "_model", model)
+            return model
+        return self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_model": None}
+
+    def __copy__(self) -> LayerGraph:
+        return self  # it never changes, and a copy by way of `__getstate__` would lose what was read
+
+    def __deepcopy__(self, memo: object) -> LayerGraph:
+        return self
+
     def _problems(self) -> Iterable[str]:
         names = [layer.name for layer in self.layers]
         if not names:
             yield "it has no layer"
         for kind, found in (("layers", names), ("tensors", [t.name for t in self.tensors])):
-            for name in sorted({n for n in found if found.count(n) > 1}) if len(set(found)) < len(found) else ():
+            for name in sorted(name for name, count in Counter(found).items() if count > 1):
                 yield f"two {kind} are named {name!r}; names must be unique"
         known = set(names)
         for layer in self.layers:
@@ -174,14 +214,15 @@ class LayerGraph:
         return self.layers[self.layer_index[name]]
 
     @cached_property
-    def digraph(self) -> nx.DiGraph:
+    def digraph(self) -> nx.DiGraph[str]:
         """The layers as a networkx graph; an edge carries the sum of the bytes between two layers as ``size_bytes``."""
-        graph = nx.DiGraph()
+        graph: nx.DiGraph[str] = nx.DiGraph()
         graph.add_nodes_from(self.layer_names)
         for tensor in self.tensors:
-            for consumer in tensor.consumers if tensor.producer is not None else ():
-                size = graph.get_edge_data(tensor.producer, consumer, {"size_bytes": 0.0})["size_bytes"]
-                graph.add_edge(tensor.producer, consumer, size_bytes=size + tensor.size_bytes)
+            if tensor.producer is not None:
+                for consumer in tensor.consumers:
+                    size = graph.get_edge_data(tensor.producer, consumer, {"size_bytes": 0.0})["size_bytes"]
+                    graph.add_edge(tensor.producer, consumer, size_bytes=size + tensor.size_bytes)
         return graph
 
     @cached_property
@@ -228,33 +269,29 @@ class LayerGraph:
     @property
     def frame(self) -> pd.DataFrame:
         """One row per layer: layer, op_type, flops, weight_bytes [B], output_bytes [B], nodes (count), quantizable, shared."""
-        frame = pd.DataFrame(
-            {
-                "layer": self.layer_names,
-                "op_type": [layer.op_type for layer in self.layers],
-                "flops": [float(layer.flops) for layer in self.layers],
-                "weight_bytes": [float(layer.weight_bytes) for layer in self.layers],
-                "output_bytes": [float(sum(t.size_bytes for t in self.outputs_of[n])) for n in self.layer_names],
-                "nodes": [len(layer.nodes) for layer in self.layers],
-                "quantizable": [bool(layer.quantizable) for layer in self.layers],
-                "shared": [shared_weights.to_text(layer.shared) for layer in self.layers],
-            }
-        )
+        frame = pd.DataFrame({
+            "layer": self.layer_names,
+            "op_type": [layer.op_type for layer in self.layers],
+            "flops": [float(layer.flops) for layer in self.layers],
+            "weight_bytes": [float(layer.weight_bytes) for layer in self.layers],
+            "output_bytes": [float(sum(t.size_bytes for t in self.outputs_of[n])) for n in self.layer_names],
+            "nodes": [len(layer.nodes) for layer in self.layers],
+            "quantizable": [bool(layer.quantizable) for layer in self.layers],
+            "shared": [shared_weights.to_text(layer.shared) for layer in self.layers],
+        })  # fmt: skip
         frame.attrs["units"] = {"flops": "FLOP", "weight_bytes": "B", "output_bytes": "B"}
         return frame
 
     @property
     def tensors_frame(self) -> pd.DataFrame:
         """One row per tensor: tensor, producer, consumers (separated by blanks), size_bytes [B], is_output."""
-        return pd.DataFrame(
-            {
-                "tensor": [t.name for t in self.tensors],
-                "producer": [t.producer or "" for t in self.tensors],
-                "consumers": [" ".join(t.consumers) for t in self.tensors],
-                "size_bytes": [float(t.size_bytes) for t in self.tensors],
-                "is_output": [bool(t.is_output) for t in self.tensors],
-            }
-        )
+        return pd.DataFrame({
+            "tensor": [t.name for t in self.tensors],
+            "producer": [t.producer or "" for t in self.tensors],
+            "consumers": [" ".join(t.consumers) for t in self.tensors],
+            "size_bytes": [float(t.size_bytes) for t in self.tensors],
+            "is_output": [bool(t.is_output) for t in self.tensors],
+        })  # fmt: skip
 
     @staticmethod
     def from_frames(layers: pd.DataFrame, tensors: pd.DataFrame) -> LayerGraph:
@@ -272,18 +309,18 @@ class LayerGraph:
         return LayerGraph(
             layers=tuple(
                 Layer(
-                    row.layer, getattr(row, "op_type", ""), getattr(row, "flops", 0.0), getattr(row, "weight_bytes", 0.0),
-                    quantizable=bool(row.quantizable) if hasattr(row, "quantizable") else None,
-                    shared=shared_weights.from_text(getattr(row, "shared", "")),
+                    row["layer"], row.get("op_type", ""), row.get("flops", 0.0), row.get("weight_bytes", 0.0),
+                    quantizable=bool(row["quantizable"]) if "quantizable" in row else None,
+                    shared=shared_weights.from_text(row.get("shared", "")),
                 )
-                for row in layers.itertuples()
+                for row in layers.to_dict("records")
             ),
             tensors=tuple(
                 Tensor(
-                    row.tensor, row.producer or None, tuple(str(row.consumers).split()), row.size_bytes,
-                    bool(getattr(row, "is_output", False)),
+                    row["tensor"], row["producer"] or None, tuple(str(row["consumers"]).split()), row["size_bytes"],
+                    bool(row.get("is_output", False)),
                 )
-                for row in text.itertuples()
+                for row in text.to_dict("records")
             ),
         )
 
@@ -293,7 +330,8 @@ class LayerGraph:
         return f"LayerGraph({len(self.layers)} layers, {len(self.tensors)} tensors, {flops}, {weights} of weights)"
 
     def _repr_html_(self) -> str:
-        top = self.frame.nlargest(12, "flops")
-        units = {"flops": "FLOP"} | {column: "B" for column in top if column.endswith("_bytes")}
-        top = top.assign(**{column: [show(v, unit) for v in top[column]] for column, unit in units.items()})
+        top, units = self.frame.nlargest(12, "flops"), self.frame.attrs["units"]
+        top = top.astype(dict.fromkeys(units, object))
+        for column, unit in units.items():
+            top[column] = [show(value, unit) for value in top[column]]
         return shown(f"{self!r}; those with most FLOPs:", top)

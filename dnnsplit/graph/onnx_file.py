@@ -5,29 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper, shape_inference
 
-from dnnsplit.graph.cleanup import (
-    constants_to_weights,
-    name_nodes,
-    node_inputs,
-    one_reader_each,
-    topological,
-    unsigned,
-    used,
-    without_weights,
-)
+from dnnsplit.graph.cleanup import node_inputs, put_in_order, without_weights
 from dnnsplit.ground.errors import ModelError, raise_problems
 from dnnsplit.ground.files import sha256
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """An ONNX model with its index. Made by `read_model`; never changed.
 
@@ -57,6 +48,9 @@ class Model:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"Model({self.path.name}: {len(self.nodes)} nodes, sha256 {self.sha256[:8]})"
+
     def is_constant(self, tensor: str) -> bool:
         """Whether the tensor is an initializer or computed from initializers alone."""
         return tensor in self.weights or self.producer.get(tensor) in self.constant_nodes
@@ -65,7 +59,7 @@ class Model:
         """Size of a tensor [B]."""
         return int(np.prod(self.types[tensor][1], dtype=np.int64)) * self.dtype(tensor).itemsize
 
-    def dtype(self, tensor: str) -> np.dtype:
+    def dtype(self, tensor: str) -> np.dtype[Any]:
         """Element type of a tensor as numpy names it."""
         return np.dtype(helper.tensor_dtype_to_np_dtype(self.types[tensor][0]))
 
@@ -73,10 +67,9 @@ class Model:
         """Value of an initializer."""
         return numpy_helper.to_array(self.weights[name])
 
-    def value_info(self, tensor: str, name: str | None = None) -> onnx.ValueInfoProto:
-        """ONNX description of a tensor, under another name if given."""
-        element_type, shape = self.types[tensor]
-        return helper.make_tensor_value_info(name or tensor, element_type, shape)
+    def value_info(self, tensor: str) -> onnx.ValueInfoProto:
+        """ONNX description of a tensor."""
+        return helper.make_tensor_value_info(tensor, *self.types[tensor])
 
     def assemble(
         self,
@@ -95,7 +88,7 @@ class Model:
         weights : constants that are not of this model
         """
         own = {weight.name: weight for weight in weights}
-        constants, needed = self._rest_on({name for node in nodes for name in node_inputs(node)} - own.keys())
+        constants, needed = self.constants({name for node in nodes for name in node_inputs(node)} - own.keys())
         graph = helper.make_graph([*constants, *nodes], name, list(inputs), list(outputs))
         graph.initializer.extend(own.values())
         graph.initializer.extend(self.weights[name] for name in sorted(needed))
@@ -103,12 +96,8 @@ class Model:
         model.functions.extend(self.proto.functions)
         return model
 
-    def constants(self, node: onnx.NodeProto) -> tuple[list[onnx.NodeProto], set[str]]:
-        """Return the constant nodes and initializers that a node reads, directly or through constant nodes."""
-        return self._rest_on(set(node_inputs(node)))
-
-    def _rest_on(self, names: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
-        """Return the constant nodes and initializers that some tensor names rest on."""
+    def constants(self, names: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+        """Return the constant nodes and initializers that some tensors rest on."""
         nodes: set[str] = set()
         weights: set[str] = set()
         stack = list(names)
@@ -133,20 +122,13 @@ def read_model(path: str | Path) -> Model:
     ------
     ModelError : no such file, no ONNX, an invalid or cyclic graph, or tensors whose shape is not known
     """
-    path = Path(path)
+    path = Path(path).resolve()
     try:
-        stat = path.stat()
+        content = path.read_bytes()
+    except IsADirectoryError:
+        raise ModelError(f"{path} is a folder; give the .onnx file itself") from None
     except OSError as error:
         raise ModelError(f"there is no model file {path} ({error.strerror})") from None
-    return _read(path.resolve(), stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=4)
-def _read(path: Path, mtime: int, size: int) -> Model:
-    del mtime, size  # they only make a changed file another key
-    if path.is_dir():
-        raise ModelError(f"{path} is a folder; give the .onnx file itself")
-    content = path.read_bytes()
     digest = sha256(content)
     try:
         proto = onnx.load_from_string(content)
@@ -159,11 +141,7 @@ def _read(path: Path, mtime: int, size: int) -> Model:
         onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(path.parent))
     except (onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ModelError(f"{path}: its weights are in another file that cannot be read ({error}); put it beside it") from None
-    name_nodes(proto.graph)
-    constants_to_weights(proto.graph)
-    unsigned(proto.graph)
-    one_reader_each(proto.graph)
-    ordered = used(proto.graph, topological(proto.graph, path))
+    put_in_order(proto.graph, path)
     try:
         bare = without_weights(proto)
         onnx.checker.check_model(bare, full_check=False)
@@ -176,17 +154,14 @@ def _read(path: Path, mtime: int, size: int) -> Model:
         entries.extend(found)
     weights = {w.name: w for w in graph.initializer}
     producer = {o: n.name for n in graph.node for o in n.output if o}
-    by_name = {n.name: n for n in graph.node}
     constant: dict[str, onnx.NodeProto] = {}
-    for name in ordered:
-        node = by_name[name]
-        fixed = all(i in weights or producer.get(i) in constant for i in node_inputs(node))
-        if fixed and node_inputs(node) and not node.op_type.startswith("Random"):
-            constant[name] = node
     consumers: dict[str, list[str]] = {}
-    for name in ordered:
-        for tensor in node_inputs(by_name[name]):
-            consumers.setdefault(tensor, []).append(name)
+    for node in graph.node:
+        read = node_inputs(node)
+        if read and not node.op_type.startswith("Random") and all(i in weights or producer.get(i) in constant for i in read):
+            constant[node.name] = node
+        for tensor in read:
+            consumers.setdefault(tensor, []).append(node.name)
     types = {
         v.name: (v.type.tensor_type.elem_type, tuple(_dim(d) for d in v.type.tensor_type.shape.dim))
         for v in (*graph.input, *graph.value_info, *graph.output)
@@ -197,7 +172,7 @@ def _read(path: Path, mtime: int, size: int) -> Model:
         path=path,
         sha256=digest,
         proto=proto,
-        nodes={name: by_name[name] for name in ordered if name not in constant},
+        nodes={node.name: node for node in graph.node if node.name not in constant},
         constant_nodes=constant,
         producer=producer,
         consumers={tensor: tuple(names) for tensor, names in consumers.items()},

@@ -12,10 +12,10 @@ from dnnsplit.graph.layers import LayerGraph
 Block = tuple[str, ...]
 
 
-def quotient(blocks: Sequence[Block], edges: Iterable[tuple[str, str]]) -> nx.DiGraph:
+def quotient(blocks: Sequence[Block], edges: Iterable[tuple[str, str]]) -> nx.DiGraph[int]:
     """Return the graph of the blocks, by position: an edge where one leads from a node of the first to one of the second."""
     of = {node: i for i, block in enumerate(blocks) for node in block}
-    graph = nx.DiGraph()
+    graph: nx.DiGraph[int] = nx.DiGraph()
     graph.add_nodes_from(range(len(blocks)))
     graph.add_edges_from((of[a], of[b]) for a, b in edges if of[a] != of[b])
     return graph
@@ -63,7 +63,7 @@ def components(graph: LayerGraph, assignment: Mapping[str, str]) -> list[tuple[s
     for name in graph.topological:
         before = [level[p] + (assignment[p] != assignment[name]) for p in graph.digraph.predecessors(name)]
         level[name] = max(before, default=0)
-    together = nx.Graph()
+    together: nx.Graph[str] = nx.Graph()
     together.add_nodes_from(graph.layer_names)
     together.add_edges_from(
         (a, b) for a, b in graph.digraph.edges if assignment[a] == assignment[b] and level[a] == level[b]

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dnnsplit.graph.feeds import feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.graph.onnx_file import read_model
 from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
 from dnnsplit.noise.journal import read_journal, write_journal
 from dnnsplit.noise.metrics import PER_OUTPUT, by_image, check_metric, errors, kept, metrics_of, shown
 from dnnsplit.noise.prefix_tree import RUNTIME, PrefixTree, build_tree
 from dnnsplit.noise.samples import NoiseSamples
-from dnnsplit.quantize.calibration import Calibration, calibrate, feeds_of, images_sha256, model_path
+from dnnsplit.quantize.calibration import Calibration, calibrate
 from dnnsplit.quantize.rewrite import ranges_needed
 from dnnsplit.quantize.setting import QuantizationSetting
 
@@ -248,7 +248,7 @@ def noise_meter(
     NoiseError : unknown layers or metric, layers that no int8 kernel exists for, images of another shape, a file to resume
         from that is of another measurement
     """
-    model = read_model(model_path(graph))
+    model = graph.model
     names = layers_of(graph, layers)
     calibration = calibration or calibrate(graph, images, setting)
     if setting is not None and QuantizationSetting.of(setting) != calibration.setting:
@@ -265,7 +265,7 @@ def noise_meter(
         "images_sha256": images_sha256(feeds),
         "metric": metric,
         "setting": asdict(calibration.setting),
-        "calibration": calibration.only(ranges_needed(model, graph, names)).to_json(),
+        "calibration": calibration.only(ranges_needed(graph, names)).to_json(),
     }
     tree = build_tree(model, graph, names, calibration)
     return NoiseMeter(names, metric, origin, tree, feeds, detections, workers, None if resume is None else Path(resume))

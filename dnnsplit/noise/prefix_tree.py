@@ -73,7 +73,7 @@ def build_tree(model: Model, graph: LayerGraph, layers: Sequence[str], calibrati
     calibration : ranges of the int8 tensors
     """
     segments = []
-    for edge, parts in _cut(model, graph, layers, calibration):
+    for edge, parts in _cut(graph, layers, calibration):
         inputs, outputs = (edge.inputs, edge.outputs) if edge else ((), ())
         segments.append(Segment(tuple(session(part) for part in parts), inputs, outputs))
     return PrefixTree(tuple(segments), model.outputs)
@@ -89,7 +89,7 @@ def both_ways(
     feed : the inputs of one image
     """
     plain, int8 = ({name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in feed.items()} for _ in range(2))
-    for edge, parts in _cut(model, graph, layers, calibration):
+    for edge, parts in _cut(graph, layers, calibration):
         found = []
         for live, part in zip((plain, int8), parts, strict=False):  # what comes before the first of them is one part
             found.append(Segment((session(part),), edge.inputs, edge.outputs).run(0, live))
@@ -99,7 +99,7 @@ def both_ways(
 
 
 def _cut(
-    model: Model, graph: LayerGraph, layers: Sequence[str], calibration: Calibration
+    graph: LayerGraph, layers: Sequence[str], calibration: Calibration
 ) -> Iterator[tuple[Boundary | None, list[bytes]]]:
     """Yield the border of each segment, and its parts: in float32, and with the layer that it starts with in int8."""
     label: dict[str, int] = {}
@@ -111,11 +111,11 @@ def _cut(
         if not inside:  # nothing comes before the first toggled layer
             yield None, []
             continue
-        edge = boundary(model, graph, inside)
+        edge = boundary(graph, inside)
         # Every segment receives float32: a quantized layer hands on what its int8 output stands for.
-        parts = [build_part(model, graph, inside, edge.outputs)]
+        parts = [build_part(graph, inside, edge.outputs)]
         if index:
             toggled = layers[index - 1]
-            swap = {toggled: quantize_layer(model, graph, toggled, calibration)}
-            parts.append(build_part(model, graph, inside, edge.outputs, swap))
+            swap = {toggled: quantize_layer(graph, toggled, calibration)}
+            parts.append(build_part(graph, inside, edge.outputs, swap))
         yield edge, [part.SerializeToString() for part in parts]

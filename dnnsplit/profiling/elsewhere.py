@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from dnnsplit.graph.blocks import load
+from dnnsplit.graph.feeds import Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.graph.onnx_file import read_model
 from dnnsplit.ground.errors import OptionError, ProfileError, nearest, raise_problems
-from dnnsplit.network.servers import Network, Server
-from dnnsplit.profiling.kernels import host_name, profile
+from dnnsplit.profiling.kernels import COLUMNS, host_name, measured_here
 from dnnsplit.profiling.times import LayerTimes
-from dnnsplit.quantize.calibration import calibrate, feeds_of, images_sha256
+from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.runtime.providers import KNOWN, Provider
 from dnnsplit.runtime.sessions import find_provider
 
@@ -30,7 +28,7 @@ PACKAGES = ("dnnsplit", *dict.fromkeys(p.package for p in KNOWN), "onnx", "numpy
 def profile_here(
     model_path: str | Path,
     server: str,
-    images: np.ndarray | Mapping[str, np.ndarray],
+    images: Images,
     count: int = 12,
     runs: int = 40,
     splits: int = 24,
@@ -55,27 +53,25 @@ def profile_here(
     graph = load(model_path, [found])
     layers = graph.quantizable(count)
     calibration = calibrate(graph, images) if layers else None
-    here = Network([Server(server, speed_cpu=1.0)])
-    times = profile(graph, here, images, calibration, layers, runs=runs, splits=splits, progress=progress, provider=found)
-    model = read_model(model_path)
+    host, overhead, left = measured_here(graph, images, calibration, layers, runs, progress, splits, found)
     made = {
-        "model": model.path.name,
-        "model_sha256": model.sha256,
-        "images_sha256": images_sha256(feeds_of(model, images)),
+        "model": graph.model.path.name,
+        "model_sha256": graph.model_sha256,
+        "images_sha256": images_sha256(feeds_of(graph.model, images)),
         "setting": vars(calibration.setting) if calibration else None,
         "cpu": host_name(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: number for name in PACKAGES if (number := _version(name))},
         "providers": [found.ort_name],
-        "left_to_cpu": times.made.get(server, {}).get("left_to_cpu", []),
+        "left_to_cpu": left,
         "options": {"threads": 1, "optimization": "all", "spinning": False},
         "runs": runs,
         "splits": splits,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    frame = times.frame.assign(factor=math.nan, note=times.frame["note"].str.replace("^from ", "on ", regex=True))
-    return LayerTimes(frame, times.overhead, {server: made})
+    frame = host.assign(server=server, origin="measured", factor=math.nan, note="on " + host["note"])[COLUMNS]
+    return LayerTimes(frame, {server: overhead} if overhead else {}, {server: made})
 
 
 def _version(package: str) -> str:
@@ -166,28 +162,3 @@ def flops_times(
     frame = pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"])
     text = f"{flops_per_s:.4g} FLOP/s, {bytes_per_s:.4g} B/s" + (f", {note}" if note else "")
     return LayerTimes(frame.assign(origin="flops", note=text))
-
-
-def regrouped(times: LayerTimes, graph: LayerGraph) -> LayerTimes:
-    """Add up times by the layers of a graph: a profile from a processor on which fewer nodes are fused has finer layers.
-
-    Raises
-    ------
-    ProfileError : the profile has a layer that is no node of the graph
-    """
-    of = {node: layer.name for layer in graph.layers for node in layer.nodes} | {n: n for n in graph.layer_names}
-    names = times.frame["layer"].unique()
-    lost = [f"{n!r} is no node of the graph{nearest(n, of)}" for n in names if n not in of]
-    raise_problems(ProfileError, "times to regroup", lost, most=8)
-    keys = ["layer", "server", "precision"]
-    frame = times.frame.assign(layer=times.frame["layer"].map(of))
-    rest = {c: "first" for c in frame if c not in (*keys, "seconds")}
-    # int8 is measured of the layer with the product; what is fused to it elsewhere still takes its float32 time
-    float32 = times.frame[times.frame["precision"] == "float32"]
-    table = frame.groupby(keys, sort=False, as_index=False).agg({"seconds": "sum", **rest})
-    whole = table[table["precision"] == "float32"].set_index(["layer", "server"])["seconds"]
-    chief = float32.set_index(["layer", "server"])["seconds"]
-    int8 = table["precision"] == "int8"
-    pairs = list(zip(table.loc[int8, "layer"], table.loc[int8, "server"], strict=True))
-    table.loc[int8, "seconds"] += [whole[pair] - chief[pair] for pair in pairs]
-    return LayerTimes(table, times.overhead, times.made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 import tempfile
@@ -10,32 +9,36 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.fusion import node_of
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.graph.onnx_file import Model, read_model
 from dnnsplit.ground.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.alone import seconds_alone
-from dnnsplit.profiling.splits import calibrated, calibration_splits, measure_parts, whole_model
+from dnnsplit.profiling.overhead import Overhead
+from dnnsplit.profiling.splits import calibrated, calibration_splits, int8_layers, measure_parts, whole_model
 from dnnsplit.profiling.times import LayerTimes
-from dnnsplit.quantize.calibration import Calibration, feeds_of, model_path
+from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.parts import build_part
-from dnnsplit.quantize.rewrite import QuantizedLayer, quantize_layer
-from dnnsplit.runtime.fallbacks import left_to_cpu
+from dnnsplit.quantize.rewrite import QuantizedLayer
 from dnnsplit.runtime.providers import Provider
-from dnnsplit.runtime.sessions import WARM_UP, cpu_seconds, find_provider, session, session_options
+from dnnsplit.runtime.sessions import find_provider, session
+from dnnsplit.runtime.timing import WARM_UP, cpu_seconds, kernel_runs, left_to_cpu
+
+COLUMNS = ["layer", "server", "precision", "seconds", "origin", "factor", "note"]
 
 
 def profile(
     graph: LayerGraph,
     network: Network,
-    images: np.ndarray | Mapping[str, np.ndarray],
+    images: Images,
     calibration: Calibration | None = None,
     layers: Sequence[str] = (),
     cpu_slowdown: float = 1.0,
@@ -93,32 +96,42 @@ def profile(
     if not found.is_cpu and (source_seconds is not None or set(factors.values()) != {1.0}):
         raise OptionError(f"times on {found.name!r} cannot be scaled to servers by the speeds of CPUs; profile every server "
                           "on itself (profile_here) and join the times")  # fmt: skip
-    left = left_to_cpu(model_path(graph), feeds_of(read_model(model_path(graph)), images)[0], found)
-    host = profile_host(graph, images, calibration, layers, runs, progress, found)
+    host, overhead, left = measured_here(graph, images, calibration, layers, runs, progress, splits, found)
+    if source_seconds is not None:
+        here = host.loc[host["precision"] == "float32", "seconds"].sum() * factors[network.source]
+        factors = {server: factor * source_seconds / here for server, factor in factors.items()}
+    host = host.assign(note="from " + host["note"])
+    frames = [
+        host.assign(server=server, seconds=host["seconds"] * f, origin="measured" if f == 1.0 else "scaled", factor=f)
+        for server, f in factors.items()
+    ]
+    scaled = {server: overhead.scaled(factor) for server, factor in factors.items()} if overhead else {}
+    about: dict[str, object] = {"setting": asdict(calibration.setting)} if calibration and layers else {}
+    about |= {} if found.is_cpu else {"providers": [found.ort_name], "left_to_cpu": left}
+    made = dict.fromkeys(factors, about) if about else {}
+    return LayerTimes(pd.concat(frames, ignore_index=True)[COLUMNS], scaled, made)
+
+
+def measured_here(
+    graph: LayerGraph, images: Images, calibration: Calibration | None, layers: Sequence[str], runs: int, progress: bool,
+    splits: int, provider: Provider,
+) -> tuple[pd.DataFrame, Overhead | None, list[str]]:  # fmt: skip
+    """Measure a model on this machine, as `profile` tells it.
+
+    Returns
+    -------
+    (layers, overhead, left) : layer, precision, seconds [s] and a note; what parts take beside them, None where none was
+        measured; the nodes that the provider left to the CPU
+    """
+    left = left_to_cpu(graph.model.proto.SerializeToString(), feeds_of(graph.model, images)[0], provider)
+    host = profile_host(graph, images, calibration, layers, runs, progress, provider)
     overhead = None
     if splits and len(graph.layers) > 1:
         plans = calibration_splits(graph, splits, layers)
-        parts = measure_parts(graph, plans, images, calibration, max(3, runs // 3), progress=progress, provider=found)
+        parts = measure_parts(graph, plans, images, calibration, max(3, runs // 3), progress=progress, provider=provider)
         host, overhead = calibrated(graph, host, parts)
-    if source_seconds is not None:
-        here = host.loc[host["precision"] == "float32", "seconds"].sum()
-        cpu_slowdown = source_seconds / here * network.server(network.source).speed_cpu
-    frames = [
-        host.assign(
-            server=server,
-            seconds=host["seconds"] * factor,
-            origin="measured" if factor == 1.0 else "scaled",
-            factor=factor,
-            note=f"from {'one core' if found.is_cpu else found.name} of {host_name()}" + host["note"],
-        )
-        for server, factor in slowdown(network, cpu_slowdown).items()
-    ]
-    columns = ["layer", "server", "precision", "seconds", "origin", "factor", "note"]
-    scaled = {name: overhead.scaled(factor) for name, factor in slowdown(network, cpu_slowdown).items()} if overhead else {}
-    about: dict[str, object] = {"setting": asdict(calibration.setting)} if calibration and layers else {}
-    about |= {} if found.is_cpu else {"providers": [found.ort_name], "left_to_cpu": left}
-    made = {server.name: about for server in network.servers} if about else {}
-    return LayerTimes(pd.concat(frames, ignore_index=True)[columns], scaled, made)
+    where = f"{'one core' if provider.is_cpu else provider.name} of {host_name()}"
+    return host.assign(note=where + host["note"]), overhead, left
 
 
 def slowdown(network: Network, cpu_slowdown: float = 1.0) -> dict[str, float]:
@@ -130,16 +143,10 @@ def slowdown(network: Network, cpu_slowdown: float = 1.0) -> dict[str, float]:
     """
     if not cpu_slowdown > 0:
         raise OptionError(f"cpu_slowdown is {cpu_slowdown!r}; it must be above 0 (1: a test-bed CPU is a core of this machine)")
-    raise_problems(
-        ProfileError,
-        "profile",
-        [
-            f"server {s.name!r} has no speed to scale by; write one in the network file, like 'speed: 0.5 CPU'"
-            for s in network.servers
-            if s.speed_cpu is None
-        ],
-    )
-    return {s.name: cpu_slowdown / s.speed_cpu for s in network.servers}
+    way_out = "write one in the network file, like 'speed: 0.5 CPU'"
+    lacking = [f"server {s.name!r} has no speed to scale by; {way_out}" for s in network.servers if s.speed_cpu is None]
+    raise_problems(ProfileError, "profile", lacking)
+    return {s.name: cpu_slowdown / s.speed_cpu for s in network.servers if s.speed_cpu is not None}
 
 
 def host_name() -> str:
@@ -153,7 +160,7 @@ def host_name() -> str:
 
 def profile_host(
     graph: LayerGraph,
-    images: np.ndarray | Mapping[str, np.ndarray],
+    images: Images,
     calibration: Calibration | None = None,
     layers: Sequence[str] = (),
     runs: int = 40,
@@ -161,44 +168,52 @@ def profile_host(
     provider: str | Provider = "cpu",
 ) -> pd.DataFrame:
     """Return layer, precision, seconds [s] on this machine, and a note on times that had to be bounded; see `profile`."""
-    if layers and calibration is None:
-        raise ProfileError("int8 times need a calibration: pass calibration=calibrate(graph, images)")
-    model = read_model(model_path(graph))
-    feed, provider = feeds_of(model, images)[0], find_provider(provider)
-    neighbours = {name: {name, *graph.digraph.predecessors(name), *graph.digraph.successors(name)} for name in layers}
-    with tqdm(total=2 + len(layers) * (not provider.compiles), desc="profile", unit="step", disable=not progress) as bar:
-        int8 = {name: quantize_layer(model, graph, name, calibration) for name in layers}
-        alone = seconds_alone(model, graph, int8, feed, runs, provider) if provider.compiles else {}
-        float32 = {n: one for n, (one, _) in alone.items()} or _layer_seconds(model, graph, model.proto, feed, runs, provider)
+    feed, found = feeds_of(graph.model, images)[0], find_provider(provider)
+    int8 = int8_layers(graph, layers, calibration)
+    with tqdm(total=2 + len(layers) * (not found.compiles), desc="profile", unit="step", disable=not progress) as bar:
+        if found.compiles:
+            float32, alone = seconds_alone(graph, int8, feed, runs, found)
+            change = {name: alone[name] - float32[name] for name in layers}
+        else:
+            float32 = _layer_seconds(graph, {}, feed, runs, found)
+            change = _changes(graph, int8, float32, feed, runs, found, bar)
         bar.update()
-        plain = session(build_part(model, graph, graph.layer_names, model.outputs).SerializeToString(), provider=provider)
-        whole = float(np.median(cpu_seconds(plain, feed, runs // 2, pause_s=0.1, clock=provider.clock)))
+        plain = session(build_part(graph, graph.layer_names, graph.model.outputs).SerializeToString(), provider=found)
+        whole = float(np.median(cpu_seconds(plain, feed, runs // 2, pause_s=0.1, clock=found.clock)))
         bar.update()
         scale = whole / sum(float32.values())
-        absorbed = "" if alone else "; no kernel of its own here, done by its neighbours"
-        rows = [(name, "float32", s * scale, "" if s else absorbed) for name, s in float32.items()]
-        every = _variant_seconds(model, graph, int8, feed, runs, provider) if int8 and not alone else {}
-        change = {name: scale * (alone[name][1] - alone[name][0]) for name in layers if alone}
-        for name in () if alone else layers:
-            single = _variant_seconds(model, graph, {name: int8[name]}, feed, runs, provider)
-            others = _variant_seconds(model, graph, {n: q for n, q in int8.items() if n != name}, feed, runs, provider)
-            near = neighbours[name]
-            change[name] = 0.5 * scale * sum(single[n] - float32[n] + every[n] - others[n] for n in near)
-            bar.update()
-        change = _settled(graph, change, images, calibration, runs, provider) if change else {}
+        float32, change = ({name: scale * seconds for name, seconds in one.items()} for one in (float32, change))
+        absorbed = "" if found.compiles else "; no kernel of its own here, done by its neighbours"
+        rows = [(name, "float32", seconds, "" if seconds else absorbed) for name, seconds in float32.items()]
+        change = _settled(graph, change, images, calibration, runs, found) if change else {}
         for name in layers:
-            seconds = scale * float32[name] + change[name]
+            seconds = float32[name] + change[name]
             # Noise must never make a time vanish: no int8 layer is ten times faster than its float32 form on a CPU.
-            least = 0.1 * scale * float32[name]
+            least = 0.1 * float32[name]
             note = "" if seconds >= least else f"; measured {seconds:.3g} s here, bounded to a tenth of float32"
             rows.append((name, "int8", max(seconds, least), note))
     return pd.DataFrame(rows, columns=["layer", "precision", "seconds", "note"])
 
 
-def _settled(
-    graph: LayerGraph, change: Mapping[str, float], images: np.ndarray | Mapping[str, np.ndarray],
-    calibration: Calibration | None, runs: int, provider: Provider,
+def _changes(
+    graph: LayerGraph, int8: Mapping[str, QuantizedLayer], float32: Mapping[str, float], feed: Feed, runs: int,
+    provider: Provider, bar: tqdm[NoReturn],
 ) -> dict[str, float]:  # fmt: skip
+    """Return what int8 changes in each layer and those next to it [s]: the mean of it alone, and of it beside all others."""
+    every = _layer_seconds(graph, int8, feed, runs, provider) if int8 else {}
+    change = {}
+    for name in int8:
+        single = _layer_seconds(graph, {name: int8[name]}, feed, runs, provider)
+        others = _layer_seconds(graph, {n: q for n, q in int8.items() if n != name}, feed, runs, provider)
+        near = {name, *graph.digraph.predecessors(name), *graph.digraph.successors(name)}
+        change[name] = 0.5 * sum(single[n] - float32[n] + every[n] - others[n] for n in near)
+        bar.update()
+    return change
+
+
+def _settled(
+    graph: LayerGraph, change: Mapping[str, float], images: Images, calibration: Calibration | None, runs: int, provider: Provider
+) -> dict[str, float]:
     """Return what int8 changes in each layer [s], so that all layers together change what they are measured to change.
 
     So do those that gain: a plan takes just these, and those that look best are the luckiest ones, too.
@@ -218,43 +233,29 @@ def _settled(
     return settled | {name: settled[name] + missed / len(losing) for name in losing}
 
 
-def _variant_seconds(
-    model: Model, graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Mapping[str, np.ndarray], runs: int,
-    provider: Provider,
-) -> dict[str, float]:  # fmt: skip
-    return _layer_seconds(model, graph, build_part(model, graph, graph.layer_names, model.outputs, int8), feed, runs, provider)
-
-
 def _layer_seconds(
-    model: Model, graph: LayerGraph, proto: onnx.ModelProto, feed: Mapping[str, np.ndarray], runs: int, provider: Provider
+    graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Feed, runs: int, provider: Provider
 ) -> dict[str, float]:
-    """Return seconds of each layer of a model, or of a variant of it with quantized layers: the sum of its kernels' least.
+    """Return seconds of each layer of the model, with some of them in int8: the sum of its kernels' least.
 
     Raises
     ------
     ProfileError : a kernel belongs to no layer
     """
-    with tempfile.TemporaryDirectory() as folder:
-        options = session_options()
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-        one = session(proto.SerializeToString(), options, provider)
-        for _ in range(WARM_UP + runs):
-            one.run(None, dict(feed))
-        events = json.loads(Path(one.end_profiling()).read_text(encoding="utf-8"))
-        executed = onnx.load(Path(folder) / "optimized.onnx")
     durations: dict[str, list[float]] = defaultdict(list)
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            durations[event["name"].removesuffix("_kernel_time")].append(event["dur"] * 1e-6)
-    _name_kernels(executed.graph, durations)
-    owner = _owners(model, graph, executed.graph)
-    lost = [kernel for kernel in durations if kernel not in owner]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        content = build_part(graph, graph.layer_names, graph.model.outputs, int8).SerializeToString()
+        for kernel in kernel_runs(content, feed, provider, WARM_UP + runs, path):
+            durations[kernel.node].append(kernel.seconds)
+        executed = onnx.load(path).graph
+    _name_kernels(executed, durations)
+    owner = _owners(graph, executed)
+    lost = [name for name in durations if name not in owner]
     raise_problems(ProfileError, "kernels that belong to no layer", lost, most=5)
     seconds = dict.fromkeys(graph.layer_names, 0.0)
-    for kernel, values in durations.items():
-        seconds[owner[kernel]] += min(values[WARM_UP:] or values)
+    for name, values in durations.items():
+        seconds[owner[name]] += min(values[WARM_UP:] or values)
     return seconds
 
 
@@ -268,10 +269,10 @@ def _name_kernels(executed: onnx.GraphProto, profiled: Iterable[str]) -> None:
             node.name = name
 
 
-def _owners(model: Model, graph: LayerGraph, executed: onnx.GraphProto) -> dict[str, str]:
+def _owners(graph: LayerGraph, executed: onnx.GraphProto) -> dict[str, str]:
     """Return the layer of each executed node: by its outputs' names, by its own, else that of its neighbours."""
     of_node = {node: layer.name for layer in graph.layers for node in layer.nodes}
-    owner = {kernel.name: of_node[node] for kernel in executed.node if (node := node_of(model, kernel)) in of_node}
+    owner = {kernel.name: of_node[node] for kernel in executed.node if (node := node_of(graph.model, kernel)) in of_node}
     makers = {o: n.name for n in executed.node for o in n.output}
     # A change of layout goes with the kernel that needs it, else with the one that made its input.
     for node in reversed(executed.node):

@@ -127,4 +127,4 @@ def _nnls(design: np.ndarray, seconds: np.ndarray) -> list[float]:
     weighted = design / np.sqrt(seconds)[:, None]
     size = np.abs(weighted).max(axis=0)
     size[size == 0] = 1.0
-    return (nnls(weighted / size, np.sqrt(seconds))[0] / size).tolist()
+    return [float(value) for value in nnls(weighted / size, np.sqrt(seconds))[0] / size]

@@ -11,10 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.onnx_file import read_model
 from dnnsplit.ground.errors import OptionError, ProfileError, raise_problems
@@ -22,8 +22,7 @@ from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.kernels import host_name
-from dnnsplit.quantize.calibration import feeds_of, model_path
-from dnnsplit.runtime.sessions import find_provider, session
+from dnnsplit.runtime.sessions import Session, find_provider, session
 
 MARK = "compute measured by dnnsplit power"  # begins the note; what stands before it is kept
 RAPL = Path("/sys/class/powercap/intel-rapl")
@@ -119,7 +118,8 @@ class Power:
     def frame(self) -> pd.DataFrame:
         """One row per counter: counter, counted, idle_w, busy_w, above_w, spread_w [W]."""
         rows = []
-        for name in self.windows.columns[self.windows.columns.get_loc("others_cpu") + 1 :]:
+        columns = [str(name) for name in self.windows]
+        for name in columns[columns.index("others_cpu") + 1 :]:
             watts = self._watts(name)
             above = watts["busy"] - watts["idle"]
             rows.append((name, name in self.counted, watts["idle"].mean(), watts["busy"].mean(), above.mean(), above.std()))
@@ -143,7 +143,7 @@ class Power:
 
 def measure_power(
     model: LayerGraph | str | Path,
-    images: Any,
+    images: Images,
     seconds: float = 10.0,
     pairs: int = 5,
     settle_s: float = 1.0,
@@ -183,36 +183,38 @@ def measure_power(
     problems += [f"pairs is {pairs!r}; it takes 2 or more to tell the spread"] if pairs < 2 else []
     raise_problems(OptionError, "measure_power", problems)
     found = find_provider(provider)
-    path = model_path(model) if isinstance(model, LayerGraph) else Path(model)
-    feeds = feeds_of(read_model(path), images)
-    one = session(path, provider=found)
+    read = model.model if isinstance(model, LayerGraph) else read_model(model)
+    feeds = feeds_of(read, images)
+    one = session(read.proto.SerializeToString(), provider=found)
     name = type(meter).__name__ if meter is not None else f"zeus {_zeus_version()}"
     meter = _zeus_monitor() if meter is None else meter
     for _ in range(WARM_UP):
         one.run(None, dict(feeds[0]))
-    rows, counted = [], ()
+    rows: list[dict[str, Any]] = []
+    counted: tuple[str, ...] = ()
     with tqdm(total=2 * pairs, desc="power", unit="window", disable=not progress) as bar:
         for pair in range(pairs):
             for state in ("idle", "busy") if pair % 2 == 0 else ("busy", "idle"):
                 time.sleep(settle_s)
-                rows.append({"pair": pair, "state": state, **_window(meter, f"{state} {pair}", seconds, one, feeds)})
+                row = _window(meter, f"{state} {pair}", seconds, one, feeds if state == "busy" else [])
+                rows.append({"pair": pair, "state": state, **row})
                 counted = counted or _counted(rows[0], found.own_memory)
                 bar.update()
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    power = Power(pd.DataFrame(rows), counted, path.name, found.name, name, host_name(), date)
+    power = Power(pd.DataFrame(rows), counted, read.path.name, found.name, name, host_name(), date)
     if not power.compute_w > 2 * power.spread_w / math.sqrt(pairs):
         above = f"{show(power.compute_w, 'W')} above idle, +- {show(power.spread_w, 'W')} over {pairs} pairs of windows"
-        raise ProfileError(f"the power of {path.name} cannot be told from idle ({above}); stop what else runs, or use longer "
+        raise ProfileError(f"the power of {power.model} cannot be told from idle ({above}); stop what else runs, or use longer "
                            "windows (seconds) or more of them (pairs)")  # fmt: skip
     return power
 
 
-def _window(meter: Any, name: str, seconds: float, one: Any, feeds: list[dict[str, np.ndarray]]) -> dict[str, float]:
-    """Measure one window; return its seconds, runs, busy CPUs, and joules by counter."""
+def _window(meter: Any, name: str, seconds: float, one: Session, feeds: list[Feed]) -> dict[str, float]:
+    """Measure one window, idle where there are no feeds; return its seconds, runs, busy CPUs, and joules by counter."""
     runs = 0
     meter.begin_window(name, sync_execution=False)  # a run has ended when it returns: there is nothing to wait for
     own, every, until = time.process_time(), _busy_cpu_s(), time.perf_counter() + seconds
-    if name.startswith("busy"):
+    if feeds:
         while runs == 0 or time.perf_counter() < until:
             one.run(None, dict(feeds[runs % len(feeds)]))
             runs += 1

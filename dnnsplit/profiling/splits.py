@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.graph.onnx_file import Model, read_model
 from dnnsplit.graph.partitions import components
 from dnnsplit.ground.errors import ProfileError
 from dnnsplit.profiling.overhead import Overhead, fit_overhead
 from dnnsplit.profiling.times import PRECISIONS
-from dnnsplit.quantize.calibration import Calibration, feeds_of, model_path
+from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer, quantize_layer
 from dnnsplit.runtime.providers import Provider
-from dnnsplit.runtime.sessions import find_provider, session
+from dnnsplit.runtime.sessions import Session, find_provider, session
 
 WARM_UP = 3
+PIECES = 3  # of a random split; a graph of two layers has two
 ROUNDS = 4  # the same part can be 10 % faster in one session than in the next, for good: where its memory happens to lie
 LAYER_ERROR, PART_ERROR = 0.1, 0.03  # standard deviations: of a layer's share in the profile, of a part's measured time
 MOST_BYTES = 1e9  # of weights in sessions that are open at once
+
+Measured = tuple[dict[str, object], list[float]]  # what is known of a part, and the seconds of its runs in one round
 
 
 @dataclass(frozen=True)
@@ -37,20 +40,19 @@ class Split:
     quantized: tuple[str, ...] = ()
 
 
-def random_splits(graph: LayerGraph, count: int, layers: Sequence[str] = (), seed: int = 0, servers: int = 3) -> list[Split]:
-    """Cut the layers at random places of their topological order; every second split has a random half of `layers` in int8.
+def random_splits(graph: LayerGraph, count: int, layers: Sequence[str] = (), seed: int = 0) -> list[Split]:
+    """Cut the layers at two random places of their topological order; every second split has a random half of `layers` in int8.
 
     Parameters
     ----------
     count : how many
     layers : those that may run in int8
-    servers : how many pieces; fewer where the graph has fewer layers
     """
     rng = np.random.default_rng(seed)
     names = graph.topological
     splits = []
     for i in range(count):
-        cuts = np.sort(rng.choice(np.arange(1, len(names)), min(servers, len(names)) - 1, replace=False))
+        cuts = np.sort(rng.choice(np.arange(1, len(names)), min(PIECES, len(names)) - 1, replace=False))
         piece = np.searchsorted(cuts, np.arange(len(names)), side="right")
         int8 = tuple(name for name in layers if i % 2 and rng.random() < 0.5)
         splits.append(Split({name: f"server{k}" for name, k in zip(names, piece, strict=True)}, int8))
@@ -70,7 +72,7 @@ def calibration_splits(graph: LayerGraph, count: int, layers: Sequence[str] = ()
 def measure_parts(
     graph: LayerGraph,
     splits: Sequence[Split],
-    images: np.ndarray | Mapping[str, np.ndarray],
+    images: Images,
     calibration: Calibration | None = None,
     runs: int = 10,
     pause_s: float = 0.1,
@@ -98,29 +100,25 @@ def measure_parts(
     has of the layers that read the model's inputs), seconds, low_s, high_s (mean of the rounds' medians, and quartiles of
     all runs, by the provider's clock: CPU time on the CPU, else wall time) [s]
     """
-    model = read_model(model_path(graph))
-    feed, provider = feeds_of(model, images)[0], find_provider(provider)
-    wanted = dict.fromkeys(name for split in splits for name in split.quantized)
-    if wanted and calibration is None:
-        raise ProfileError("parts with int8 layers need a calibration: pass calibration=calibrate(graph, images)")
-    int8 = {name: quantize_layer(model, graph, name, calibration) for name in wanted}
+    feed, found = feeds_of(graph.model, images)[0], find_provider(provider)
+    int8 = int8_layers(graph, dict.fromkeys(name for split in splits for name in split.quantized), calibration)
     together = max(1, int(MOST_BYTES // max(1.0, sum(layer.weight_bytes for layer in graph.layers))))
-    rounds = 1 if provider.compiles else min(ROUNDS, runs)
-    found: list[list[tuple[dict[str, object], list[float]]]] = [[] for _ in range(rounds)]
-    with tqdm(total=len(splits) * rounds, desc="parts", unit="split", disable=not progress) as bar:
-        for kept in found:
+    rounds: list[list[Measured]] = [[] for _ in range(1 if found.compiles else min(ROUNDS, runs))]
+    with tqdm(total=len(splits) * len(rounds), desc="parts", unit="split", disable=not progress) as bar:
+        for measured in rounds:
             for start in range(0, len(splits), together):
                 batch = list(enumerate(splits[start : start + together], start=start))
-                parts = [part for i, split in batch for part in _parts(model, graph, i, split, int8, feed, provider)]
-                for run in range(-WARM_UP, -(-runs // rounds)):
+                parts = [part for i, split in batch for part in _parts(graph, i, split, int8, feed, found)]
+                for run in range(-WARM_UP, -(-runs // len(rounds))):
                     for part in parts:
-                        part.run(keep=run >= 0, pause_s=pause_s if run >= 0 else 0.0)
-                kept += [(part.about, part.seconds) for part in parts]
+                        seconds = part.run(pause_s if run >= 0 else 0.0)
+                        part.seconds += [seconds] if run >= 0 else []
+                measured += [(part.about, part.seconds) for part in parts]
                 bar.update(len(batch))
-    return pd.DataFrame([_row(same) for same in zip(*found, strict=True)])
+    return pd.DataFrame([_row(same) for same in zip(*rounds, strict=True)])
 
 
-def _row(rounds: Sequence[tuple[dict[str, object], list[float]]]) -> dict[str, object]:
+def _row(rounds: Sequence[Measured]) -> dict[str, object]:
     """Return the row of a part from what each round found."""
     about, seconds = rounds[0][0], [seconds for _, seconds in rounds]
     low, high = np.percentile(np.concatenate(seconds), [25, 75])
@@ -136,8 +134,9 @@ def layers_seconds(parts: pd.DataFrame, layers: pd.DataFrame) -> list[float]:
     parts : from `measure_parts`
     layers : layer, precision, seconds [s]
     """
-    seconds = {(row.layer, row.precision): row.seconds for row in layers.itertuples()}
-    return [sum(seconds[name, PRECISIONS[name in row.quantized]] for name in row.layers) for row in parts.itertuples()]
+    seconds = layers.set_index(["layer", "precision"])["seconds"].to_dict()
+    pairs = zip(parts["layers"], parts["quantized"], strict=True)
+    return [sum(seconds[name, PRECISIONS[name in int8]] for name in names) for names, int8 in pairs]
 
 
 def calibrated(graph: LayerGraph, layers: pd.DataFrame, parts: pd.DataFrame) -> tuple[pd.DataFrame, Overhead]:
@@ -160,7 +159,7 @@ def calibrated(graph: LayerGraph, layers: pd.DataFrame, parts: pd.DataFrame) -> 
     return layers.assign(seconds=corrected(layers, parts, overhead)), overhead
 
 
-def corrected(layers: pd.DataFrame, parts: pd.DataFrame, overhead: Overhead) -> np.ndarray:
+def corrected(layers: pd.DataFrame, parts: pd.DataFrame, overhead: Overhead) -> npt.NDArray[np.float64]:
     """Return the seconds of the layers given what the predictions of measured parts miss; none falls below its half.
 
     The error of a layer in float32, and what int8 adds to it, are independent, both with a spread of a tenth of its float32
@@ -169,16 +168,16 @@ def corrected(layers: pd.DataFrame, parts: pd.DataFrame, overhead: Overhead) -> 
     float32 = layers[layers["precision"] == "float32"].set_index("layer")["seconds"]
     place, spread = {name: i for i, name in enumerate(float32.index)}, LAYER_ERROR * float32.to_numpy(float)
     held = np.zeros((len(parts), 2, len(place)))
-    for i, part in enumerate(parts.itertuples()):
-        for name in part.layers:
-            held[i, : 1 + (name in part.quantized), place[name]] = spread[place[name]]
+    for i, (names, int8) in enumerate(zip(parts["layers"], parts["quantized"], strict=True)):
+        for name in names:
+            held[i, : 1 + (name in int8), place[name]] = spread[place[name]]
     flat, seconds = held.reshape(len(parts), -1), parts["seconds"].to_numpy(float)
     missed = seconds - predicted(parts, layers, overhead)["predicted_s"].to_numpy(float)
     covariance = flat @ flat.T + np.diag((PART_ERROR * seconds) ** 2)
     moved = (flat.T @ np.linalg.solve(covariance, missed)).reshape(2, -1) * spread
     before = layers["seconds"].to_numpy(float)
     of = layers["layer"].map(place).to_numpy()
-    after = before + moved[0, of] + moved[1, of] * (layers["precision"] == "int8").to_numpy()
+    after: npt.NDArray[np.float64] = before + moved[0, of] + moved[1, of] * (layers["precision"] == "int8").to_numpy()
     return np.maximum(after, before / 2)
 
 
@@ -210,45 +209,69 @@ def predicted(parts: pd.DataFrame, layers: pd.DataFrame, overhead: Overhead | No
     return parts
 
 
+@dataclass
 class _Part:
-    """One part with its session, its inputs and its times."""
+    """A part that is ready to run, what is known of it, and its times."""
 
-    def __init__(
-        self, one: Any, feed: dict[str, np.ndarray], outputs: list[str], about: dict[str, object], clock: Callable[[], float]
-    ) -> None:
-        self.session, self.feed, self.outputs, self.about, self.clock = one, feed, outputs, about, clock
-        self.seconds: list[float] = []
+    session: Session
+    inputs: Feed
+    outputs: list[str]
+    clock: Callable[[], float]
+    about: dict[str, object]
+    seconds: list[float] = field(default_factory=list)
 
-    def run(self, keep: bool, pause_s: float) -> None:
+    def run(self, pause_s: float) -> float:
         time.sleep(pause_s)
-        arrived = {name: value.copy() for name, value in self.feed.items()}  # a server's inputs have just been received
+        arrived = {name: value.copy() for name, value in self.inputs.items()}  # a server's inputs have just been received
         start = self.clock()
         self.session.run(self.outputs, arrived)
-        if keep:
-            self.seconds.append(self.clock() - start)
+        return self.clock() - start
 
 
 def _parts(
-    model: Model, graph: LayerGraph, index: int, split: Split, int8: Mapping[str, QuantizedLayer],
-    feed: Mapping[str, np.ndarray], provider: Provider,
-) -> list[_Part]:  # fmt: skip
-    """Build the parts of one split as `cut` does, and run them once to have their inputs."""
-    chosen = {name: int8[name] for name in split.quantized}
-    form = {q.output: q.wire for q in chosen.values()}
-    plain = {wire: tensor for tensor, wire in form.items()}
-    outside = {*model.inputs, *model.outputs, *(form.get(o, o) for o in model.outputs)}
-    values, parts, entries = dict(feed), [], _entries(graph)
-    for names in components(graph, split.assignment):
-        outputs = [form.get(t, t) for t in boundary(model, graph, names).outputs]
-        one = session(build_part(model, graph, names, outputs, chosen).SerializeToString(), provider=provider)
+    graph: LayerGraph, index: int, split: Split, int8: Mapping[str, QuantizedLayer], feed: Feed, provider: Provider
+) -> Iterator[_Part]:
+    """Build the parts of one split as `cut` does."""
+    model, chosen = graph.model, {name: int8[name] for name in split.quantized}
+    tensor_of = {q.wire: q.output for q in chosen.values()}
+    outside, entries = {*model.inputs, *model.outputs}, _entries(graph)
+    for names, one, inputs, made in chain(graph, components(graph, split.assignment), feed, provider, chosen):
+        come, go = ([t for n in group if (t := tensor_of.get(n, n)) not in outside] for group in (inputs, made))
+        about: dict[str, object] = {
+            "split": index, "server": split.assignment[names[0]], "layers": names,
+            "quantized": tuple(n for n in names if n in chosen), "bytes_in": sum(map(model.size_bytes, come)),
+            "bytes_out": sum(map(model.size_bytes, go)), "tensors_in": len(come),
+            "entries": len(entries & set(names)) / max(1, len(entries)),
+        }  # fmt: skip
+        yield _Part(one, inputs, list(made), provider.clock, about)
+
+
+def chain(
+    graph: LayerGraph, groups: Iterable[tuple[str, ...]], feed: Feed, provider: Provider,
+    int8: Mapping[str, QuantizedLayer] | None = None,
+) -> Iterator[tuple[tuple[str, ...], Session, Feed, Feed]]:  # fmt: skip
+    """Yield groups of layers, in an order in which they can run, with their session, and what goes in and comes out of it."""
+    int8, values = int8 or {}, dict(feed)
+    form = {q.output: q.wire for q in int8.values()}
+    for names in groups:
+        outputs = [form.get(t, t) for t in boundary(graph, names).outputs]
+        one = session(build_part(graph, names, outputs, int8).SerializeToString(), provider=provider)
         inputs = {i.name: values[i.name] for i in one.get_inputs()}
         made = dict(zip(outputs, one.run(outputs, inputs), strict=True))
         values |= made
-        come, go = ([model.size_bytes(plain.get(n, n)) for n in group if n not in outside] for group in (inputs, made))
-        about = {
-            "split": index, "server": split.assignment[names[0]], "layers": names,
-            "quantized": tuple(n for n in names if n in chosen), "bytes_in": sum(come), "bytes_out": sum(go),
-            "tensors_in": len(come), "entries": len(entries & set(names)) / max(1, len(entries)),
-        }  # fmt: skip
-        parts.append(_Part(one, inputs, outputs, about, provider.clock))
-    return parts
+        yield names, one, inputs, made
+
+
+def int8_layers(graph: LayerGraph, names: Iterable[str], calibration: Calibration | None) -> dict[str, QuantizedLayer]:
+    """Return the int8 forms of some layers.
+
+    Raises
+    ------
+    ProfileError : there are some, and no calibration
+    """
+    names = list(names)
+    if calibration is None:
+        if names:
+            raise ProfileError("int8 times need a calibration: pass calibration=calibrate(graph, images)")
+        return {}
+    return {name: quantize_layer(graph, name, calibration) for name in names}

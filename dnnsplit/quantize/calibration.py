@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pandas as pd
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, create_calibrator
+from onnxruntime.quantization import CalibrationMethod, QuantType, create_calibrator
 from onnxruntime.quantization.quant_utils import compute_data_quant_params
 
+from dnnsplit.graph.feeds import Feed, Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.graph.onnx_file import Model, read_model
 from dnnsplit.ground.errors import NoiseError
-from dnnsplit.ground.files import sha256
 from dnnsplit.ground.markup import shown
 from dnnsplit.quantize.setting import QuantizationSetting
 
@@ -78,7 +77,7 @@ class Calibration:
 
 
 def calibrate(
-    graph: LayerGraph, images: np.ndarray | Mapping[str, np.ndarray], setting: QuantizationSetting | str | None = None
+    graph: LayerGraph, images: Images, setting: QuantizationSetting | str | None = None
 ) -> Calibration:
     """Measure the range of every tensor over some images, once.
 
@@ -92,9 +91,8 @@ def calibrate(
     -------
     Calibration
     """
-    model = read_model(model_path(graph))
+    model, setting = graph.model, QuantizationSetting.of(setting)
     feeds = feeds_of(model, images)
-    setting = QuantizationSetting.of(setting)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(model.proto, path)
@@ -103,49 +101,16 @@ def calibrate(
         )
         calibrator.collect_data(_Reader(feeds))
         data = calibrator.compute_data()
-    ranges = {name: tuple(float(np.asarray(v).item()) for v in data[name].range_value) for name in data.keys()}  # noqa: SIM118
+    ranges: dict[str, tuple[float, float]] = {}
+    for name, found in data.items():
+        low, high = (float(np.asarray(value).item()) for value in found.range_value)
+        ranges[name] = low, high
     return Calibration(ranges, setting, model.sha256, images_sha256(feeds))
 
 
-class _Reader(CalibrationDataReader):
-    def __init__(self, feeds: list[dict[str, np.ndarray]]) -> None:
+class _Reader:  # what ONNX Runtime calls a CalibrationDataReader
+    def __init__(self, feeds: list[Feed]) -> None:
         self._left = iter(feeds)
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
+    def get_next(self) -> Feed | None:
         return next(self._left, None)
-
-
-def model_path(graph: LayerGraph) -> Path:
-    """Return the ONNX file behind a graph."""
-    if graph.model_path is None:
-        raise NoiseError("this graph was built by hand; noise and times are measured on graphs from dnnsplit.load('model.onnx')")
-    return graph.model_path
-
-
-def feeds_of(model: Model, images: np.ndarray | Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Return the inputs of one inference per image.
-
-    Parameters
-    ----------
-    images : (n, *shape) for a model with one input whose batch is 1, or that by input name
-    """
-    by_name = dict(images) if isinstance(images, Mapping) else {model.inputs[0]: images}
-    if set(by_name) != set(model.inputs):
-        raise NoiseError(f"the model's inputs are {', '.join(model.inputs)}; images were given for {', '.join(by_name)}")
-    feeds: list[dict[str, np.ndarray]] = []
-    for name, value in by_name.items():
-        array, shape = np.asarray(value), model.types[name][1]
-        if array.ndim != len(shape) or array.shape[1:] != shape[1:] or not len(array) or len(array) % shape[0]:
-            needed = ", ".join(map(str, shape[1:]))
-            raise NoiseError(f"images for {name!r} have the shape {array.shape}; the model needs (n, {needed})")
-        array = array.astype(model.dtype(name))
-        if not feeds:
-            feeds = [{} for _ in range(len(array) // shape[0])]
-        for feed, start in zip(feeds, range(0, len(array), shape[0]), strict=True):
-            feed[name] = array[start : start + shape[0]]
-    return feeds
-
-
-def images_sha256(feeds: list[dict[str, np.ndarray]]) -> str:
-    """Return a hash of all inputs."""
-    return sha256(b"".join(np.ascontiguousarray(feed[name]).tobytes() for feed in feeds for name in sorted(feed)))

@@ -17,7 +17,7 @@ INTEGER = frozenset({
 })  # fmt: skip
 
 
-def stray_layers(part: Path, model: Model, graph: LayerGraph, quantized: Collection[str]) -> dict[str, str]:
+def stray_layers(part: Path, graph: LayerGraph, quantized: Collection[str]) -> dict[str, str]:
     """Return the layers that run in int8 in a part although the plan has them in float32, and the kernel of each.
 
     Layers whose own nodes are integer products, as in a model that was quantized before, are what the model says they are. A
@@ -28,11 +28,13 @@ def stray_layers(part: Path, model: Model, graph: LayerGraph, quantized: Collect
     part : its ONNX file
     quantized : layers of the plan that run in int8
     """
-    of = {node: layer.name for layer in graph.layers for node in layer.nodes}
+    model, of = graph.model, {node: layer.name for layer in graph.layers for node in layer.nodes}
     found = {}
     for kernel in optimize(part).graph.node:
         node = node_of(model, kernel) if kernel.op_type in INTEGER else None
-        nodes = graph.layer(of[node]).nodes if node and of[node] not in quantized else ()
+        if node is None or of[node] in quantized:
+            continue
+        nodes = graph.layer(of[node]).nodes
         if _weighs(model, nodes) and not _integer(model, nodes):
             found[of[node]] = kernel.op_type
     return found

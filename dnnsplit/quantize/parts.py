@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,9 @@ class Boundary:
     outputs: tuple[str, ...]
 
 
-def boundary(model: Model, graph: LayerGraph, layers: Iterable[str]) -> Boundary:
+def boundary(graph: LayerGraph, layers: Iterable[str]) -> Boundary:
     """Return what crosses the border of a set of layers."""
+    model = graph.model
     inside = {node for name in layers for node in graph.layer(name).nodes}
     made = {o for node in inside for o in model.nodes[node].output if o}
     read = {i for node in inside for i in node_inputs(model.nodes[node]) if i not in made and not model.is_constant(i)}
@@ -41,7 +43,6 @@ def boundary(model: Model, graph: LayerGraph, layers: Iterable[str]) -> Boundary
 
 
 def build_part(
-    model: Model,
     graph: LayerGraph,
     layers: Sequence[str],
     outputs: Sequence[str],
@@ -62,13 +63,12 @@ def build_part(
     -------
     onnx.ModelProto : its inputs are what the layers read from elsewhere, sorted by name
     """
-    int8 = int8 or {}
-    chosen = set(layers)
+    model, int8, chosen = graph.model, int8 or {}, set(layers)
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
     inputs = []
     wires = {q.output: q for q in int8.values()}
-    for tensor in boundary(model, graph, layers).inputs:
+    for tensor in boundary(graph, layers).inputs:
         if tensor in wires:
             nodes.append(_dequantize(wires[tensor], weights))
             inputs.append(_wire_info(model, wires[tensor]))
@@ -89,8 +89,7 @@ def _in_float32(model: Model, node: onnx.NodeProto, int8: Collection[str]) -> li
     """Return a node of a float32 layer, behind a copy of its input where ONNX Runtime would not leave it in float32."""
     if node.op_type not in ROUNDS_OTHERWISE or not _moved(model, node.input[0], int8):
         return [node]
-    apart = onnx.NodeProto()
-    apart.CopyFrom(node)
+    apart = deepcopy(node)
     apart.input[0] = f"{node.name}/float32"
     # a sum of one: an Identity would be taken out before int8 kernels are chosen
     return [helper.make_node("Sum", [node.input[0]], [apart.input[0]], name=f"{node.name}/copy"), apart]

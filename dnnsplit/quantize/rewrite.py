@@ -20,7 +20,6 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization.quant_utils import compute_data_quant_params, get_qmin_qmax_for_qType, quantize_nparray
 
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.graph.onnx_file import Model
 from dnnsplit.ground.differences import TINY
 from dnnsplit.ground.errors import NoiseError
 from dnnsplit.quantize.calibration import Calibration
@@ -51,7 +50,7 @@ class QuantizedLayer:
     dtype: str
 
 
-def quantize_layer(model: Model, graph: LayerGraph, name: str, calibration: Calibration) -> QuantizedLayer:
+def quantize_layer(graph: LayerGraph, name: str, calibration: Calibration) -> QuantizedLayer:
     """Rewrite one layer to int8.
 
     Raises
@@ -59,6 +58,7 @@ def quantize_layer(model: Model, graph: LayerGraph, name: str, calibration: Cali
     NoiseError : the layer is not one of Conv, ConvTranspose, Gemm, MatMul with constant weights and one output, or
         the calibration is of another model
     """
+    model = graph.model
     if calibration.model_sha256 != model.sha256:
         made_for = f"the calibration was made for another model (sha256 {calibration.model_sha256[:12]}...)"
         raise NoiseError(f"{made_for}; calibrate {model.path.name}")
@@ -94,11 +94,12 @@ def quantize_layer(model: Model, graph: LayerGraph, name: str, calibration: Cali
     return QuantizedLayer(tuple(build.nodes), weights, output, wire, scale, zero, calibration.setting.activation)
 
 
-def ranges_needed(model: Model, graph: LayerGraph, names: Iterable[str]) -> tuple[str, ...]:
+def ranges_needed(graph: LayerGraph, names: Iterable[str]) -> tuple[str, ...]:
     """Return the tensors whose ranges the quantization of some layers rests on, sorted."""
     tensors = set()
     for name in names:
-        tensors |= {model.nodes[name].input[0], model.nodes[name].output[0], *(t.name for t in graph.outputs_of[name])}
+        chief = graph.model.nodes[name]
+        tensors |= {chief.input[0], chief.output[0], *(t.name for t in graph.outputs_of[name])}
     return tuple(sorted(tensors))
 
 
@@ -155,12 +156,7 @@ class _Builder:
             self.constant(f"{name}/weight/scale", np.asarray(scale, np.float32)),
             self.constant(f"{name}/weight/zero_point", np.zeros(np.shape(scale), np.int8)),
         ]
-        attributes = {} if axis is None else {"axis": axis}
-        node = helper.make_node(
-            "DequantizeLinear", inputs, [f"{name}/weight/dequantized"], name=f"{name}/weight/DequantizeLinear", **attributes
-        )
-        self.nodes.append(node)
-        return node.output[0], np.asarray(scale)
+        return self.dequantized(inputs, f"{name}/weight", axis), np.asarray(scale)
 
     def bias(self, value: np.ndarray, scale: np.ndarray, name: str) -> str:
         """Add the bias as int32 in the scale of the products, as the int8 kernels take it."""
@@ -171,11 +167,16 @@ class _Builder:
             self.constant(f"{name}/bias/scale", np.ascontiguousarray(scale)),
             self.constant(f"{name}/bias/zero_point", np.zeros(value.shape, np.int32)),
         ]
-        node = helper.make_node(
-            "DequantizeLinear", inputs, [f"{name}/bias/dequantized"], name=f"{name}/bias/DequantizeLinear", axis=0
-        )
+        return self.dequantized(inputs, f"{name}/bias", 0)
+
+    def dequantized(self, inputs: list[str], stem: str, axis: int | None) -> str:
+        """Append the DQ of a constant, along one axis or as a whole; return the name of its value."""
+        result = f"{stem}/dequantized"
+        node = helper.make_node("DequantizeLinear", inputs, [result], name=f"{stem}/DequantizeLinear")
+        if axis is not None:
+            node.attribute.append(helper.make_attribute("axis", axis))
         self.nodes.append(node)
-        return node.output[0]
+        return result
 
     def sort(self) -> None:
         """Order the nodes topologically; what they read from outside is there already."""

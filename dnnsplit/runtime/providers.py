@@ -35,6 +35,11 @@ class Provider:
     device: str = ""
 
     @property
+    def text(self) -> str:
+        """The name with the device, as `find` reads it."""
+        return f"{self.name}:{self.device}" if self.device else self.name
+
+    @property
     def is_cpu(self) -> bool:
         """Whether this is ONNX Runtime's own provider on the CPU."""
         return self.ort_name == CPU

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
@@ -16,7 +15,6 @@ from dnnsplit.runtime.providers import Provider, find
 # Which layers run in int8 is the plan's alone. This optimizer turns a float32 Conv or Gemm between DequantizeLinear and
 # QuantizeLinear into an int8 one, so that the noise of a deployed scheme could be a third off the measured one.
 DISABLED = ("WeightBiasQuantization",)
-WARM_UP = 5
 _DTYPES = {"float": "float32", "double": "float64"}  # where ONNX Runtime and numpy name a type differently
 
 
@@ -39,7 +37,7 @@ def find_provider(provider: str | Provider = "cpu") -> Provider:
 
 def session(
     model: bytes | str | Path, options: ort.SessionOptions | None = None, provider: str | Provider = "cpu"
-) -> ort.InferenceSession | BoundSession:
+) -> Session:
     """Load a model on one execution provider. Nodes that it does not take run on the CPU, inside ONNX Runtime.
 
     Parameters
@@ -58,7 +56,7 @@ def session(
     OptionError : the provider is not installed, or it cannot start; ONNX Runtime alone would take the CPU without a word
     """
     found, options = find_provider(provider), options or session_options()
-    content: Any = str(model) if isinstance(model, Path) else model
+    content = str(model) if isinstance(model, Path) else model
     asked = found.request(options.intra_op_num_threads, ort.get_available_providers())
     try:
         one = ort.InferenceSession(content, options, providers=asked, enable_fallback=0, disabled_optimizers=DISABLED)
@@ -104,32 +102,10 @@ class BoundSession:
         return [made[name] for name in outputs or made]
 
 
-def cpu_seconds(
-    one: ort.InferenceSession | BoundSession, feed: Mapping[str, np.ndarray], runs: int, pause_s: float = 0.0,
-    clock: Callable[[], float] = time.thread_time,
-) -> np.ndarray:  # fmt: skip
-    """Return the CPU seconds of each run of a session, or those of another clock.
-
-    Parameters
-    ----------
-    pause_s : sleep before each run, as between requests [s]
-    clock : `Provider.clock`, for a provider that computes elsewhere than in the calling thread
-
-    Returns
-    -------
-    float (runs,) [s] : of the calling thread, which is where a one-thread session computes
-    """
-    seconds = np.empty(runs)
-    for run in range(-WARM_UP, runs):
-        time.sleep(pause_s)
-        start = clock()
-        one.run(None, dict(feed))
-        if run >= 0:
-            seconds[run] = clock() - start
-    return seconds
+Session: TypeAlias = "ort.InferenceSession | BoundSession"
 
 
-def _dtype(kind: str) -> np.dtype:
+def _dtype(kind: str) -> np.dtype[Any]:
     """Numpy's type of ``tensor(float)`` and the like."""
     name = kind.removeprefix("tensor(").removesuffix(")")
     return np.dtype(_DTYPES.get(name, name))

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from dnnsplit.cutting.cut import cut
 from dnnsplit.cutting.plan_set import PlanSet
 from dnnsplit.cutting.prices import FollowedLink, Prices
+from dnnsplit.graph.blocks import load
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import NetworkError, OptionError, nearest, raise_problems
 from dnnsplit.ground.files import sha256
@@ -153,7 +154,7 @@ def adaptive_plans(
 
 
 def cut_plans(
-    model_path: str | Path,
+    model: LayerGraph | str | Path,
     plans: AdaptivePlans | BandwidthPlans,
     network: Network,
     out: str | Path,
@@ -168,7 +169,7 @@ def cut_plans(
 
     Parameters
     ----------
-    model_path : the ONNX file the plans were made for
+    model : the graph the plans were made for, as `load` returned it, or its ONNX file
     plans : from `adaptive_plans` or `bandwidths`
     network : the latencies of the links, and their bandwidths until they are measured, are taken from it
     out : folder; made if missing
@@ -187,11 +188,11 @@ def cut_plans(
         if (link := network.link(source, target)) is None:
             raise OptionError(f"the network has no link {source!r} -> {target!r}")
         followed.append(FollowedLink(source, target, link.bandwidth_bytes_per_s, link.latency_s, link.serialise_s_per_byte))
-    out, bundles = Path(out), []
+    out, bundles, graph = Path(out), [], model if isinstance(model, LayerGraph) else load(model)
     files: dict[str, Path] = {}
     for plan in tqdm(plans.plans, desc="plans", disable=not progress or len(plans.plans) < 2):
         name = sha256(_identity(plan))[:12]
-        bundle = cut(model_path, plan, out / f"plan-{name}", calibration, check)
+        bundle = cut(graph, plan, out / f"plan-{name}", calibration, check)
         bundles.append(replace(bundle, model_name=f"{bundle.model_name}@{name}"))
         bundles[-1].save()
         for part in bundle.parts:

@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 from dnnsplit.cutting.cut import OF_NOISE, calibration_of, cut
 from dnnsplit.deployment.testbed.comparison import compare
 from dnnsplit.deployment.testbed.testbed import LatencyTest, testbed
+from dnnsplit.graph.feeds import Feed, Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.graph.onnx_file import read_model
 from dnnsplit.ground.differences import ROUNDING, TINY, absolute, magnitude
 from dnnsplit.ground.errors import DeployError, raise_problems
 from dnnsplit.ground.files import sha256, write_text
@@ -23,7 +23,6 @@ from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.prefix_tree import build_tree
 from dnnsplit.profiling.times import LayerTimes
-from dnnsplit.quantize.calibration import feeds_of, images_sha256, model_path
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.split import split
 
@@ -36,7 +35,7 @@ def latency_tests(
     noise: NoiseModel,
     *,
     max_noise: Sequence[float],
-    images: np.ndarray | Mapping[str, np.ndarray],
+    images: Images,
     build: str | Path,
     repeats: int = 25,
     warm_up: int = 10,
@@ -74,9 +73,8 @@ def latency_tests(
     DeployError : what a deployment returned has not the noise of its plan's scheme on the same images, or, where these are the
         images that the plan's noise was measured on, not the plan's noise, to 1 %. The rows before it are in `results`
     """
-    model = read_model(model_path(graph))
-    feeds = feeds_of(model, images)
-    run = (model.sha256, images_sha256(feeds), times.slowdown, repeats, warm_up, time_dilation)
+    feeds = feeds_of(graph.model, images)
+    run = (graph.model.sha256, images_sha256(feeds), times.slowdown, repeats, warm_up, time_dilation)
     jobs = []
     for name, network in networks.items():
         for limit in max_noise:
@@ -104,14 +102,15 @@ def _finished(results: str | Path | None) -> dict[str, dict[str, object]]:
     if results is None or not Path(results).exists():
         return {}
     frame = read_table(results)
-    return {row["plan_id"]: row for row in frame.to_dict("records")} if "plan_id" in frame else {}
+    rows = frame.to_dict("records") if "plan_id" in frame else []
+    return {row["plan_id"]: {str(column): value for column, value in row.items()} for row in rows}
 
 
 def _one(
-    graph: LayerGraph, network: Network, times: LayerTimes, plan: Plan, feeds: list[dict[str, np.ndarray]], build: Path,
+    graph: LayerGraph, network: Network, times: LayerTimes, plan: Plan, feeds: list[Feed], build: Path,
     repeats: int, warm_up: int, time_dilation: float | None,
 ) -> dict[str, object]:  # fmt: skip
-    bundle = cut(model_path(graph), plan, build)
+    bundle = cut(graph, plan, build)
     slowdown = {server: times.slowdown[server] for server in bundle.stages if server in times.slowdown}
     if missing := [server for server in bundle.stages if server not in slowdown]:
         raise DeployError(f"the times do not say how {missing[0]!r} is scaled from this machine; profile it (dnnsplit.profile)")
@@ -145,10 +144,10 @@ def _one(
 
 
 def _compare(
-    graph: LayerGraph, plan: Plan, feeds: list[dict[str, np.ndarray]], answers: list[dict[str, np.ndarray]]
+    graph: LayerGraph, plan: Plan, feeds: list[Feed], answers: list[Feed]
 ) -> tuple[float, float]:
     """Return rho of the answers against the float32 model, and their greatest relative difference from the same int8 model."""
-    model = read_model(model_path(graph))
+    model = graph.model
     int8 = [name for name in graph.topological if name in plan.quantized]
     tree = build_tree(model, graph, int8, calibration_of(plan))
     found, wanted, sizes, worst = [], [], [], 0.0

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 import dnnsplit as ds
 from dnnsplit.cutting.cut import run_parts, whole
-from dnnsplit.graph.onnx_file import read_model
 from dnnsplit.graph.partitions import components
 from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.quantize.rewrite import quantize_layer
@@ -31,10 +30,10 @@ def test_any_placement_with_any_quantization_equals_the_whole_model(net, tmp_pat
     quantized = tuple(n for n, bit in zip(("c1", "c2", "c3"), bits, strict=True) if bit)
     plan = plan_for(graph, dict(zip(graph.layer_names, choice, strict=True)), quantized)
     assert plan.quantized == quantized
-    bundle = ds.cut(graph.model_path, plan, tmp_path / "parts", calibration)
-    model, feed = read_model(graph.model_path), {"x": images(1, seed=5)}
-    int8 = {name: quantize_layer(model, graph, name, calibration) for name in quantized}
-    expected, found = whole(model, graph, int8, feed), run_parts(bundle, feed)
+    bundle = ds.cut(graph, plan, tmp_path / "parts", calibration)
+    model, feed = graph.model, {"x": images(1, seed=5)}
+    int8 = {name: quantize_layer(graph, name, calibration) for name in quantized}
+    expected, found = whole(graph, int8, feed), run_parts(bundle, feed)
     for name in model.outputs:
         step = max((q.scale for q in int8.values()), default=0.0)
         assert np.abs(expected[name] - found[name]).max() <= 1e-3 * np.abs(expected[name]).max() + 2 * step
@@ -65,7 +64,7 @@ def test_parts_never_form_a_cycle(seed):
 
 def test_one_server_is_one_part(net, tmp_path):
     graph, _ = net
-    bundle = ds.cut(graph.model_path, plan_for(graph, dict.fromkeys(graph.layer_names, "device")), tmp_path)
+    bundle = ds.cut(graph, plan_for(graph, dict.fromkeys(graph.layer_names, "device")), tmp_path)
     assert len(bundle.parts) == 1
     assert bundle.routes == {}
 
@@ -74,15 +73,15 @@ def test_quantized_parts_need_a_calibration(net, tmp_path):
     graph, calibration = net
     plan = plan_for(graph, dict.fromkeys(graph.layer_names, "edge"), ("c1",))
     with pytest.raises(ds.DeployError, match="its noise model has no calibration"):
-        ds.cut(graph.model_path, plan, tmp_path)
+        ds.cut(graph, plan, tmp_path)
     carried = plan_for(graph, plan.assignment, ("c1",), {"calibration": calibration.to_json()})
-    assert ds.cut(graph.model_path, carried, tmp_path).parts
+    assert ds.cut(graph, carried, tmp_path).parts
 
 
 def test_a_plan_of_another_model_is_refused(net, tmp_path):
     graph, _ = net
     with pytest.raises(ds.DnnSplitError, match="layer 'conv1' is not in the model"):
-        ds.cut(graph.model_path, ds.split(*ds.examples.tiny()), tmp_path)
+        ds.cut(graph, ds.split(*ds.examples.tiny()), tmp_path)
     with pytest.raises(ds.ModelError, match="there is no model file"):
         ds.cut(tmp_path / "none.onnx", ds.split(*ds.examples.tiny()), tmp_path)
 
@@ -92,21 +91,21 @@ def test_parts_that_differ_are_found(net, tmp_path, monkeypatch):
     monkeypatch.setattr("dnnsplit.cutting.cut.run_parts", lambda bundle, feed: {
         k: v + 1 for k, v in run_parts(bundle, feed).items()})  # fmt: skip
     with pytest.raises(ds.DeployError, match="the parts differ from the whole model"):
-        ds.cut(graph.model_path, plan_for(graph, dict.fromkeys(graph.layer_names, "edge")), tmp_path)
+        ds.cut(graph, plan_for(graph, dict.fromkeys(graph.layer_names, "edge")), tmp_path)
 
 
 def test_a_deployed_plan_returns_the_whole_models_output_over_real_sockets(net, tmp_path):
     graph, calibration = net
-    model = read_model(graph.model_path)
+    model = graph.model
     order = graph.topological
     assignment = dict(zip(order, ["device", "edge", "cloud", "device", "edge"], strict=True))
     plan = plan_for(graph, assignment, ("c1", "c2"))
-    bundle = ds.cut(graph.model_path, plan, tmp_path, calibration)
-    int8 = {name: quantize_layer(model, graph, name, calibration) for name in plan.quantized}
+    bundle = ds.cut(graph, plan, tmp_path, calibration)
+    int8 = {name: quantize_layer(graph, name, calibration) for name in plan.quantized}
     with ds.testbed(bundle, any_network()) as client:
         for seed in range(3):
             feed = {"x": images(1, seed=seed)}
-            found, expected = client.infer(feed), whole(model, graph, int8, feed)
+            found, expected = client.infer(feed), whole(graph, int8, feed)
             for name in model.outputs:
                 step = max(q.scale for q in int8.values())
                 assert np.abs(found[name] - expected[name]).max() <= 1e-3 * np.abs(expected[name]).max() + 2 * step
@@ -126,7 +125,7 @@ def test_relayed_tensors_pass_through_servers_that_do_not_need_them(net, tmp_pat
     for assignment in (dict.fromkeys(order, "cloud"), {n: "device" if n == order[0] else "cloud" for n in order}):
         plan = ds.split(graph, chain, times, noise, pins=assignment, routing="relay")
         assert plan.quantized == ("c1",)
-        bundle = ds.cut(graph.model_path, plan, tmp_path / assignment[order[0]], calibration)
+        bundle = ds.cut(graph, plan, tmp_path / assignment[order[0]], calibration)
         assert bundle.stages == SERVERS
         assert {part.server for part in bundle.parts} == set(assignment.values())  # the edge runs none
         assert len(bundle.hops) == len([t for t in plan.transfers if t.source != t.target])
@@ -146,10 +145,10 @@ def test_relayed_tensors_pass_through_servers_that_do_not_need_them(net, tmp_pat
 def test_weights_of_large_parts_are_in_files_of_their_own(net, tmp_path, monkeypatch, quantized):
     graph, calibration = net
     plan = plan_for(graph, dict(zip(graph.topological, ["device", "edge", "edge", "cloud", "cloud"], strict=True)), quantized)
-    small = ds.cut(graph.model_path, plan, tmp_path / "small", calibration)
+    small = ds.cut(graph, plan, tmp_path / "small", calibration)
     monkeypatch.setattr("dnnsplit.graph.external_data.LARGE", 100)
     monkeypatch.setattr("dnnsplit.graph.external_data.SMALL", 8)
-    large = ds.cut(graph.model_path, plan, tmp_path / "large", calibration)  # compares with the whole model, by the same files
+    large = ds.cut(graph, plan, tmp_path / "large", calibration)  # compares with the whole model, by the same files
     assert {part.data for part in small.parts} == {""}
     heavy = [part for part in large.parts if part.data]
     assert heavy
@@ -171,8 +170,8 @@ def test_weights_of_large_parts_are_in_files_of_their_own(net, tmp_path, monkeyp
     data.unlink()
     with pytest.raises(ds.DeployError, match=r"model\.onnx\.data' is missing"):
         ds.Bundle.load(large.folder)
-    again = ds.cut(graph.model_path, plan, small.folder, calibration)  # over what an earlier cut left
+    again = ds.cut(graph, plan, small.folder, calibration)  # over what an earlier cut left
     assert [part.data for part in again.parts] == [part.data for part in large.parts]
     monkeypatch.undo()
-    assert {part.data for part in ds.cut(graph.model_path, plan, large.folder, calibration).parts} == {""}
+    assert {part.data for part in ds.cut(graph, plan, large.folder, calibration).parts} == {""}
     assert ds.Bundle.load(large.folder).parts

@@ -248,8 +248,8 @@ def test_any_layer_of_any_architecture_runs_in_int8_close_to_float32(name, tmp_p
     path = architectures.ALL[name](tmp_path / f"{name}.onnx")
     graph, model = load(path), read_model(path)
     feed = {"x": np.random.default_rng(0).normal(size=model.types["x"][1]).astype(np.float32)}
-    int8 = {n: quantize_layer(model, graph, n, calibrate(graph, feed["x"])) for n in graph.quantizable(99)}
-    plain, found = whole(model, graph, {}, feed), whole(model, graph, int8, feed)
+    int8 = {n: quantize_layer(graph, n, calibrate(graph, feed["x"])) for n in graph.quantizable(99)}
+    plain, found = whole(graph, {}, feed), whole(graph, int8, feed)
     for output in model.outputs:
         assert np.abs(found[output] - plain[output]).mean() <= 0.15 * np.abs(plain[output]).max()
 

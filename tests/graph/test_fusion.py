@@ -100,7 +100,7 @@ def test_a_file_in_8_bits_has_its_layers_and_keeps_its_kernels_when_it_is_cut(tm
     assert graph.quantizable(99) == ()  # nothing is quantized twice
     assert "conv0" in graph.layer("conv0").nodes
     assert all(t.dtype == "uint8" for t in graph.tensors if t.producer is not None and not t.is_output)
-    kernels = integer_kernels(build_part(model, graph, graph.layer_names, model.outputs))
+    kernels = integer_kernels(build_part(graph, graph.layer_names, model.outputs))
     assert kernels["QLinearConv"] == 3
     bundle = thirds(path, tmp_path / "parts")
     assert sum((integer_kernels(bundle.folder / part.file) for part in bundle.parts), Counter()) == kernels
@@ -113,7 +113,7 @@ def test_a_file_in_8_bits_gives_what_the_file_gives(tmp_path, residual):
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     feed = {"x": np.random.default_rng(1).random((1, 3, 8, 8), dtype=np.float32)}
-    ours = build_part(model, graph, graph.layer_names, model.outputs).SerializeToString()
+    ours = build_part(graph, graph.layer_names, model.outputs).SerializeToString()
     found, expected = (ort.InferenceSession(m, options).run(None, feed)[0] for m in (ours, path.read_bytes()))
     np.testing.assert_array_equal(found, expected)
 

@@ -78,7 +78,7 @@ def test_sizes_follow_the_element_type(tmp_path):
 def test_the_hash_is_of_the_file_and_a_changed_file_is_read_again(tmp_path):
     path = chain(tmp_path)
     before = read_model(path)
-    assert read_model(path) is before
+    assert read_model(path).sha256 == before.sha256
     save(path, [node("Relu", ["x"], ["y"], name="only")], [info("x", X)], [info("y", X)])
     after = read_model(path)
     assert list(after.nodes) == ["only"]
@@ -209,9 +209,9 @@ def test_a_part_takes_weights_that_are_not_of_the_model(tmp_path):
     assert not run(part, {"x": np.ones(X, np.float32)})[0].any()
 
 
-def test_value_info_may_rename(tmp_path):
-    value = read_model(chain(tmp_path)).value_info("c", "c/int8")
-    assert value.name == "c/int8"
+def test_value_info_has_the_inferred_shape(tmp_path):
+    value = read_model(chain(tmp_path)).value_info("c")
+    assert value.name == "c"
     assert [d.dim_value for d in value.type.tensor_type.shape.dim] == [1, 4, 6, 6]
 
 

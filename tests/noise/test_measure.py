@@ -33,12 +33,12 @@ def test_every_scheme_equals_the_whole_model_in_onnx_runtime(net, setting):
     calibration = calibrate(net, images(4, seed=9), setting)
     samples = ds.measure_noise(net, pictures, layers=3, calibration=calibration, progress=False)
     assert samples.layers == THREE
-    int8 = {name: quantize_layer(model, net, name, calibration) for name in samples.layers}
+    int8 = {name: quantize_layer(net, name, calibration) for name in samples.layers}
     for bits in itertools.product((0, 1), repeat=3):
         swap = {name: int8[name] for name, bit in zip(samples.layers, bits, strict=True) if bit}
         per_image = []
         for image in pictures:
-            plain, quantized = whole(model, net, {}, {"x": image[None]}), whole(model, net, swap, {"x": image[None]})
+            plain, quantized = whole(net, {}, {"x": image[None]}), whole(net, swap, {"x": image[None]})
             per_image.append(np.mean([np.abs(plain[o] - quantized[o]).mean() for o in model.outputs]))  # rho, by the slides
         row = (samples.schemes == bits).all(axis=1)
         assert samples.noise[row][0] == pytest.approx(np.mean(per_image), rel=1e-3, abs=1e-7)
@@ -61,7 +61,7 @@ def test_the_noise_of_the_parts_that_are_deployed_is_that_of_the_table(net, tmp_
         assert QuantizationSetting.of(plan.origin["setting"]) == QuantizationSetting.of(setting)
         bundle = ds.cut(net.model_path, plan, tmp_path / "-".join(names))  # by the calibration that came with the noise
         feeds = [{"x": image[None]} for image in pictures]
-        pairs = [(whole(model, net, {}, feed), run_parts(bundle, feed)) for feed in feeds]
+        pairs = [(whole(net, {}, feed), run_parts(bundle, feed)) for feed in feeds]
         rho = np.mean([np.abs(plain[o] - found[o]).mean() for plain, found in pairs for o in model.outputs])
         assert rho == pytest.approx(ds.fit_noise(samples, "measured").of(names), rel=0.01)
     dtypes = {wire.dtype for wire in bundle.wires if wire.name not in model.outputs} - {"float32"}

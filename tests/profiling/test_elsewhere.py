@@ -10,7 +10,7 @@ from helpers.small_models import conv_net, images
 
 import dnnsplit as ds
 from dnnsplit.ground.files import sha256
-from dnnsplit.profiling.elsewhere import flops_times, joined, profile_here, regrouped, scaled_times
+from dnnsplit.profiling.elsewhere import flops_times, joined, profile_here, scaled_times
 from dnnsplit.profiling.overhead import Overhead
 
 GRAPH = ds.LayerGraph(
@@ -85,12 +85,3 @@ def test_the_roofline_by_hand():
         flops_times(GRAPH, "far", 1.0, 0)
     with pytest.raises(ds.ProfileError, match="'c' is no layer"):
         flops_times(GRAPH, "far", 1.0, 1.0, ("c",))
-
-
-def test_finer_layers_of_another_processor_are_added_up():
-    coarse = ds.LayerGraph([ds.Layer("a", "Conv", nodes=("a", "b"))], [])
-    times = regrouped(times_of(GRAPH, a=0.25), coarse)
-    assert times.seconds("a", "edge") == 3.0
-    assert times.seconds("a", "edge", "int8") == 2.25  # what was fused to it still takes its float32 time
-    with pytest.raises(ds.ProfileError, match="'b' is no node"):
-        regrouped(times_of(GRAPH), ds.LayerGraph([ds.Layer("a", "Conv", nodes=("a",))], []))

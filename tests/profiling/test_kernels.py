@@ -12,7 +12,8 @@ import dnnsplit as ds
 from dnnsplit.profiling import kernels
 from dnnsplit.profiling.kernels import profile_host, slowdown
 from dnnsplit.quantize.calibration import calibrate
-from dnnsplit.runtime.sessions import cpu_seconds, session
+from dnnsplit.runtime.sessions import session
+from dnnsplit.runtime.timing import cpu_seconds
 
 
 @pytest.fixture(autouse=True)

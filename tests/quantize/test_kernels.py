@@ -12,7 +12,6 @@ from onnx import TensorProto, helper, numpy_helper
 import dnnsplit as ds
 from dnnsplit.cutting.cut import run_parts, whole
 from dnnsplit.graph.blocks import optimize
-from dnnsplit.graph.onnx_file import read_model
 from dnnsplit.noise import prefix_tree
 from dnnsplit.quantize.kernels import stray_layers
 from dnnsplit.quantize.rewrite import quantize_layer
@@ -52,19 +51,19 @@ def test_the_table_the_whole_model_and_the_parts_have_one_noise(tmp_path, kind, 
     seed = NETWORKS.index((kind, activation))
     rng = np.random.default_rng(seed)
     path = random_network(tmp_path / "net.onnx", kind, activation, seed)
-    graph, model = ds.load(path), read_model(path)
+    graph = ds.load(path)
     calibration = ds.calibrate(graph, pictures(1, 4))
     layers = graph.quantizable(4)
     samples = ds.measure_noise(graph, pictures(2), layers, calibration=calibration, workers=1, progress=False)
     noise = ds.fit_noise(samples, "measured")
     feeds = [{"x": image[None]} for image in pictures(2)]
-    plain = [whole(model, graph, {}, feed) for feed in feeds]
+    plain = [whole(graph, {}, feed) for feed in feeds]
     run_at_random = rng.choice(2 ** len(layers), 4, replace=False)
     for scheme in range(1, 2 ** len(layers)):
         quantized = [name for j, name in enumerate(layers) if scheme >> j & 1]
         told = noise.of(quantized)
-        int8 = {name: quantize_layer(model, graph, name, calibration) for name in quantized}
-        outputs = [whole(model, graph, int8, feed) for feed in feeds]
+        int8 = {name: quantize_layer(graph, name, calibration) for name in quantized}
+        outputs = [whole(graph, int8, feed) for feed in feeds]
         assert noise_of(outputs, plain) == pytest.approx(told, rel=0.01, abs=1e-7), quantized
         if scheme in run_at_random:
             placement = {name: str(rng.choice(SERVERS)) for name in graph.layer_names}
@@ -88,14 +87,14 @@ def leaking(tmp_path, monkeypatch):
 def test_a_plan_is_not_refused_for_what_stands_between_int8_layers(tmp_path, op):
     # a Softmax would run in integers and round otherwise; a product of two int8 tensors does so too, and rounds the same
     path = two_layers_around(tmp_path / "net.onnx", op)
-    graph, model = ds.load(path), read_model(path)
+    graph = ds.load(path)
     calibration = ds.calibrate(graph, pictures(1, 4))
     layers = ["c1", "c2"]
     samples = ds.measure_noise(graph, pictures(2), layers, "all", calibration=calibration, progress=False)
     noise = ds.fit_noise(samples, "measured")
     bundle = ds.cut(path, plan_of(graph, noise, layers, dict.fromkeys(graph.layer_names, "device")), tmp_path / "build")
     feeds = [{"x": image[None]} for image in pictures(2)]
-    plain = [whole(model, graph, {}, feed) for feed in feeds]
+    plain = [whole(graph, {}, feed) for feed in feeds]
     assert noise_of([run_parts(bundle, feed) for feed in feeds], plain) == pytest.approx(noise.of(layers), rel=1e-4)
     kernels = [node.op_type for node in optimize(bundle.folder / bundle.parts[0].file).graph.node]
     assert kernels.count("QLinearConv") == 2
@@ -123,24 +122,23 @@ def two_layers_around(path, op):
 
 def test_no_session_of_ours_puts_a_float32_layer_into_int8(leaking, tmp_path):
     graph, plan = leaking
-    bundle = ds.cut(graph.model_path, plan, tmp_path / "build")
+    bundle = ds.cut(graph, plan, tmp_path / "build")
     (part,) = bundle.parts
-    model = read_model(graph.model_path)
-    assert stray_layers(bundle.folder / part.file, model, graph, plan.quantized) == {}
+    assert stray_layers(bundle.folder / part.file, graph, plan.quantized) == {}
     # the kernels of the layers that the plan does have in int8 are found
-    assert stray_layers(bundle.folder / part.file, model, graph, ()) == {"c0": "QLinearConv", "c2": "QLinearConv"}
+    assert stray_layers(bundle.folder / part.file, graph, ()) == {"c0": "QLinearConv", "c2": "QLinearConv"}
 
 
 def test_cut_finds_a_float32_layer_that_would_run_in_int8(leaking, tmp_path, monkeypatch):
     graph, plan = leaking
     monkeypatch.setattr(sessions, "DISABLED", ())
     with pytest.raises(ds.DeployError, match=r"that the plan has in float32 run in int8: 'c1' runs as QLinearConv in part00"):
-        ds.cut(graph.model_path, plan, tmp_path / "build")
+        ds.cut(graph, plan, tmp_path / "build")
     # and where the kernels could not be told apart, the parts have not the noise that the table has
     monkeypatch.setattr("dnnsplit.cutting.cut.stray_layers", lambda *_: {})
     monkeypatch.setattr("dnnsplit.cutting.cut.TOLERANCE", 1.0)
     with pytest.raises(ds.DeployError, match="of the noise of their int8 layers away"):
-        ds.cut(graph.model_path, plan, tmp_path / "build")
+        ds.cut(graph, plan, tmp_path / "build")
 
 
 @pytest.mark.parametrize(("apart", "passes"), [(1e-6, True), (1e-4, False)])
@@ -154,16 +152,16 @@ def test_float32_sums_in_another_order_are_no_other_noise(leaking, tmp_path, mon
 
     monkeypatch.setattr("dnnsplit.cutting.cut.both_ways", without_noise)
     if passes:
-        ds.cut(graph.model_path, plan, tmp_path / "build")
+        ds.cut(graph, plan, tmp_path / "build")
     else:
         with pytest.raises(ds.DeployError, match="of the noise of their int8 layers away"):
-            ds.cut(graph.model_path, plan, tmp_path / "build")
+            ds.cut(graph, plan, tmp_path / "build")
 
 
 def test_the_optimizer_that_is_disabled_is_one_of_this_onnx_runtime(leaking, tmp_path):
     # if ONNX Runtime renames it, disabling does nothing: without it the same file must give another network
     graph, plan = leaking
-    bundle = ds.cut(graph.model_path, plan, tmp_path / "build")
+    bundle = ds.cut(graph, plan, tmp_path / "build")
     file = str(bundle.folder / bundle.parts[0].file)
     kernels = {}
     for disabled in ((), sessions.DISABLED):

@@ -7,7 +7,6 @@ import time
 import networkx as nx
 import numpy as np
 import onnxruntime
-import pandas as pd
 import pytest
 from helpers.architectures import ALL
 from helpers.small_models import conv_net, images
@@ -20,12 +19,12 @@ from dnnsplit.deployment.stage.sessions import load as load_part
 from dnnsplit.graph.blocks import find_blocks, load
 from dnnsplit.graph.onnx_file import read_model
 from dnnsplit.graph.partitions import finest_common
-from dnnsplit.profiling.elsewhere import profile_here, regrouped
+from dnnsplit.profiling.elsewhere import profile_here
 from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.runtime import providers, sessions
-from dnnsplit.runtime.fallbacks import left_to_cpu
 from dnnsplit.runtime.providers import CPU, Provider, find
 from dnnsplit.runtime.sessions import BoundSession, session
+from dnnsplit.runtime.timing import left_to_cpu
 
 BOUND = Provider("bound", CPU, compiles=False, own_memory=True)  # the CPU as if its memory were elsewhere
 COMPILED = Provider("compiled", CPU, compiles=True, own_memory=True)  # and as if it showed no kernels
@@ -251,8 +250,6 @@ def test_layers_of_providers_that_fuse_differently_hold_the_blocks_of_each(tmp_p
     graph = load(path, providers=("cpu", "bound"))
     assert len(graph.layers) == len(own) - 1
     assert set(own[0]) | set(own[1]) == set(graph.layers[0].nodes)
-    fine = ds.LayerTimes(pd.DataFrame({"layer": load(path).layer_names, "server": "s", "precision": "float32", "seconds": 1.0}))
-    assert regrouped(fine, graph).seconds(graph.layers[0].name, "s") == 2.0
 
 
 # ---------------------------------------------------------------- profiles
@@ -270,8 +267,8 @@ def test_a_profile_is_complete_with_and_without_kernels(net, provider, monkeypat
         used.add(provider)
         return session(model, options, provider)
 
-    for module in ("kernels", "splits", "alone"):
-        monkeypatch.setattr(f"dnnsplit.profiling.{module}.session", traced)
+    for module in ("profiling.kernels", "profiling.splits", "profiling.alone", "runtime.timing"):
+        monkeypatch.setattr(f"dnnsplit.{module}.session", traced)
     pictures = images(2, 32)
     times = ds.profile(
         net, on(), pictures, calibrate(net, pictures), ("c1", "c2"), runs=4, progress=False, splits=3, provider=provider
@@ -302,8 +299,8 @@ def test_times_of_another_provider_say_so_and_are_not_scaled(net, monkeypatch):
 
 
 def test_nodes_left_to_the_cpu_are_those_that_the_profiler_saw_there(net, monkeypatch):
-    feed, path = {"x": images(1, 32)}, net.model_path
-    assert left_to_cpu(path, feed, find("cpu", [CPU])) == []
+    feed, content = {"x": images(1, 32)}, net.model_path.read_bytes()
+    assert left_to_cpu(content, feed, find("cpu", [CPU])) == []
     real = json.loads
 
     def half(text):
@@ -313,9 +310,9 @@ def test_nodes_left_to_the_cpu_are_those_that_the_profiler_saw_there(net, monkey
             event["args"]["provider"] = "OtherExecutionProvider"
         return events
 
-    monkeypatch.setattr("dnnsplit.runtime.fallbacks.json.loads", half)
+    monkeypatch.setattr("dnnsplit.runtime.timing.json.loads", half)
     monkeypatch.setattr(Provider, "is_cpu", property(lambda self: self.name == "cpu"))
-    left = left_to_cpu(path, feed, BOUND)
+    left = left_to_cpu(content, feed, BOUND)
     assert len(left) == 1
     assert not left[0].endswith("_kernel_time")
 
