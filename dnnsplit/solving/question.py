@@ -14,8 +14,7 @@ from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import InfeasibleError, NoiseError, OptionError, SolverError, nearest, raise_problems
 from dnnsplit.ground.tolerance import relative_gap
 from dnnsplit.network.servers import Network
-from dnnsplit.noise.confidence import bounded
-from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.models import NoiseModel, Table
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.quantize.setting import check_one_setting
 from dnnsplit.solving.arrays import Problem, build_problem
@@ -103,7 +102,7 @@ class Question:
         assignment, quantized = self.problem.names(placement, scheme)
         objective = self.objective.of(cost, self.problem.network)
         bound = objective if bound is None else bound + self.objective.constant
-        kind = "none" if not quantized else "measured" if self.noise.kind == "table" else "predicted"
+        kind = "none" if not quantized else "measured" if isinstance(self.noise, Table) else "predicted"
         return Plan(
             assignment=assignment,
             quantized=quantized,
@@ -181,7 +180,7 @@ def ask(
     if confidence is not None:
         if noise is None:
             raise NoiseError("confidence is about a noise: pass noise=fit_noise(samples), or leave confidence out")
-        noise = bounded(noise, confidence)
+        noise = noise.bounded(confidence)
     problem = build_problem(graph, network, times, layers, pins, forbid, colocate, forbid_links, routing)
     minimised = raw_objective(problem, latency_weight, energy_weight, objective)
     weights = None

@@ -18,6 +18,7 @@ from dnnsplit.network.servers import Network
 from dnnsplit.noise import verification
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.noise.schemes import pack
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.solving.arrays import energy_weights
 from dnnsplit.solving.bounds.branching import branch
@@ -216,7 +217,7 @@ def _by_milp(
         if not known:
             raise
         return _unproved(question, relaxed, f"{reason}; nothing better was found, for {error}")
-    scheme = sum(bit << j for j, bit in enumerate(solution.quantized))
+    scheme = pack(solution.quantized)
     cost = problem.price(solution.placement, scheme, question.objective.weights, question.objective.ties, solution.routes)
     bound = float(np.fmax(solution.bound, relaxed.bound)) if relaxed else solution.bound
     if solution.status != "optimal" and known and relaxed.value < question.objective.weights.of(cost, problem.network):
