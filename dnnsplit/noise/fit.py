@@ -97,8 +97,8 @@ def _fit(samples: NoiseSamples, model: str, degree: int = 2) -> NoiseModel:
         return Polynomial(layers, {tuple(layers[i] for i in c): value for c, value in terms.items()}, power=power)
     features = PolynomialFeatures(degree=min(int(degree), len(layers)), interaction_only=True, include_bias=False)
     regression = LinearRegression().fit(features.fit_transform(schemes), noise)
-    names = [names_of(layers, row) for row in features.powers_]
-    return NoiseModel.polynomial(layers, dict(zip(names, regression.coef_.tolist(), strict=True)), float(regression.intercept_))
+    named = {names_of(layers, row): value for row, value in zip(features.powers_, regression.coef_.tolist(), strict=True)}
+    return Polynomial(layers, named, float(regression.intercept_))
 
 
 def noise_scores(measured: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

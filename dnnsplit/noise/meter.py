@@ -108,11 +108,12 @@ class NoiseMeter:
         return {name: np.concatenate([values[i] for values in found]) for i, name in enumerate(self._tree.outputs)}
 
     def _samples(self, keys: Sequence[bytes]) -> NoiseSamples:
-        values = np.array([self._known[key] for key in keys])
-        details = metrics_of(values, self._tree.outputs, self._detections) if keys else pd.DataFrame({self.metric: []})
-        frame = pd.DataFrame(self._rows(keys), columns=list(self.layers)).assign(noise=details[self.metric])
-        if keys:
-            frame = frame.assign(noise_std=details[f"{self.metric} std"], noise_images=len(self._feeds))
+        if not keys:
+            raise NoiseError("there is no sample: no scheme was measured yet, or none was asked for")
+        details = metrics_of(np.array([self._known[key] for key in keys]), self._tree.outputs, self._detections)
+        frame = pd.DataFrame(self._rows(keys), columns=list(self.layers)).assign(
+            noise=details[self.metric], noise_std=details[f"{self.metric} std"], noise_images=len(self._feeds)
+        )
         return NoiseSamples(frame, self.origin, details)
 
     def _rows(self, keys: Sequence[bytes]) -> np.ndarray:
@@ -202,15 +203,7 @@ def noise_meter(
 
     Parameters
     ----------
-    graph : read from an ONNX file
-    images : (n, *shape of one image), or that by input name
-    calibration : ranges measured before; without one, MinMax over the same images
-    layers : how many of the layers with most FLOPs, or their names
-    setting : how int8 is made, or its name
-    metric : what is called noise (`dnnsplit.noise.metrics`): rho (the slides), relative, nsr, disagreement, or ``rho:output``
-    detections : the first output is a YOLO detector's: tell the disagreement of its detections too
-    workers : images measured side by side
-    resume : file (.npz) that is written every few seconds; what it holds already is not measured again
+    graph, images, calibration, layers, setting, metric, detections, workers, resume : as for `measure_noise`
 
     Returns
     -------
@@ -218,8 +211,7 @@ def noise_meter(
 
     Raises
     ------
-    NoiseError : unknown layers or metric, layers that no int8 kernel exists for, images of another shape, a file to resume
-        from that is of another measurement
+    NoiseError : see `measure_noise`
     """
     model = read_model(model_path(graph))
     names = layers_of(graph, layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -105,17 +105,12 @@ def verify(
         scheme = row_of(noise.layers, names)
         key = pack(scheme)
         if key not in known and more:
-            known = known | {key: _measured(measure, names)}
-            measured[names] = known[key]
-            noise = noise.learn(scheme[None], np.array([known[key]]))
+            value = measured[names] = float(measure(names))
+            if not 0 <= value < np.inf:
+                raise NoiseError(f"the measured noise of {names} is {value!r}; it must be a number, 0 or more")
+            known = known | {key: value}
+            noise = noise.learn(scheme[None], np.array([value]))
         elif not within(known.get(key, np.inf), max_noise):
             raise NoiseError(f"the choice {names} is not within max_noise {max_noise:g} by the model it was made with")
         if within(known[key], max_noise):
             return Verified(names, known[key], measured, choice)
-
-
-def _measured(measure: Callable[[tuple[str, ...]], float], names: Sequence[str]) -> float:
-    value = float(measure(tuple(names)))
-    if not 0 <= value < np.inf:
-        raise NoiseError(f"the measured noise of {tuple(names)} is {value!r}; it must be a number, 0 or more")
-    return value
