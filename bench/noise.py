@@ -23,7 +23,7 @@ from dnnsplit.cutting.cut import run_parts
 from dnnsplit.noise.design import design_schemes
 from dnnsplit.noise.fit import noise_scores
 from dnnsplit.noise.meter import noise_meter
-from dnnsplit.noise.schemes import all_schemes, pack_schemes, sample_schemes
+from dnnsplit.noise.schemes import all_schemes, names_of, pack, pack_schemes, row_of, sample_schemes
 from dnnsplit.noise.verification import verify
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.parts import build_part
@@ -150,7 +150,7 @@ def plans(samples: ds.NoiseSamples, rows: np.ndarray, fit: dict[str, object], nu
                 names, extra = answer.quantized, len(answer.measured)
             else:
                 names, extra = choose(noise), 0
-            gain = gains[sum(1 << j for j, name in enumerate(samples.layers) if name in names)]
+            gain = gains[pack(row_of(samples.layers, names))]
             loss = max(0.0, 1 - gain / best) if best > 0 else 0.0  # a violation can gain more than is allowed
             found.append([share, measure(names) > limit, 100 * loss, len(known.noise) + extra])
     table = pd.DataFrame(found, columns=["limit", "violations", "loss_%", "measurements"])
@@ -163,12 +163,12 @@ def plans(samples: ds.NoiseSamples, rows: np.ndarray, fit: dict[str, object], nu
 
 def chooser(
     layers: tuple[str, ...], schemes: np.ndarray, gains: np.ndarray, limit: float
-) -> Callable[[ds.NoiseModel], list[str]]:
+) -> Callable[[ds.NoiseModel], tuple[str, ...]]:
     """The scheme of most gain within the limit by a noise model."""
 
-    def choose(noise: ds.NoiseModel) -> list[str]:
+    def choose(noise: ds.NoiseModel) -> tuple[str, ...]:
         best = int(np.where(noise.every() <= limit, gains, -1.0).argmax())
-        return [name for name, bit in zip(layers, schemes[best], strict=True) if bit]
+        return names_of(layers, schemes[best])
 
     return choose
 
@@ -182,7 +182,7 @@ def main() -> None:
     table = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / f"{ds.examples.SHIPPED}.first.csv")
     print(costs().to_string(index=False, float_format="{:.3g}".format), end="\n\n")
     print(deployed(table).to_string(index=False, float_format="{:.4g}".format), end="\n\n")
-    shipped = ds.NoiseSamples(table.frame[table.schemes.any(axis=1)], table.origin)
+    shipped = table.quantizing
     goal = "R2 .99, MAPE 3, low 6"
     rows = [score(f"shipped, degree {d}, random", shipped, random(shipped, 1000), degree=d) for d in (2, 3)]
     started = time.process_time()
@@ -198,7 +198,7 @@ def main() -> None:
     rows += [score("shipped, link degree 2, random", shipped, random(shipped, 200), model="link")]
     if options.samples:
         given = read(options.samples)
-        given = ds.NoiseSamples(given.frame[given.schemes.any(axis=1)])
+        given = given.quantizing
         name = options.samples.stem
         rows.append(score(f"{name}, gp, first rows", given, first(given, 60), "R2 .99", model="gp"))
         rows.append(score(f"{name}, link, first rows", given, first(given, 60), model="link"))

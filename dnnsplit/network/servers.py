@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import networkx as nx
 import numpy as np
@@ -17,6 +17,8 @@ from dnnsplit.ground.errors import NetworkError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
 from dnnsplit.network import yaml
+
+Size = TypeVar("Size", float, np.ndarray)  # of one tensor, or of several
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Link:
     handling_s: float = 0.0
     handling_s_per_byte: float = 0.0
 
-    def transfer_s(self, size_bytes: float, handled_bytes: float | None = None) -> float:
+    def transfer_s(self, size_bytes: Size, handled_bytes: Size | None = None) -> Size:
         """Seconds to move `size_bytes` over this link: g(t, n) = latency + bytes / bandwidth (+ serialisation, + handling).
 
         Parameters
@@ -98,7 +100,8 @@ class Link:
         """
         handled_bytes = size_bytes if handled_bytes is None else handled_bytes
         seconds = self.latency_s + size_bytes / self.bandwidth_bytes_per_s + size_bytes * self.serialise_s_per_byte
-        return seconds + (handled_bytes > 0) * self.handling_s + handled_bytes * self.handling_s_per_byte
+        whole: Size = seconds + (handled_bytes > 0) * self.handling_s + handled_bytes * self.handling_s_per_byte
+        return whole
 
     def _repr_html_(self) -> str:
         facts = {"bandwidth": show(self.bandwidth_bytes_per_s, "B/s"), "latency": show(self.latency_s, "s")}
@@ -205,10 +208,11 @@ class Network:
         float (n, servers, servers) [s] : infinite where there is no link; 0 on the diagonal unless a self link is given
         """
         index = {name: k for k, name in enumerate(self.server_names)}
+        size_bytes = np.asarray(size_bytes, float)
         seconds = np.full((len(size_bytes), len(index), len(index)), np.inf)
         seconds[:, range(len(index)), range(len(index))] = 0.0
         for link in self.links:
-            seconds[:, index[link.source], index[link.target]] = link.transfer_s(np.asarray(size_bytes, float), handled_bytes)
+            seconds[:, index[link.source], index[link.target]] = link.transfer_s(size_bytes, handled_bytes)
         return seconds
 
     def without(self, *links: tuple[str, str]) -> Network:

@@ -8,15 +8,13 @@ images in a share `confidence` of cases, if the images neither chose the plan no
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t
 
-from dnnsplit.ground.errors import NoiseError, OptionError
-from dnnsplit.noise.models import NoiseModel, Predictor
+from dnnsplit.ground.errors import OptionError
 from dnnsplit.noise.samples import NoiseSamples
 
 
@@ -38,33 +36,9 @@ def upper_bound(mean: ArrayLike, std: ArrayLike, images: ArrayLike, confidence: 
     return np.asarray(mean) + t.ppf(confidence, np.asarray(images) - 1) * std / np.sqrt(images)
 
 
-def bounded(noise: NoiseModel, confidence: float) -> NoiseModel:
-    """Return the model of the upper bounds of a noise model's means; its ``mean`` is that model.
-
-    What is predicted has the relative spread that the samples behind it have on average; what was measured on one image has no
-    bound, and is left out. The bound is about images alone, not about how well a fit predicts: see `dnnsplit.noise.verification`.
-
-    Raises
-    ------
-    NoiseError : the spread over images is not known
-    OptionError : no confidence
-    """
-    if not (noise.spread or not any(noise.table) if noise.kind == "table" else noise.share):
-        raise NoiseError(
-            f"the noise has no spread over images, which confidence={confidence!r} needs: measure it on two images or more "
-            "(measure_noise keeps their spread), or take confidence=None, the plain mean"
-        )
-    if noise.kind == "table":
-        keys = [k for k in noise.table if k in noise.spread and k]
-        spread = np.array([noise.spread[k] for k in keys]).reshape(-1, 2)
-        bounds = upper_bound(np.array([noise.table[k] for k in keys]), spread[:, 0], spread[:, 1], confidence)
-        return replace(noise, table={0: 0.0} | dict(zip(keys, bounds.tolist(), strict=True)), mean=noise)
-    factor = float(upper_bound(1.0, *noise.share, confidence))
-    if noise.predictor is not None:
-        return replace(noise, predictor=Scaled(noise.predictor, factor), mean=noise)
-    by = factor**noise.power
-    terms = {names: by * value for names, value in noise.terms.items()}
-    return replace(noise, terms=terms, intercept=by * noise.intercept, mean=noise)
+def bound_factor(share: tuple[float, int], confidence: float) -> float:
+    """Return what a predicted noise is multiplied by for its bound, from the share of it that `shared_spread` tells."""
+    return float(upper_bound(1.0, *share, confidence))
 
 
 def shared_spread(samples: NoiseSamples) -> tuple[float, int] | None:
@@ -75,15 +49,3 @@ def shared_spread(samples: NoiseSamples) -> tuple[float, int] | None:
         return None
     std, images = samples.spread[some].T
     return math.sqrt(float(np.square(std / samples.noise[some]).mean())), int(images.min())
-
-
-@dataclass(frozen=True, eq=False)
-class Scaled:
-    """A predictor times a factor."""
-
-    predictor: Predictor
-    factor: float
-
-    def predict(self, schemes: np.ndarray, sigmas: float = 0.0) -> np.ndarray:
-        """Return the noise, or a bound that many standard deviations above it; float (n,)."""
-        return self.factor * self.predictor.predict(schemes, sigmas)

@@ -8,6 +8,7 @@ from numbers import Integral
 import numpy as np
 
 from dnnsplit.ground.errors import NoiseError
+from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
 from dnnsplit.noise.schemes import all_schemes, pack_schemes
 
@@ -60,7 +61,7 @@ def design_schemes(
     missing = first[~np.isin(pack_schemes(first), pack_schemes(known))]
     if len(missing) or number <= 0:
         return missing[: max(number, 0)]
-    alone = samples.noise[[int(np.flatnonzero((samples.schemes == row).all(axis=1))[0]) for row in first[:layers]]]
+    alone = NoiseModel.measured(samples).predict(first[:layers])
     if not alone.any():
         raise NoiseError("no layer has any noise alone; there is nothing to tell a good design from a bad one")
     return _optimal(known, alone / alone.sum(), number, _candidates(layers, known, max(candidates, number), seed))

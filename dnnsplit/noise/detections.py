@@ -24,7 +24,7 @@ def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray
     a, b = np.asarray(first, dtype=np.float64)[:, None, :], np.asarray(second, dtype=np.float64)[None, :, :]
     shared = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(axis=-1)
     areas = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1)
-    return shared / np.maximum(areas - shared, 1e-12)
+    return np.asarray(shared / np.maximum(areas - shared, 1e-12))
 
 
 def non_maximum_suppression(detections: np.ndarray, iou: float = 0.6) -> np.ndarray:

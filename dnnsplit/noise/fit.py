@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -18,10 +19,10 @@ from dnnsplit.ground.errors import NoiseError, nearest
 from dnnsplit.noise.confidence import shared_spread
 from dnnsplit.noise.design import design_schemes
 from dnnsplit.noise.gaussian import fit_gaussian
-from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.models import NoiseModel, Polynomial
 from dnnsplit.noise.power_polynomial import fit_link
 from dnnsplit.noise.samples import NoiseSamples
-from dnnsplit.noise.schemes import all_schemes, pack_schemes
+from dnnsplit.noise.schemes import all_schemes, names_of, pack_schemes
 
 MODELS = ("polynomial", "link", "gp", "measured")
 SCORES = ("R2", "MAPE_%", "low_MAPE_%")
@@ -52,22 +53,18 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
     if model == "measured":
         return NoiseModel.measured(samples)
     _check(samples, model, degree, folds)
-    some = NoiseSamples(samples.frame[samples.schemes.any(axis=1)], samples.origin)
+    some = samples.quantizing
     cross = np.empty(len(some.noise))
     for rest, fold in KFold(folds, shuffle=True, random_state=0).split(cross):
-        cross[fold] = _fit(NoiseSamples(some.frame.iloc[rest]), model, degree).predict(some.schemes[fold])
+        cross[fold] = _fit(some.only(rest), model, degree).predict(some.schemes[fold])
     fitted = _fit(some, model, degree)
     scores: dict[str, float] = {"samples": len(cross)}
-    if model != "gp":
-        scores = {"degree": int(degree)} | scores | {"terms": len(fitted.terms) + (model == "polynomial")}
-    if model == "link":
-        scores["power"] = fitted.power
+    if isinstance(fitted, Polynomial):
+        own = {"terms": len(fitted.terms), "power": fitted.power} if model == "link" else {"terms": len(fitted.terms) + 1}
+        scores = {"degree": int(degree), **scores, **own}
     scores |= noise_scores(some.noise, cross)
     scores["R2_fit"] = float(r2_score(some.noise, fitted.predict(some.schemes)))
-    return NoiseModel(
-        fitted.layers, fitted.kind, fitted.terms, fitted.intercept, fitted.power, fitted.predictor,
-        share=shared_spread(some), scores=scores, origin=samples.origin,
-    )  # fmt: skip
+    return replace(fitted, share=shared_spread(some), scores=scores, origin=samples.origin)
 
 
 def _check(samples: NoiseSamples, model: str, degree: int, folds: int) -> None:
@@ -94,15 +91,14 @@ def _fit(samples: NoiseSamples, model: str, degree: int = 2) -> NoiseModel:
     """Fit to samples that all quantize something, without scores."""
     layers, schemes, noise = samples.layers, samples.schemes.astype(float), samples.noise
     if model == "gp":
-        return NoiseModel(layers, "gp", predictor=fit_gaussian(schemes, noise))
+        return fit_gaussian(layers, schemes, noise)
     if model == "link":
         terms, power = fit_link(schemes, noise, int(degree))
-        named = {tuple(layers[i] for i in columns): value for columns, value in terms.items()}
-        return NoiseModel(layers, "link", named, power=power)
+        return Polynomial(layers, {tuple(layers[i] for i in c): value for c, value in terms.items()}, power=power)
     features = PolynomialFeatures(degree=min(int(degree), len(layers)), interaction_only=True, include_bias=False)
     regression = LinearRegression().fit(features.fit_transform(schemes), noise)
-    names = [tuple(layers[i] for i in np.flatnonzero(row)) for row in features.powers_]
-    return NoiseModel.polynomial(layers, dict(zip(names, regression.coef_.tolist(), strict=True)), float(regression.intercept_))
+    named = {names_of(layers, row): value for row, value in zip(features.powers_, regression.coef_.tolist(), strict=True)}
+    return Polynomial(layers, named, float(regression.intercept_))
 
 
 def noise_scores(measured: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -132,7 +128,7 @@ def first_order(noise: NoiseModel) -> np.ndarray:
     if not np.isfinite(values).all():
         raise NoiseError(f"{np.isinf(values).sum()} of {len(values)} schemes were not measured; measure all, or fit a model")
     spread = values.var()
-    effects = (2.0 * all_schemes(len(noise.layers)) - 1.0).T @ values / len(values)
+    effects: np.ndarray = (2.0 * all_schemes(len(noise.layers)) - 1.0).T @ values / len(values)
     return effects**2 / spread if spread > 0 else 0.0 * effects
 
 
@@ -158,7 +154,7 @@ def learning_curve(
     ------
     NoiseError : unknown model or option, a size that leaves nothing to test on, a designed scheme that was not measured
     """
-    some = NoiseSamples(samples.frame[samples.schemes.any(axis=1)], samples.origin)
+    some = samples.quantizing
     for title, options in models.items():
         unknown = sorted({*options} - {"model", "degree", "design", "most"})
         if unknown or options.get("model", "polynomial") not in MODELS[:-1]:
@@ -193,11 +189,11 @@ def _designed(samples: NoiseSamples, size: int, seed: int) -> tuple[NoiseSamples
     keys = pack_schemes(samples.schemes)
     chosen = np.zeros(len(keys), bool)
     for _ in range(2):  # the two stages of a design
-        known = NoiseSamples(samples.frame[chosen]) if chosen.any() else None
+        known = samples.only(chosen) if chosen.any() else None
         wanted = pack_schemes(design_schemes(len(samples.layers), size, known, seed))
         if not np.isin(wanted, keys).all():
             raise NoiseError("a designed scheme is not among the samples; a design needs all schemes measured")
         chosen |= np.isin(keys, wanted)
     if chosen.all():
         raise NoiseError(f"{size} of {len(keys)} samples leaves none to test on")
-    return NoiseSamples(samples.frame[chosen], samples.origin), NoiseSamples(samples.frame[~chosen], samples.origin)
+    return samples.only(chosen), samples.only(~chosen)

@@ -3,48 +3,75 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, WhiteKernel
 
+from dnnsplit.noise.confidence import bound_factor
+from dnnsplit.noise.models import LEAST, NoiseModel
+from dnnsplit.noise.schemes import check_schemes
+
 CHUNK = 8192  # schemes that are predicted at a time
 
 
-@dataclass(frozen=True, eq=False)
-class Gaussian:
+@dataclass(frozen=True, eq=False, repr=False)
+class GaussianProcess(NoiseModel):
     """A Gaussian process on eta^2.
 
     Attributes
     ----------
     regressor : fitted to eta^2 / scale
     scale : unit of what it is fitted to
+    factor : of a bound, how much it is above the mean
     """
 
     regressor: GaussianProcessRegressor
     scale: float
+    factor: float = 1.0
 
-    def predict(self, schemes: np.ndarray, sigmas: float = 0.0) -> np.ndarray:
-        """Return eta of 0/1 rows (n, layers) where eta^2 is that many standard deviations above its mean: float (n,)."""
-        parts = np.array_split(np.asarray(schemes, float), -(-len(schemes) // CHUNK) or 1)
-        return np.concatenate([self._part(part, sigmas) if len(part) else np.zeros(0) for part in parts])
+    kind = "gp"
+
+    def _eta(self, q: np.ndarray, sigmas: float = 0.0) -> np.ndarray:
+        """Return eta where eta^2 is that many standard deviations above its mean."""
+        parts = np.array_split(q.astype(float), -(-len(q) // CHUNK) or 1)
+        eta = np.concatenate([self._part(part, sigmas) if len(part) else np.zeros(0) for part in parts])
+        return np.asarray(self.factor * eta)
 
     def _part(self, rows: np.ndarray, sigmas: float) -> np.ndarray:
-        if not sigmas:
-            return np.sqrt(np.maximum(self.regressor.predict(rows), 0.0) * self.scale)
-        mean, std = self.regressor.predict(rows, return_std=True)
-        return np.sqrt(np.maximum(np.maximum(mean, 0.0) + sigmas * std, 0.0) * self.scale)
+        mean, std = self.regressor.predict(rows, return_std=True) if sigmas else (self.regressor.predict(rows), 0.0)
+        return np.asarray(np.sqrt(np.maximum(np.maximum(mean, 0.0) + sigmas * std, 0.0) * self.scale))
 
-    def learn(self, schemes: np.ndarray, noise: np.ndarray) -> Gaussian:
+    def _noise(self, q: np.ndarray) -> np.ndarray:
+        return np.asarray(np.maximum(self._eta(q), LEAST))
+
+    def predict_std(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
+        """Return how much a standard deviation of eta^2 adds to the noise of each scheme, see `NoiseModel.predict_std`."""
+        q = check_schemes(schemes, len(self.layers))
+        return np.where(q.any(axis=1), self._eta(q, 1.0) - self._eta(q), 0.0)
+
+    def bounded(self, confidence: float) -> NoiseModel:
+        """Return the process of the bounds, see `NoiseModel.bounded`."""
+        if self.share is None:
+            return super().bounded(confidence)
+        return replace(self, factor=bound_factor(self.share, confidence), mean=self)
+
+    def optimistic(self, q: np.ndarray, sigmas: float, margin: float) -> np.ndarray:
+        """Return the noise where eta^2 is that many standard deviations below its mean, see `NoiseModel.optimistic`."""
+        del margin
+        return self._eta(q, -sigmas)
+
+    def learn(self, schemes: np.ndarray, noise: np.ndarray) -> GaussianProcess:
         """Return the process conditioned on more samples, its lengths as they are."""
         rows = np.vstack([self.regressor.X_train_, np.asarray(schemes, float)])
-        power = np.r_[self.regressor.y_train_, np.square(noise) / self.scale]
-        return Gaussian(_conditioned(self.regressor.kernel_, rows, power), self.scale)
+        power = np.r_[self.regressor.y_train_, np.square(noise / self.factor) / self.scale]
+        return replace(self, regressor=_conditioned(self.regressor.kernel_, rows, power))
 
 
-def fit_gaussian(schemes: np.ndarray, noise: np.ndarray, most: int = 300) -> Gaussian:
+def fit_gaussian(layers: tuple[str, ...], schemes: np.ndarray, noise: np.ndarray, most: int = 300) -> GaussianProcess:
     """Fit an anisotropic RBF kernel, one length per layer, to eta^2, with eta(0) = 0 as one more sample.
 
     The errors of two layers add up like their powers as far as they are independent, so that eta^2 is nearly linear in q
@@ -53,6 +80,7 @@ def fit_gaussian(schemes: np.ndarray, noise: np.ndarray, most: int = 300) -> Gau
 
     Parameters
     ----------
+    layers : of the columns of the schemes
     schemes : 0/1 (n, layers)
     noise : float (n,), not 0 everywhere
     most : samples that the lengths are fitted to, drawn at random where there are more; the process is conditioned on all
@@ -70,7 +98,7 @@ def fit_gaussian(schemes: np.ndarray, noise: np.ndarray, most: int = 300) -> Gau
         regressor.fit(rows[some], power[some] / scale)
     if len(some) < len(rows):
         regressor = _conditioned(regressor.kernel_, rows, power / scale)
-    return Gaussian(regressor, scale)
+    return GaussianProcess(layers, regressor, scale)
 
 
 def _conditioned(kernel: Kernel, rows: np.ndarray, power: np.ndarray) -> GaussianProcessRegressor:

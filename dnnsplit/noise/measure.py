@@ -12,7 +12,7 @@ from dnnsplit.ground.errors import NoiseError
 from dnnsplit.noise.design import design_schemes
 from dnnsplit.noise.meter import NoiseMeter, noise_meter
 from dnnsplit.noise.samples import NoiseSamples
-from dnnsplit.noise.schemes import all_schemes, sample_schemes
+from dnnsplit.noise.schemes import all_schemes, check_schemes, sample_schemes
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.setting import QuantizationSetting
 
@@ -94,7 +94,4 @@ def _schemes(schemes: str | int | np.ndarray, count: int, seed: int) -> np.ndarr
         if schemes < 1:
             raise NoiseError(f"schemes is {schemes}; measure at least one")
         return sample_schemes(count, int(schemes), seed)
-    rows = np.unique(np.asarray(schemes, np.int8), axis=0)
-    if rows.ndim != 2 or rows.shape[1] != count or not np.isin(rows, (0, 1)).all():
-        raise NoiseError(f"schemes must be 0/1 rows of {count} layers; they have the shape {np.shape(schemes)}")
-    return rows
+    return np.unique(check_schemes(schemes, count), axis=0).astype(np.int8)

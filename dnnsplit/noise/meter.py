@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from threading import Event, Lock, Thread
+from queue import SimpleQueue
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,12 @@ from dnnsplit.noise.journal import read_journal, write_journal
 from dnnsplit.noise.metrics import PER_OUTPUT, by_image, check_metric, errors, kept, metrics_of, shown
 from dnnsplit.noise.prefix_tree import RUNTIME, PrefixTree, build_tree
 from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.noise.schemes import names_of, row_of
 from dnnsplit.quantize.calibration import Calibration, calibrate
 from dnnsplit.quantize.rewrite import ranges_needed
 from dnnsplit.quantize.setting import QuantizationSetting
 
 SAVE_S = 3.0  # between two writes of the file to resume from; a killed measurement loses no more than that
-LOOK_S = 0.005  # between two looks whether the workers have ended
 
 
 @dataclass(eq=False)
@@ -66,7 +68,7 @@ class NoiseMeter:
 
     def __call__(self, quantized: Sequence[str]) -> float:
         """Return the noise when exactly these layers are quantized."""
-        return float(self.samples(self._scheme(quantized)[None], progress=False).noise[0])
+        return float(self.samples(row_of(self.layers, quantized)[None], progress=False).noise[0])
 
     @property
     def measured(self) -> NoiseSamples:
@@ -101,22 +103,17 @@ class NoiseMeter:
 
     def outputs(self, quantized: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the outputs of all images when exactly these layers are quantized: (n, *shape of one image) by name."""
-        row = self._scheme(quantized)[None]
+        row = row_of(self.layers, quantized)[None]
         found = [list(self._tree.walk(feed, row))[-1] for feed in self._feeds]
         return {name: np.concatenate([values[i] for values in found]) for i, name in enumerate(self._tree.outputs)}
 
-    def _scheme(self, quantized: Sequence[str]) -> np.ndarray:
-        unknown = [name for name in quantized if name not in self.layers]
-        if unknown:
-            raise NoiseError(f"{unknown[0]!r} is not a layer of this meter{nearest(unknown[0], self.layers)}")
-        return np.array([name in quantized for name in self.layers], np.int8)
-
     def _samples(self, keys: Sequence[bytes]) -> NoiseSamples:
-        values = np.array([self._known[key] for key in keys])
-        details = metrics_of(values, self._tree.outputs, self._detections) if keys else pd.DataFrame({self.metric: []})
-        frame = pd.DataFrame(self._rows(keys), columns=list(self.layers)).assign(noise=details[self.metric])
-        if keys:
-            frame = frame.assign(noise_std=details[f"{self.metric} std"], noise_images=len(self._feeds))
+        if not keys:
+            raise NoiseError("there is no sample: no scheme was measured yet, or none was asked for")
+        details = metrics_of(np.array([self._known[key] for key in keys]), self._tree.outputs, self._detections)
+        frame = pd.DataFrame(self._rows(keys), columns=list(self.layers)).assign(
+            noise=details[self.metric], noise_std=details[f"{self.metric} std"], noise_images=len(self._feeds)
+        )
         return NoiseSamples(frame, self.origin, details)
 
     def _rows(self, keys: Sequence[bytes]) -> np.ndarray:
@@ -133,19 +130,28 @@ class NoiseMeter:
         total = len(keys) * len(images)
         bar = tqdm(total=total, initial=total - sum(map(len, missing)), desc="noise", unit="run", disable=not progress)
         todo = iter(work)  # shared: what one worker takes, no other gets
-        with bar:
-            _side_by_side(lambda: self._work(todo, bar, stop), self._workers, stop)
+        ended: SimpleQueue[Future[None]] = SimpleQueue()
+        with bar, ThreadPoolExecutor(self._workers) as pool:
+            try:
+                for _ in range(self._workers):
+                    pool.submit(self._work, todo, bar.update, stop).add_done_callback(ended.put)
+                # An interruption finds no lock half taken here, as it may in `concurrent.futures.wait`, where a worker would then
+                # wait for it for ever.
+                for _ in range(self._workers):
+                    ended.get().result()
+            finally:  # an interruption or an error ends the workers, and what they found is kept
+                stop.set()
 
-    def _work(self, todo: Iterator[tuple[int, Sequence[bytes]]], bar: tqdm, stop: Event) -> None:
+    def _work(self, todo: Iterator[tuple[int, Sequence[bytes]]], told: Callable[[], object], stop: Event) -> None:
         try:
             for image, part in todo:
-                self._walk(image, part, bar, stop)
+                self._walk(image, part, told, stop)
                 if stop.is_set():
                     break
-        finally:  # an interruption or an error ends the workers, and what they found is kept
+        finally:
             self._save()
 
-    def _walk(self, image: int, keys: Sequence[bytes], bar: tqdm, stop: Event) -> None:
+    def _walk(self, image: int, keys: Sequence[bytes], told: Callable[[], object], stop: Event) -> None:
         walk = self._tree.walk(self._feeds[image], self._rows(keys))
         reference = next(walk)
         detections = shown(reference) if self._detections else None
@@ -154,10 +160,10 @@ class NoiseMeter:
                 return
             found = errors(reference, outputs, detections)
             if not np.isfinite(found[:: len(PER_OUTPUT)]).all():  # a difference that is no number; a ratio may be infinite
-                names = [name for name, bit in zip(self.layers, key, strict=True) if bit]
-                raise NoiseError(f"image {image}: the outputs are not all numbers with {', '.join(names) or 'no layer'} in int8")
+                names = ", ".join(names_of(self.layers, key)) or "no layer"
+                raise NoiseError(f"image {image}: the outputs are not all numbers with {names} in int8")
             self._known[key][image] = found
-            bar.update()
+            told()
             self._save(SAVE_S)
 
     def _read(self) -> None:
@@ -174,38 +180,6 @@ class NoiseMeter:
             if time.monotonic() - self._saved_s >= every_s:
                 write_journal(self._resume, self._identity, self._rows(list(self._known)), np.array([*self._known.values()]))
                 self._saved_s = time.monotonic()
-
-
-def _side_by_side(task: Callable[[], None], threads: int, stop: Event) -> None:
-    """Run a task in several threads until each has ended; an error in one of them, or an interruption, sets `stop`.
-
-    They are looked at, not waited for: `concurrent.futures.wait` takes the lock of each future in Python code, and an
-    interruption between two of its instructions leaves one locked, with its thread waiting for it for ever.
-    """
-    ended: list[BaseException | None] = []
-
-    def run() -> None:
-        error = None
-        try:
-            task()
-        except BaseException as caught:
-            error = caught
-            stop.set()
-        ended.append(error)
-
-    started = 0
-    try:
-        for _ in range(threads):
-            Thread(target=run).start()
-            started += 1
-        while len(ended) < started:
-            time.sleep(LOOK_S)
-    finally:
-        stop.set()
-        while len(ended) < started:
-            time.sleep(LOOK_S)
-    for error in filter(None, ended):
-        raise error
 
 
 def _shared(keys: Sequence[bytes], shares: int) -> list[Sequence[bytes]]:
@@ -229,15 +203,7 @@ def noise_meter(
 
     Parameters
     ----------
-    graph : read from an ONNX file
-    images : (n, *shape of one image), or that by input name
-    calibration : ranges measured before; without one, MinMax over the same images
-    layers : how many of the layers with most FLOPs, or their names
-    setting : how int8 is made, or its name
-    metric : what is called noise (`dnnsplit.noise.metrics`): rho (the slides), relative, nsr, disagreement, or ``rho:output``
-    detections : the first output is a YOLO detector's: tell the disagreement of its detections too
-    workers : images measured side by side
-    resume : file (.npz) that is written every few seconds; what it holds already is not measured again
+    graph, images, calibration, layers, setting, metric, detections, workers, resume : as for `measure_noise`
 
     Returns
     -------
@@ -245,8 +211,7 @@ def noise_meter(
 
     Raises
     ------
-    NoiseError : unknown layers or metric, layers that no int8 kernel exists for, images of another shape, a file to resume
-        from that is of another measurement
+    NoiseError : see `measure_noise`
     """
     model = graph.model
     names = layers_of(graph, layers)

@@ -111,7 +111,7 @@ def metrics_of(numbers: np.ndarray, outputs: Sequence[str], detections: bool = F
 
 def _decibels(nsr: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
-        return -20.0 * np.log10(nsr)
+        return np.asarray(-20.0 * np.log10(nsr))
 
 
 def check_metric(metric: str, outputs: Sequence[str], detections: bool) -> None:

@@ -2,61 +2,49 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
+from dnnsplit.noise.confidence import bound_factor, upper_bound
 from dnnsplit.noise.samples import NoiseSamples
-from dnnsplit.noise.schemes import all_schemes, pack_schemes
+from dnnsplit.noise.schemes import all_schemes, check_schemes, pack_schemes, row_of
 
 MOST_LISTED = 18  # layers of which all schemes are ever listed
-LEAST = float(np.finfo(float).tiny)  # of what is predicted for a scheme that quantizes anything
+# What is quantized has some noise, whatever a fit says (a polynomial can dip below 0), so that nothing in int8 keeps a limit of
+# 0; measurements may know better.
+LEAST = float(np.finfo(float).tiny)
 
 
-class Predictor(Protocol):
-    """A regressor of any kind: the noise of 0/1 rows (n, layers), or a bound that many standard deviations above it."""
-
-    def predict(self, schemes: np.ndarray, sigmas: float = 0.0) -> np.ndarray: ...
-
-
-@dataclass(frozen=True, eq=False)
-class NoiseModel:
+@dataclass(frozen=True, eq=False, repr=False)
+class NoiseModel(ABC):
     """eta(q): the noise of a scheme, 0 exactly where no layer is quantized.
+
+    It is a `Table` of what was measured, a `Polynomial`, a `dnnsplit.noise.gaussian.GaussianProcess`, or one of these that was
+    told measurements (`dnnsplit.noise.verification.Informed`).
 
     Attributes
     ----------
     layers : V_Q, in the order of the columns that `predict` expects
-    kind : "polynomial" (eta is one), "link" (eta^power is one), "gp" (a Gaussian process), "informed" (one of
-        these that was told measurements, see `verify`), or "table": schemes that were measured, and nothing else
-    terms : for a polynomial or a link, coefficient of each product of layers
-    intercept : for a polynomial, added once any layer is quantized
-    power : for a link, p of eta^p
-    predictor : for a Gaussian process, or an informed model
-    table : for measured schemes, noise by scheme (bits packed as an integer, first layer lowest)
-    spread : for measured schemes, the standard deviation over images and their number, by scheme; empty where it is not known
-    share : for predicted noise, the same as a share of it, on average over the samples; None where it is not known
-    mean : for upper bounds (see `dnnsplit.noise.confidence`), the model of what they bound
+    share : of predicted noise, its standard deviation over images as a share of it, on average over the samples, and how many
+        images they were; None where it is not known
+    mean : for upper bounds (see `bounded`), the model of what they bound
     scores : how well it was found to predict (`fit_noise` fills them by cross-validation)
     origin : what the samples behind it depend on
     """
 
     layers: tuple[str, ...]
-    kind: str
-    terms: Mapping[tuple[str, ...], float] = field(default_factory=dict, repr=False)
-    intercept: float = 0.0
-    power: float = 1.0
-    predictor: Predictor | None = field(default=None, repr=False)
-    table: Mapping[int, float] = field(default_factory=dict, repr=False)
-    spread: Mapping[int, tuple[float, int]] = field(default_factory=dict, repr=False)
-    share: tuple[float, int] | None = field(default=None, repr=False)
-    mean: NoiseModel | None = field(default=None, repr=False)
+    _: KW_ONLY
+    share: tuple[float, int] | None = None
+    mean: NoiseModel | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
-    origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def polynomial(
@@ -65,7 +53,7 @@ class NoiseModel:
         intercept: float = 0.0,
         origin: Mapping[str, Any] | None = None,
         power: float = 1.0,
-    ) -> NoiseModel:
+    ) -> Polynomial:
         """Return eta(q)^power = intercept * [any q_i = 1] + sum over terms of coefficient * product of its q_i.
 
         Parameters
@@ -74,7 +62,7 @@ class NoiseModel:
         terms : coefficient by layer name or tuple of layer names
         intercept : counts once any layer is quantized
         origin : what the samples behind it depend on
-        power : above 0; the kind is "link" where it is not 1
+        power : above 0; what is not 1 makes it a "link"
 
         Raises
         ------
@@ -104,19 +92,30 @@ class NoiseModel:
         if not isinstance(power, Real) or not 0 < power < np.inf:
             problems.append(f"power {power!r} is not a number above 0")
         raise_problems(NoiseError, "noise polynomial", problems)
-        kind = "polynomial" if power == 1 else "link"
-        return NoiseModel(layers, kind, clean, float(intercept), float(power), origin=origin or {})
+        return Polynomial(layers, clean, float(intercept), float(power), origin=origin or {})
 
     @staticmethod
-    def measured(samples: NoiseSamples) -> NoiseModel:
+    def measured(samples: NoiseSamples) -> Table:
         """Return the model that answers with the measured noise and refuses schemes that were not measured."""
         keys = pack_schemes(samples.schemes).tolist()
         table = dict(zip(keys, samples.noise.tolist(), strict=True))
         if table.get(0, 0.0) != 0.0:
             raise NoiseError(f"the scheme that quantizes nothing has the noise {table[0]}; it must be 0")
-        pairs = zip(keys, [] if samples.spread is None else samples.spread, strict=False)
-        spread = {k: (std, int(n)) for k, (std, n) in pairs if n > 1}
-        return NoiseModel(samples.layers, "table", table={0: 0.0} | table, spread=spread, origin=samples.origin)
+        pairs = [] if samples.spread is None else zip(keys, samples.spread.tolist(), strict=True)
+        spread = {key: (std, int(images)) for key, (std, images) in pairs if images > 1}
+        return Table(samples.layers, {0: 0.0} | table, spread, origin=samples.origin)
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What it is called in print."""
+
+    @abstractmethod
+    def _noise(self, q: np.ndarray) -> np.ndarray:
+        """Return the noise of schemes, bool (n, layers); infinite where it is not known, anything where nothing is quantized."""
+
+    def _listed(self, q: np.ndarray) -> np.ndarray:
+        return np.where(q.any(axis=1), self._noise(q), 0.0)
 
     def predict(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
         """Return the noise of each scheme.
@@ -133,48 +132,14 @@ class NoiseModel:
         ------
         NoiseError : wrong number of columns, entries other than 0 and 1, or (for a table) a scheme not measured
         """
-        q = self._checked(schemes)
-        if self.kind == "table":
-            keys = pack_schemes(q)
-            missing = [k for k in keys.tolist() if k not in self.table]
-            if missing:
-                raise NoiseError(f"{len(missing)} of {len(q)} schemes were not measured; measure all, or fit a model (fit_noise)")
-            return np.array([self.table[k] for k in keys.tolist()], float)
-        # What is quantized has some noise, whatever a fit says (a polynomial can dip below 0), so that nothing in int8 keeps a
-        # limit of 0; measurements may know better.
-        least = 0.0 if self.kind == "informed" else LEAST
-        if self.predictor is not None:
-            return np.where(q.any(axis=1), np.maximum(self.predictor.predict(q), least), 0.0)
-        index = {name: i for i, name in enumerate(self.layers)}
-        eta = np.where(q.any(axis=1), self.intercept, 0.0)
-        for names, coefficient in self.terms.items():
-            eta += coefficient * q[:, [index[n] for n in names]].all(axis=1)
-        return np.where(q.any(axis=1), np.maximum(eta, least), 0.0) ** (1 / self.power)
+        return self._listed(check_schemes(schemes, len(self.layers)))
 
     def predict_std(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
         """Return how uncertain the noise of each scheme is: one standard deviation, float (n,).
 
         It is 0 for measured schemes and where nothing is quantized; a polynomial cannot tell.
         """
-        q = self._checked(schemes)
-        if self.kind == "table":
-            return 0.0 * self.predict(q)
-        if self.predictor is None:
-            raise NoiseError(f"a {self.kind} tells no uncertainty; fit a Gaussian process (model='gp')")
-        return np.where(q.any(axis=1), self.predictor.predict(q, 1.0) - self.predictor.predict(q), 0.0)
-
-    def _checked(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
-        try:
-            q = np.atleast_2d(np.asarray(schemes))
-        except ValueError:
-            raise NoiseError("the schemes have different numbers of entries; each needs one per layer") from None
-        if q.ndim > 2:
-            raise NoiseError(f"schemes have the shape {q.shape}; give one row per scheme")
-        if q.shape[1] != len(self.layers):
-            raise NoiseError(f"a scheme has {q.shape[1]} entries; this noise model has {len(self.layers)} layers")
-        if not np.isin(q, (0, 1)).all():
-            raise NoiseError("a scheme holds entries other than 0 and 1")
-        return q.astype(bool)
+        raise NoiseError(f"a {self.kind} tells no uncertainty; fit a Gaussian process (model='gp')")
 
     def every(self) -> np.ndarray:
         """Return the noise of all 2^n schemes, float (2^n,), first layer lowest; infinite where a table has no measurement.
@@ -188,22 +153,145 @@ class NoiseModel:
                 f"this model ({self.kind}) needs all schemes listed, and those of {len(self.layers)} layers are too many (at "
                 f"most {MOST_LISTED} layers); quantize fewer, or fit model='polynomial', whose limit is made of linear rows"
             )
-        if self.kind == "table":
-            return np.array([self.table.get(k, np.inf) for k in range(2 ** len(self.layers))])
-        return self.predict(all_schemes(len(self.layers)))
+        return self._listed(all_schemes(len(self.layers)).astype(bool))
 
     def of(self, quantized: Sequence[str]) -> float:
         """Return the noise when exactly these layers are quantized."""
-        unknown = [name for name in quantized if name not in self.layers]
-        if unknown:
-            raise NoiseError(f"{unknown[0]!r} is not a quantizable layer of this noise model{nearest(unknown[0], self.layers)}")
-        return float(self.predict([[int(name in quantized) for name in self.layers]])[0])
+        return float(self.predict(row_of(self.layers, quantized))[0])
+
+    def bounded(self, confidence: float) -> NoiseModel:
+        """Return the model of the upper confidence bounds of the means that this one tells; its ``mean`` is this one.
+
+        What is predicted has the relative spread that the samples behind it have on average; what was measured on one image has
+        no bound, and is left out. The bound is about images alone, not about how well a fit predicts: see
+        `dnnsplit.noise.verification`.
+
+        Raises
+        ------
+        NoiseError : the spread over images is not known
+        OptionError : no confidence
+        """
+        raise NoiseError(
+            f"the noise has no spread over images, which confidence={confidence!r} needs: measure it on two images or more "
+            "(measure_noise keeps their spread), or take confidence=None, the plain mean"
+        )
+
+    def certain(self) -> dict[int, float]:
+        """Return the noise of the schemes that need no measurement, by their numbers."""
+        return {0: 0.0}
+
+    def optimistic(self, q: np.ndarray, sigmas: float, margin: float) -> np.ndarray:
+        """Return a noise that is low for this model, float (n,).
+
+        Parameters
+        ----------
+        q : schemes, bool (n, layers)
+        sigmas, margin : how low, for a model that tells its uncertainty and for another; see `dnnsplit.noise.verification`
+        """
+        del sigmas
+        return self._listed(q) / (1 + margin)
+
+    def learn(self, schemes: np.ndarray, noise: np.ndarray) -> NoiseModel:
+        """Return the model that has seen more samples, 0/1 (n, layers) and float (n,); most kinds learn nothing from them."""
+        del schemes, noise
+        return self
+
+    @property
+    def _size(self) -> str:
+        return ""
 
     def __repr__(self) -> str:
-        size = f", {len(self.terms)} terms" if self.terms else f", {len(self.table)} measured schemes" if self.table else ""
         scores = "".join(f", {name} {value:.4g}" for name, value in self.scores.items() if name in ("degree", "power", "R2"))
-        return f"NoiseModel({self.kind} over {len(self.layers)} layers{size}{scores})"
+        return f"NoiseModel({self.kind} over {len(self.layers)} layers{self._size}{scores})"
 
     def _repr_html_(self) -> str:
         scores = {name: f"{value:.4g}" for name, value in self.scores.items()}
         return shown(self, {"layers": ", ".join(self.layers), **scores})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Table(NoiseModel):
+    """Schemes that were measured, and nothing else.
+
+    Attributes
+    ----------
+    table : noise by the number of the scheme (see `dnnsplit.noise.schemes`), that of no layer among them
+    spread : the standard deviation over images and their number, by scheme, where it is known
+    """
+
+    table: Mapping[int, float]
+    spread: Mapping[int, tuple[float, int]] = field(default_factory=dict)
+
+    kind = "table"
+
+    def _noise(self, q: np.ndarray) -> np.ndarray:
+        return np.array([self.table.get(key, np.inf) for key in pack_schemes(q).tolist()], float)
+
+    def predict(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
+        """Return the measured noise of each scheme, see `NoiseModel.predict`."""
+        noise = super().predict(schemes)
+        missing = np.isinf(noise).sum()
+        if missing:
+            raise NoiseError(f"{missing} of {len(noise)} schemes were not measured; measure all, or fit a model (fit_noise)")
+        return noise
+
+    def predict_std(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
+        """Return 0 for each scheme: it was measured."""
+        return 0.0 * self.predict(schemes)
+
+    def bounded(self, confidence: float) -> NoiseModel:
+        """Return the bounds of what was measured on two images or more, see `NoiseModel.bounded`."""
+        if not self.spread and any(self.table):
+            return super().bounded(confidence)
+        keys = [key for key in self.table if key in self.spread and key]
+        std, images = np.array([self.spread[key] for key in keys]).reshape(-1, 2).T
+        bounds = upper_bound(np.array([self.table[key] for key in keys]), std, images, confidence)
+        return replace(self, table={0: 0.0} | dict(zip(keys, bounds.tolist(), strict=True)), mean=self)
+
+    def certain(self) -> dict[int, float]:
+        """Return all of the table."""
+        return dict(self.table)
+
+    @property
+    def _size(self) -> str:
+        return f", {len(self.table)} measured schemes"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Polynomial(NoiseModel):
+    """eta(q)^power = intercept * [any q_i = 1] + sum over terms of coefficient * product of its q_i.
+
+    Attributes
+    ----------
+    terms : coefficient of each product of layers
+    intercept : added once any layer is quantized
+    power : what is not 1 makes it a "link"
+    """
+
+    terms: Mapping[tuple[str, ...], float]
+    intercept: float = 0.0
+    power: float = 1.0
+
+    @property
+    def kind(self) -> str:
+        """What it is called in print."""
+        return "polynomial" if self.power == 1 else "link"
+
+    def _noise(self, q: np.ndarray) -> np.ndarray:
+        index = {name: i for i, name in enumerate(self.layers)}
+        eta = np.where(q.any(axis=1), self.intercept, 0.0)
+        for names, coefficient in self.terms.items():
+            eta += coefficient * q[:, [index[n] for n in names]].all(axis=1)
+        return np.maximum(eta, LEAST) ** (1 / self.power)
+
+    def bounded(self, confidence: float) -> NoiseModel:
+        """Return the polynomial of the bounds, see `NoiseModel.bounded`."""
+        if self.share is None:
+            return super().bounded(confidence)
+        by = bound_factor(self.share, confidence) ** self.power
+        terms = {names: by * value for names, value in self.terms.items()}
+        return replace(self, terms=terms, intercept=by * self.intercept, mean=self)
+
+    @property
+    def _size(self) -> str:
+        return f", {len(self.terms)} terms" if self.terms else ""

@@ -74,8 +74,7 @@ def build_tree(model: Model, graph: LayerGraph, layers: Sequence[str], calibrati
     """
     segments = []
     for edge, parts in _cut(graph, layers, calibration):
-        inputs, outputs = (edge.inputs, edge.outputs) if edge else ((), ())
-        segments.append(Segment(tuple(session(part) for part in parts), inputs, outputs))
+        segments.append(Segment(tuple(session(part) for part in parts), edge.inputs, edge.outputs))
     return PrefixTree(tuple(segments), model.outputs)
 
 
@@ -95,12 +94,13 @@ def both_ways(
             found.append(Segment((session(part),), edge.inputs, edge.outputs).run(0, live))
         for live, values in zip((plain, int8), (found[:1], found[-1:]), strict=True):
             live.update(*values)
-    return tuple({name: live[name].numpy() for name in model.outputs} for live in (plain, int8))
+    exact, quantized = ({name: live[name].numpy() for name in model.outputs} for live in (plain, int8))
+    return exact, quantized
 
 
 def _cut(
     graph: LayerGraph, layers: Sequence[str], calibration: Calibration
-) -> Iterator[tuple[Boundary | None, list[bytes]]]:
+) -> Iterator[tuple[Boundary, list[bytes]]]:
     """Yield the border of each segment, and its parts: in float32, and with the layer that it starts with in int8."""
     label: dict[str, int] = {}
     for layer in graph.topological:
@@ -109,7 +109,7 @@ def _cut(
     for index in range(len(layers) + 1):
         inside = [name for name in graph.layer_names if label[name] == index]
         if not inside:  # nothing comes before the first toggled layer
-            yield None, []
+            yield Boundary((), ()), []
             continue
         edge = boundary(graph, inside)
         # Every segment receives float32: a quantized layer hands on what its int8 output stands for.

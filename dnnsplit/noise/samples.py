@@ -82,7 +82,7 @@ class NoiseSamples:
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers that may be quantized, V_Q."""
-        return tuple(c for c in self.frame if c not in OTHER)
+        return tuple(c for c in self.frame.columns if c not in OTHER)
 
     @property
     def schemes(self) -> np.ndarray:
@@ -120,12 +120,21 @@ class NoiseSamples:
         frame = pd.concat([self.frame[old], other.frame]).sort_values(list(self.layers), ignore_index=True)
         return NoiseSamples(frame, {**self.origin, "again": {**own, "schemes": len(other.frame)}})
 
+    def only(self, rows: np.ndarray) -> NoiseSamples:
+        """Return some of the samples, given by their positions or by one truth value per sample."""
+        return NoiseSamples(self.frame.iloc[rows], self.origin)
+
+    @property
+    def quantizing(self) -> NoiseSamples:
+        """The samples that have any layer in int8."""
+        return self.only(np.flatnonzero(self.schemes.any(axis=1)))
+
     def divide(self, count: int, seed: int = 0) -> tuple[NoiseSamples, NoiseSamples]:
         """Return `count` random samples and the others, to fit on the ones and test on the others."""
         if isinstance(count, bool) or not isinstance(count, Integral) or not 0 < count < len(self.frame):
             raise NoiseError(f"{count!r} of {len(self.frame)} samples leaves none on one side; take 1 to {len(self.frame) - 1}")
         order = np.random.default_rng(seed).permutation(len(self.frame))
-        return tuple(NoiseSamples(self.frame.iloc[np.sort(part)], self.origin) for part in (order[:count], order[count:]))
+        return self.only(np.sort(order[:count])), self.only(np.sort(order[count:]))
 
     def save(self, path: str | Path) -> None:
         """Write a CSV whose first line is a comment with the origin as JSON."""

@@ -1,10 +1,49 @@
-"""Quantization schemes: 0/1 rows that say which layers run in int8."""
+"""Quantization schemes: which layers run in int8, as names, as a 0/1 row in the order of the layers, or as a whole number.
+
+There is one order: the first layer is the first column of a row, and the lowest bit of a number.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
-from dnnsplit.ground.errors import OptionError
+from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
+
+
+def row_of(layers: Sequence[str], quantized: Iterable[str]) -> np.ndarray:
+    """Return the 0/1 row of the layers that are quantized, int8 (layers,).
+
+    Raises
+    ------
+    NoiseError : a name that is none of the layers
+    """
+    names = set(quantized)
+    unknown = [f"{name!r} is not a quantizable layer{nearest(name, layers)}" for name in sorted(names - {*layers})]
+    raise_problems(NoiseError, "scheme", unknown)
+    return np.array([name in names for name in layers], np.int8)
+
+
+def names_of(layers: Sequence[str], bits: Iterable[int]) -> tuple[str, ...]:
+    """Return the names of the layers that are quantized, from one bit per layer."""
+    return tuple(name for name, bit in zip(layers, bits, strict=True) if bit)
+
+
+def pack(bits: Iterable[int]) -> int:
+    """Return the number of a scheme.
+
+    Examples
+    --------
+    >>> pack([1, 0, 1]), unpack(5, 3)
+    (5, (1, 0, 1))
+    """
+    return sum(int(bit) << j for j, bit in enumerate(bits))
+
+
+def unpack(scheme: int, count: int) -> tuple[int, ...]:
+    """Return the bits of a scheme of so many layers from its number."""
+    return tuple(scheme >> j & 1 for j in range(count))
 
 
 def all_schemes(count: int) -> np.ndarray:
@@ -43,8 +82,23 @@ def sample_schemes(count: int, number: int, seed: int = 0) -> np.ndarray:
     return np.array(rows[:number], np.int8).reshape(number, count)
 
 
+def check_schemes(schemes: np.ndarray | Sequence[Sequence[int]], count: int) -> np.ndarray:
+    """Return 0/1 rows of so many layers as bool (n, count); NoiseError where they are none."""
+    try:
+        q = np.atleast_2d(np.asarray(schemes))
+    except ValueError:
+        raise NoiseError("the schemes have different numbers of entries; each needs one per layer") from None
+    if q.ndim > 2:
+        raise NoiseError(f"schemes have the shape {q.shape}; give one row per scheme")
+    if q.shape[1] != count:
+        raise NoiseError(f"a scheme has {q.shape[1]} entries; there are {count} layers, and each needs one")
+    if not np.isin(q, (0, 1)).all():
+        raise NoiseError("a scheme holds entries other than 0 and 1")
+    return q.astype(bool)
+
+
 def pack_schemes(schemes: np.ndarray) -> np.ndarray:
-    """Return one integer per scheme, the first column being the lowest bit: int64 (n,)."""
+    """Return the number of each scheme, int64 (n,), from 0/1 rows (n, layers)."""
     schemes = np.atleast_2d(schemes)
     if schemes.shape[1] > 62:
         raise OptionError(f"a scheme of {schemes.shape[1]} layers does not fit a whole number; choose 62 layers or fewer")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from dnnsplit.ground.errors import NoiseError, OptionError
 from dnnsplit.ground.tolerance import within
-from dnnsplit.noise.gaussian import Gaussian
-from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.models import NoiseModel, Table
 from dnnsplit.noise.samples import NoiseSamples
-from dnnsplit.noise.schemes import pack_schemes
+from dnnsplit.noise.schemes import pack, pack_schemes, row_of
 
 
 @dataclass(frozen=True)
@@ -34,26 +33,20 @@ class Verified:
     choice: Any = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, eq=False)
-class Informed:
-    """A noise model on its optimistic side, and the measured noise where there is one; see `verify` for `fresh`."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Informed(NoiseModel):
+    """A noise model on its optimistic side, and the noise of schemes that is known (see `verify`)."""
 
     model: NoiseModel
     known: Mapping[int, float]
     sigmas: float = 2.5
     margin: float = 0.05
-    fresh: bool = False
 
-    def predict(self, schemes: np.ndarray, sigmas: float = 0.0) -> np.ndarray:
-        """Return the measured noise, else a lower bound of the prediction; float (n,)."""
-        if isinstance(self.model.predictor, Gaussian):
-            low = self.model.predictor.predict(schemes, sigmas - self.sigmas)
-        elif self.model.kind == "table":  # what it has is known, unless on other images
-            table = self.model.table if self.fresh else {}
-            low = np.array([table.get(key, np.inf) for key in pack_schemes(schemes).tolist()]) / (1 + self.margin)
-        else:
-            low = self.model.predict(schemes) / (1 + self.margin)
-        return np.array([self.known.get(key, value) for key, value in zip(pack_schemes(schemes).tolist(), low, strict=True)])
+    kind = "informed"
+
+    def _noise(self, q: np.ndarray) -> np.ndarray:
+        low = self.model.optimistic(q, self.sigmas, self.margin).tolist()
+        return np.array([self.known.get(key, value) for key, value in zip(pack_schemes(q).tolist(), low, strict=True)], float)
 
 
 def verify(
@@ -100,36 +93,24 @@ def verify(
             raise OptionError(f"{what} is {value!r}; it must be a number, {least} or more")
     if samples is not None and samples.layers != noise.layers:
         raise NoiseError(f"the samples are of the layers {samples.layers}, the noise model of {noise.layers}")
-    known = {0: 0.0} | ({} if fresh else dict(noise.table))
+    known = {0: 0.0} if fresh else noise.certain()
     if samples is not None:
         known |= dict(zip(pack_schemes(samples.schemes).tolist(), samples.noise.tolist(), strict=True))
     measured: dict[tuple[str, ...], float] = {}
     while True:
-        if len(measured) < most:
-            informed = Informed(noise, known, sigmas, margin, fresh)
-            view = NoiseModel(noise.layers, "informed", predictor=informed, origin=noise.origin)
-        else:
-            view = NoiseModel(noise.layers, "table", table=known, origin=noise.origin)
-        choice = choose(view)
+        more = len(measured) < most
+        view = Informed(noise.layers, noise, known, sigmas, margin) if more else Table(noise.layers, known)
+        choice = choose(replace(view, origin=noise.origin))
         names = tuple(getattr(choice, "quantized", choice))
-        unknown = [name for name in names if name not in noise.layers]
-        if unknown:
-            raise NoiseError(f"the choice quantizes {unknown[0]!r}, which the noise model does not know")
-        scheme = np.array([[name in names for name in noise.layers]], np.int8)
-        key = int(pack_schemes(scheme)[0])
-        if key not in known and len(measured) < most:
-            known = known | {key: _measured(measure, names)}
-            measured[names] = known[key]
-            if isinstance(noise.predictor, Gaussian):
-                noise = NoiseModel(noise.layers, noise.kind, predictor=noise.predictor.learn(scheme, np.array([known[key]])))
+        scheme = row_of(noise.layers, names)
+        key = pack(scheme)
+        if key not in known and more:
+            value = measured[names] = float(measure(names))
+            if not 0 <= value < np.inf:
+                raise NoiseError(f"the measured noise of {names} is {value!r}; it must be a number, 0 or more")
+            known = known | {key: value}
+            noise = noise.learn(scheme[None], np.array([value]))
         elif not within(known.get(key, np.inf), max_noise):
             raise NoiseError(f"the choice {names} is not within max_noise {max_noise:g} by the model it was made with")
         if within(known[key], max_noise):
             return Verified(names, known[key], measured, choice)
-
-
-def _measured(measure: Callable[[tuple[str, ...]], float], names: Sequence[str]) -> float:
-    value = float(measure(tuple(names)))
-    if not 0 <= value < np.inf:
-        raise NoiseError(f"the measured noise of {tuple(names)} is {value!r}; it must be a number, 0 or more")
-    return value

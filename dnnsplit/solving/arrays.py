@@ -13,6 +13,7 @@ from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.shared_weights import groups, own_bytes
 from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, nearest, raise_problems
 from dnnsplit.network.servers import Network
+from dnnsplit.noise.schemes import names_of, unpack
 from dnnsplit.profiling.overhead import priced
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.solving.costs import INT8_SHARE, Cost, cost_of
@@ -72,7 +73,7 @@ class Problem:
         """
         servers = self.network.server_names
         assignment = {name: servers[k] for name, k in zip(self.graph.layer_names, placement, strict=True)}
-        return assignment, tuple(name for j, name in enumerate(self.quantizable_names) if scheme >> j & 1)
+        return assignment, names_of(self.quantizable_names, unpack(scheme, len(self.quantizable)))
 
     def price(
         self,

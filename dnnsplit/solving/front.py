@@ -17,7 +17,7 @@ from dnnsplit.ground.markup import shown
 from dnnsplit.ground.tolerance import TOLERANCE, within
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
-from dnnsplit.noise.schemes import pack_schemes
+from dnnsplit.noise.schemes import names_of, pack_schemes, row_of
 from dnnsplit.noise.verification import Informed
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.solving.elimination.relays import TIE
@@ -132,17 +132,15 @@ def pareto(
     # what verifies tells bounds itself
     question = replace(ask(graph, network, times, noise, replace(request, confidence=None)), request=request)
     measure = measurer(noise, verify, confidence)
-    known, count = {0: 0.0, **({} if measure.fresh else noise.table)}, 0
+    known, count = {0: 0.0} if measure.fresh else noise.certain(), 0
     while True:
-        informed = Informed(noise, known, fresh=measure.fresh)
-        view = NoiseModel(noise.layers, "informed", predictor=informed, origin=noise.origin)
-        plans = _plans(question.with_noise(view))
-        rows = np.array([[n in plan.quantized for n in noise.layers] for plan in plans], np.int8)
+        plans = _plans(question.with_noise(Informed(noise.layers, noise, known, origin=noise.origin)))
+        rows = np.array([row_of(noise.layers, plan.quantized) for plan in plans])
         new = rows[[key not in known for key in pack_schemes(rows).tolist()]]
         if not len(new):
             return Front(tuple(measure.told(plan, count) for plan in plans), limited)
         measure.measure_all(new, progress)
-        bounds = [measure.bound([n for n, bit in zip(noise.layers, row, strict=True) if bit]) for row in new]
+        bounds = [measure.bound(names_of(noise.layers, row)) for row in new]
         known |= dict(zip(pack_schemes(new).tolist(), bounds, strict=True))
         count += len(new)
 

@@ -15,7 +15,7 @@ from dnnsplit.ground.files import write_text
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.tables import TABLE_ERRORS, read_table
 from dnnsplit.network.servers import Network
-from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.models import NoiseModel, Polynomial
 from dnnsplit.profiling.times import LayerTimes
 
 
@@ -60,7 +60,7 @@ class Instance:
     def save(self, folder: str | Path) -> None:
         """Write the files that `load` reads; a noise model must be a polynomial."""
         folder = Path(folder)
-        if self.noise is not None and self.noise.kind != "polynomial":
+        if self.noise is not None and not (isinstance(self.noise, Polynomial) and self.noise.power == 1):
             raise NoiseError("an instance holds a noise polynomial; fit one to the measured table (fit_noise) first")
         write_text(folder / "layers.csv", self.graph.frame.to_csv(index=False))
         write_text(folder / "tensors.csv", self.graph.tensors_frame.to_csv(index=False))

@@ -15,8 +15,7 @@ from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import InfeasibleError, NoiseError, SolverError
 from dnnsplit.ground.tolerance import relative_gap
 from dnnsplit.network.servers import Network
-from dnnsplit.noise.confidence import bounded
-from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.models import NoiseModel, Table
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.quantize.setting import check_one_setting
 from dnnsplit.solving.arrays import Problem, build_problem
@@ -111,7 +110,7 @@ class Question:
         assignment, quantized = self.problem.names(placement, scheme)
         objective = self.objective.of(cost, self.problem.network)
         bound = objective if bound is None else bound + self.objective.constant
-        kind = "none" if not quantized else "measured" if self.noise.kind == "table" else "predicted"
+        kind = "none" if not quantized else "measured" if isinstance(self.noise, Table) else "predicted"
         return Plan(
             assignment=assignment,
             quantized=quantized,
@@ -163,7 +162,7 @@ def ask(
             raise NoiseError("confidence is about a noise: pass noise=fit_noise(samples), or leave confidence out")
     else:
         check_one_setting({"noise": noise.origin} | {f"times of {server}": made for server, made in times.made.items()})
-        noise = noise if request.confidence is None else bounded(noise, request.confidence)
+        noise = noise if request.confidence is None else noise.bounded(request.confidence)
     layers = noise.layers if noise else ()
     problem = build_problem(graph, network, times, layers, request)
     minimised = raw_objective(problem, request.latency_weight, request.energy_weight, request.objective)

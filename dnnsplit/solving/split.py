@@ -18,6 +18,7 @@ from dnnsplit.network.servers import Network
 from dnnsplit.noise import verification
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.noise.schemes import pack
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.solving.arrays import energy_weights
 from dnnsplit.solving.bounds.branching import branch
@@ -216,7 +217,7 @@ def _by_milp(question: Question, formulation: str, effort: Effort, reason: str, 
         if known:
             return fall_back(f"nothing better was found, for {error}")
         raise
-    scheme = sum(bit << j for j, bit in enumerate(solution.quantized))
+    scheme = pack(solution.quantized)
     cost = problem.price(solution.placement, scheme, objective.weights, objective.ties, solution.routes)
     bound, status = float(np.fmax(solution.bound, low)), solution.status
     if status == "feasible":

@@ -12,6 +12,7 @@ from dnnsplit.ground.errors import NoiseError, OptionError, raise_problems
 from dnnsplit.noise.confidence import upper_bound
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.noise.schemes import names_of, row_of
 from dnnsplit.solving.plan import Plan
 
 Measure = Callable[[tuple[str, ...]], float]
@@ -43,12 +44,12 @@ class Measurer:
             if self.confidence is None:
                 self._means[names] = self._bounds[names] = self.measure(names)
             else:
-                self.measure_all([[int(n in names) for n in self.layers]], progress=False)
+                self.measure_all(row_of(self.layers, names)[None], progress=False)
         return self._bounds[names]
 
     def measure_all(self, schemes: np.ndarray | Sequence[Sequence[int]], progress: bool = True) -> None:
         """Measure some schemes, 0/1 (n, layers), in one walk where the measure can; `bound` knows them then."""
-        rows = [tuple(n for n, bit in zip(self.layers, row, strict=True) if bit) for row in schemes]
+        rows = [names_of(self.layers, row) for row in schemes]
         if not hasattr(self.measure, "samples"):
             for names in rows:
                 self.bound(names)
@@ -61,7 +62,7 @@ class Measurer:
             bounds = upper_bound(samples.noise, samples.spread[:, 0], samples.spread[:, 1], self.confidence)
         order = np.array([samples.layers.index(n) for n in self.layers])
         for row, mean, most in zip(samples.schemes[:, order], samples.noise.tolist(), bounds.tolist(), strict=True):
-            names = tuple(n for n, bit in zip(self.layers, row, strict=True) if bit)
+            names = names_of(self.layers, row)
             self._means[names], self._bounds[names] = mean, most
 
     def told(self, plan: Plan, measurements: int) -> Plan:

@@ -14,6 +14,7 @@ from dnnsplit.ground.errors import InfeasibleError, OptionError, nearest, raise_
 from dnnsplit.ground.tolerance import within
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.schemes import pack, row_of
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question, ask
@@ -46,7 +47,7 @@ def positions(question: Question, plan: Plan) -> tuple[list[int], int]:
     problems += [f"it has {n!r} in int8, which may not be{nearest(n, int8)}" for n in plan.quantized if n not in int8]
     raise_problems(OptionError, ANOTHER, problems)
     placement = [index[plan.assignment[name]] for name in problem.graph.layer_names]
-    scheme = sum(1 << int8.index(name) for name in plan.quantized)
+    scheme = pack(row_of(int8, plan.quantized))
     routes: dict[str, list[tuple[str, str]]] = {}
     for t in plan.transfers:
         routes.setdefault(t.tensor, []).append((t.source, t.target))

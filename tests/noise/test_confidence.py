@@ -9,7 +9,7 @@ from helpers.problems import random_small
 from helpers.small_models import conv_net, images
 
 import dnnsplit as ds
-from dnnsplit.noise.confidence import bounded, upper_bound
+from dnnsplit.noise.confidence import upper_bound
 from dnnsplit.studies.coverage import coverage, resampled
 
 T_3 = 2.3533634348018233  # the 95 % point of Student's t with 3 degrees of freedom
@@ -39,7 +39,7 @@ def test_the_bound_by_hand():
     assert upper_bound(0.10, 0.02, 4, 0.95) == pytest.approx(0.10 + T_3 * 0.02 / 2)
     assert upper_bound(0.10, 0.0, 4, 0.95) == 0.10
     assert upper_bound(0.10, 0.02, 4, 0.5) == pytest.approx(0.10)
-    model = bounded(ds.fit_noise(table(ROWS), "measured"), 0.95)
+    model = ds.fit_noise(table(ROWS), "measured").bounded(0.95)
     assert model.of(("a",)) == pytest.approx(0.10 + T_3 * 0.01)
     assert model.of(()) == 0.0
     assert model.mean.of(("a",)) == 0.10
@@ -86,7 +86,7 @@ def test_what_is_predicted_has_the_spread_that_samples_have_on_average(model, op
     frame = pd.DataFrame(schemes, columns=list("abcde")).assign(noise=noise, noise_std=0.2 * noise, noise_images=4)
     fitted = ds.fit_noise(ds.NoiseSamples(frame), model, **options)
     assert fitted.share == (pytest.approx(0.2), 4)
-    sure = bounded(fitted, 0.95)
+    sure = fitted.bounded(0.95)
     np.testing.assert_allclose(sure.every()[1:], fitted.every()[1:] * (1 + 0.2 * T_3 / 2), rtol=1e-9)
     graph, network, times, _ = random_small(1, 5, 2, 0)
     names = dict(zip("abcde", graph.layer_names, strict=True))
@@ -155,7 +155,7 @@ def measured(tmp_path_factory):
 def test_a_front_is_verified_on_images_that_did_not_choose_it(measured):
     problem, meter, samples = measured
     front = ds.pareto(*problem, confidence=0.95, verify=meter, progress=False)
-    sure = bounded(ds.fit_noise(meter.measured, "measured"), 0.95)
+    sure = ds.fit_noise(meter.measured, "measured").bounded(0.95)
     for plan in front.plans:
         assert plan.noise_upper == pytest.approx(sure.of(plan.quantized) if plan.quantized else 0.0)
         assert plan.origin.get("images_sha256") == meter.origin["images_sha256"]

@@ -125,7 +125,7 @@ def test_a_meter_measures_each_scheme_once(net, monkeypatch):
 
     monkeypatch.setattr("dnnsplit.noise.meter.errors", never)
     assert meter(("c1", "c3")) == every.of(("c1", "c3"))
-    with pytest.raises(ds.NoiseError, match="'c9' is not a layer of this meter"):
+    with pytest.raises(ds.NoiseError, match="'c9' is not a quantizable layer"):
         meter(("c9",))
 
 
@@ -249,7 +249,7 @@ def test_a_file_of_another_measurement_is_not_resumed(net, tmp_path):
         ({"layers": 0}, "measure at least one layer"),
         ({"schemes": "some"}, "give 'all', 'alone', a number, or a 0/1 array"),
         ({"schemes": 0}, "measure at least one"),
-        ({"layers": 2, "schemes": [[0, 2]]}, "0/1 rows of 2 layers"),
+        ({"layers": 2, "schemes": [[0, 2]]}, "other than 0 and 1"),
         ({"metric": "rhoo"}, "metric 'rhoo' is unknown .did you mean 'rho'"),
         ({"metric": "snr_db"}, "take nsr"),
         ({"detections": True}, "a detector output has the shape"),

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dnnsplit.ground.errors import OptionError
-from dnnsplit.noise.schemes import all_schemes, pack_schemes, sample_schemes
+from dnnsplit.ground.errors import NoiseError, OptionError
+from dnnsplit.noise.schemes import all_schemes, names_of, pack, pack_schemes, row_of, sample_schemes, unpack
 
 
 def test_all_schemes_count_in_binary_with_the_first_column_lowest():
@@ -67,3 +67,20 @@ def test_samples_are_distinct_and_as_many_as_wanted(count, number, seed):
     assert rows.shape == (min(number, 2**count), count)
     assert len(set(pack_schemes(rows).tolist())) == len(rows)
     assert not rows[0].any()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.booleans(), max_size=80))
+def test_names_rows_and_numbers_say_the_same(bits):
+    layers = [f"n{i}" for i in range(len(bits))]
+    names = names_of(layers, bits)
+    assert names == tuple(f"n{i}" for i, bit in enumerate(bits) if bit)
+    assert row_of(layers, reversed(names)).tolist() == bits
+    assert unpack(pack(bits), len(bits)) == tuple(bits)
+    if len(bits) <= 62:
+        assert pack_schemes(row_of(layers, names)).tolist() == [pack(bits)]
+
+
+def test_all_unknown_layers_of_a_scheme_are_named():
+    with pytest.raises(NoiseError, match=r"(?s)2 problems.*'conv3' is not a quantizable layer \(did you mean.*'x'"):
+        row_of(("conv1", "conv2"), ("conv1", "x", "conv3"))

@@ -130,7 +130,7 @@ def test_a_measurement_that_is_no_noise_is_refused(value):
 
 
 @pytest.mark.parametrize(
-    ("choice", "says"), [(("a",), r"\('a',\) is not within max_noise 0.2"), (("z",), "'z', which the noise model does not know")]
+    ("choice", "says"), [(("a",), r"\('a',\) is not within max_noise 0.2"), (("z",), "'z' is not a quantizable layer")]
 )
 def test_a_choice_that_breaks_the_rules_is_refused(choice, says):
     eta = NoiseModel.polynomial(LAYERS, dict.fromkeys(LAYERS, 0.1))

@@ -18,7 +18,7 @@ import numpy as np
 
 from dnnsplit.ground.errors import InfeasibleError, SolverError
 from dnnsplit.ground.tolerance import loosened, within
-from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.models import NoiseModel, Polynomial
 from dnnsplit.noise.schemes import all_schemes, pack_schemes
 from dnnsplit.solving.arrays import Problem
 from dnnsplit.solving.elimination import factors
@@ -150,7 +150,7 @@ def minorant(noise: NoiseModel | None, fixed: Mapping[int, int]) -> tuple[float,
     A product of bits is at least 0, and at most the mean of its bits, which bounds terms below 0. A table is bounded by 0.
     """
     slopes = np.zeros(len(noise.layers) if noise else 0)
-    if noise is None or noise.kind != "polynomial":
+    if noise is None or not isinstance(noise, Polynomial) or noise.power != 1:
         return 0.0, slopes  # a link's polynomial bounds a power of the noise, which is no multiple of it
     index = {name: j for j, name in enumerate(noise.layers)}
     base = noise.intercept if any(fixed.values()) else min(noise.intercept, 0.0)

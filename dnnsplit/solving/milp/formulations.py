@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from dnnsplit.graph.shared_weights import groups, own_bytes
 from dnnsplit.ground.tolerance import loosened, within
-from dnnsplit.noise.models import LEAST, NoiseModel
+from dnnsplit.noise.models import LEAST, NoiseModel, Polynomial, Table
 from dnnsplit.noise.schemes import cuts
 from dnnsplit.solving.arrays import Problem, Weights, energy_weights, latency_weights
 from dnnsplit.solving.costs import INT8_SHARE
@@ -131,9 +131,9 @@ class Slides:
 
         Models that are no polynomials have no monomials: schemes above the limit are cut off instead (see `cuts`).
         """
-        if noise is None or not self.problem.quantizable or (math.isinf(most) and noise.kind != "table"):
+        if noise is None or not self.problem.quantizable or (math.isinf(most) and not isinstance(noise, Table)):
             return
-        if noise.kind not in ("polynomial", "link"):
+        if not isinstance(noise, Polynomial):
             yield from self._cuts(noise, most)
             return
         if not within(LEAST, most):  # what is predicted has some noise

@@ -18,6 +18,7 @@ from pulp.apis.coin_api import pulp_cbc_path
 from dnnsplit.ground.errors import InfeasibleError, SolverError, nearest
 from dnnsplit.ground.tolerance import TOLERANCE, relative_gap
 from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.schemes import pack
 from dnnsplit.solving.arrays import Problem, Weights
 from dnnsplit.solving.bounds.bottleneck import Bracket
 from dnnsplit.solving.milp.formulations import Slides
@@ -181,7 +182,7 @@ def _routes(
     for key, value in values.items():
         if key[0] == "y":
             usable[key[1:]] = value > 0.5
-    return problem.routes(placement, sum(bit << j for j, bit in enumerate(quantized)), weights, usable=usable)
+    return problem.routes(placement, pack(quantized), weights, usable=usable)
 
 
 def available_solvers() -> tuple[str, ...]:

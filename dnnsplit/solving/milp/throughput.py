@@ -10,6 +10,7 @@ import numpy as np
 from dnnsplit.ground.errors import InfeasibleError, SolverError
 from dnnsplit.ground.tolerance import TOLERANCE, relative_gap
 from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.schemes import pack, unpack
 from dnnsplit.solving.arrays import Problem, Weights
 from dnnsplit.solving.bounds.bottleneck import Bracket, bracket, without_slow
 from dnnsplit.solving.milp.solvers import Solution, solve_milp
@@ -58,7 +59,7 @@ def solve_bottleneck(
     placement, scheme = known.plan
     bound = min(bound, known.high)
     far = relative_gap(known.high, bound)
-    quantized = tuple(scheme >> j & 1 for j in range(len(problem.quantizable)))
+    quantized = unpack(scheme, len(problem.quantizable))
     # a solver that calls its answer optimal tells its bound no more exactly than limits are kept
     status = "optimal" if far <= gap or (proved and far <= TOLERANCE) else "feasible"
     return Solution(placement, quantized, values, status, bound, far, *size, known.routes, note)
@@ -66,6 +67,6 @@ def solve_bottleneck(
 
 def _better(problem: Problem, found: Solution, known: Bracket) -> Bracket:
     """Return what is known with a solution, if it has a lower bottleneck."""
-    scheme = sum(bit << j for j, bit in enumerate(found.quantized))
+    scheme = pack(found.quantized)
     value = problem.price(found.placement, scheme, routes=found.routes).bottleneck_s
     return replace(known, high=value, plan=(found.placement, scheme), routes=found.routes) if value < known.high else known
