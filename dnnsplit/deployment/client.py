@@ -18,11 +18,11 @@ from dnnsplit.deployment.wire.messages import (
     NUMPY,
     TRACE,
     PartRecord,
+    Records,
     TransferRecord,
     infer_request,
     mismatch,
     tensors_of,
-    trace_of,
 )
 from dnnsplit.ground.errors import DeployError, raise_problems
 
@@ -125,8 +125,8 @@ class Client:
         outputs = tensors_of(response.head.outputs, response.contents, self.outputs)
         if TRACE not in response.head.parameters:
             return outputs, Trace(math.nan, (), (), plan)
-        latency_s, parts, transfers = trace_of(response.head)
-        return outputs, Trace(latency_s, tuple(parts), tuple(transfers), plan)
+        told = Records.read(response.head)
+        return outputs, Trace(told.latency_s, told.parts, told.transfers, plan)
 
     def close(self) -> None:
         """Close the connection."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
 from dnnsplit.cutting.bundle import Bundle
+from dnnsplit.cutting.plan_set import PlanSet
 from dnnsplit.deployment.hosts import check_servers, host_port, is_loopback, read_hosts
-from dnnsplit.deployment.stage.adaptive import PlanSet
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.process import run
 from dnnsplit.deployment.wire.channels import Tls
@@ -71,7 +70,7 @@ def serve(
         port = host_port(addresses[server])[1] if server in addresses else 0
     config = Config(
         bundle=str(bundle), server=server, host=host, port=port, peers=peers, deadline_s=deadline_s, in_flight=in_flight,
-        tls=asdict(tls) if tls else {}, model_server=model_server, provider=provider,
+        tls=tls, model_server=model_server, provider=provider,
     )  # fmt: skip
 
     def started(address: str) -> None:

@@ -360,7 +360,7 @@ def test_the_interface_of_an_unmodified_client(running):
 
 def test_a_network_of_one_server_needs_no_hosts(tmp_path):
     bundle = lookup(tmp_path)
-    alone = replace(bundle, parts=[replace(part, server="device") for part in bundle.parts], servers=("device",))
+    alone = replace(bundle, parts=tuple(replace(part, server="device") for part in bundle.parts), servers=("device",))
     alone.save()
     with deployment(alone, tmp_path) as one, one.start().client() as client:
         assert client.infer({"index": np.array([4])})["value"] == [40.0]

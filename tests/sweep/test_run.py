@@ -103,7 +103,7 @@ class TestJobs:
         ("run", "text"),
         [
             ({"notebook": "n.ipynb", "parameter": {}}, "the key 'parameter' is unknown \\(did you mean 'parameters'"),
-            ({"notebook": "n.ipynb", "needs": "m"}, "needs is 'm', no list"),
+            ({"notebook": "n.ipynb", "needs": "m"}, "needs is 'm': Expected `array | null`"),
             ({"notebook": "n.ipynb", "needs": ["m"]}, "n needs 'm', which does not come before it"),
             ({"notebook": "n.ipynb", "parameters": {"y": 1}}, "there is no parameter 'y'"),
             ({"notebook": "m.ipynb"}, "there is no notebook"),

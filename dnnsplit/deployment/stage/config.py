@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
+from dnnsplit.deployment.wire.channels import Tls
 from dnnsplit.ground.errors import DeployError
+from dnnsplit.ground.forms import formed
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Config:
     slowdown, time_dilation, links, shaped : see `Emulation`; without slowdown and links nothing is emulated
     deadline_s : wall seconds after which an unanswered request is dropped
     in_flight : most requests in flight at a time
-    tls : the parameters of `Tls`; without them connections are plain
+    tls : files that secure all connections; without them they are plain
     model_server : ``host:port`` of a server of the Open Inference Protocol, such as Triton, that runs the parts instead
     provider : execution provider of ONNX Runtime that runs the parts here
     parent_pid : the stage exits when this process is no longer its parent
@@ -40,7 +43,7 @@ class Config:
     shaped: bool = False
     deadline_s: float = 60.0
     in_flight: int = 8
-    tls: Mapping[str, str | bool] = field(default_factory=dict)
+    tls: Tls | None = None
     model_server: str = ""
     provider: str = "cpu"
     parent_pid: int | None = None
@@ -49,6 +52,7 @@ class Config:
     def load(path: str | Path) -> Config:
         """Read the JSON file."""
         try:
-            return Config(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise DeployError(f"{path} is not usable as the configuration of a stage: {error}") from None
+            document = msgspec.json.decode(Path(path).read_bytes())
+        except (OSError, msgspec.DecodeError) as error:
+            raise DeployError(f"{path} is not readable as the configuration of a stage: {error}") from None
+        return formed(document, Config, DeployError, f"{path} is not usable as the configuration of a stage")

@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -24,19 +25,15 @@ from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.stage.sessions import load
 from dnnsplit.deployment.stage.work import Runner
-from dnnsplit.deployment.wire.channels import Tls
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.deployment.wire.messages import (
     PROBE,
-    TRACE,
     VERSION,
     Refusal,
     acknowledge,
     describe,
     earlier,
-    set_parameter,
     tensors_of,
-    trace_text,
 )
 from dnnsplit.ground.errors import DeployError, nearest
 from dnnsplit.runtime.sessions import find_provider
@@ -56,7 +53,7 @@ class Stage:
             raise DeployError(f"{config.server!r} is no server of the bundle{nearest(config.server, bundle.servers)}")
         self.bundle, self.config = bundle, config
         self.sessions: dict[str, Any] = {}
-        self.tls = Tls(**config.tls) if config.tls else None
+        self.tls = config.tls
         emulation = Emulation(config.slowdown, config.time_dilation, config.links, config.shaped)
         self.runner = Runner(bundle, config.server, emulation, self.sessions)
         self.runner.clock = find_provider(config.provider).clock
@@ -163,9 +160,9 @@ class Stage:
             self.runner.deliver(request, name, array)
         self.runner.wait(request)
         latency_s = (time.monotonic() - started) / self.config.time_dilation
-        parts, transfers = self.runner.finish_all(request)
+        records = replace(self.runner.finish_all(request), latency_s=latency_s)
         response = Response(model_name=self.bundle.model_name, model_version=VERSION, id=message.head.id)
-        set_parameter(response, TRACE, trace_text(latency_s, parts, transfers))
+        records.write(response)
         wires = self.bundle.wire_by_name
         arrays = {name: wires[wire].real(request.tensors[wire]) for name, wire in outputs.items()}
         return Infer(response, describe(response.outputs, arrays))
@@ -201,7 +198,7 @@ class Stage:
 
     def _end(self, message: Infer, context: grpc.ServicerContext) -> Infer:
         response = Response(model_name=message.head.model_name, id=message.head.id)
-        set_parameter(response, TRACE, trace_text(None, *self.runner.finish(message.head.id)))
+        self.runner.finish(message.head.id).write(response)
         return Infer(response)
 
     def _peers(self, message: Infer, context: grpc.ServicerContext) -> Infer:

@@ -26,13 +26,13 @@ from dnnsplit.deployment.wire.channels import Tls, instance_of
 from dnnsplit.deployment.wire.messages import (
     LONGEST_ERROR,
     PartRecord,
+    Records,
     Refusal,
     TransferRecord,
     earlier,
     infer_request,
     mismatch,
     set_parameter,
-    trace_of,
 )
 
 CONTROL_S = 5.0  # limit on a message without tensors
@@ -156,27 +156,25 @@ class Runner:
                 self._drop(self.requests[identity])
             self.ended.append(identity)
 
-    def finish(self, identity: str) -> tuple[list[PartRecord], list[TransferRecord]]:
+    def finish(self, identity: str) -> Records:
         """End a request that was answered and return its records, once the last acknowledgements are in."""
         with self.state:
             request = self.requests.get(identity)
             if request is None:
                 self.ended.append(identity)
-                return [], []
+                return Records()
             self.state.wait_for(lambda: request.sending == 0, timeout=SETTLE_S)
             self._drop(request)
-            return request.parts, request.transfers
+            return Records(tuple(request.parts), tuple(request.transfers))
 
-    def finish_all(self, request: Request) -> tuple[list[PartRecord], list[TransferRecord]]:
+    def finish_all(self, request: Request) -> Records:
         """End an answered request on all stages; the records of a stage that does not tell them are left out."""
         asked = [self.tell(peer, "end", request.identity, 2 * SETTLE_S) for peer in self.peers.values()]
-        parts, transfers = self.finish(request.identity)
-        for future in asked:
-            if future.exception() is None:
-                _, more_parts, more_transfers = trace_of(future.result().head)
-                parts, transfers = parts + more_parts, transfers + more_transfers
-        self.observe([t for t in transfers if t.source != t.target])
-        return in_order(self.bundle, parts, transfers)
+        told = [self.finish(request.identity)]
+        told += [Records.read(future.result().head) for future in asked if future.exception() is None]
+        records = in_order(self.bundle, told)
+        self.observe([t for t in records.transfers if t.source != t.target])
+        return records
 
     def tell(self, peer: Peer, kind: str, identity: str, limit_s: float, **parameters: str) -> Any:
         """Send a control message without waiting for the answer; return its future."""
