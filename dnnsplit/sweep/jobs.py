@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from dnnsplit.ground.errors import OptionError, nearest, raise_problems
 from dnnsplit.ground.files import sha256
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.yaml_file import YAML_ERRORS, read_values
-from dnnsplit.sweep.parameters import check_parameters, parameters_of, points
+from dnnsplit.sweep.notebook import check_parameters, parameters_of
 
 LONGEST = 200  # of a run's name; a hash and an ending come after it
 
@@ -130,6 +131,14 @@ def jobs_of(
         made[name] = [job.name for job in added]
         jobs += added
     return tuple(jobs)
+
+
+def points(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Yield every combination of a grid's values; the last name changes fastest, and no name gives one empty point."""
+    for name, values in grid.items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise OptionError(f"the grid of {name!r} is {values!r}; give a list of values")
+    return (dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values()))
 
 
 def _expanded(

@@ -16,9 +16,10 @@ import yaml
 from helpers.notebook_files import PARAMETERS, notebook
 
 import dnnsplit as ds
+from dnnsplit.cli.assignments import assignments, grids
 from dnnsplit.sweep import local
-from dnnsplit.sweep.jobs import Job, jobs_of
-from dnnsplit.sweep.parameters import assignments, check_parameters, grids, parameters_of, points
+from dnnsplit.sweep.jobs import Job, jobs_of, points
+from dnnsplit.sweep.notebook import check_parameters, parameters_of
 from dnnsplit.sweep.report import write_report
 
 
