@@ -68,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
         print("\ndnnsplit: interrupted; what is finished is kept: the same command goes on from there", file=sys.stderr)
         return 1
     columns = ["run", "status", "seconds", "cpu_s", "cell", "error"]
-    columns[1:1] = [name for name in runs.frame if name.startswith("p.")]
+    columns[1:1] = [name for name in map(str, runs.frame) if name.startswith("p.")]
     print(runs.frame[columns].to_string(index=False, float_format="{:.4g}".format))
     last = runs.frame.iloc[-1]
     if options.report and last["status"] in ("done", "kept"):

@@ -22,6 +22,7 @@ from dnnsplit.deployment.wire.messages import (
     TransferRecord,
     infer_request,
     mismatch,
+    set_parameter,
     tensors_of,
 )
 from dnnsplit.ground.errors import DeployError, raise_problems
@@ -117,10 +118,12 @@ class Client:
     def trace(self, inputs: Mapping[str, np.ndarray], max_noise: float | None = None) -> tuple[dict[str, np.ndarray], Trace]:
         """Run the model once; return the outputs and what every part and transfer took."""
         self._check(inputs)
-        limit = {} if max_noise is None else {"max_noise": float(max_noise)}
-        response = self._call(self._stub.infer, infer_request(self.model_name, tensors=inputs, **limit))
+        request = infer_request(self.model_name, tensors=inputs)
+        if max_noise is not None:
+            set_parameter(request.head, "max_noise", float(max_noise))
+        response = self._call(self._stub.infer, request)
         plan = response.head.parameters["plan"].string_param
-        if limit and not plan:
+        if max_noise is not None and not plan:
             raise DeployError(f"{self.model_name!r} at {self.address} has one plan, so it cannot keep max_noise; leave it out")
         outputs = tensors_of(response.head.outputs, response.contents, self.outputs)
         if TRACE not in response.head.parameters:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -76,12 +76,13 @@ def latency_energy(
     with style():
         figure, axis = plt.subplots()
         for i, (topology, front) in enumerate(fronts.items()):
-            marks = {"marker": MARKS[i % 7], "color": COLOURS[i % 7], "label": topology.replace("-", " + ")}
+            marks: dict[str, Any] = {"marker": MARKS[i % 7], "color": COLOURS[i % 7], "label": topology.replace("-", " + ")}
             marks["markersize"] = max(3.5, 8.0 - 2.0 * i)  # a plan of several topologies is seen in all of their colours
             axis.plot(front["energy_j"], front["latency_s"], drawstyle="steps-post", zorder=3, **marks)
-        for row in () if baselines is None else baselines.dropna().itertuples():
-            axis.scatter(row.energy_j, row.latency_s, marker="x", color="0.35", zorder=2)
-            axis.annotate(f" {row.server} alone", (row.energy_j, row.latency_s), fontsize=7.5, color="0.35", va="bottom")
+        for row in [] if baselines is None else baselines.dropna().to_dict("records"):
+            at = row["energy_j"], row["latency_s"]
+            axis.scatter(*at, marker="x", color="0.35", zorder=2)
+            axis.annotate(f" {row['server']} alone", at, fontsize=7.5, color="0.35", va="bottom")
         axis.set(xlabel="energy of all servers [J]", ylabel="latency [s]", title=title, xlim=(0, None), ylim=(0, None))
         axis.margins(0.12)
         axis.legend(loc="best")
@@ -89,5 +90,5 @@ def latency_energy(
     return figure, numbers | ({} if baselines is None else {"baselines": _rows(baselines)})
 
 
-def _rows(frame: pd.DataFrame) -> dict[str, list[Any]]:
+def _rows(frame: pd.DataFrame) -> dict[Hashable, list[Any]]:
     return frame.astype(object).where(frame.notna(), None).to_dict("list")

@@ -116,7 +116,7 @@ def predicted_measured(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
         top = 1.08 * max(rows["predicted_s"].max(), rows["latency_s"].max())
         axis.plot([0, top], [0, top], color="0.45", linewidth=0.8)
         for i, (topology, part) in enumerate(rows.groupby("topology", sort=False)):
-            marks = {"color": COLOURS[i % 7], "marker": "osD^v"[i % 5], "label": topology, "s": 18, "zorder": 3}
+            marks: dict[str, Any] = {"color": COLOURS[i % 7], "marker": "osD^v"[i % 5], "label": topology, "s": 18, "zorder": 3}
             axis.scatter(part["predicted_s"], part["latency_s"], **marks)
         text = f"mean |error| of the prediction {error.abs().mean():.1f} %\nworst {error.abs().max():.1f} %"
         axis.text(0.05, 0.95, text, transform=axis.transAxes, va="top", fontsize=7.5)

@@ -135,7 +135,8 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
 def _left(job: Job, code: int) -> dict[str, Any]:
     """Return the row that a process left, or what is known of one that left none."""
     if record := read_record(job):
-        return record["row"]
+        row: dict[str, Any] = record["row"]
+        return row
     last = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
     return unfinished(job, "failed", f"its process ended with {code}; {''.join(last) or 'nothing is in its log'}")
 

@@ -34,13 +34,15 @@ def parameters_of(notebook: str | Path) -> dict[str, Any]:
         raise OptionError(f"{path.name}: the parameters cell is no Python (line {error.lineno}): {error.msg}") from None
     found: dict[str, Any] = {}
     for statement in statements:
-        targets = [statement.target] if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [])
-        if len(targets) != 1 or not isinstance(targets[0], ast.Name) or statement.value is None:
-            raise OptionError(f"{path.name}: the parameters cell may only assign literals to names (line {statement.lineno})")
-        try:
-            found[targets[0].id] = ast.literal_eval(statement.value)
-        except ValueError:
-            raise OptionError(f"{path.name}: the default of {targets[0].id!r} is no literal") from None
+        match statement:
+            case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, ast.expr() as value):
+                try:
+                    found[name] = ast.literal_eval(value)
+                except ValueError:
+                    raise OptionError(f"{path.name}: the default of {name!r} is no literal") from None
+            case _:
+                where = f"{path.name}: the parameters cell"
+                raise OptionError(f"{where} may only assign literals to names (line {statement.lineno})")
     return found
 
 

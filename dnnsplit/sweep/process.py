@@ -58,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dnns-") as folder:
         trace = Path(folder) / "files.json"
         os.environ[VARIABLE] = str(trace)
-        row = {"run": job.name, "notebook": job.notebook.stem, **_execute(job)}
+        row: dict[str, Any] = {"run": job.name, "notebook": job.notebook.stem, **_execute(job)}
         if abandoned.is_set():
             return
         files = json.loads(trace.read_text(encoding="utf-8")) if trace.exists() else {"read": [], "written": []}

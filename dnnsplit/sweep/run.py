@@ -152,11 +152,11 @@ class _Told:
         left = [job for job in runs.jobs if job.name not in runs.rows]
         took = [row["seconds"] for row in runs.rows.values() if row["status"] == "done"]
         usual = sum(took) / len(took) if took else None
-        guesses = [_seconds(read_record(job), usual) for job in left]
+        guesses = [guess for job in left if (guess := _seconds(read_record(job), usual)) is not None]
         self.counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
         self.left = f"{len(left)} left" if left else ""
         self.now = f"now {left[0].name}" if left and workers == 1 else ""
-        self.end = time.monotonic() + sum(guesses) / workers if left and None not in guesses else None
+        self.end = time.monotonic() + sum(guesses) / workers if left and len(guesses) == len(left) else None
 
     def __str__(self) -> str:
         about = "" if self.end is None else f"about {max(0.0, self.end - time.monotonic()):.0f} s"

@@ -235,6 +235,7 @@ def _max_noise(head: Any) -> float:
 
 def stage_of(config: Config) -> Stage | AdaptiveStage:
     """Return the service of a server: of one plan, or of all plans where the folder holds several."""
+    stage: Stage | AdaptiveStage
     if PlanSet.is_in(config.bundle):
         stage = AdaptiveStage(PlanSet.load(config.bundle), config)
         stages = list(stage.stages.values())

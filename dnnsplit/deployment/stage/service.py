@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,7 @@ ASK_S = 2.0  # limit on the question whether another stage is ready
 
 Response = service_pb2.ModelInferResponse
 Code = grpc.StatusCode
+Handler = Callable[[Infer, grpc.ServicerContext], Infer]
 
 
 class Stage:
@@ -60,7 +61,7 @@ class Stage:
         self.ready, self.addressed = threading.Event(), threading.Event()
         self.incoming = {n: self.runner.kinds[n] for (n, _), targets in bundle.routes.items() if config.server in targets}
         control = {"/tensors": self._receive, "/error": self._error, "/end": self._end, "/peers": self._peers}
-        self.handlers = {bundle.model_name + suffix: handler for suffix, handler in {"": self._serve, **control}.items()}
+        self.handlers: dict[str, Handler] = {bundle.model_name + suffix: f for suffix, f in {"": self._serve, **control}.items()}
         self.handlers[PROBE] = lambda message, context: acknowledge(message)
 
     @property
@@ -136,7 +137,8 @@ class Stage:
                 raise Refusal(Code.NOT_FOUND, self._unknown(name, version))
             return self.handlers[name](request, context)
         except Refusal as refusal:
-            context.abort(refusal.code, str(refusal))
+            context.abort(refusal.code, str(refusal))  # which raises
+            raise
 
     def _unknown(self, name: str, version: str) -> str:
         return f"there is no model {name!r}, version {version!r}; this is {self.bundle.model_name!r}, version {VERSION!r}"
@@ -182,9 +184,9 @@ class Stage:
         arrays = tensors_of(message.head.inputs, message.contents, self.incoming)
         remaining_s = min(message.head.parameters["remaining_s"].double_param, self.config.deadline_s)
         # twice the limit of the source: the end of a request may reach this stage after the start of the next
-        request = self.runner.open(message.head.id, remaining_s, 2 * self.config.in_flight)
-        for name, array in arrays.items() if request else ():
-            self.runner.deliver(request, name, array)
+        if request := self.runner.join(message.head.id, remaining_s, 2 * self.config.in_flight):
+            for name, array in arrays.items():
+                self.runner.deliver(request, name, array)
         return acknowledge(message)
 
     def _error(self, message: Infer, context: grpc.ServicerContext) -> Infer:

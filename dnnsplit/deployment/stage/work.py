@@ -34,6 +34,7 @@ from dnnsplit.deployment.wire.messages import (
     mismatch,
     set_parameter,
 )
+from dnnsplit.ground.errors import DeployError
 
 CONTROL_S = 5.0  # limit on a message without tensors
 SETTLE_S = 1.0  # how long the end of a request waits for acknowledgements that are still on their way
@@ -81,9 +82,9 @@ class Runner:
         """End all requests, threads and channels."""
         for request in list(self.requests.values()):
             self.fail(request, grpc.StatusCode.UNAVAILABLE, f"{self.server!r} was told to end")
-        for ending in (self.work, *(peer.queue for peer in self.peers.values())):
-            ending.put(None)
+        self.work.put(None)
         for peer in self.peers.values():
+            peer.queue.put(None)
             peer.stub.close()
         for thread in self.threads:
             thread.join(SETTLE_S)
@@ -92,16 +93,19 @@ class Runner:
         self.threads.append(threading.Thread(target=target, args=arguments, name=name, daemon=True))
         self.threads[-1].start()
 
-    def open(self, identity: str, remaining_s: float, limit: int) -> Request | None:
-        """Return the buffer of a request, a new one if need be; None when the request has ended already.
+    def join(self, identity: str, remaining_s: float, limit: int) -> Request | None:
+        """Return the buffer of a request, a new one if need be; None when the request has ended already."""
+        with self.state:
+            return None if identity in self.ended else self.open(identity, remaining_s, limit)
+
+    def open(self, identity: str, remaining_s: float, limit: int) -> Request:
+        """Return the buffer of a request that has not ended, a new one if need be.
 
         Raises
         ------
         Refusal : RESOURCE_EXHAUSTED when `limit` requests are in flight
         """
         with self.state:
-            if identity in self.ended:
-                return None
             if identity not in self.requests:
                 if len(self.requests) >= limit:
                     text = f"{limit} requests are in flight on {self.server!r}, which is the limit; try again later"
@@ -178,7 +182,9 @@ class Runner:
 
     def tell(self, peer: Peer, kind: str, identity: str, limit_s: float, **parameters: str) -> Any:
         """Send a control message without waiting for the answer; return its future."""
-        message = infer_request(f"{self.bundle.model_name}/{kind}", identity, **parameters)
+        message = infer_request(f"{self.bundle.model_name}/{kind}", identity)
+        for key, value in parameters.items():
+            set_parameter(message.head, key, value)
         future = peer.stub.infer.future(message, timeout=limit_s)
         self.told.add(future)  # a future that nobody holds is cancelled
         future.add_done_callback(self.told.discard)
@@ -248,14 +254,14 @@ class Runner:
         move_inside(request, self.server, self.bundle.inside, self.emulation)
         inputs = {name: request.tensors[name] for name in part.inputs}
         wall, cpu = time.monotonic(), self.clock()
-        arrays = self.sessions[part.name].run(list(part.outputs), inputs)
+        arrays: list[np.ndarray] = self.sessions[part.name].run(list(part.outputs), inputs)
         cpu_s = self.clock() - cpu
         rest_s = self.emulation.rest_s(cpu_s, time.monotonic() - wall)
         request.dropped.wait(max(rest_s, 0.0))
         wall_s = time.monotonic() - wall
         wrong = [mismatch(n, a.dtype.name, a.shape, self.kinds) for n, a in zip(part.outputs, arrays, strict=True)]
         if any(wrong):
-            raise ValueError("; ".join(filter(None, wrong)))
+            raise DeployError("; ".join(filter(None, wrong)))
         dilation, emulated_s = self.emulation.time_dilation, self.emulation.compute_s(cpu_s)
         with self.state:
             overrun_s = max(-rest_s, 0.0) / dilation

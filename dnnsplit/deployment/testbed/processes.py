@@ -110,7 +110,7 @@ def running(
 
 
 def _is_ready(stub: Stub, model_name: str) -> bool:
-    return stub.ModelReady(service_pb2.ModelReadyRequest(name=model_name), timeout=READY_S).ready
+    return bool(stub.ModelReady(service_pb2.ModelReadyRequest(name=model_name), timeout=READY_S).ready)
 
 
 def _until(step: Callable[[], Any], stage: StageProcess, stages: Mapping[str, StageProcess], limit: float) -> None:

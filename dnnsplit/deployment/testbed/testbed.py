@@ -1,7 +1,5 @@
 """The test-bed: a cut model in operation, on this machine with emulated speeds and links, or on real hosts."""
 
-# ruff: noqa: PT028  (`testbed` is no test)
-
 from __future__ import annotations
 
 import math
@@ -13,19 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
+from tritonclient.grpc import service_pb2
 
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.plan_set import PlanSet
 from dnnsplit.deployment.client import COLUMNS, Client, Trace
 from dnnsplit.deployment.hosts import check_servers, read_hosts
 from dnnsplit.deployment.stage.emulation import smallest_dilation
-from dnnsplit.deployment.testbed.namespaces import PORT, namespaces, why_not
+from dnnsplit.deployment.testbed.namespaces import PORT, check_machine, namespaces
 from dnnsplit.deployment.testbed.pacing import PacedClient, bundles_of, link_problems, paces
 from dnnsplit.deployment.testbed.processes import deaths, running
-from dnnsplit.deployment.wire.channels import Stub, Tls, server_identity
+from dnnsplit.deployment.wire.channels import Stub, Tls
 from dnnsplit.ground.errors import DeployError, nearest, raise_problems
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
@@ -78,8 +78,8 @@ def testbed(
         bundle.check()
     elif not isinstance(bundle, PlanSet):
         bundle = PlanSet.load(bundle) if PlanSet.is_in(bundle) else Bundle.load(bundle)
-    given = {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
-    if foreign := [name for name, value in given.items() if value is not None]:
+    others = {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
+    if foreign := [name for name, value in others.items() if value is not None]:
         raise DeployError(f"{foreign[0]} does not go with a test-bed of the kind {kind!r}; leave it out")
     given = dict(slowdown or {})
     # times tell of every server they know, also of those that this network, or this bundle, has not
@@ -109,8 +109,10 @@ def testbed(
     with ExitStack() as stack:
         places = None
         if kind == "netns":
-            if reason := why_not():
-                raise DeployError(f"no test-bed of the kind 'netns' here: {reason}; take kind='emulated'")
+            try:
+                check_machine()
+            except DeployError as error:
+                raise DeployError(f"no test-bed of the kind 'netns' here: {error}; take kind='emulated'") from None
             share = {server: 1 / (slowdown[server] * dilation) for server in bundle.stages}
             places = stack.enter_context(namespaces(bundle.stages, network, share, dilation))
             for server, place in places.items():
@@ -121,9 +123,6 @@ def testbed(
         addresses = {server: stage.address for server, stage in stages.items()}
         asked = (addresses[bundle.source], bundle.model_name, deadline_s, lambda: deaths(stages.values()))
         yield stack.enter_context(Client(*asked) if places else PacedClient(bundle, addresses, *asked))
-
-
-testbed.__test__ = False  # pytest would take the name for that of a test
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,15 +213,18 @@ def _meet(bundle: Bundle | PlanSet, addresses: Mapping[str, str], tls: Tls | Non
     problems = []
     for server, address in addresses.items():
         with closing(Stub(address, tls=tls)) as stub:
-            name, extensions, problem = server_identity(stub, ASK_S)
-        if problem:
-            problems.append(f"{server!r} at {address} does not answer: {problem}; start it with 'dnnsplit serve'")
-        elif name != f"dnnsplit-{server}":
-            problems.append(f"{server!r} at {address} is {name!r} instead")
-        elif f"bundle-{bundle.digest}" not in extensions:
+            try:
+                found = stub.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=ASK_S)
+            except grpc.RpcError as error:
+                told = f"{error.code().name}: {error.details()}"
+                problems.append(f"{server!r} at {address} does not answer: {told}; start it with 'dnnsplit serve'")
+                continue
+        if found.name != f"dnnsplit-{server}":
+            problems.append(f"{server!r} at {address} is {found.name!r} instead")
+        elif f"bundle-{bundle.digest}" not in found.extensions:
             problems.append(f"{server!r} at {address} serves another bundle; copy {bundle.folder} there and start it anew")
     raise_problems(DeployError, "hosts", problems)
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and 0 < value < math.inf
+    return isinstance(value, int | float | np.number) and bool(0 < value < math.inf)

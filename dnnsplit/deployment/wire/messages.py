@@ -136,8 +136,8 @@ def tensors_of(
         problems.append(f"{len(entries)} tensors came with {len(contents)} raw contents; send every tensor as raw content")
     arrays = {}
     for entry, content in zip(entries, contents, strict=False):
-        shape, dtype = tuple(entry.shape), NUMPY.get(entry.datatype)
-        problem = mismatch(entry.name, dtype or entry.datatype, shape, expected)
+        shape, dtype = tuple(entry.shape), NUMPY.get(entry.datatype, entry.datatype)
+        problem = mismatch(entry.name, dtype, shape, expected)
         if not problem and entry.name in arrays:
             problem = f"tensor {entry.name!r} came twice"
         if not problem and len(content) != math.prod(shape) * DATATYPES[dtype][1]:
