@@ -163,6 +163,11 @@ class Bundle:
         raise_problems(DeployError, f"bundle {self.folder}", list(bundle_problems(self)))
 
     @property
+    def bundles(self) -> tuple[Bundle, ...]:
+        """Itself alone, where a `PlanSet` has several."""
+        return (self,)
+
+    @property
     def wire_by_name(self) -> dict[str, Wire]:
         """Graph inputs and produced wires by name."""
         return {wire.name: wire for wire in self.inputs + self.wires}

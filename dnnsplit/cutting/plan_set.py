@@ -65,11 +65,6 @@ class PlanSet:
     prices: Prices
 
     @staticmethod
-    def is_in(folder: str | Path) -> bool:
-        """Whether a folder holds a set of plans rather than one bundle."""
-        return (Path(folder) / FILE).is_file()
-
-    @staticmethod
     def load(folder: str | Path) -> PlanSet:
         """Read and check the file; the bundles are checked when they are loaded.
 
@@ -123,3 +118,8 @@ class PlanSet:
     def __repr__(self) -> str:
         ways = ", ".join(f"{link.source} -> {link.target}" for link in self.links) or "no link"
         return f"PlanSet({self.model_name}: {len(self.folders)} plans on {', '.join(self.stages)}; follows {ways})"
+
+
+def load_cut(folder: str | Path) -> Bundle | PlanSet:
+    """Return what a folder holds: several plans, or one bundle."""
+    return PlanSet.load(folder) if (Path(folder) / FILE).is_file() else Bundle.load(folder)

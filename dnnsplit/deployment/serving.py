@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
-from dnnsplit.cutting.bundle import Bundle
-from dnnsplit.cutting.plan_set import PlanSet
+from dnnsplit.cutting.plan_set import load_cut
 from dnnsplit.deployment.hosts import check_servers, host_port, is_loopback, read_hosts
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.process import run
@@ -58,7 +57,7 @@ def serve(
     """
     if find_provider(provider).name != "cpu" and model_server:
         raise OptionError(f"the model server at {model_server} chooses its own provider; leave out {provider!r}, or the server")
-    cut = PlanSet.load(bundle) if PlanSet.is_in(bundle) else Bundle.load(bundle)
+    cut = load_cut(bundle)
     if server not in cut.stages:
         raise DeployError(f"{server!r} has nothing to do in {cut}{nearest(server, cut.stages)}")
     addresses = read_hosts(hosts or {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dnnsplit.ground.units import show
-from dnnsplit.plots.style import COLOURS, style
+from dnnsplit.plots.style import COLOURS, records, style
 
 MARKS = "osD^vP*"
 
@@ -36,7 +36,7 @@ def bandwidth_grid(frame: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
         axes[0][0].set(ylabel="latency [s]", ylim=(0, 1.05 * frame["latency_s"].max()))
         handles = axes[0][0].get_legend_handles_labels()
         figure.legend(*handles, title="noise limit", loc="outside right center")
-    return figure, {"rows": _rows(frame)}
+    return figure, {"rows": records(frame)}
 
 
 def energy_limits(frame: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
@@ -59,7 +59,7 @@ def energy_limits(frame: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
             axis.set(title=f"noise limit {limit:g}", xlabel="limit on device energy [J]", xlim=(0, 1.05 * most))
         axes[0][0].set(ylabel="latency [s]", ylim=(0, 1.08 * frame["latency_s"].max()))
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(topologies))
-    return figure, {"rows": _rows(frame)}
+    return figure, {"rows": records(frame)}
 
 
 def latency_energy(
@@ -86,9 +86,5 @@ def latency_energy(
         axis.set(xlabel="energy of all servers [J]", ylabel="latency [s]", title=title, xlim=(0, None), ylim=(0, None))
         axis.margins(0.12)
         axis.legend(loc="best")
-    numbers = {"title": title, "fronts": {topology: _rows(front) for topology, front in fronts.items()}}
-    return figure, numbers | ({} if baselines is None else {"baselines": _rows(baselines)})
-
-
-def _rows(frame: pd.DataFrame) -> dict[Hashable, list[Any]]:
-    return frame.astype(object).where(frame.notna(), None).to_dict("list")
+    numbers = {"title": title, "fronts": {topology: records(front) for topology, front in fronts.items()}}
+    return figure, numbers | ({} if baselines is None else {"baselines": records(baselines)})

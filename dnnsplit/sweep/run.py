@@ -152,7 +152,8 @@ class _Told:
         left = [job for job in runs.jobs if job.name not in runs.rows]
         took = [row["seconds"] for row in runs.rows.values() if row["status"] == "done"]
         usual = sum(took) / len(took) if took else None
-        guesses = [guess for job in left if (guess := _seconds(read_record(job), usual)) is not None]
+        before = [record["row"]["seconds"] if (record := read_record(job)) else usual for job in left]
+        guesses = [seconds for seconds in before if seconds is not None]
         self.counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
         self.left = f"{len(left)} left" if left else ""
         self.now = f"now {left[0].name}" if left and workers == 1 else ""
@@ -161,10 +162,6 @@ class _Told:
     def __str__(self) -> str:
         about = "" if self.end is None else f"about {max(0.0, self.end - time.monotonic()):.0f} s"
         return ", ".join(filter(None, [*self.counts, self.left, about, self.now]))
-
-
-def _seconds(record: Mapping[str, Any] | None, usual: float | None) -> float | None:
-    return record["row"]["seconds"] if record else usual
 
 
 def _cell(value: Any) -> Any:

@@ -9,6 +9,7 @@ On the test-bed, compute speed and links are emulated; `work` and `emulation` in
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -27,6 +28,7 @@ from dnnsplit.deployment.stage.sessions import load
 from dnnsplit.deployment.stage.work import Runner
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.deployment.wire.messages import (
+    LINKS,
     PROBE,
     VERSION,
     Refusal,
@@ -63,6 +65,8 @@ class Stage:
         control = {"/tensors": self._receive, "/error": self._error, "/end": self._end, "/peers": self._peers}
         self.handlers: dict[str, Handler] = {bundle.model_name + suffix: f for suffix, f in {"": self._serve, **control}.items()}
         self.handlers[PROBE] = lambda message, context: acknowledge(message)
+        if config.slowdown is not None and not config.shaped:  # a real host, or the kernel, has the links it has
+            self.handlers[LINKS] = self._links
 
     @property
     def largest_message_bytes(self) -> int:
@@ -205,6 +209,11 @@ class Stage:
 
     def _peers(self, message: Infer, context: grpc.ServicerContext) -> Infer:
         self._connect({name: value.string_param for name, value in message.head.parameters.items()})
+        return acknowledge(message)
+
+    def _links(self, message: Infer, context: grpc.ServicerContext) -> Infer:
+        links = json.loads(message.head.parameters["links"].string_param)
+        self.runner.emulation = replace(self.runner.emulation, links=links)
         return acknowledge(message)
 
     def _connect(self, addresses: Mapping[str, str]) -> None:

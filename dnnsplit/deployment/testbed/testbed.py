@@ -18,12 +18,12 @@ from tqdm.auto import tqdm
 from tritonclient.grpc import service_pb2
 
 from dnnsplit.cutting.bundle import Bundle
-from dnnsplit.cutting.plan_set import PlanSet
+from dnnsplit.cutting.plan_set import PlanSet, load_cut
 from dnnsplit.deployment.client import COLUMNS, Client, Trace
 from dnnsplit.deployment.hosts import check_servers, read_hosts
 from dnnsplit.deployment.stage.emulation import smallest_dilation
 from dnnsplit.deployment.testbed.namespaces import PORT, check_machine, namespaces
-from dnnsplit.deployment.testbed.pacing import PacedClient, bundles_of, link_problems, paces
+from dnnsplit.deployment.testbed.pacing import PacedClient, link_problems, paces
 from dnnsplit.deployment.testbed.processes import deaths, running
 from dnnsplit.deployment.wire.channels import Stub, Tls
 from dnnsplit.ground.errors import DeployError, nearest, raise_problems
@@ -77,7 +77,7 @@ def testbed(
     if isinstance(bundle, Bundle):
         bundle.check()
     elif not isinstance(bundle, PlanSet):
-        bundle = PlanSet.load(bundle) if PlanSet.is_in(bundle) else Bundle.load(bundle)
+        bundle = load_cut(bundle)
     others = {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
     if foreign := [name for name, value in others.items() if value is not None]:
         raise DeployError(f"{foreign[0]} does not go with a test-bed of the kind {kind!r}; leave it out")
@@ -195,7 +195,7 @@ def _problems(
     for server in bundle.stages:
         if server not in network.server_names:
             yield f"the server {server!r} of the bundle is not in the network{nearest(server, network.server_names)}"
-    servers = {name for one in bundles_of(bundle) for name in one.servers}
+    servers = {name for one in bundle.bundles for name in one.servers}
     for server, factor in slowdown.items():
         if server not in {*network.server_names, *servers}:
             yield f"slowdown names {server!r}, which is no server{nearest(server, network.server_names)}"

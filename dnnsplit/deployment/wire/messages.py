@@ -24,6 +24,7 @@ from dnnsplit.ground.errors import DeployError, nearest
 TRACE = "dnnsplit_trace"
 VERSION = "1"
 PROBE = "dnnsplit/probe"  # takes any tensor and forgets it; no model of a bundle has a '/' in its name
+LINKS = "dnnsplit/links"  # tells an emulated stage of other links
 # gRPC carries the text of an error in a header, which must stay below 8 KiB
 LONGEST_ERROR = 2000
 NUMPY = {datatype: dtype for dtype, (datatype, _) in DATATYPES.items()}
