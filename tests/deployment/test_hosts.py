@@ -195,7 +195,7 @@ class TestTls:
 
     def test_stages_alone_may_be_certified(self, certificates, tmp_path):
         files = {"cert": f"{certificates}/stage.pem", "key": f"{certificates}/stage.key", "ca": f"{certificates}/ca.pem"}
-        with deployment(lookup(tmp_path), tmp_path, tls=files | {"mutual": False}) as one:
+        with deployment(lookup(tmp_path), tmp_path, tls=Tls(**files, mutual=False)) as one:
             one.ready = lambda: all(stage.address for stage in one.stages.values())
             one.start()
             with Client(one.addresses["device"], "lookup", 5.0, tls=Tls(ca=f"{certificates}/ca.pem")) as client:

@@ -26,7 +26,7 @@ class Request:
         self.waiting = list(parts)
         self.tensors: dict[str, np.ndarray] = {}
         self.sending = 0
-        self.moved = False  # inside of this server, see `dnnsplit.deployment.stage.inside`
+        self.moved = False  # inside of this server, see `Runner`
         self.accepted: dict[str, tuple[str, float]] = {}  # other stage -> the process that took a tensor, and when
         self.parts: list[PartRecord] = []
         self.transfers: list[TransferRecord] = []

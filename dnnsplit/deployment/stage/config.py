@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.wire.channels import Tls
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.forms import formed
@@ -23,7 +24,7 @@ class Config:
     server : which of its servers this stage is
     host, port : where to listen; port 0 lets the system choose. The address is printed as the first line
     peers : server -> ``host:port`` of every other stage; when empty, they are awaited as a ``<model>/peers`` message
-    slowdown, time_dilation, links, shaped : see `Emulation`; without slowdown and links nothing is emulated
+    emulation : of the server and its links; by default there is none
     deadline_s : wall seconds after which an unanswered request is dropped
     in_flight : most requests in flight at a time
     tls : files that secure all connections; without them they are plain
@@ -37,10 +38,7 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 0
     peers: Mapping[str, str] = field(default_factory=dict)
-    slowdown: float | None = None
-    time_dilation: float = 1.0
-    links: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    shaped: bool = False
+    emulation: Emulation = field(default_factory=Emulation)
     deadline_s: float = 60.0
     in_flight: int = 8
     tls: Tls | None = None

@@ -23,7 +23,6 @@ from tritonclient.grpc import service_pb2
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.checks import DATATYPES
 from dnnsplit.deployment.stage.config import Config
-from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.stage.sessions import load
 from dnnsplit.deployment.stage.work import Runner
 from dnnsplit.deployment.wire.encoding import Infer
@@ -57,15 +56,14 @@ class Stage:
         self.bundle, self.config = bundle, config
         self.sessions: dict[str, Any] = {}
         self.tls = config.tls
-        emulation = Emulation(config.slowdown, config.time_dilation, config.links, config.shaped)
-        self.runner = Runner(bundle, config.server, emulation, self.sessions)
+        self.runner = Runner(bundle, config.server, config.emulation, self.sessions)
         self.runner.clock = find_provider(config.provider).clock
         self.ready, self.addressed = threading.Event(), threading.Event()
         self.incoming = {n: self.runner.kinds[n] for (n, _), targets in bundle.routes.items() if config.server in targets}
         control = {"/tensors": self._receive, "/error": self._error, "/end": self._end, "/peers": self._peers}
         self.handlers: dict[str, Handler] = {bundle.model_name + suffix: f for suffix, f in {"": self._serve, **control}.items()}
         self.handlers[PROBE] = lambda message, context: acknowledge(message)
-        if config.slowdown is not None and not config.shaped:  # a real host, or the kernel, has the links it has
+        if config.emulation.slowdown is not None and not config.emulation.shaped:  # hosts and the kernel have the links they have
             self.handlers[LINKS] = self._links
 
     @property
@@ -165,7 +163,7 @@ class Stage:
         for name, array in inputs.items():
             self.runner.deliver(request, name, array)
         self.runner.wait(request)
-        latency_s = (time.monotonic() - started) / self.config.time_dilation
+        latency_s = (time.monotonic() - started) / self.config.emulation.time_dilation
         records = replace(self.runner.finish_all(request), latency_s=latency_s)
         response = Response(model_name=self.bundle.model_name, model_version=VERSION, id=message.head.id)
         records.write(response)

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.plan_set import PlanSet, load_cut
 from dnnsplit.deployment.client import COLUMNS, Client, Trace
 from dnnsplit.deployment.hosts import check_servers, read_hosts
-from dnnsplit.deployment.stage.emulation import smallest_dilation
+from dnnsplit.deployment.stage.config import Config
+from dnnsplit.deployment.stage.emulation import Emulation, smallest_dilation
 from dnnsplit.deployment.testbed.namespaces import PORT, check_machine, namespaces
 from dnnsplit.deployment.testbed.pacing import PacedClient, link_problems, paces
 from dnnsplit.deployment.testbed.processes import deaths, running
@@ -94,18 +95,11 @@ def testbed(
             yield client
         return
     dilation = time_dilation or smallest_dilation({server: slowdown[server] for server in bundle.stages})
-    configs: dict[str, dict[str, Any]] = {
-        server: {
-            "bundle": str(bundle.folder.resolve()),
-            "server": server,
-            "slowdown": slowdown[server],
-            "time_dilation": dilation,
-            "links": paces(bundle, network, server),
-            "deadline_s": deadline_s,
-            "parent_pid": os.getpid(),
-        }
-        for server in bundle.stages
-    }
+    configs = {}
+    for server in bundle.stages:
+        emulation = Emulation(slowdown[server], dilation, paces(bundle, network, server))
+        where = str(bundle.folder.resolve())
+        configs[server] = Config(where, server, emulation=emulation, deadline_s=deadline_s, parent_pid=os.getpid())
     with ExitStack() as stack:
         places = None
         if kind == "netns":
@@ -116,8 +110,8 @@ def testbed(
             share = {server: 1 / (slowdown[server] * dilation) for server in bundle.stages}
             places = stack.enter_context(namespaces(bundle.stages, network, share, dilation))
             for server, place in places.items():
-                listen = {"host": "0.0.0.0", "port": PORT, "peers": place.peers}
-                configs[server] |= listen | {"slowdown": None, "shaped": True}
+                shaped = replace(configs[server].emulation, slowdown=None, shaped=True)
+                configs[server] = replace(configs[server], host="0.0.0.0", port=PORT, peers=place.peers, emulation=shaped)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dnnsplit-"))
         stages = stack.enter_context(running(bundle, configs, Path(folder), places))
         addresses = {server: stage.address for server, stage in stages.items()}
