@@ -33,7 +33,7 @@ DEADLINE_S = 5.0
 def forwarding(folder: Path, size_mb: float) -> ds.Bundle:
     """A tensor goes device -> edge -> cloud -> device and is copied once on each of them: three hops."""
     shape = (round(size_mb * 1e6 / 4),)
-    wires = [Wire(f"t{i}", "float32", shape) for i in range(5)]
+    wires = tuple(Wire(f"t{i}", "float32", shape) for i in range(5))
     parts = []
     for i, server in enumerate((*SERVERS, "device")):
         info = [helper.make_tensor_value_info(wire.name, TensorProto.FLOAT, shape) for wire in wires[i : i + 2]]
@@ -43,7 +43,7 @@ def forwarding(folder: Path, size_mb: float) -> ds.Bundle:
         (folder / f"part{i}.onnx").write_bytes(content)
         parts.append(Part(f"part{i}", server, f"part{i}.onnx", sha256(content), (f"t{i}",), (f"t{i + 1}",)))
     outputs = (Output("out", "t4"),)
-    bundle = ds.Bundle(folder, "forwarding", "0" * 64, "device", SERVERS, (wires[0],), outputs, wires[1:], parts)
+    bundle = ds.Bundle(folder, "forwarding", "0" * 64, "device", SERVERS, (wires[0],), outputs, wires[1:], tuple(parts))
     bundle.save()
     return bundle
 

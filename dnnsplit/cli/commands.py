@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dnnsplit as ds
-from dnnsplit.ground.errors import nearest
+from dnnsplit.cli.assignments import assignments, grids
 
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 Command = Callable[[argparse.Namespace], int]
@@ -59,8 +58,6 @@ PROBLEM = (
     _argument("--report", type=Path, help="write the last executed notebook as one HTML page"),
 )  # fmt: skip
 def _run(options: argparse.Namespace) -> int:
-    from dnnsplit.sweep.parameters import assignments, grids
-
     parameters, grid = assignments(options.parameters), grids(options.grid)
     try:
         runs = ds.run(
@@ -71,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
         print("\ndnnsplit: interrupted; what is finished is kept: the same command goes on from there", file=sys.stderr)
         return 1
     columns = ["run", "status", "seconds", "cpu_s", "cell", "error"]
-    columns[1:1] = [name for name in runs.frame if name.startswith("p.")]
+    columns[1:1] = [name for name in map(str, runs.frame) if name.startswith("p.")]
     print(runs.frame[columns].to_string(index=False, float_format="{:.4g}".format))
     last = runs.frame.iloc[-1]
     if options.report and last["status"] in ("done", "kept"):
@@ -202,21 +199,6 @@ def _pareto(options: argparse.Namespace) -> int:
 def _cut(options: argparse.Namespace) -> int:
     print(ds.cut(options.model, ds.Plan.load(options.plan), options.out))
     return 0
-
-
-@_command(
-    "bench",
-    "run one of the benchmarks of the repository",
-    _argument("name", help="such as solving; its own --help tells its arguments"),
-    _argument("arguments", nargs=argparse.REMAINDER, help="passed on"),
-)
-def _bench(options: argparse.Namespace) -> int:
-    known = {path.stem: path for path in sorted((Path(ds.__file__).parent.parent / "bench").glob("*.py"))}
-    if not known:
-        raise ds.OptionError("the benchmarks are not here; clone the repository and install it with: pip install -e .")
-    if options.name not in known:
-        raise ds.OptionError(f"there is no benchmark {options.name!r}{nearest(options.name, known)}")
-    return min(1, abs(subprocess.call([sys.executable, str(known[options.name]), *options.arguments])))
 
 
 def _problem(options: argparse.Namespace) -> tuple[Any, ...]:

@@ -14,7 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options)
+        code: int = options.command(options)
+        return code
     except ds.DnnSplitError as error:
         print(f"dnnsplit: {error}", file=sys.stderr)
         return 2

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnnsplit.cutting.checks import DATATYPES, SCHEMA, bundle_problems, read_document
+from dnnsplit.cutting.checks import DATATYPES, bundle_problems, read_document
 from dnnsplit.ground.errors import DeployError, raise_problems
 from dnnsplit.ground.files import sha256, write_json
+from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
 
@@ -21,12 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILE = "bundle.json"
-
-
-def _tuples(record: Any, *names: str) -> None:
-    """Freeze the lists that JSON or a caller gave."""
-    for name in names:
-        object.__setattr__(record, name, tuple(getattr(record, name)))
+SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -48,9 +44,6 @@ class Wire:
     scale: float | None = None
     zero_point: int | None = None
     tensor: str = ""
-
-    def __post_init__(self) -> None:
-        _tuples(self, "shape")
 
     @property
     def size_bytes(self) -> int:
@@ -84,9 +77,6 @@ class Part:
     outputs: tuple[str, ...]
     data: str = ""
     data_sha256: str = ""
-
-    def __post_init__(self) -> None:
-        _tuples(self, "inputs", "outputs")
 
 
 @dataclass(frozen=True)
@@ -138,10 +128,6 @@ class Bundle:
     plan: Mapping[str, Any] = field(default_factory=dict, repr=False)
     hops: tuple[Hop, ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", Path(self.folder))
-        _tuples(self, "servers", "inputs", "outputs", "wires", "parts", "hops")
-
     @cached_property
     def inside(self) -> dict[str, tuple[tuple[str, int], ...]]:
         """The moves inside of each server that a self link of the plan prices: (tensor, bytes [B]), whoever made it."""
@@ -167,16 +153,19 @@ class Bundle:
         DeployError : no bundle, a damaged one, a changed part, a path that leaves the folder, tensors that nobody makes;
             all problems at once
         """
-        document = read_document(Path(folder) / FILE)
-        lists = {"inputs": Wire, "outputs": Output, "wires": Wire, "parts": Part, "hops": Hop}
-        document |= {key: [kind(**entry) for entry in document[key]] for key, kind in lists.items()}
-        bundle = Bundle(folder=Path(folder), **document)
+        path = Path(folder) / FILE
+        bundle = formed(read_document(path, SCHEMA), Bundle, DeployError, str(path), complete=True, folder=Path(folder))
         bundle.check()
         return bundle
 
     def check(self) -> None:
         """Raise a `DeployError` with everything that is wrong with the bundle or its files."""
         raise_problems(DeployError, f"bundle {self.folder}", list(bundle_problems(self)))
+
+    @property
+    def bundles(self) -> tuple[Bundle, ...]:
+        """Itself alone, where a `PlanSet` has several."""
+        return (self,)
 
     @property
     def wire_by_name(self) -> dict[str, Wire]:

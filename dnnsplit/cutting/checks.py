@@ -1,20 +1,19 @@
-"""What can be wrong with a bundle: the form of its JSON, the wiring of its parts, and its files."""
+"""What can be wrong with a bundle: whether its JSON is readable, the wiring of its parts, and its files."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from dnnsplit.ground.errors import DeployError, nearest, raise_problems
+import msgspec
+
+from dnnsplit.ground.errors import DeployError, nearest
+from dnnsplit.ground.files import sha256
 
 if TYPE_CHECKING:
     from dnnsplit.cutting.bundle import Bundle
-
-SCHEMA = 1
 
 # numpy name -> (datatype of the Open Inference Protocol, bytes per value)
 DATATYPES = {
@@ -26,57 +25,24 @@ DATATYPES = {
 # types that may stand for float32 -> range of their zero point
 ZERO_POINTS = {"uint8": (0, 255), "int8": (-128, 127)}
 
-# key -> type of the JSON value; a list holds its item, null is allowed where None is listed
-_WIRE = {
-    "name": str, "dtype": str, "shape": [int], "scale": (int, float, None), "zero_point": (int, None), "tensor": str,
-}  # fmt: skip
-_OUTPUT = {"name": str, "wire": str}
-_PART = {
-    "name": str, "server": str, "file": str, "sha256": str, "inputs": [str], "outputs": [str], "data": str, "data_sha256": str,
-}  # fmt: skip
-_BUNDLE = {
-    "model_name": str, "model_sha256": str, "source": str, "servers": [str], "inputs": [_WIRE], "outputs": [_OUTPUT],
-    "wires": [_WIRE], "parts": [_PART], "plan": {}, "hops": [{"wire": str, "source": str, "target": str}],
-}  # fmt: skip
 
-
-def read_document(path: Path) -> dict[str, Any]:
-    """Read `bundle.json` and check its form; the schema number is taken off.
+def read_document(path: Path, schema: int) -> dict[str, Any]:
+    """Read a JSON file of ours whose form has a number, and take that number off.
 
     Raises
     ------
-    DeployError : missing, no JSON, another schema, or values of a wrong type (all of them at once)
+    DeployError : missing, no JSON, or of another schema
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:
         raise DeployError(f"there is no bundle in {path.parent}: {path.name} is missing; cut a model into it first") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, msgspec.DecodeError) as error:
         raise DeployError(f"{path} is not readable as JSON: {error}; cut the model again") from None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        found = document.get("schema") if isinstance(document, dict) else document
-        raise DeployError(f"{path} is no bundle of schema {SCHEMA} (it says {found!r}); cut the model again")
-    del document["schema"]
-    raise_problems(DeployError, str(path), list(_form_problems(document, _BUNDLE, "")))
+    found = document.pop("schema", None) if isinstance(document, dict) else document
+    if found != schema or not isinstance(document, dict):
+        raise DeployError(f"{path} is not of schema {schema} (it says {found!r}); cut the model again")
     return document
-
-
-def _form_problems(value: Any, form: Any, where: str) -> Iterable[str]:
-    if isinstance(form, list) and isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _form_problems(item, form[0], f"{where}[{i}]")
-    elif isinstance(form, dict) and isinstance(value, dict):
-        for key in sorted(set(form) ^ set(value)) if form else ():
-            yield f"{where or 'the bundle'}: the key {key!r} is {'missing' if key in form else 'unknown'}"
-        for key in form.keys() & value.keys():
-            yield from _form_problems(value[key], form[key], f"{where}.{key}".lstrip("."))
-    elif isinstance(form, list | dict) or not _is(value, form if isinstance(form, tuple) else (form,)):
-        yield f"{where} is {value!r}, which has the wrong type"
-
-
-def _is(value: Any, types: tuple[type | None, ...]) -> bool:
-    # bool is an int for Python, not for us
-    return type(value) in types or (value is None and None in types)
 
 
 def bundle_problems(bundle: Bundle) -> Iterable[str]:
@@ -171,13 +137,8 @@ def _file_problems(bundle: Bundle) -> Iterable[str]:
                 yield f"part {part.name!r}: the path {file!r} leaves the bundle folder; use a plain file name"
             elif not (bundle.folder / file).is_file():
                 yield f"part {part.name!r}: the file {file!r} is missing"
-            elif _sha256(bundle.folder / file) != digest:
+            elif sha256(bundle.folder / file) != digest:
                 yield f"part {part.name!r}: {file!r} was changed after the cut (its sha256 differs); cut the model again"
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:  # piece by piece: it may be larger than the memory
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _repeated(names: Iterable[str]) -> list[str]:

@@ -6,18 +6,41 @@ conditions it is the best for. Parts that plans have in common are one file on d
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
 from dnnsplit.cutting.bundle import Bundle
+from dnnsplit.cutting.checks import read_document
 from dnnsplit.cutting.prices import FollowedLink, Prices
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.files import sha256, write_json
+from dnnsplit.ground.forms import formed
 
 FILE = "adaptive.json"
 SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class _Plan:
+    folder: str
+    digest: str
+    noise: float
+    fixed: float
+    per_bandwidth: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if Path(self.folder).name != self.folder:
+            raise DeployError(f"the plan folder {self.folder!r} is not a plain name; cut the plans again")
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The form of the file."""
+
+    model_name: str
+    links: tuple[FollowedLink, ...]
+    plans: tuple[_Plan, ...]
 
 
 @dataclass(frozen=True)
@@ -42,11 +65,6 @@ class PlanSet:
     prices: Prices
 
     @staticmethod
-    def is_in(folder: str | Path) -> bool:
-        """Whether a folder holds a set of plans rather than one bundle."""
-        return (Path(folder) / FILE).is_file()
-
-    @staticmethod
     def load(folder: str | Path) -> PlanSet:
         """Read and check the file; the bundles are checked when they are loaded.
 
@@ -55,37 +73,21 @@ class PlanSet:
         DeployError : it is missing, damaged or of another version
         """
         path = Path(folder) / FILE
+        document = formed(read_document(path, SCHEMA), _Document, DeployError, str(path), complete=True)
+        columns = (tuple(getattr(plan, field.name) for plan in document.plans) for field in fields(_Plan))
+        folders, digests, noise, fixed, per_bandwidth = columns
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if document.pop("schema") != SCHEMA:
-                raise ValueError(f"it is not of schema {SCHEMA}")
-            plans, links = document.pop("plans"), tuple(FollowedLink(**link) for link in document.pop("links"))
-            folders, digests, noise, fixed = (
-                tuple(plan.pop(key) for plan in plans) for key in ("folder", "digest", "noise", "fixed")
-            )
-            slopes = tuple(tuple(map(float, plan.pop("per_bandwidth"))) for plan in plans)
-            prices = Prices(tuple(x.ends for x in links), tuple(map(float, noise)), tuple(map(float, fixed)), slopes)
-            found = PlanSet(Path(folder), str(document.pop("model_name")), links, folders, digests, prices)
-            if document or any(plans):
-                raise ValueError(f"there must be nothing else in it: {', '.join([*document, *(k for p in plans for k in p)])}")
-            if wrong := [name for name in folders if Path(name).name != name]:
-                raise ValueError(f"the plan folder {wrong[0]!r} is not a plain name")
-            if not all(x.bandwidth_bytes_per_s > 0 and x.latency_s >= 0 and x.serialise_s_per_byte >= 0 for x in links):
-                raise ValueError("the bandwidth of a link must be above 0, its times 0 or more")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = f"the key {error} is missing" if isinstance(error, KeyError) else error
-            raise DeployError(f"{path} is not usable as a set of plans: {reason}; cut the plans again") from None
-        return found
+            prices = Prices(tuple(link.ends for link in document.links), noise, fixed, per_bandwidth)
+        except DeployError as error:
+            raise DeployError(f"{path}: {error}; cut the plans again") from None
+        return PlanSet(Path(folder), document.model_name, document.links, folders, digests, prices)
 
     def save(self) -> Path:
         """Write ``adaptive.json``."""
-        keys = ("folder", "digest", "noise", "fixed", "per_bandwidth")
         prices = self.prices
         rows = zip(self.folders, self.digests, prices.noise, prices.fixed, prices.per_bandwidth, strict=True)
-        plans = [dict(zip(keys, row, strict=True)) for row in rows]
-        links = [asdict(link) for link in self.links]
-        document = {"schema": SCHEMA, "model_name": self.model_name, "links": links, "plans": plans}
-        return write_json(self.folder / FILE, document)
+        document = _Document(self.model_name, self.links, tuple(_Plan(*row) for row in rows))
+        return write_json(self.folder / FILE, {"schema": SCHEMA} | asdict(document))
 
     @cached_property
     def bundles(self) -> tuple[Bundle, ...]:
@@ -116,3 +118,8 @@ class PlanSet:
     def __repr__(self) -> str:
         ways = ", ".join(f"{link.source} -> {link.target}" for link in self.links) or "no link"
         return f"PlanSet({self.model_name}: {len(self.folders)} plans on {', '.join(self.stages)}; follows {ways})"
+
+
+def load_cut(folder: str | Path) -> Bundle | PlanSet:
+    """Return what a folder holds: several plans, or one bundle."""
+    return PlanSet.load(folder) if (Path(folder) / FILE).is_file() else Bundle.load(folder)

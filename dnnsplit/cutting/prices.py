@@ -33,6 +33,10 @@ class FollowedLink:
     latency_s: float
     serialise_s_per_byte: float
 
+    def __post_init__(self) -> None:
+        if not (self.bandwidth_bytes_per_s > 0 and self.latency_s >= 0 and self.serialise_s_per_byte >= 0):
+            raise DeployError(f"{self}: the bandwidth of a link must be above 0, its times 0 or more")
+
     @property
     def ends(self) -> tuple[str, str]:
         """(source, target)."""

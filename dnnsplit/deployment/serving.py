@@ -5,13 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from dnnsplit.cutting.bundle import Bundle
+from dnnsplit.cutting.plan_set import load_cut
 from dnnsplit.deployment.hosts import check_servers, host_port, is_loopback, read_hosts
-from dnnsplit.deployment.stage.adaptive import PlanSet
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.process import run
 from dnnsplit.deployment.wire.channels import Tls
@@ -59,7 +57,7 @@ def serve(
     """
     if find_provider(provider).name != "cpu" and model_server:
         raise OptionError(f"the model server at {model_server} chooses its own provider; leave out {provider!r}, or the server")
-    cut = PlanSet.load(bundle) if PlanSet.is_in(bundle) else Bundle.load(bundle)
+    cut = load_cut(bundle)
     if server not in cut.stages:
         raise DeployError(f"{server!r} has nothing to do in {cut}{nearest(server, cut.stages)}")
     addresses = read_hosts(hosts or {})
@@ -71,7 +69,7 @@ def serve(
         port = host_port(addresses[server])[1] if server in addresses else 0
     config = Config(
         bundle=str(bundle), server=server, host=host, port=port, peers=peers, deadline_s=deadline_s, in_flight=in_flight,
-        tls=asdict(tls) if tls else {}, model_server=model_server, provider=provider,
+        tls=tls, model_server=model_server, provider=provider,
     )  # fmt: skip
 
     def started(address: str) -> None:

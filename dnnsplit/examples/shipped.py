@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def load_images(path: str | Path = "", count: int = 8, seed: int = 0, start: int
     if not path:
         return scenes.images(count, seed)
     try:
-        array = np.load(path, allow_pickle=False)
+        array: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise OptionError(f"{path} is not readable as a .npy file of images: {error}") from None
     there, needed = len(array) if array.ndim else 0, count + (start or 0)
@@ -106,8 +107,8 @@ def tiny() -> Instance:
             Tensor("scores", "fc", (), 4e3, is_output=True),
         ),
     )
-    servers = [Server("device", 2.9, 3.5), Server("edge", 5.8, 2.3)]
-    links = [Link("device", "edge", 5e6, 0.005), Link("edge", "device", 20e6, 0.005)]
+    servers = (Server("device", 2.9, 3.5), Server("edge", 5.8, 2.3))
+    links = (Link("device", "edge", 5e6, 0.005), Link("edge", "device", 20e6, 0.005))
     float32 = {"conv1": 0.1, "conv2": 0.3, "pool": 0.02, "fc": 0.05}
     int8 = {"conv1": 0.08, "conv2": 0.2}
     rows = [
@@ -153,14 +154,15 @@ def random_problem(layers: int, servers: int, quantizable: int = 0, seed: int = 
         for k in range(servers)
         for precision in ("float32", *(["int8"] if i in chosen else []))
     ]
-    nodes = [Server(f"s{k}", float(2 + 3 * k), float(3 - 0.1 * k)) for k in range(servers)]
-    links = [
-        Link(f"s{a}", f"s{b}", float(5e6 * (1 + a)), 0.005 * abs(a - b)) for a in range(servers) for b in range(servers) if a != b
-    ]
-    terms = {(names[i],): float(v) for i, v in zip(chosen, rng.uniform(0.01, 0.1, len(chosen)), strict=True)}
+    nodes = tuple(Server(f"s{k}", float(2 + 3 * k), float(3 - 0.1 * k)) for k in range(servers))
+    links = tuple(
+        Link(f"s{a}", f"s{b}", float(5e6 * (1 + a)), 0.005 * abs(a - b)) for a, b in itertools.permutations(range(servers), 2)
+    )
+    alone = zip(chosen, rng.uniform(0.01, 0.1, len(chosen)), strict=True)
+    terms: dict[Sequence[str] | str, float] = {(names[i],): float(v) for i, v in alone}
     terms |= {(names[a], names[b]): -0.005 for a, b in itertools.pairwise(chosen)}
     return Instance(
-        LayerGraph([Layer(n, "Conv", float(w) * 1e6, 1e4) for n, w in zip(names, work, strict=True)], tensors),
+        LayerGraph(tuple(Layer(n, "Conv", float(w) * 1e6, 1e4) for n, w in zip(names, work, strict=True)), tuple(tensors)),
         Network(nodes, links, "s0"),
         LayerTimes(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"])),
         NoiseModel.polynomial([names[i] for i in chosen], terms, intercept=0.002 if chosen else 0.0),

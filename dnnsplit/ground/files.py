@@ -66,5 +66,6 @@ def plain(value: Any) -> Any:
 def sha256(content: bytes | str | Path) -> str:
     """Return the hex SHA-256 of bytes, of a text, or of a file's content."""
     if isinstance(content, Path):
-        content = content.read_bytes()
+        with content.open("rb") as file:  # piece by piece: it may be larger than the memory
+            return hashlib.file_digest(file, "sha256").hexdigest()
     return hashlib.sha256(content.encode("utf-8") if isinstance(content, str) else content).hexdigest()

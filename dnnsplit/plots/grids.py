@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dnnsplit.ground.units import show
-from dnnsplit.plots.style import COLOURS, style
+from dnnsplit.plots.style import COLOURS, records, style
 
 MARKS = "osD^vP*"
 
@@ -36,7 +36,7 @@ def bandwidth_grid(frame: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
         axes[0][0].set(ylabel="latency [s]", ylim=(0, 1.05 * frame["latency_s"].max()))
         handles = axes[0][0].get_legend_handles_labels()
         figure.legend(*handles, title="noise limit", loc="outside right center")
-    return figure, {"rows": _rows(frame)}
+    return figure, {"rows": records(frame)}
 
 
 def energy_limits(frame: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
@@ -59,7 +59,7 @@ def energy_limits(frame: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
             axis.set(title=f"noise limit {limit:g}", xlabel="limit on device energy [J]", xlim=(0, 1.05 * most))
         axes[0][0].set(ylabel="latency [s]", ylim=(0, 1.08 * frame["latency_s"].max()))
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(topologies))
-    return figure, {"rows": _rows(frame)}
+    return figure, {"rows": records(frame)}
 
 
 def latency_energy(
@@ -76,18 +76,15 @@ def latency_energy(
     with style():
         figure, axis = plt.subplots()
         for i, (topology, front) in enumerate(fronts.items()):
-            marks = {"marker": MARKS[i % 7], "color": COLOURS[i % 7], "label": topology.replace("-", " + ")}
+            marks: dict[str, Any] = {"marker": MARKS[i % 7], "color": COLOURS[i % 7], "label": topology.replace("-", " + ")}
             marks["markersize"] = max(3.5, 8.0 - 2.0 * i)  # a plan of several topologies is seen in all of their colours
             axis.plot(front["energy_j"], front["latency_s"], drawstyle="steps-post", zorder=3, **marks)
-        for row in () if baselines is None else baselines.dropna().itertuples():
-            axis.scatter(row.energy_j, row.latency_s, marker="x", color="0.35", zorder=2)
-            axis.annotate(f" {row.server} alone", (row.energy_j, row.latency_s), fontsize=7.5, color="0.35", va="bottom")
+        for row in [] if baselines is None else baselines.dropna().to_dict("records"):
+            at = row["energy_j"], row["latency_s"]
+            axis.scatter(*at, marker="x", color="0.35", zorder=2)
+            axis.annotate(f" {row['server']} alone", at, fontsize=7.5, color="0.35", va="bottom")
         axis.set(xlabel="energy of all servers [J]", ylabel="latency [s]", title=title, xlim=(0, None), ylim=(0, None))
         axis.margins(0.12)
         axis.legend(loc="best")
-    numbers = {"title": title, "fronts": {topology: _rows(front) for topology, front in fronts.items()}}
-    return figure, numbers | ({} if baselines is None else {"baselines": _rows(baselines)})
-
-
-def _rows(frame: pd.DataFrame) -> dict[str, list[Any]]:
-    return frame.astype(object).where(frame.notna(), None).to_dict("list")
+    numbers = {"title": title, "fronts": {topology: records(front) for topology, front in fronts.items()}}
+    return figure, numbers | ({} if baselines is None else {"baselines": records(baselines)})

@@ -94,9 +94,9 @@ def learning_curve(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
         figure, axes = plt.subplots(1, len(panels), figsize=(7.6, 2.9), sharex=True)
         for axis, (label, values) in zip(axes, panels.items(), strict=True):
             for i, (title, part) in enumerate(values.groupby(rows["model"], sort=False)):
-                part = part.groupby(rows["samples"]).agg(["median", "min", "max"])
-                axis.plot(part.index, part["median"], marker="osD^v"[i % 5], markersize=3.5, color=COLOURS[i % 7], label=title)
-                axis.fill_between(part.index, part["min"], part["max"], color=COLOURS[i % 7], alpha=0.15, linewidth=0)
+                over = part.groupby(rows["samples"]).agg(["median", "min", "max"])
+                axis.plot(over.index, over["median"], marker="osD^v"[i % 5], markersize=3.5, color=COLOURS[i % 7], label=title)
+                axis.fill_between(over.index, over["min"], over["max"], color=COLOURS[i % 7], alpha=0.15, linewidth=0)
             axis.set(xscale="log", yscale="log", xlabel="measured schemes", title=label)
             for of, along in ((values, axis.yaxis), (rows["samples"], axis.xaxis)):
                 along.set_ticks(shown := [t for t in steps if of.min() / 1.3 <= t <= of.max() * 1.3], [f"{t:g}" for t in shown])
@@ -125,9 +125,10 @@ def latency_noise(
         edges = [*limited, right]
         axis.stairs(frame["latency_s"], edges, baseline=None, color=COLOURS[0], linewidth=1.5, label="planned (exact optimum)")
         if measured is not None and len(measured):
-            error = [measured["latency_s"] - measured["low_s"], measured["high_s"] - measured["latency_s"]]
+            error = np.array([measured["latency_s"] - measured["low_s"], measured["high_s"] - measured["latency_s"]], float)
+            error = np.maximum(error, 0.0)  # a median can equal a percentile up to rounding
             axis.errorbar(
-                measured["max_noise"], measured["latency_s"], yerr=_not_negative(error), fmt="o", color=COLOURS[1], capsize=2,
+                measured["max_noise"], measured["latency_s"], yerr=error, fmt="o", color=COLOURS[1], capsize=2,
                 elinewidth=0.9, label="measured (median, 5 to 95 %)", zorder=3,
             )  # fmt: skip
         axis.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="latency [s]", xlim=(-0.015 * right, right))
@@ -138,11 +139,6 @@ def latency_noise(
     if measured is not None:
         numbers["measured"] = measured.to_dict("list")
     return figure, numbers
-
-
-def _not_negative(error: list[pd.Series]) -> np.ndarray:
-    """Error bars that are never negative: a median can equal a percentile up to rounding."""
-    return np.maximum(np.array([np.asarray(e, float) for e in error]), 0.0)
 
 
 def noise_fronts(exact: pd.DataFrame, predicted: Mapping[str, pd.DataFrame], title: str = "") -> tuple[Figure, dict[str, Any]]:
@@ -191,7 +187,7 @@ def limit_coverage(table: pd.DataFrame, promised: float = 5.0, title: str = "") 
     with style():
         figure, (share, price) = plt.subplots(1, 2, figsize=(6.6, 3.0))
         for i, (rule, part) in enumerate(by_rule.items()):
-            share.plot(part.index, part["broken_%"], marker="os"[i], color=COLOURS[i], label=names[rule])
+            share.plot(part.index, part["broken_%"], marker="os"[i], color=COLOURS[i], label=names[str(rule)])
         share.axhline(promised, color="0.45", linewidth=0.8, linestyle="--", label=f"{promised:g} % promised of one scheme")
         share.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="limit broken over all images [%]")
         share.set_ylim(bottom=0)

@@ -84,6 +84,9 @@ def _draw_tensors(
     axis: Axes, graph: LayerGraph, plan: Plan, of: Mapping[str, tuple[str, str]], x: Mapping[tuple[str, str], int],
     y: Mapping[str, float], ends: Mapping[str, float],
 ) -> list[dict[str, Any]]:  # fmt: skip
+    def at(stop: tuple[str, str]) -> tuple[float, float]:
+        return ends.get(stop[0], x.get(stop, 0)), y[stop[1]]
+
     drawn: set[tuple[Any, Any]] = set()
     labels: dict[tuple[float, float, float, float], float] = {}
     crossings = []
@@ -91,21 +94,16 @@ def _draw_tensors(
         start = ("input", plan.source) if tensor.producer is None else of[tensor.producer]
         stops = [of[c] for c in tensor.consumers] + ([("output", plan.source)] if tensor.is_output else [])
         for stop in stops:
-            if start == stop:
+            if start == stop or (start, stop) in drawn:
                 continue
-            a = (ends.get(start[0], x.get(start, 0)), y[start[1]])
-            b = (ends.get(stop[0], x.get(stop, 0)), y[stop[1]])
-            crosses = start[1] != stop[1]
-            if (start, stop) not in drawn:
-                drawn.add((start, stop))
-                bend = 0.0 if crosses or abs(b[0] - a[0]) <= 1 else -0.18
-                axis.add_patch(
-                    FancyArrowPatch(
-                        a, b, arrowstyle="-|>", mutation_scale=6, shrinkA=5, shrinkB=5, zorder=2 if crosses else 1,
-                        connectionstyle=f"arc3,rad={bend}", color="#D55E00" if crosses else "0.6",
-                        linewidth=1.2 if crosses else 0.6,
-                    )
-                )  # fmt: skip
+            drawn.add((start, stop))
+            a, b, crosses = at(start), at(stop), start[1] != stop[1]
+            bend = 0.0 if crosses or abs(b[0] - a[0]) <= 1 else -0.18
+            arrow = FancyArrowPatch(
+                a, b, arrowstyle="-|>", mutation_scale=6, shrinkA=5, shrinkB=5, zorder=2 if crosses else 1,
+                connectionstyle=f"arc3,rad={bend}", color="#D55E00" if crosses else "0.6", linewidth=1.2 if crosses else 0.6,
+            )  # fmt: skip
+            axis.add_patch(arrow)
     for transfer in plan.transfers:
         if transfer.source == transfer.target:
             continue
@@ -113,9 +111,8 @@ def _draw_tensors(
         start = ("input", plan.source) if tensor.producer is None else of[tensor.producer]
         stops = [of[c] for c in tensor.consumers if plan.assignment[c] == transfer.target]
         stop = min(stops, key=x.__getitem__) if stops else ("output", plan.source)
-        a = (ends.get(start[0], x.get(start, 0)), y[start[1]])
-        b = (ends.get(stop[0], x.get(stop, 0)), y[stop[1]])
-        labels[(*a, *b)] = labels.get((*a, *b), 0.0) + transfer.size_bytes
+        way = (*at(start), *at(stop))
+        labels[way] = labels.get(way, 0.0) + transfer.size_bytes
         crossings.append({k: getattr(transfer, k) for k in ("tensor", "source", "target", "size_bytes", "seconds")})
     for i, ((ax, ay, bx, by), size) in enumerate(sorted(labels.items())):
         share = 0.5 + 0.16 * ((i % 3) - 1)  # labels of neighbouring arrows do not hide each other

@@ -14,7 +14,7 @@ from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import NetworkError, nearest
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.units import show
-from dnnsplit.network.servers import Network
+from dnnsplit.network.servers import Link, Network
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.plots.placement import placement
 from dnnsplit.profiling.times import LayerTimes
@@ -58,10 +58,11 @@ def explore(
 
     @lru_cache(maxsize=STEPS)
     def front(bandwidth: float) -> Front:
-        varied = network if bandwidth == GIVEN else at_bandwidth(network, bandwidth, links)
+        ends = [(one.source, one.target) for one in links]
+        varied = network if bandwidth == GIVEN else at_bandwidth(network, bandwidth, ends)
         return pareto(graph, varied, times, noise, latency_weight=latency_weight, energy_weight=energy_weight, **asked)
 
-    given = network.link(*links[0]).bandwidth_bytes_per_s if links else 0.0
+    given = links[0].bandwidth_bytes_per_s if links else 0.0
     middle = given if 0 < given < np.inf else 5e6
     speeds = [float(f"{b:.2g}") for b in np.geomspace(middle / 100, middle * 100, STEPS)] if links else [GIVEN]
     options = [(show(b, "B/s"), b) for b in speeds]
@@ -89,14 +90,14 @@ def explore(
     return ipywidgets.VBox([limit, bandwidth, figures, drawing])
 
 
-def _links(network: Network, link: Sequence[str]) -> list[tuple[str, str]]:
-    known = [(n.source, n.target) for n in network.links]
+def _links(network: Network, link: Sequence[str]) -> list[Link]:
     if not link:
-        return [(a, b) for a, b in known if a == network.source != b]
-    if tuple(link) not in known:
-        name = " to ".join(link)
-        raise NetworkError(f"there is no link {name!r}{nearest(name, [' to '.join(pair) for pair in known])}")
-    return [(link[0], link[1])]
+        return [one for one in network.links if one.source == network.source != one.target]
+    found = [one for one in network.links if (one.source, one.target) == tuple(link)]
+    if not found:
+        name, known = " to ".join(link), [f"{one.source} to {one.target}" for one in network.links]
+        raise NetworkError(f"there is no link {name!r}{nearest(name, known)}")
+    return found
 
 
 def _figures(plan: Plan) -> str:

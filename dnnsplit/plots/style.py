@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.figure import Figure
 
 from dnnsplit.ground.files import write_bytes, write_json
@@ -31,6 +32,11 @@ def style() -> Iterator[None]:
         yield
     for number in set(plt.get_fignums()) - before:
         plt.close(number)
+
+
+def records(frame: pd.DataFrame) -> dict[Hashable, list[Any]]:
+    """Return the columns of a table by name, None where a value is missing."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("list")
 
 
 def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, Any]) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.units import show
-from dnnsplit.plots.style import COLOURS, style
+from dnnsplit.plots.style import COLOURS, records, style
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.studies.bandwidths import BandwidthPlans
 
@@ -45,10 +45,8 @@ def layer_seconds(times: LayerTimes, server: str, most: int = 24) -> tuple[Figur
     server : which of its servers
     most : how many layers
     """
-    frame = times.frame[times.frame["server"] == server]
-    table = frame.pivot_table(index="layer", columns="precision", values="seconds", sort=False)
-    table = table.reindex(columns=["float32", "int8"]).nlargest(most, "float32")[::-1]
-    origin = " / ".join(dict.fromkeys(frame["origin"]))
+    table = _by_precision(times, server).nlargest(most, "float32")[::-1]
+    origin = " / ".join(dict.fromkeys(times.frame.loc[times.frame["server"] == server, "origin"]))
     with style():
         figure, axis = plt.subplots(figsize=(5.4, 0.155 * len(table) + 0.9))
         rows = np.arange(len(table))
@@ -58,8 +56,14 @@ def layer_seconds(times: LayerTimes, server: str, most: int = 24) -> tuple[Figur
         axis.set(xlabel=f"time on {server} [ms], {origin}", title=f"The {len(table)} slowest layers")
         axis.grid(False, axis="y")
         axis.legend(loc="lower right")
-    numbers = table.reset_index().astype(object)
-    return figure, {"server": server, "origin": origin, "seconds": numbers.where(numbers.notna(), None).to_dict("list")}
+    return figure, {"server": server, "origin": origin, "seconds": records(table.reset_index())}
+
+
+def _by_precision(times: LayerTimes, server: str) -> pd.DataFrame:
+    """Seconds of each layer on one server, float32 and int8."""
+    frame = times.frame[times.frame["server"] == server]
+    table = frame.pivot_table(index="layer", columns="precision", values="seconds", sort=False)
+    return table.reindex(columns=["float32", "int8"])
 
 
 def split_times(parts: pd.DataFrame, times: LayerTimes, server: str) -> tuple[Figure, dict[str, Any]]:
@@ -72,10 +76,7 @@ def split_times(parts: pd.DataFrame, times: LayerTimes, server: str) -> tuple[Fi
     times : a profile
     server : which of its servers
     """
-    frame = times.frame[times.frame["server"] == server]
-    table = frame.pivot_table(index="layer", columns="precision", values="seconds", sort=False).reindex(
-        columns=["float32", "int8"]
-    )
+    table = _by_precision(times, server)
     gain = (table["float32"] - table["int8"]).dropna()[::-1]
     int8 = [len(names.split() if isinstance(names, str) else names) for names in parts["quantized"]]
     totals = parts.assign(int8=int8).groupby("split")[["seconds", "priced_s", "int8"]].sum()
@@ -116,7 +117,7 @@ def predicted_measured(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
         top = 1.08 * max(rows["predicted_s"].max(), rows["latency_s"].max())
         axis.plot([0, top], [0, top], color="0.45", linewidth=0.8)
         for i, (topology, part) in enumerate(rows.groupby("topology", sort=False)):
-            marks = {"color": COLOURS[i % 7], "marker": "osD^v"[i % 5], "label": topology, "s": 18, "zorder": 3}
+            marks: dict[str, Any] = {"color": COLOURS[i % 7], "marker": "osD^v"[i % 5], "label": topology, "s": 18, "zorder": 3}
             axis.scatter(part["predicted_s"], part["latency_s"], **marks)
         text = f"mean |error| of the prediction {error.abs().mean():.1f} %\nworst {error.abs().max():.1f} %"
         axis.text(0.05, 0.95, text, transform=axis.transAxes, va="top", fontsize=7.5)
@@ -152,7 +153,7 @@ def scale(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
         left.set_ylim(top=30 * rows["cpu_s"].max())  # room for the legends
         left.legend(loc="upper left", fontsize=7, ncols=2)
         right.legend(loc="upper left", fontsize=7)
-    return figure, {"rows": rows.astype(object).where(rows.notna(), None).to_dict("list")}
+    return figure, {"rows": records(rows)}
 
 
 def bandwidth(plans: BandwidthPlans | pd.DataFrame, title: str = "", mark: float | None = None) -> tuple[Figure, dict[str, Any]]:

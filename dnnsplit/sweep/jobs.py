@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from dnnsplit.ground.errors import OptionError, nearest, raise_problems
 from dnnsplit.ground.files import sha256
+from dnnsplit.ground.forms import formed
 from dnnsplit.ground.yaml_file import YAML_ERRORS, read_values
-from dnnsplit.sweep.parameters import check_parameters, parameters_of, points
+from dnnsplit.sweep.notebook import check_parameters, parameters_of
 
 LONGEST = 200  # of a run's name; a hash and an ending come after it
-KEYS = ("notebook", "name", "parameters", "grid", "needs")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,30 @@ class Job:
         return Job(**values | paths | {"needs": tuple(values["needs"])})
 
 
+@dataclass(frozen=True)
+class _Run:
+    """An entry of a sweep file."""
+
+    notebook: str
+    name: str | int | None = None
+    parameters: dict[str, Any] | None = None
+    grid: dict[str, Any] | None = None
+    needs: tuple[str, ...] | None = None
+
+    @property
+    def called(self) -> str:
+        """The name, or that of the notebook."""
+        return str(self.name or Path(self.notebook).stem)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """A sweep file."""
+
+    runs: tuple[_Run, ...]
+    parameters: dict[str, Any] | None = None
+
+
 def jobs_of(
     path: Path, parameters: Mapping[str, Any], grid: Mapping[str, Sequence[Any]], folder: Path
 ) -> tuple[Job, ...]:  # fmt: skip
@@ -82,29 +107,38 @@ def jobs_of(
     """
     if path.suffix not in (".yaml", ".yml"):
         return tuple(_expanded(path.stem, path, parameters, grid, folder, ()))
-    common, entries = _read(path)
-    known = {entry["notebook"]: parameters_of(path.parent / entry["notebook"]) for entry in entries}
+    sweep = _read(path)
+    common = sweep.parameters or {}
+    known = {entry.notebook: parameters_of(path.parent / entry.notebook) for entry in sweep.runs}
     everywhere = {name for names in known.values() for name in names}
     lost = [name for name in {**common, **parameters, **grid} if name not in everywhere]
     raise_problems(OptionError, path.name, [f"no notebook has the parameter {n!r}{nearest(n, everywhere)}" for n in lost])
     jobs: list[Job] = []
     made: dict[str, list[str]] = {}  # the names of the jobs that an entry became
-    for entry in entries:
-        has = known[entry["notebook"]]
+    for entry in sweep.runs:
+        has = known[entry.notebook]
         # what the caller gives wins over a run's own entry, and that over the entry for all runs
         shared, last, wide = ({k: v for k, v in group.items() if k in has} for group in (common, parameters, grid))
-        values = {**shared, **(entry.get("parameters") or {}), **last}
-        name, needs = str(entry.get("name") or Path(entry["notebook"]).stem), entry.get("needs") or []
+        values = {**shared, **(entry.parameters or {}), **last}
+        name, needs = entry.called, entry.needs or ()
         if name in made:
             raise OptionError(f"{path.name}: two runs are called {name!r}; give one of them another name")
         unknown = [f"{name} needs {n!r}, which does not come before it{nearest(n, made)}" for n in needs if n not in made]
         raise_problems(OptionError, path.name, unknown)
         before = tuple(job for need in needs for job in made[need])
-        own = {k: v for k, v in (entry.get("grid") or {}).items() if k not in last}
-        added = list(_expanded(name, path.parent / entry["notebook"], values, {**own, **wide}, folder, before))
+        own = {k: v for k, v in (entry.grid or {}).items() if k not in last}
+        added = list(_expanded(name, path.parent / entry.notebook, values, {**own, **wide}, folder, before))
         made[name] = [job.name for job in added]
         jobs += added
     return tuple(jobs)
+
+
+def points(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Yield every combination of a grid's values; the last name changes fastest, and no name gives one empty point."""
+    for name, values in grid.items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise OptionError(f"the grid of {name!r} is {values!r}; give a list of values")
+    return (dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values()))
 
 
 def _expanded(
@@ -120,24 +154,16 @@ def _expanded(
     return list(jobs.values())
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    form = "runs: [{notebook: ..., parameters: ..., needs: ...}]"
+def _read(path: Path) -> _Sweep:
+    form = f"{path.name} is no sweep file (runs: [{{notebook: ..., parameters: ..., needs: ...}}])"
     try:
         document = read_values(path)
-        entries, common = [dict(entry) for entry in document["runs"]], dict(document.get("parameters") or {})
-        lost = [k for k in document if k not in ("parameters", "runs")]
-        names = [str(entry["notebook"]) for entry in entries]
     except FileNotFoundError:
         raise OptionError(f"there is no sweep file {path}") from None
-    except (*YAML_ERRORS, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise OptionError(f"{path} is no sweep file ({form}): {error}") from None
-    problems = [f"the key {key!r} is unknown{nearest(key, ('parameters', 'runs'))}" for key in lost]
-    for entry, name in zip(entries, names, strict=True):
-        problems += [f"{name}: the key {key!r} is unknown{nearest(key, KEYS)}" for key in entry if key not in KEYS]
-        wrong = [(k, kind) for k, kind in (("parameters", dict), ("grid", dict), ("needs", list)) if entry.get(k) is not None]
-        problems += [f"{name}: {k} is {entry[k]!r}, no {kind.__name__}" for k, kind in wrong if not isinstance(entry[k], kind)]
-        own = str(entry.get("name") or Path(name).stem)
-        if re.search(r"[/\\\x00-\x1f]", own) or own.startswith(".") or len(own) > LONGEST:
-            problems.append(f"{name}: the name {own!r} is no file name, and the files of the run are called by it, in one folder")
-    raise_problems(OptionError, path.name, problems)
-    return common, entries
+    except YAML_ERRORS as error:
+        raise OptionError(f"{form}: {error}") from None
+    sweep = formed(document, _Sweep, OptionError, form)
+    wrong = [run.called for run in sweep.runs if re.search(r"^\.|[/\\\x00-\x1f]", run.called) or len(run.called) > LONGEST]
+    way_out = "is no file name, and the files of the run are called by it, in one folder"
+    raise_problems(OptionError, path.name, [f"the name {name!r} {way_out}" for name in wrong])
+    return sweep

@@ -1,4 +1,4 @@
-"""Runs a job in a process of its own, or finds that it need not be run; what becomes of it is a row, whatever happens."""
+"""Runs jobs in processes of their own, or finds that they need not be run; what becomes of one is a row, whatever happens."""
 
 from __future__ import annotations
 
@@ -8,18 +8,51 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dnnsplit.sweep.jobs import Job
 from dnnsplit.sweep.record import finished, read_record
 
-# the end of standard input tells a process to stop, and it may take GRACE_S of `execution` for that
+# the end of standard input tells a process to stop, and it may take GRACE_S of `process` for that
 PATIENCE_S = 8.0
 TICK_S = 1.0
+POLL_S = 0.05
 
-_running: dict[int, subprocess.Popen[bytes]] = {}
-stopping = threading.Event()
+
+def side_by_side(jobs: Sequence[Job], workers: int, again: bool = False) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Yield each job with its row, as they finish; whoever stops to listen ends the runs that are going on.
+
+    Parameters
+    ----------
+    jobs : each after those it needs; a worker that is free takes the first that can be run
+    workers : how many run at a time
+    again : see `work`
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        while len(rows) < len(jobs):
+            for job in (job for job in jobs if job.name not in rows):
+                if job.name in running:
+                    if (code := running[job.name].poll()) is None:
+                        continue
+                    _end(running.pop(job.name))
+                    row = _left(job, code)
+                elif len(running) == workers or not all(name in rows for name in job.needs):
+                    continue
+                elif (settled := _settled(job, [rows[name] for name in job.needs], again)) is None:
+                    running[job.name] = _start(job)
+                    continue
+                else:
+                    row = settled
+                rows[job.name] = row
+                yield job, row
+            if running:
+                time.sleep(POLL_S)
+    finally:
+        _end(*running.values())
 
 
 def work(job: Job, needed: Sequence[Mapping[str, Any]] = (), again: bool = False) -> dict[str, Any]:
@@ -35,27 +68,20 @@ def work(job: Job, needed: Sequence[Mapping[str, Any]] = (), again: bool = False
     -------
     dict : run, notebook, status ("done", "kept", "failed" or "blocked"), cell, error, seconds [s], cpu_s [s], output, results
     """
-    basic = {"run": job.name, "notebook": job.notebook.stem, "cell": "", "error": "", "output": str(job.output), "results": {}}
-    lost = [row["run"] for row in needed if row["status"] in ("failed", "blocked")]
-    if lost:
-        return {**basic, "status": "blocked", "error": f"needs {', '.join(lost)}", "seconds": 0.0, "cpu_s": 0.0}
-    if not again and (row := finished(job)):
-        return row
-    job.folder.mkdir(parents=True, exist_ok=True)
-    job.record.unlink(missing_ok=True)
-    code = _process(job)
-    if record := read_record(job):
-        return record["row"]
-    last = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-    error = f"its process ended with {code}; {''.join(last) or 'nothing is in its log'}"
-    return {**basic, "status": "failed", "error": error, "seconds": 0.0, "cpu_s": 0.0}
-
-
-def stop() -> None:
-    """End the runs of this process: their cells are interrupted, and no record is left of them."""
-    stopping.set()
-    for process in list(_running.values()):
+    if settled := _settled(job, needed, again):
+        return settled
+    process = _start(job)
+    try:
+        code = process.wait()
+    finally:
         _end(process)
+    return _left(job, code)
+
+
+def unfinished(job: Job, status: str, error: str) -> dict[str, Any]:
+    """Return the row of a run that left no record."""
+    basic = {"run": job.name, "notebook": job.notebook.stem, "status": status, "cell": "", "error": error}
+    return {**basic, "seconds": 0.0, "cpu_s": 0.0, "output": str(job.output), "results": {}}
 
 
 @contextlib.contextmanager
@@ -85,30 +111,45 @@ def ticking(tell: Callable[[], Any], seen: bool = True) -> Iterator[None]:
             thread.join()
 
 
-def _process(job: Job) -> int:
-    if stopping.is_set():
-        return -signal.SIGTERM
+def _settled(job: Job, needed: Sequence[Mapping[str, Any]], again: bool) -> dict[str, Any] | None:
+    """Return the row of a job that is not to be run: something that it needs failed, or it was finished before."""
+    if lost := [row["run"] for row in needed if row["status"] in ("failed", "blocked")]:
+        return unfinished(job, "blocked", f"needs {', '.join(lost)}")
+    return None if again else finished(job)
+
+
+def _start(job: Job) -> subprocess.Popen[bytes]:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    job.record.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "dnnsplit.sweep.process"]
     with job.log.open("wb") as log:
         # a session of its own: Ctrl-C reaches the sweep alone, which then lets go of its runs
-        command = [sys.executable, "-m", "dnnsplit.sweep.process"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
-        _running[process.pid] = process
+    assert process.stdin is not None  # a pipe
+    with contextlib.suppress(BrokenPipeError):  # it has died already
+        process.stdin.write(job.to_line())
+        process.stdin.flush()
+    return process
+
+
+def _left(job: Job, code: int) -> dict[str, Any]:
+    """Return the row that a process left, or what is known of one that left none."""
+    if record := read_record(job):
+        row: dict[str, Any] = record["row"]
+        return row
+    last = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+    return unfinished(job, "failed", f"its process ended with {code}; {''.join(last) or 'nothing is in its log'}")
+
+
+def _end(*processes: subprocess.Popen[bytes]) -> None:
+    """Let go of processes: they interrupt their cells and leave no record, or have ended already."""
+    for process in processes:
+        assert process.stdin is not None  # a pipe
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+    for process in processes:
         try:
-            process.stdin.write(job.to_line())
-            process.stdin.flush()
-            return process.wait()
-        except BrokenPipeError:
-            return process.wait()
-        finally:
-            _end(process)
-            _running.pop(process.pid, None)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
-    try:
-        process.wait(PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -5,6 +5,7 @@ It ends when its standard input does, so that no kernel outlives the sweep, what
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -17,11 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jupyter_client import AsyncKernelManager
+import psutil
+from jupyter_client.manager import AsyncKernelManager
 
 from dnnsplit.sweep.jobs import Job
+from dnnsplit.sweep.notebook import published
 from dnnsplit.sweep.record import write_record
-from dnnsplit.sweep.results import published
 from dnnsplit.sweep.tracing import VARIABLE
 
 GRACE_S = 5.0  # how long an interrupted cell may take to leave
@@ -29,8 +31,6 @@ GRACE_S = 5.0  # how long an interrupted cell may take to leave
 
 class LocalKernelManager(AsyncKernelManager):
     """Starts kernels of this environment and talks to them over Unix sockets: no ports, and nobody else can connect."""
-
-    pids: list[int] = []  # noqa: RUF012 (of this process' kernels)
 
     def __init__(self, **options: Any) -> None:
         # a short path: Unix sockets take about 100 characters
@@ -42,16 +42,11 @@ class LocalKernelManager(AsyncKernelManager):
         trace = ["--ext", "dnnsplit.sweep.tracing"]
         return [sys.executable, "-m", "ipykernel_launcher", "-f", self.connection_file, *trace, *(extra_arguments or [])]
 
-    async def _async_launch_kernel(self, *given: Any, **options: Any) -> None:
-        await super()._async_launch_kernel(*given, **options)
-        self.pids.append(self.provisioner.pid)
-
     async def _async_cleanup_resources(self, restart: bool = False) -> None:
         await super()._async_cleanup_resources(restart)
         if not restart:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    _launch_kernel = _async_launch_kernel
     cleanup_resources = _async_cleanup_resources
 
 
@@ -63,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dnns-") as folder:
         trace = Path(folder) / "files.json"
         os.environ[VARIABLE] = str(trace)
-        row = {"run": job.name, "notebook": job.notebook.stem, **_execute(job)}
+        row: dict[str, Any] = {"run": job.name, "notebook": job.notebook.stem, **_execute(job)}
         if abandoned.is_set():
             return
         files = json.loads(trace.read_text(encoding="utf-8")) if trace.exists() else {"read": [], "written": []}
@@ -84,10 +79,12 @@ def _read_line() -> bytes:
 
 
 def _execute(job: Job) -> dict[str, str]:
-    # without this module jsonschema leaves out the check of internationalised addresses, which no notebook has; its import
-    # compiles a grammar for longer than all else here takes
-    sys.modules["rfc3987_syntax"] = None
+    # jsonschema's check of internationalised addresses, which no notebook has, compiles a grammar at import: 2 s of CPU in every
+    # run. A module that is None is missing, and jsonschema does without
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # typeshed does not know of None
     import papermill
+
+    del sys.modules["rfc3987_syntax"]
     from nbclient.exceptions import DeadKernelError
 
     try:
@@ -110,11 +107,9 @@ def _watch(abandoned: threading.Event) -> None:
         pass
     abandoned.set()
     for number, wait in ((signal.SIGINT, GRACE_S), (signal.SIGKILL, 0.0)):
-        for pid in LocalKernelManager.pids:
-            try:
-                os.killpg(pid, number)
-            except ProcessLookupError:
-                continue
+        for kernel in psutil.Process().children():  # each leads a group of its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(kernel.pid, number)
         time.sleep(wait)
     os._exit(1)
 

@@ -19,14 +19,10 @@ from dnnsplit.ground.files import write_text
 from dnnsplit.ground.markup import shown
 from dnnsplit.sweep import local
 from dnnsplit.sweep.jobs import Job, jobs_of
-from dnnsplit.sweep.parameters import check_parameters, parameters_of
 from dnnsplit.sweep.record import read_record
-from dnnsplit.sweep.results import publish
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["Runs", "check_parameters", "parameters_of", "publish", "run"]
 
 STATES = ("done", "kept", "failed", "blocked")
 
@@ -131,7 +127,7 @@ def run(
             bar.set_description_str(f"{path.stem}: {told}")
 
         with local.ticking(tell, seen=progress and (bar.gui or bar.fp.isatty())):
-            for job, row in _rows(jobs, rows, workers, scheduler, again):
+            for job, row in _rows(jobs, workers, scheduler, again):
                 rows[job.name] = row
                 write_text(folder / f"{path.stem}.csv", runs.frame.to_csv(index=False))
                 told = _Told(runs, workers)
@@ -139,18 +135,13 @@ def run(
     return runs
 
 
-def _rows(
-    jobs: Sequence[Job], rows: Mapping[str, Mapping[str, Any]], workers: int, scheduler: str | None, again: bool
-) -> Iterator[tuple[Job, dict[str, Any]]]:
+def _rows(jobs: Sequence[Job], workers: int, scheduler: str | None, again: bool) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Yield each job with its row as they finish."""
-    local.stopping.clear()
-    if workers > 1 or scheduler:
-        from dnnsplit.sweep.dask import on_workers
+    if scheduler is None:
+        return local.side_by_side(jobs, workers, again)
+    from dnnsplit.sweep.dask import on_workers
 
-        yield from on_workers(jobs, workers, scheduler, again)
-        return
-    for job in jobs:
-        yield job, local.work(job, [rows[name] for name in job.needs], again)
+    return on_workers(jobs, scheduler, again)
 
 
 class _Told:
@@ -161,19 +152,16 @@ class _Told:
         left = [job for job in runs.jobs if job.name not in runs.rows]
         took = [row["seconds"] for row in runs.rows.values() if row["status"] == "done"]
         usual = sum(took) / len(took) if took else None
-        guesses = [_seconds(read_record(job), usual) for job in left]
+        before = [record["row"]["seconds"] if (record := read_record(job)) else usual for job in left]
+        guesses = [seconds for seconds in before if seconds is not None]
         self.counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
         self.left = f"{len(left)} left" if left else ""
         self.now = f"now {left[0].name}" if left and workers == 1 else ""
-        self.end = time.monotonic() + sum(guesses) / workers if left and None not in guesses else None
+        self.end = time.monotonic() + sum(guesses) / workers if left and len(guesses) == len(left) else None
 
     def __str__(self) -> str:
         about = "" if self.end is None else f"about {max(0.0, self.end - time.monotonic()):.0f} s"
         return ", ".join(filter(None, [*self.counts, self.left, about, self.now]))
-
-
-def _seconds(record: Mapping[str, Any] | None, usual: float | None) -> float | None:
-    return record["row"]["seconds"] if record else usual
 
 
 def _cell(value: Any) -> Any:

@@ -56,7 +56,6 @@ def test_pareto_prints_csv(tmp_path, capsys):
         (["profile", MODEL, "--server", "edge", "-o", "t.csv", "--provider", "cudda"], "there is no execution provider 'cudda'"),
         (["serve", "parts", "--server", "edge", "--provider", "opnvino"], "did you mean 'openvino'"),
         (["cut", MODEL, "none.json"], "none.json is not readable as a plan"),
-        (["bench", "solvin"], "there is no benchmark 'solvin' (did you mean 'solving'?)"),
     ],
 )
 def test_bad_input_is_exit_code_2_and_one_message(arguments, text, capsys):

@@ -63,7 +63,7 @@ def test_no_bundle_and_no_json(tmp_path):
 
 def test_another_schema(bundle):
     edit(bundle, lambda document: document.update(schema=2))
-    with pytest.raises(DeployError, match=r"no bundle of schema 1 .it says 2"):
+    with pytest.raises(DeployError, match=r"not of schema 1 .it says 2"):
         Bundle.load(bundle.folder)
 
 

@@ -16,6 +16,7 @@ from helpers.standalone import Cable, deployment, free_ports, state_of, wait_unt
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from dnnsplit.deployment.client import Client
+from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.wire.messages import infer_request
 from dnnsplit.ground.errors import DeployError
 
@@ -84,7 +85,7 @@ def test_a_request_that_a_stage_took_before_it_was_started_anew(mlp_bundle, tmp_
     lost, sender = ("edge", "device") if path == "from the source" else ("cloud", "edge")
     with deployment(mlp_bundle, tmp_path, deadline_s=60.0) as one, ThreadPoolExecutor(1) as pool:
         cable, spare = Cable(one.addresses[lost]), free_ports(1)[0]
-        one.launch(lost, slowdown=1e5)  # its part lasts for ever
+        one.launch(lost, emulation=Emulation(1e5))  # its part lasts for ever
         again = one.launch(lost, "again", port=spare)
         for name in set(one.bundle.stages) - {lost}:
             one.seen = one.addresses | ({lost: cable.address} if name == sender else {})

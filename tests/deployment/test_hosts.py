@@ -195,7 +195,7 @@ class TestTls:
 
     def test_stages_alone_may_be_certified(self, certificates, tmp_path):
         files = {"cert": f"{certificates}/stage.pem", "key": f"{certificates}/stage.key", "ca": f"{certificates}/ca.pem"}
-        with deployment(lookup(tmp_path), tmp_path, tls=files | {"mutual": False}) as one:
+        with deployment(lookup(tmp_path), tmp_path, tls=Tls(**files, mutual=False)) as one:
             one.ready = lambda: all(stage.address for stage in one.stages.values())
             one.start()
             with Client(one.addresses["device"], "lookup", 5.0, tls=Tls(ca=f"{certificates}/ca.pem")) as client:
@@ -360,7 +360,7 @@ def test_the_interface_of_an_unmodified_client(running):
 
 def test_a_network_of_one_server_needs_no_hosts(tmp_path):
     bundle = lookup(tmp_path)
-    alone = replace(bundle, parts=[replace(part, server="device") for part in bundle.parts], servers=("device",))
+    alone = replace(bundle, parts=tuple(replace(part, server="device") for part in bundle.parts), servers=("device",))
     alone.save()
     with deployment(alone, tmp_path) as one, one.start().client() as client:
         assert client.infer({"index": np.array([4])})["value"] == [40.0]

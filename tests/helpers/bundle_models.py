@@ -45,7 +45,7 @@ def mlp(folder):
     ]  # fmt: skip
     outputs = (Output("y", "y"), Output("hidden", "q1"))
     servers, wires = ("device", "edge", "cloud"), (h0, q1, h2, y)
-    bundle = Bundle(folder, "mlp", "0" * 64, "device", servers, (x,), outputs, wires, parts, {"objective": 1.0})
+    bundle = Bundle(folder, "mlp", "0" * 64, "device", servers, (x,), outputs, wires, tuple(parts), {"objective": 1.0})
     bundle.save()
     return bundle
 
@@ -67,6 +67,6 @@ def lookup(folder):
                    {"table": np.arange(5, dtype="float32") * 10}),
     ]  # fmt: skip
     bundle = Bundle(folder, "lookup", "0" * 64, "device", ("device", "edge", "cloud"), (index,), (Output("value", "value"),),
-                    (same, value), parts)  # fmt: skip
+                    (same, value), tuple(parts))  # fmt: skip
     bundle.save()
     return bundle

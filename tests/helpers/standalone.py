@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dnnsplit.deployment.client import Client
+from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.testbed.processes import StageProcess
 
 
@@ -32,7 +33,7 @@ class Deployment:
         """Start the process of one stage, under a name of its own where there is one already; wait for nothing."""
         peers = {n: a for n, a in self.seen.items() if n != server}
         port = int(self.addresses[server].rpartition(":")[2])
-        config = {"bundle": str(self.bundle.folder), "server": server, "port": port, "peers": peers} | self.config | changes
+        config = Config(str(self.bundle.folder), server, **{"port": port, "peers": peers} | self.config | changes)
         name = name or server
         self.stages[name] = StageProcess(server, config, self.folder / name)
         return self.stages[name]

@@ -11,7 +11,7 @@ from helpers.paths import ROOT
 from papermill import inspect_notebook
 
 import dnnsplit as ds
-from dnnsplit.sweep.run import parameters_of
+from dnnsplit.sweep.notebook import parameters_of
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 THESIS = yaml.safe_load((ROOT / "notebooks" / "thesis.yaml").read_text(encoding="utf-8"))

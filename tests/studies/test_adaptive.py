@@ -191,9 +191,9 @@ def test_the_folder_is_read_back_and_checked(setup, tmp_path):
     document = json.loads((found.folder / "adaptive.json").read_text())
     plan, link = document["plans"][0], document["links"][0]
     for change, text in (
-        ({"schema": 1}, "schema 2"), ({"links": [link | {"more": 1}]}, "more"), ({"more": 1}, "nothing else in it: more"),
+        ({"schema": 1}, "schema 2"), ({"links": [link | {"more": 1}]}, "more"), ({"more": 1}, "the key 'more' is unknown"),
         ({"plans": [plan | {"folder": "../x"}]}, "not a plain name"), ({"plans": []}, "every plan"),
-        ({"plans": [plan | {"fixed": "x"}]}, "could not convert"), ({"links": []}, "prices need"),
+        ({"plans": [plan | {"fixed": "x"}]}, "fixed is 'x': Expected `float`"), ({"links": []}, "prices need"),
         ({"plans": [{k: v for k, v in plan.items() if k != "noise"}]}, "the key 'noise' is missing"),
         ({"links": [link | {"bandwidth_bytes_per_s": 0}, link]}, "must be above 0"),
     ):  # fmt: skip

@@ -16,9 +16,10 @@ import yaml
 from helpers.notebook_files import PARAMETERS, notebook
 
 import dnnsplit as ds
+from dnnsplit.cli.assignments import assignments, grids
 from dnnsplit.sweep import local
-from dnnsplit.sweep.jobs import Job, jobs_of
-from dnnsplit.sweep.parameters import assignments, check_parameters, grids, parameters_of, points
+from dnnsplit.sweep.jobs import Job, jobs_of, points
+from dnnsplit.sweep.notebook import check_parameters, parameters_of
 from dnnsplit.sweep.report import write_report
 
 
@@ -103,7 +104,7 @@ class TestJobs:
         ("run", "text"),
         [
             ({"notebook": "n.ipynb", "parameter": {}}, "the key 'parameter' is unknown \\(did you mean 'parameters'"),
-            ({"notebook": "n.ipynb", "needs": "m"}, "needs is 'm', no list"),
+            ({"notebook": "n.ipynb", "needs": "m"}, "needs is 'm': Expected `array | null`"),
             ({"notebook": "n.ipynb", "needs": ["m"]}, "n needs 'm', which does not come before it"),
             ({"notebook": "n.ipynb", "parameters": {"y": 1}}, "there is no parameter 'y'"),
             ({"notebook": "m.ipynb"}, "there is no notebook"),

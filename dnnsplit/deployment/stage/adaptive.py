@@ -10,11 +10,10 @@ request has used of late is measured, by the stage it starts at, with a message 
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -24,16 +23,24 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from dnnsplit.cutting.bundle import Bundle, Part
-from dnnsplit.cutting.plan_set import PlanSet
+from dnnsplit.cutting.plan_set import PlanSet, load_cut
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.gauges import Gauge
 from dnnsplit.deployment.stage.service import Stage
 from dnnsplit.deployment.stage.work import Runner
 from dnnsplit.deployment.wire.encoding import Infer
-from dnnsplit.deployment.wire.messages import PROBE, VERSION, Refusal, TransferRecord, acknowledge, infer_request, set_parameter
+from dnnsplit.deployment.wire.messages import (
+    LINKS,
+    PROBE,
+    VERSION,
+    Refusal,
+    TransferRecord,
+    acknowledge,
+    infer_request,
+    set_parameter,
+)
 from dnnsplit.ground.errors import DeployError
 
-LINKS = "dnnsplit/links"  # tells an emulated stage of other links; no model of a bundle has a '/' in its name
 MAX_NOISE = "max_noise"  # parameter of a request
 Code = grpc.StatusCode
 
@@ -63,6 +70,8 @@ class AdaptiveStage:
             stage.runner.observe, stage.runner.turns = self.observe, turns
         name = plans.model_name
         self.control = {name: self._serve, f"{name}/peers": self._peers, f"{name}/measure": self._measure}
+        if LINKS in self.first.handlers:
+            self.control[LINKS] = self._links
 
     @property
     def largest_message_bytes(self) -> int:
@@ -213,6 +222,11 @@ class AdaptiveStage:
             stage.handlers[f"{stage.bundle.model_name}/peers"](request, context)
         return acknowledge(request)
 
+    def _links(self, request: Infer, context: grpc.ServicerContext) -> Infer:
+        for stage in self.stages.values():
+            stage.handlers[LINKS](request, context)
+        return acknowledge(request)
+
     def _measure(self, request: Infer, context: grpc.ServicerContext) -> Infer:
         asked = request.head.parameters
         answer = acknowledge(request)
@@ -235,22 +249,5 @@ def _max_noise(head: Any) -> float:
 
 def stage_of(config: Config) -> Stage | AdaptiveStage:
     """Return the service of a server: of one plan, or of all plans where the folder holds several."""
-    if PlanSet.is_in(config.bundle):
-        stage = AdaptiveStage(PlanSet.load(config.bundle), config)
-        stages = list(stage.stages.values())
-    else:
-        stages = [stage := Stage(Bundle.load(config.bundle), config)]
-    if config.slowdown is not None and not config.shaped:  # a real host, or the kernel, has the links it has
-
-        def links(request: Infer, context: grpc.ServicerContext) -> Infer:
-            _pace(stages, json.loads(request.head.parameters["links"].string_param))
-            return acknowledge(request)
-
-        stages[0].handlers[LINKS] = links
-    return stage
-
-
-def _pace(stages: list[Stage], links: Mapping[str, tuple[float, float]]) -> None:
-    """Emulate other links from now on."""
-    for stage in stages:
-        stage.runner.emulation = replace(stage.runner.emulation, links=links)
+    cut = load_cut(config.bundle)
+    return Stage(cut, config) if isinstance(cut, Bundle) else AdaptiveStage(cut, config)

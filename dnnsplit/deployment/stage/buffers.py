@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -12,7 +13,7 @@ import numpy as np
 
 from dnnsplit.cutting.bundle import Bundle, Part
 from dnnsplit.deployment.wire.channels import Stub, Tls
-from dnnsplit.deployment.wire.messages import PartRecord, TransferRecord
+from dnnsplit.deployment.wire.messages import PartRecord, Records, TransferRecord
 
 
 class Request:
@@ -25,7 +26,7 @@ class Request:
         self.waiting = list(parts)
         self.tensors: dict[str, np.ndarray] = {}
         self.sending = 0
-        self.moved = False  # inside of this server, see `dnnsplit.deployment.stage.inside`
+        self.moved = False  # inside of this server, see `Runner`
         self.accepted: dict[str, tuple[str, float]] = {}  # other stage -> the process that took a tensor, and when
         self.parts: list[PartRecord] = []
         self.transfers: list[TransferRecord] = []
@@ -33,13 +34,13 @@ class Request:
         self.dropped = threading.Event()
 
 
-def in_order(
-    bundle: Bundle, parts: list[PartRecord], transfers: list[TransferRecord]
-) -> tuple[list[PartRecord], list[TransferRecord]]:
-    """Return records in the order of the bundle's parts and wires, moves inside of servers last."""
+def in_order(bundle: Bundle, told: Sequence[Records]) -> Records:
+    """Join what all stages told, in the order of the bundle's parts and wires, moves inside of servers last."""
     order, known = [part.name for part in bundle.parts], {name: i for i, name in enumerate(bundle.producers)}
-    inside = lambda t: (t.source == t.target, known.get(t.wire, -1), t.target)  # noqa: E731
-    return sorted(parts, key=lambda part: order.index(part.name)), sorted(transfers, key=inside)
+    parts = sorted((part for one in told for part in one.parts), key=lambda part: order.index(part.name))
+    transfers = [t for one in told for t in one.transfers]
+    transfers.sort(key=lambda t: (t.source == t.target, known.get(t.wire, -1), t.target))
+    return Records(tuple(parts), tuple(transfers))
 
 
 class Peer:

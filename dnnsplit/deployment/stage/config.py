@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
+from dnnsplit.deployment.stage.emulation import Emulation
+from dnnsplit.deployment.wire.channels import Tls
 from dnnsplit.ground.errors import DeployError
+from dnnsplit.ground.forms import formed
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,10 @@ class Config:
     server : which of its servers this stage is
     host, port : where to listen; port 0 lets the system choose. The address is printed as the first line
     peers : server -> ``host:port`` of every other stage; when empty, they are awaited as a ``<model>/peers`` message
-    slowdown, time_dilation, links, shaped : see `Emulation`; without slowdown and links nothing is emulated
+    emulation : of the server and its links; by default there is none
     deadline_s : wall seconds after which an unanswered request is dropped
     in_flight : most requests in flight at a time
-    tls : the parameters of `Tls`; without them connections are plain
+    tls : files that secure all connections; without them they are plain
     model_server : ``host:port`` of a server of the Open Inference Protocol, such as Triton, that runs the parts instead
     provider : execution provider of ONNX Runtime that runs the parts here
     parent_pid : the stage exits when this process is no longer its parent
@@ -34,13 +38,10 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 0
     peers: Mapping[str, str] = field(default_factory=dict)
-    slowdown: float | None = None
-    time_dilation: float = 1.0
-    links: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    shaped: bool = False
+    emulation: Emulation = field(default_factory=Emulation)
     deadline_s: float = 60.0
     in_flight: int = 8
-    tls: Mapping[str, str | bool] = field(default_factory=dict)
+    tls: Tls | None = None
     model_server: str = ""
     provider: str = "cpu"
     parent_pid: int | None = None
@@ -49,6 +50,7 @@ class Config:
     def load(path: str | Path) -> Config:
         """Read the JSON file."""
         try:
-            return Config(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise DeployError(f"{path} is not usable as the configuration of a stage: {error}") from None
+            document = msgspec.json.decode(Path(path).read_bytes())
+        except (OSError, msgspec.DecodeError) as error:
+            raise DeployError(f"{path} is not readable as the configuration of a stage: {error}") from None
+        return formed(document, Config, DeployError, f"{path} is not usable as the configuration of a stage")

@@ -9,10 +9,12 @@ On the test-bed, compute speed and links are emulated; `work` and `emulation` in
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -21,22 +23,18 @@ from tritonclient.grpc import service_pb2
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.checks import DATATYPES
 from dnnsplit.deployment.stage.config import Config
-from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.stage.sessions import load
 from dnnsplit.deployment.stage.work import Runner
-from dnnsplit.deployment.wire.channels import Tls
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.deployment.wire.messages import (
+    LINKS,
     PROBE,
-    TRACE,
     VERSION,
     Refusal,
     acknowledge,
     describe,
     earlier,
-    set_parameter,
     tensors_of,
-    trace_text,
 )
 from dnnsplit.ground.errors import DeployError, nearest
 from dnnsplit.runtime.sessions import find_provider
@@ -46,6 +44,7 @@ ASK_S = 2.0  # limit on the question whether another stage is ready
 
 Response = service_pb2.ModelInferResponse
 Code = grpc.StatusCode
+Handler = Callable[[Infer, grpc.ServicerContext], Infer]
 
 
 class Stage:
@@ -56,15 +55,16 @@ class Stage:
             raise DeployError(f"{config.server!r} is no server of the bundle{nearest(config.server, bundle.servers)}")
         self.bundle, self.config = bundle, config
         self.sessions: dict[str, Any] = {}
-        self.tls = Tls(**config.tls) if config.tls else None
-        emulation = Emulation(config.slowdown, config.time_dilation, config.links, config.shaped)
-        self.runner = Runner(bundle, config.server, emulation, self.sessions)
+        self.tls = config.tls
+        self.runner = Runner(bundle, config.server, config.emulation, self.sessions)
         self.runner.clock = find_provider(config.provider).clock
         self.ready, self.addressed = threading.Event(), threading.Event()
         self.incoming = {n: self.runner.kinds[n] for (n, _), targets in bundle.routes.items() if config.server in targets}
         control = {"/tensors": self._receive, "/error": self._error, "/end": self._end, "/peers": self._peers}
-        self.handlers = {bundle.model_name + suffix: handler for suffix, handler in {"": self._serve, **control}.items()}
+        self.handlers: dict[str, Handler] = {bundle.model_name + suffix: f for suffix, f in {"": self._serve, **control}.items()}
         self.handlers[PROBE] = lambda message, context: acknowledge(message)
+        if config.emulation.slowdown is not None and not config.emulation.shaped:  # hosts and the kernel have the links they have
+            self.handlers[LINKS] = self._links
 
     @property
     def largest_message_bytes(self) -> int:
@@ -139,7 +139,8 @@ class Stage:
                 raise Refusal(Code.NOT_FOUND, self._unknown(name, version))
             return self.handlers[name](request, context)
         except Refusal as refusal:
-            context.abort(refusal.code, str(refusal))
+            context.abort(refusal.code, str(refusal))  # which raises
+            raise
 
     def _unknown(self, name: str, version: str) -> str:
         return f"there is no model {name!r}, version {version!r}; this is {self.bundle.model_name!r}, version {VERSION!r}"
@@ -162,10 +163,10 @@ class Stage:
         for name, array in inputs.items():
             self.runner.deliver(request, name, array)
         self.runner.wait(request)
-        latency_s = (time.monotonic() - started) / self.config.time_dilation
-        parts, transfers = self.runner.finish_all(request)
+        latency_s = (time.monotonic() - started) / self.config.emulation.time_dilation
+        records = replace(self.runner.finish_all(request), latency_s=latency_s)
         response = Response(model_name=self.bundle.model_name, model_version=VERSION, id=message.head.id)
-        set_parameter(response, TRACE, trace_text(latency_s, parts, transfers))
+        records.write(response)
         wires = self.bundle.wire_by_name
         arrays = {name: wires[wire].real(request.tensors[wire]) for name, wire in outputs.items()}
         return Infer(response, describe(response.outputs, arrays))
@@ -185,9 +186,9 @@ class Stage:
         arrays = tensors_of(message.head.inputs, message.contents, self.incoming)
         remaining_s = min(message.head.parameters["remaining_s"].double_param, self.config.deadline_s)
         # twice the limit of the source: the end of a request may reach this stage after the start of the next
-        request = self.runner.open(message.head.id, remaining_s, 2 * self.config.in_flight)
-        for name, array in arrays.items() if request else ():
-            self.runner.deliver(request, name, array)
+        if request := self.runner.join(message.head.id, remaining_s, 2 * self.config.in_flight):
+            for name, array in arrays.items():
+                self.runner.deliver(request, name, array)
         return acknowledge(message)
 
     def _error(self, message: Infer, context: grpc.ServicerContext) -> Infer:
@@ -201,11 +202,16 @@ class Stage:
 
     def _end(self, message: Infer, context: grpc.ServicerContext) -> Infer:
         response = Response(model_name=message.head.model_name, id=message.head.id)
-        set_parameter(response, TRACE, trace_text(None, *self.runner.finish(message.head.id)))
+        self.runner.finish(message.head.id).write(response)
         return Infer(response)
 
     def _peers(self, message: Infer, context: grpc.ServicerContext) -> Infer:
         self._connect({name: value.string_param for name, value in message.head.parameters.items()})
+        return acknowledge(message)
+
+    def _links(self, message: Infer, context: grpc.ServicerContext) -> Infer:
+        links = json.loads(message.head.parameters["links"].string_param)
+        self.runner.emulation = replace(self.runner.emulation, links=links)
         return acknowledge(message)
 
     def _connect(self, addresses: Mapping[str, str]) -> None:

@@ -21,19 +21,19 @@ from tritonclient.grpc import service_pb2
 from dnnsplit.cutting.bundle import Bundle, Part
 from dnnsplit.deployment.stage.buffers import Peer, Request, explain, in_order
 from dnnsplit.deployment.stage.emulation import Emulation
-from dnnsplit.deployment.stage.inside import move_inside
 from dnnsplit.deployment.wire.channels import Tls, instance_of
 from dnnsplit.deployment.wire.messages import (
     LONGEST_ERROR,
     PartRecord,
+    Records,
     Refusal,
     TransferRecord,
     earlier,
     infer_request,
     mismatch,
     set_parameter,
-    trace_of,
 )
+from dnnsplit.ground.errors import DeployError
 
 CONTROL_S = 5.0  # limit on a message without tensors
 SETTLE_S = 1.0  # how long the end of a request waits for acknowledgements that are still on their way
@@ -81,9 +81,9 @@ class Runner:
         """End all requests, threads and channels."""
         for request in list(self.requests.values()):
             self.fail(request, grpc.StatusCode.UNAVAILABLE, f"{self.server!r} was told to end")
-        for ending in (self.work, *(peer.queue for peer in self.peers.values())):
-            ending.put(None)
+        self.work.put(None)
         for peer in self.peers.values():
+            peer.queue.put(None)
             peer.stub.close()
         for thread in self.threads:
             thread.join(SETTLE_S)
@@ -92,16 +92,19 @@ class Runner:
         self.threads.append(threading.Thread(target=target, args=arguments, name=name, daemon=True))
         self.threads[-1].start()
 
-    def open(self, identity: str, remaining_s: float, limit: int) -> Request | None:
-        """Return the buffer of a request, a new one if need be; None when the request has ended already.
+    def join(self, identity: str, remaining_s: float, limit: int) -> Request | None:
+        """Return the buffer of a request, a new one if need be; None when the request has ended already."""
+        with self.state:
+            return None if identity in self.ended else self.open(identity, remaining_s, limit)
+
+    def open(self, identity: str, remaining_s: float, limit: int) -> Request:
+        """Return the buffer of a request that has not ended, a new one if need be.
 
         Raises
         ------
         Refusal : RESOURCE_EXHAUSTED when `limit` requests are in flight
         """
         with self.state:
-            if identity in self.ended:
-                return None
             if identity not in self.requests:
                 if len(self.requests) >= limit:
                     text = f"{limit} requests are in flight on {self.server!r}, which is the limit; try again later"
@@ -156,31 +159,31 @@ class Runner:
                 self._drop(self.requests[identity])
             self.ended.append(identity)
 
-    def finish(self, identity: str) -> tuple[list[PartRecord], list[TransferRecord]]:
+    def finish(self, identity: str) -> Records:
         """End a request that was answered and return its records, once the last acknowledgements are in."""
         with self.state:
             request = self.requests.get(identity)
             if request is None:
                 self.ended.append(identity)
-                return [], []
+                return Records()
             self.state.wait_for(lambda: request.sending == 0, timeout=SETTLE_S)
             self._drop(request)
-            return request.parts, request.transfers
+            return Records(tuple(request.parts), tuple(request.transfers))
 
-    def finish_all(self, request: Request) -> tuple[list[PartRecord], list[TransferRecord]]:
+    def finish_all(self, request: Request) -> Records:
         """End an answered request on all stages; the records of a stage that does not tell them are left out."""
         asked = [self.tell(peer, "end", request.identity, 2 * SETTLE_S) for peer in self.peers.values()]
-        parts, transfers = self.finish(request.identity)
-        for future in asked:
-            if future.exception() is None:
-                _, more_parts, more_transfers = trace_of(future.result().head)
-                parts, transfers = parts + more_parts, transfers + more_transfers
-        self.observe([t for t in transfers if t.source != t.target])
-        return in_order(self.bundle, parts, transfers)
+        told = [self.finish(request.identity)]
+        told += [Records.read(future.result().head) for future in asked if future.exception() is None]
+        records = in_order(self.bundle, told)
+        self.observe([t for t in records.transfers if t.source != t.target])
+        return records
 
     def tell(self, peer: Peer, kind: str, identity: str, limit_s: float, **parameters: str) -> Any:
         """Send a control message without waiting for the answer; return its future."""
-        message = infer_request(f"{self.bundle.model_name}/{kind}", identity, **parameters)
+        message = infer_request(f"{self.bundle.model_name}/{kind}", identity)
+        for key, value in parameters.items():
+            set_parameter(message.head, key, value)
         future = peer.stub.infer.future(message, timeout=limit_s)
         self.told.add(future)  # a future that nobody holds is cancelled
         future.add_done_callback(self.told.discard)
@@ -247,22 +250,35 @@ class Runner:
                 self.deliver(request, name, array)
 
     def _compute(self, request: Request, part: Part) -> list[np.ndarray]:
-        move_inside(request, self.server, self.bundle.inside, self.emulation)
+        self._move_inside(request)
         inputs = {name: request.tensors[name] for name in part.inputs}
         wall, cpu = time.monotonic(), self.clock()
-        arrays = self.sessions[part.name].run(list(part.outputs), inputs)
+        arrays: list[np.ndarray] = self.sessions[part.name].run(list(part.outputs), inputs)
         cpu_s = self.clock() - cpu
         rest_s = self.emulation.rest_s(cpu_s, time.monotonic() - wall)
         request.dropped.wait(max(rest_s, 0.0))
         wall_s = time.monotonic() - wall
         wrong = [mismatch(n, a.dtype.name, a.shape, self.kinds) for n, a in zip(part.outputs, arrays, strict=True)]
         if any(wrong):
-            raise ValueError("; ".join(filter(None, wrong)))
+            raise DeployError("; ".join(filter(None, wrong)))
         dilation, emulated_s = self.emulation.time_dilation, self.emulation.compute_s(cpu_s)
         with self.state:
             overrun_s = max(-rest_s, 0.0) / dilation
             request.parts.append(PartRecord(part.name, self.server, emulated_s, wall_s / dilation, overrun_s))
         return arrays
+
+    def _move_inside(self, request: Request) -> None:
+        """Take the time that a link of this server to itself prices, all at once before the first part; see `Bundle.inside`.
+
+        Real hosts have no such link: there nothing is waited for, and a plan that prices one is off by that much.
+        """
+        moves = () if request.moved or self.server not in self.emulation.links else self.bundle.inside.get(self.server, ())
+        request.moved = True
+        for tensor, size_bytes in moves:
+            started, paced_s = time.monotonic(), self.emulation.transfer_s(self.server, size_bytes)
+            request.dropped.wait(paced_s * self.emulation.time_dilation)
+            seconds = (time.monotonic() - started) / self.emulation.time_dilation
+            request.transfers.append(TransferRecord(tensor, self.server, self.server, size_bytes, seconds, paced_s))
 
     def _send_all(self, peer: Peer) -> None:
         while (item := peer.queue.get()) is not None:

@@ -40,17 +40,16 @@ def compare(test: LatencyTest, bundle: Bundle) -> pd.DataFrame:
     frame = test.frame
     parts, transfers = (frame[frame["kind"] == kind] for kind in ("part", "transfer"))
     tensor_of = {wire.name: wire.tensor or wire.name for wire in bundle.inputs + bundle.wires}
-    rows_sent = transfers.drop(columns="kind").itertuples(index=False)
-    sent = {(tensor_of.get(row.name, row.name), row.source, row.target): row for row in rows_sent}
+    sent = {(tensor_of.get(row["name"], row["name"]), row["source"], row["target"]): row for row in transfers.to_dict("records")}
     compute = dict(cost["compute_s"])
     rows = []
     for planned in cost["transfers"]:
         key = planned["tensor"], planned["source"], planned["target"]
         if key not in sent:
             continue  # a move inside a server that is not emulated there
-        link_s = sent[key].paced_s or planned["seconds"]
+        link_s = sent[key]["paced_s"] or planned["seconds"]
         compute[key[2]] += planned["seconds"] - link_s
-        rows.append((f"{key[0]}: {key[1]} -> {key[2]}", link_s, sent[key].seconds))
+        rows.append((f"{key[0]}: {key[1]} -> {key[2]}", link_s, sent[key]["seconds"]))
     measured = parts.groupby("source")["seconds"].sum()
     terms = [(f"compute on {name}", s, measured[name]) for name, s in compute.items() if name in measured]
     terms += rows

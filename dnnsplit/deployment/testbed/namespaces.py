@@ -50,22 +50,18 @@ class Place:
         (self.cgroup / "cgroup.procs").write_text(str(pid))
 
 
-def why_not() -> str:
-    """Say why this machine cannot run namespaces; empty where it can."""
+def check_machine() -> None:
+    """Raise a `DeployError` that says why, where this machine cannot run namespaces."""
     if os.name != "posix" or os.geteuid() != 0:
-        return "it needs root"
+        raise DeployError("it needs root")
     if missing := [tool for tool in ("ip", "tc") if shutil.which(tool) is None]:
-        return f"{' and '.join(missing)} (iproute2) is missing"
-    try:
-        cpu_controller()
-        with ExitStack() as stack:
-            name = f"ds{os.getpid()}t"
-            _namespace(stack, name)
-            _run("ip", "-n", name, "link", "set", "lo", "up")
-            _run("ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "lo", "root", *_bucket(1e6))
-    except DeployError as error:
-        return str(error)
-    return ""
+        raise DeployError(f"{' and '.join(missing)} (iproute2) is missing")
+    cpu_controller()
+    with ExitStack() as stack:
+        name = f"ds{os.getpid()}t"
+        _namespace(stack, name)
+        _run("ip", "-n", name, "link", "set", "lo", "up")
+        _run("ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "lo", "root", *_bucket(1e6))
 
 
 @contextmanager

@@ -10,16 +10,15 @@ from typing import Any
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.plan_set import PlanSet
 from dnnsplit.deployment.client import Client
-from dnnsplit.deployment.stage.adaptive import LINKS
 from dnnsplit.deployment.wire.channels import Stub
-from dnnsplit.deployment.wire.messages import infer_request
+from dnnsplit.deployment.wire.messages import LINKS, infer_request
 from dnnsplit.ground.errors import DeployError, raise_problems
 from dnnsplit.network.servers import Network
 
 
 def link_problems(cut: Bundle | PlanSet, network: Network) -> Iterable[str]:
     """Yield a sentence for every tensor that has to cross a link that the network lacks."""
-    for bundle in bundles_of(cut):
+    for bundle in cut.bundles:
         for (wire, source), targets in bundle.routes.items():
             for target in targets:
                 if {source, target} <= set(network.server_names) and network.link(source, target) is None:
@@ -29,16 +28,11 @@ def link_problems(cut: Bundle | PlanSet, network: Network) -> Iterable[str]:
 
 def paces(cut: Bundle | PlanSet, network: Network, server: str) -> dict[str, tuple[float, float]]:
     """Return target -> (latency [s], seconds per byte [s/B]) of the links that leave a server and are used, to itself too."""
-    routes = [route for bundle in bundles_of(cut) for route in bundle.routes.items()]
+    routes = [route for bundle in cut.bundles for route in bundle.routes.items()]
     used = {target for (_, source), targets in routes if source == server for target in targets}
-    used |= {server for bundle in bundles_of(cut) if server in bundle.inside}
+    used |= {server for bundle in cut.bundles if server in bundle.inside}
     links = [link for link in network.links if link.source == server and link.target in used]
     return {link.target: (link.latency_s, 1 / link.bandwidth_bytes_per_s + link.serialise_s_per_byte) for link in links}
-
-
-def bundles_of(cut: Bundle | PlanSet) -> tuple[Bundle, ...]:
-    """Return the bundle, or those of all plans."""
-    return cut.bundles if isinstance(cut, PlanSet) else (cut,)
 
 
 class PacedClient(Client):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tritonclient.grpc import service_pb2
 
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.plan_set import PlanSet
+from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.testbed.namespaces import Place
 from dnnsplit.deployment.wire.channels import Stub
 from dnnsplit.deployment.wire.messages import infer_request, set_parameter
@@ -33,11 +35,11 @@ TAIL_LINES = 12
 class StageProcess:
     """A stage as a child process; its output goes to files, so that nobody has to read pipes."""
 
-    def __init__(self, server: str, config: Mapping[str, Any], stem: Path, place: Place | None = None) -> None:
+    def __init__(self, server: str, config: Config, stem: Path, place: Place | None = None) -> None:
         self.server, self.place = server, place
         self.out, self.err = stem.with_suffix(".out"), stem.with_suffix(".err")
-        command = [sys.executable, "-m", "dnnsplit.deployment.stage.process", str(write_json(stem.with_suffix(".json"), config))]
-        command = [*(place.command if place else ()), *command]
+        told = write_json(stem.with_suffix(".json"), asdict(config))
+        command = [*(place.command if place else ()), sys.executable, "-m", "dnnsplit.deployment.stage.process", str(told)]
         # what becomes of a connection is told in our words, so gRPC may keep its own to itself
         environment = {"GRPC_VERBOSITY": "ERROR"} | os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         with self.out.open("wb") as out, self.err.open("wb") as err:
@@ -80,7 +82,7 @@ class StageProcess:
 
 @contextmanager
 def running(
-    bundle: Bundle | PlanSet, configs: Mapping[str, Any], folder: Path, places: Mapping[str, Place] | None = None
+    bundle: Bundle | PlanSet, configs: Mapping[str, Config], folder: Path, places: Mapping[str, Place] | None = None
 ) -> Iterator[dict[str, StageProcess]]:
     """Start all stages, introduce them to each other unless they know where the others are, and end them whatever happens."""
     stages: dict[str, StageProcess] = {}
@@ -110,7 +112,7 @@ def running(
 
 
 def _is_ready(stub: Stub, model_name: str) -> bool:
-    return stub.ModelReady(service_pb2.ModelReadyRequest(name=model_name), timeout=READY_S).ready
+    return bool(stub.ModelReady(service_pb2.ModelReadyRequest(name=model_name), timeout=READY_S).ready)
 
 
 def _until(step: Callable[[], Any], stage: StageProcess, stages: Mapping[str, StageProcess], limit: float) -> None:

@@ -1,7 +1,5 @@
 """The test-bed: a cut model in operation, on this machine with emulated speeds and links, or on real hosts."""
 
-# ruff: noqa: PT028  (`testbed` is no test)
-
 from __future__ import annotations
 
 import math
@@ -9,23 +7,26 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
+from tritonclient.grpc import service_pb2
 
 from dnnsplit.cutting.bundle import Bundle
-from dnnsplit.cutting.plan_set import PlanSet
+from dnnsplit.cutting.plan_set import PlanSet, load_cut
 from dnnsplit.deployment.client import COLUMNS, Client, Trace
 from dnnsplit.deployment.hosts import check_servers, read_hosts
-from dnnsplit.deployment.stage.emulation import smallest_dilation
-from dnnsplit.deployment.testbed.namespaces import PORT, namespaces, why_not
-from dnnsplit.deployment.testbed.pacing import PacedClient, bundles_of, link_problems, paces
+from dnnsplit.deployment.stage.config import Config
+from dnnsplit.deployment.stage.emulation import Emulation, smallest_dilation
+from dnnsplit.deployment.testbed.namespaces import PORT, check_machine, namespaces
+from dnnsplit.deployment.testbed.pacing import PacedClient, link_problems, paces
 from dnnsplit.deployment.testbed.processes import deaths, running
-from dnnsplit.deployment.wire.channels import Stub, Tls, server_identity
+from dnnsplit.deployment.wire.channels import Stub, Tls
 from dnnsplit.ground.errors import DeployError, nearest, raise_problems
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
@@ -77,9 +78,9 @@ def testbed(
     if isinstance(bundle, Bundle):
         bundle.check()
     elif not isinstance(bundle, PlanSet):
-        bundle = PlanSet.load(bundle) if PlanSet.is_in(bundle) else Bundle.load(bundle)
-    given = {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
-    if foreign := [name for name, value in given.items() if value is not None]:
+        bundle = load_cut(bundle)
+    others = {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
+    if foreign := [name for name, value in others.items() if value is not None]:
         raise DeployError(f"{foreign[0]} does not go with a test-bed of the kind {kind!r}; leave it out")
     given = dict(slowdown or {})
     # times tell of every server they know, also of those that this network, or this bundle, has not
@@ -94,36 +95,28 @@ def testbed(
             yield client
         return
     dilation = time_dilation or smallest_dilation({server: slowdown[server] for server in bundle.stages})
-    configs: dict[str, dict[str, Any]] = {
-        server: {
-            "bundle": str(bundle.folder.resolve()),
-            "server": server,
-            "slowdown": slowdown[server],
-            "time_dilation": dilation,
-            "links": paces(bundle, network, server),
-            "deadline_s": deadline_s,
-            "parent_pid": os.getpid(),
-        }
-        for server in bundle.stages
-    }
+    configs = {}
+    for server in bundle.stages:
+        emulation = Emulation(slowdown[server], dilation, paces(bundle, network, server))
+        where = str(bundle.folder.resolve())
+        configs[server] = Config(where, server, emulation=emulation, deadline_s=deadline_s, parent_pid=os.getpid())
     with ExitStack() as stack:
         places = None
         if kind == "netns":
-            if reason := why_not():
-                raise DeployError(f"no test-bed of the kind 'netns' here: {reason}; take kind='emulated'")
+            try:
+                check_machine()
+            except DeployError as error:
+                raise DeployError(f"no test-bed of the kind 'netns' here: {error}; take kind='emulated'") from None
             share = {server: 1 / (slowdown[server] * dilation) for server in bundle.stages}
             places = stack.enter_context(namespaces(bundle.stages, network, share, dilation))
             for server, place in places.items():
-                listen = {"host": "0.0.0.0", "port": PORT, "peers": place.peers}
-                configs[server] |= listen | {"slowdown": None, "shaped": True}
+                shaped = replace(configs[server].emulation, slowdown=None, shaped=True)
+                configs[server] = replace(configs[server], host="0.0.0.0", port=PORT, peers=place.peers, emulation=shaped)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dnnsplit-"))
         stages = stack.enter_context(running(bundle, configs, Path(folder), places))
         addresses = {server: stage.address for server, stage in stages.items()}
         asked = (addresses[bundle.source], bundle.model_name, deadline_s, lambda: deaths(stages.values()))
         yield stack.enter_context(Client(*asked) if places else PacedClient(bundle, addresses, *asked))
-
-
-testbed.__test__ = False  # pytest would take the name for that of a test
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +189,7 @@ def _problems(
     for server in bundle.stages:
         if server not in network.server_names:
             yield f"the server {server!r} of the bundle is not in the network{nearest(server, network.server_names)}"
-    servers = {name for one in bundles_of(bundle) for name in one.servers}
+    servers = {name for one in bundle.bundles for name in one.servers}
     for server, factor in slowdown.items():
         if server not in {*network.server_names, *servers}:
             yield f"slowdown names {server!r}, which is no server{nearest(server, network.server_names)}"
@@ -214,15 +207,18 @@ def _meet(bundle: Bundle | PlanSet, addresses: Mapping[str, str], tls: Tls | Non
     problems = []
     for server, address in addresses.items():
         with closing(Stub(address, tls=tls)) as stub:
-            name, extensions, problem = server_identity(stub, ASK_S)
-        if problem:
-            problems.append(f"{server!r} at {address} does not answer: {problem}; start it with 'dnnsplit serve'")
-        elif name != f"dnnsplit-{server}":
-            problems.append(f"{server!r} at {address} is {name!r} instead")
-        elif f"bundle-{bundle.digest}" not in extensions:
+            try:
+                found = stub.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=ASK_S)
+            except grpc.RpcError as error:
+                told = f"{error.code().name}: {error.details()}"
+                problems.append(f"{server!r} at {address} does not answer: {told}; start it with 'dnnsplit serve'")
+                continue
+        if found.name != f"dnnsplit-{server}":
+            problems.append(f"{server!r} at {address} is {found.name!r} instead")
+        elif f"bundle-{bundle.digest}" not in found.extensions:
             problems.append(f"{server!r} at {address} serves another bundle; copy {bundle.folder} there and start it anew")
     raise_problems(DeployError, "hosts", problems)
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and 0 < value < math.inf
+    return isinstance(value, int | float | np.number) and bool(0 < value < math.inf)

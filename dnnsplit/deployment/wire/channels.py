@@ -109,15 +109,6 @@ class Stub:
         self.channel.close()
 
 
-def server_identity(stub: Stub, limit_s: float) -> tuple[str, tuple[str, ...], str]:
-    """Return the name and the extensions of the server at the other end, and why it does not tell them."""
-    try:
-        answer = stub.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=limit_s)
-        return answer.name, tuple(answer.extensions), ""
-    except grpc.RpcError as error:
-        return "", (), f"{error.code().name}: {error.details()}"
-
-
 def instance_of(call: Any) -> str:
     """Return which process answered a call that has ended; empty for a server that is none of ours."""
     return str(dict(call.trailing_metadata() or ()).get(INSTANCE, ""))
@@ -146,6 +137,7 @@ def listen(server: grpc.Server, host: str, port: int, tls: Tls | None) -> int:
     """Bind a gRPC server and return its port; a `DeployError` says that it is taken or that the files do not fit."""
     address = f"{host}:{port}"
     try:
-        return server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls.of_server())
+        bound: int = server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls.of_server())
     except RuntimeError as error:
         raise DeployError(f"cannot listen on {address}: {error}; choose port 0 or a free one") from None
+    return bound

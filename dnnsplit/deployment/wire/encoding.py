@@ -68,7 +68,7 @@ class Infer:
 def raw(array: np.ndarray) -> memoryview:
     """Return the values in row-major order and little-endian, as the protocol wants them; a view where they are so already."""
     plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return memoryview(plain.reshape(-1).view(np.uint8))
+    return plain.reshape(-1).view(np.uint8).data
 
 
 def array_of(content: memoryview, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

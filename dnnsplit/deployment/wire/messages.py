@@ -7,13 +7,13 @@ asks for its records, ``<model>/peers`` tells a stage where the others are.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import msgspec
 import numpy as np
 from tritonclient.grpc import service_pb2
 
@@ -24,6 +24,7 @@ from dnnsplit.ground.errors import DeployError, nearest
 TRACE = "dnnsplit_trace"
 VERSION = "1"
 PROBE = "dnnsplit/probe"  # takes any tensor and forgets it; no model of a bundle has a '/' in its name
+LINKS = "dnnsplit/links"  # tells an emulated stage of other links
 # gRPC carries the text of an error in a header, which must stay below 8 KiB
 LONGEST_ERROR = 2000
 NUMPY = {datatype: dtype for dtype, (datatype, _) in DATATYPES.items()}
@@ -58,6 +59,24 @@ class TransferRecord:
     size_bytes: int
     seconds: float
     paced_s: float
+
+
+@dataclass(frozen=True)
+class Records:
+    """What stages tell of a request, which go from stage to stage and to the client as JSON; the source adds the latency [s]."""
+
+    parts: tuple[PartRecord, ...] = ()
+    transfers: tuple[TransferRecord, ...] = ()
+    latency_s: float = 0.0
+
+    def write(self, message: Any) -> None:
+        """Put them into the parameters of a response (its head)."""
+        set_parameter(message, TRACE, msgspec.json.encode(self).decode())
+
+    @staticmethod
+    def read(message: Any) -> Records:
+        """Return those of a response."""
+        return msgspec.json.decode(message.parameters[TRACE].string_param, type=Records)
 
 
 def earlier(remaining_s: float) -> float:
@@ -118,8 +137,8 @@ def tensors_of(
         problems.append(f"{len(entries)} tensors came with {len(contents)} raw contents; send every tensor as raw content")
     arrays = {}
     for entry, content in zip(entries, contents, strict=False):
-        shape, dtype = tuple(entry.shape), NUMPY.get(entry.datatype)
-        problem = mismatch(entry.name, dtype or entry.datatype, shape, expected)
+        shape, dtype = tuple(entry.shape), NUMPY.get(entry.datatype, entry.datatype)
+        problem = mismatch(entry.name, dtype, shape, expected)
         if not problem and entry.name in arrays:
             problem = f"tensor {entry.name!r} came twice"
         if not problem and len(content) != math.prod(shape) * DATATYPES[dtype][1]:
@@ -142,15 +161,3 @@ def mismatch(name: str, dtype: str, shape: tuple[int, ...], expected: Mapping[st
     if shape != tuple(expected[name][1]):
         return f"tensor {name!r} has the shape {list(shape)}, not {list(expected[name][1])}"
     return ""
-
-
-def trace_text(latency_s: float | None, parts: Iterable[PartRecord], transfers: Iterable[TransferRecord]) -> str:
-    """Return the JSON that carries records from stage to stage and to the client."""
-    return json.dumps({"latency_s": latency_s, "parts": [asdict(p) for p in parts], "transfers": [asdict(t) for t in transfers]})
-
-
-def trace_of(message: Any) -> tuple[float | None, list[PartRecord], list[TransferRecord]]:
-    """Read the JSON that `trace_text` wrote from the parameters of a response (its head)."""
-    document = json.loads(message.parameters[TRACE].string_param)
-    parts = [PartRecord(**record) for record in document["parts"]]
-    return document["latency_s"], parts, [TransferRecord(**record) for record in document["transfers"]]

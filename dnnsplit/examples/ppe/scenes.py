@@ -7,6 +7,7 @@ scenes is tied to the object sizes in them, and a 2 x 2 canvas fills a 320-pixel
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -16,7 +17,8 @@ from dnnsplit.ground.errors import DnnSplitError
 CLASSES: tuple[str, ...] = ("person", "helmet", "vest", "cone", "sign")
 PERSON, HELMET, VEST, CONE, SIGN = range(len(CLASSES))
 
-_Colour, _Box = tuple[int, ...], tuple[float, ...]  # a box: class index, left, top, right, bottom
+_Colour: TypeAlias = tuple[int, ...]
+_Box: TypeAlias = tuple[float, ...]  # class index, left, top, right, bottom
 _SUPERSAMPLING = 2  # drawn larger and averaged down, which gives anti-aliased edges
 _BLACK, _WHITE, _RED, _BLUE = (20, 20, 20), (242, 242, 238), (205, 25, 30), (20, 80, 185)
 _SKIN = ((245, 210, 180), (224, 172, 130), (170, 115, 75), (105, 68, 45))
@@ -56,7 +58,7 @@ def _any_colour(rng: np.random.Generator) -> _Colour:
     return tuple(int(c) for c in rng.integers(50, 215, 3))
 
 
-def _stamp(draw: ImageDraw.ImageDraw, x: float, y: float, h: float, *parts: tuple) -> None:
+def _stamp(draw: ImageDraw.ImageDraw, x: float, y: float, h: float, *parts: tuple[Any, ...]) -> None:
     """Draw parts given in object heights `h` around the foot point (x, y)."""
     for form, fill, *points in parts:
         getattr(draw, form)([(x + u * h, y - v * h) for u, v in points], fill=fill)
@@ -157,7 +159,7 @@ def draw_scene(rng: np.random.Generator, size: int = 160) -> tuple[np.ndarray, n
     _require_positive(size=size)
     side = size * _SUPERSAMPLING
     image = _background(rng, side)
-    draw, boxes = ImageDraw.Draw(image), []
+    draw, boxes = ImageDraw.Draw(image), list[_Box]()
     painters = [p for p, end in ((_sign, 3), (_person, 4), (_cone, 3)) for _ in range(rng.integers(p is _person, end))]
     for paint in painters + [_helmet] * (rng.random() < 0.25):  # the extra helmet is one that nobody wears
         low, high, aspect = {_person: (0.35, 0.8, 0.45), _helmet: (0.05, 0.08, 1.5)}.get(paint, (0.15, 0.34, 0.8))
@@ -203,7 +205,7 @@ def draw_canvas(rng: np.random.Generator, tiles: int = 2, size: int = 160) -> tu
     for row, column in np.ndindex(tiles, tiles):
         picture, boxes = draw_scene(rng, size)
         canvas[row * size : (row + 1) * size, column * size : (column + 1) * size] = picture
-        tables.append((boxes + np.float32([0, column, row, 0, 0])) / np.float32([1, tiles, tiles, tiles, tiles]))
+        tables.append((boxes + np.array([0, column, row, 0, 0], np.float32)) / np.array([1, *[tiles] * 4], np.float32))
     return canvas, np.concatenate(tables)
 
 

@@ -7,6 +7,7 @@ inside the functions below, and only somebody who trains a network needs it.
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -47,30 +48,6 @@ def _require_side(size: int) -> None:
         raise DnnSplitError(f"size must be a multiple of 32 (the coarsest stride of the detector), got {size}")
 
 
-def _shim_torchvision(torch: Any) -> bool:
-    """Register `torchvision::nms` in plain PyTorch if torchvision's compiled operators do not load.
-
-    A torchvision wheel built for CUDA cannot load its operators beside a CPU-only PyTorch, and the
-    import then stops at the missing schema.  Declaring the schema lets the Python part import.
-    Returns True if the compiled operators are missing and a Python NMS has to take their place.
-    """
-    try:
-        import torchvision
-
-        return False
-    except RuntimeError as problem:
-        if "torchvision::nms" not in str(problem):
-            raise
-    # The object unregisters the schema when it is garbage-collected, so it is kept for the whole process.
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    globals()["_torchvision_schema"] = library
-    import torchvision  # noqa: F401
-
-    return True
-
-
 def _load_ultralytics(threads: int) -> Any:
     """Import Ultralytics, offline and limited to `threads` CPU threads, and return its `YOLO` class."""
     versions()
@@ -79,18 +56,12 @@ def _load_ultralytics(threads: int) -> Any:
     for name, value in {**waiting, "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}.items():
         os.environ.setdefault(name, value)
     try:
-        import torch
-
-        shimmed = _shim_torchvision(torch)
+        torch = import_module("torch")
+        import_module("torchvision")  # which Ultralytics imports later: what is wrong with it is to be told now
         from ultralytics import YOLO
         from ultralytics.utils import torch_utils
-        from ultralytics.utils.nms import TorchNMS
-    except ImportError as problem:
-        raise DnnSplitError(f"PyTorch or Ultralytics does not load ({problem}); install: {INSTALL}") from problem
-    if shimmed:
-        import torchvision
-
-        torchvision.ops.nms = TorchNMS.nms
+    except (ImportError, RuntimeError) as problem:  # a torchvision that was built for another PyTorch raises a RuntimeError
+        raise DnnSplitError(f"PyTorch, torchvision or Ultralytics does not load ({problem}); install: {INSTALL}") from problem
     # Ultralytics sets PyTorch's thread count to a constant of its own whenever it selects a device.
     torch_utils.NUM_THREADS = threads
     torch.set_num_threads(threads)

@@ -1,6 +1,9 @@
 """Training: what a missing extra says, which values are refused, and the training notebook from end to end."""
 
 import json
+import os
+import sys
+from types import ModuleType
 
 import nbformat
 import pytest
@@ -9,7 +12,7 @@ from helpers.paths import ROOT
 import dnnsplit as ds
 from dnnsplit.examples.ppe import training
 from dnnsplit.ground.files import sha256
-from dnnsplit.sweep.run import parameters_of
+from dnnsplit.sweep.notebook import parameters_of
 
 NOTEBOOK = ROOT / "notebooks" / "train-yolo11n.ipynb"
 try:
@@ -48,6 +51,18 @@ def test_a_missing_extra_is_one_sentence_that_says_what_to_install(monkeypatch, 
         with pytest.raises(ds.DnnSplitError, match=r'needs ultralytics, torch, not installed here; install: pip .*"\.\[train\]"'):
             call()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_torchvision_that_does_not_load_is_one_sentence_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "version", without(()))
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "best.pt").touch()
+    with pytest.raises(ds.DnnSplitError, match=r'torchvision or .* does not load \(operator torchvision::nms .*"\.\[train\]"'):
+        training.export_onnx(tmp_path / "best.pt", tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""Parameters and grids as they are written on the command line."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+from dnnsplit.ground.errors import OptionError
+
+
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters written as ``name=value``: a Python literal, or a text without quotes.
+
+    Raises
+    ------
+    OptionError : no ``=``
+    """
+    return {name: _value(text) for name, text in map(_halves, texts)}
+
+
+def grids(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the values written as ``name=v1,v2,...``, by name; a name given twice has the values of both.
+
+    Raises
+    ------
+    OptionError : no ``=``, or no value after it
+    """
+    found: dict[str, list[Any]] = {}
+    for name, text in map(_halves, texts):
+        listed = _value(f"({text},)")  # commas inside brackets and quotes belong to a value
+        values = list(listed) if isinstance(listed, tuple) else [_value(part.strip()) for part in text.split(",")]
+        if "" in [part.strip() for part in text.split(",")]:
+            raise OptionError(f"-g {name}={text}: a value is missing between the commas")
+        found[name] = [*found.get(name, []), *values]
+    return found
+
+
+def _halves(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise OptionError(f"{text!r} is not NAME=VALUE")
+    return name.strip(), value
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,103 @@
+"""What goes into a notebook, the literals of its tagged cell or what a user gives instead; and what it publishes."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dnnsplit.ground.errors import OptionError, nearest, raise_problems
+from dnnsplit.ground.files import plain
+
+MIME = "application/vnd.dnnsplit.result+json"
+
+
+def parameters_of(notebook: str | Path) -> dict[str, Any]:
+    """Return the parameters of a notebook and their defaults: the literals of the cell tagged ``parameters``.
+
+    Raises
+    ------
+    OptionError : no such file, no notebook, no tagged cell, or a default that is no literal
+    """
+    path = Path(notebook)
+    cells = [c for c in _code_cells(path) if "parameters" in c["metadata"].get("tags", [])]
+    if len(cells) != 1:
+        raise OptionError(
+            f"{path.name} has {len(cells)} cells tagged 'parameters' and needs one; in JupyterLab open the property inspector "
+            "(the cogs) of the cell and add the tag"
+        )
+    try:
+        statements = ast.parse("".join(cells[0]["source"])).body
+    except SyntaxError as error:
+        raise OptionError(f"{path.name}: the parameters cell is no Python (line {error.lineno}): {error.msg}") from None
+    found: dict[str, Any] = {}
+    for statement in statements:
+        match statement:
+            case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, ast.expr() as value):
+                try:
+                    found[name] = ast.literal_eval(value)
+                except ValueError:
+                    raise OptionError(f"{path.name}: the default of {name!r} is no literal") from None
+            case _:
+                where = f"{path.name}: the parameters cell"
+                raise OptionError(f"{where} may only assign literals to names (line {statement.lineno})")
+    return found
+
+
+def check_parameters(notebook: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all parameters of a run, defaults included, as plain JSON values; refuse what papermill would let pass.
+
+    Raises
+    ------
+    OptionError : an unknown name, or a value that no notebook can be given
+    """
+    defaults = parameters_of(notebook)
+    problems = [f"there is no parameter {name!r}{nearest(name, defaults)}" for name in given if name not in defaults]
+    values: dict[str, Any] = {}
+    for name, value in (defaults | dict(given)).items():
+        try:
+            values[name] = json.loads(json.dumps(value, default=plain))
+        except TypeError as error:
+            problems.append(f"parameter {name!r}: {error}; give numbers, texts, lists or dictionaries of them, or None")
+    raise_problems(OptionError, Path(notebook).name, problems)
+    return values
+
+
+def publish(**results: Any) -> None:
+    """Show results as the output of a notebook cell, in a form that `run` reads back.
+
+    Parameters
+    ----------
+    results : JSON values, numpy scalars or paths, by name
+    """
+    from IPython.display import display
+
+    clean = json.loads(json.dumps(results, default=plain))
+    display({MIME: clean, "text/plain": "\n".join(f"{k}: {v}" for k, v in clean.items())}, raw=True)
+
+
+def published(notebook: Path) -> dict[str, Any]:
+    """Return what an executed notebook published; of a name published twice, the last."""
+    found: dict[str, Any] = {}
+    for cell in _code_cells(notebook):
+        for shown in cell.get("outputs", []):
+            found |= shown.get("data", {}).get(MIME, {})
+    return found
+
+
+def _code_cells(notebook: Path) -> list[dict[str, Any]]:
+    """Return the code cells of a notebook, as they are in the file (nbformat would take a second to import).
+
+    Raises
+    ------
+    OptionError : no such file, or no notebook of format 4
+    """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        return [cell for cell in cells if cell["cell_type"] == "code" and cell["metadata"] is not None]
+    except FileNotFoundError:
+        raise OptionError(f"there is no notebook {notebook}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OptionError(f"{notebook} is no notebook of format 4: {str(error).splitlines()[0]}") from None
