@@ -215,9 +215,9 @@ class LayerGraph:
 
     @cached_property
     def digraph(self) -> nx.DiGraph[str]:
-        """The layers as a networkx graph; an edge carries the sum of the bytes between two layers as ``size_bytes``."""
+        """The layers as a networkx graph: nodes carry the fields of their `Layer`, edges the sum of the bytes between two."""
         graph: nx.DiGraph[str] = nx.DiGraph()
-        graph.add_nodes_from(self.layer_names)
+        graph.add_nodes_from((layer.name, vars(layer)) for layer in self.layers)
         for tensor in self.tensors:
             if tensor.producer is not None:
                 for consumer in tensor.consumers:

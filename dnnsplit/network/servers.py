@@ -230,9 +230,9 @@ class Network:
         return replace(self, links=tuple(replace(link, bandwidth_bytes_per_s=bandwidth) for link, bandwidth in links))
 
     @cached_property
-    def digraph(self) -> nx.DiGraph:
+    def digraph(self) -> nx.DiGraph[str]:
         """The network as a networkx graph: nodes carry the fields of their `Server`, edges those of their `Link`."""
-        graph = nx.DiGraph(source=self.source)
+        graph: nx.DiGraph[str] = nx.DiGraph(source=self.source)
         graph.add_nodes_from((server.name, vars(server)) for server in self.servers)
         graph.add_edges_from((link.source, link.target, vars(link)) for link in self.links)
         return graph
