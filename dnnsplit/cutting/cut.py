@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from dnnsplit.cutting.bundle import Bundle, Hop, Output, Part, Wire
 from dnnsplit.cutting.triton import part_file, write_repository
@@ -28,6 +28,9 @@ from dnnsplit.quantize.rewrite import QuantizedLayer, quantize_layer
 from dnnsplit.quantize.setting import QuantizationSetting, check_one_setting
 from dnnsplit.runtime.sessions import session
 from dnnsplit.solving.plan import Plan
+
+if TYPE_CHECKING:
+    import onnx
 
 TOLERANCE = 1e-3  # relative to the largest output; other kernels are chosen where a model is cut
 OF_NOISE = 0.01  # of the int8 layers' noise: a plan's is a deployment's to 1 %; the same kernels give 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import onnxruntime as ort
 
 from dnnsplit.graph.cleanup import node_inputs
 from dnnsplit.graph.constants import held_weights
-from dnnsplit.graph.external_data import is_large, move_weights
+from dnnsplit.graph.external_data import save
 from dnnsplit.graph.flops import node_flops
 from dnnsplit.graph.fusion import MOVES, fused, join_absorbed, join_activations, join_round_trips, untangled
 from dnnsplit.graph.layers import QUANTIZABLE_OPS, Layer, LayerGraph, Tensor
@@ -91,23 +90,16 @@ def optimize(
 ) -> onnx.ModelProto:
     """Return a model, or a file, as ONNX Runtime rewrites it at one optimisation level; large weights stay in a file."""
     with tempfile.TemporaryDirectory() as folder:
-        whole, path = Path(folder) / "whole.onnx", Path(folder) / "optimized.onnx"
+        path = Path(folder) / "optimized.onnx"
         options = ort.SessionOptions()
         options.graph_optimization_level = level
         options.optimized_model_filepath = str(path)
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
-        if isinstance(model, Path):
-            whole = model
-        elif is_large(model):
-            model = deepcopy(model)
-            move_weights(model, Path(folder) / "whole.data")
-        if isinstance(model, onnx.ModelProto):
-            whole.write_bytes(model.SerializeToString())
         # neither encoded nor read back: only the nodes are of interest
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-        session(whole, options, provider)
+        session(model if isinstance(model, Path) else save(model, Path(folder)), options, provider)
         return onnx.load(path, load_external_data=False)
 
 

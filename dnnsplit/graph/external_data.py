@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,16 @@ Place = tuple[str, int, int]  # file, offset and length [B]
 def is_large(proto: onnx.ModelProto) -> bool:
     """Whether the weights of an ONNX model are better kept in another file."""
     return sum(int(math.prod(weight.dims)) for weight in proto.graph.initializer) >= LARGE
+
+
+def save(proto: onnx.ModelProto, folder: Path) -> Path:
+    """Write a model into a folder, with the weights of a large one in a file beside it; return its path."""
+    if is_large(proto):
+        proto = deepcopy(proto)
+        move_weights(proto, folder / "model.data")
+    path = folder / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path
 
 
 def move_weights(proto: onnx.ModelProto, path: Path) -> tuple[dict[str, Place], str]:

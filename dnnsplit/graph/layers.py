@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ import networkx as nx
 import pandas as pd
 
 from dnnsplit.graph import shared_weights
+from dnnsplit.graph.checks import graph_problems
 from dnnsplit.graph.shared_weights import Shared
 from dnnsplit.ground.errors import ModelError, OptionError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
@@ -80,6 +79,10 @@ class Tensor:
     shape: tuple[int, ...] = ()
     dtype: str = ""
 
+    def __post_init__(self) -> None:
+        consumers = [self.consumers] if isinstance(self.consumers, str) else self.consumers
+        object.__setattr__(self, "consumers", tuple(dict.fromkeys(consumers)))
+
     @property
     def handled_bytes(self) -> float:
         """What servers handle where the tensor crosses [B]: in float32, as they unpack it; 0 for mere inputs and outputs."""
@@ -90,10 +93,6 @@ class Tensor:
         ends = {"producer": self.producer or "input of the graph", "consumers": ", ".join(readers)}
         form = f"{self.dtype} {' x '.join(map(str, self.shape))}".strip()
         return shown(f"Tensor {self.name}", {**ends, "size": show(self.size_bytes, "B"), "form": form})
-
-
-def _is_amount(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 @dataclass(frozen=True)
@@ -131,16 +130,12 @@ class LayerGraph:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "tensors", tuple(self.tensors))
         for kind, entries in ((Layer, self.layers), (Tensor, self.tensors)):
             for entry in entries:
                 if not isinstance(entry, kind):
                     raise ModelError(f"layer graph: {entry!r} is no {kind.__name__}; write dnnsplit.{kind.__name__}(...)")
-        tensors = tuple(
-            replace(t, consumers=tuple(dict.fromkeys([t.consumers] if isinstance(t.consumers, str) else t.consumers)))
-            for t in self.tensors
-        )
-        object.__setattr__(self, "tensors", tensors)
-        raise_problems(ModelError, "layer graph", list(self._problems()))
+        raise_problems(ModelError, "layer graph", list(graph_problems(self)))
 
     @property
     def model(self) -> Model:
@@ -152,50 +147,23 @@ class LayerGraph:
         ------
         ModelError : the graph was built by hand; or it was pickled, and the file is gone or no longer the same
         """
-        if self._model is None:
+        model = self._model
+        if model is None:
             from dnnsplit.graph.onnx_file import read_model  # here: who plans with given numbers does without ONNX
 
             if self.model_path is None:
                 raise ModelError("this graph was built by hand, with no model to run; take one from dnnsplit.load('model.onnx')")
-            model = read_model(self.model_path)
-            if self.model_sha256 not in ("", model.sha256):
-                raise ModelError(f"{self.model_path} has changed since this graph was read from it; load it again")
+            model = read_model(self.model_path, self.model_sha256)
             object.__setattr__(self, "_model", model)
-            return model
-        return self._model
+        return model
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_model": None}
 
-    def __copy__(self) -> LayerGraph:
+    def __deepcopy__(self, memo: object = None) -> LayerGraph:
         return self  # it never changes, and a copy by way of `__getstate__` would lose what was read
 
-    def __deepcopy__(self, memo: object) -> LayerGraph:
-        return self
-
-    def _problems(self) -> Iterable[str]:
-        names = [layer.name for layer in self.layers]
-        if not names:
-            yield "it has no layer"
-        for kind, found in (("layers", names), ("tensors", [t.name for t in self.tensors])):
-            for name in sorted(name for name, count in Counter(found).items() if count > 1):
-                yield f"two {kind} are named {name!r}; names must be unique"
-        known = set(names)
-        for layer in self.layers:
-            for attribute in ("flops", "weight_bytes"):
-                if not _is_amount(getattr(layer, attribute)):
-                    yield f"layer {layer.name!r}: {attribute} is {getattr(layer, attribute)!r}; it must be a number, 0 or more"
-        for tensor in self.tensors:
-            for end in (*([] if tensor.producer is None else [tensor.producer]), *tensor.consumers):
-                if end not in known:
-                    yield f"tensor {tensor.name!r}: {end!r} is no layer{nearest(end, names)}"
-            if not _is_amount(tensor.size_bytes):
-                yield f"tensor {tensor.name!r}: size_bytes is {tensor.size_bytes!r}; it must be a number, 0 or more"
-        yield from shared_weights.problems(self.layers)
-        digraph = nx.DiGraph([(t.producer, c) for t in self.tensors if t.producer is not None for c in t.consumers])
-        if not nx.is_directed_acyclic_graph(digraph):
-            cycle = [edge[0] for edge in nx.find_cycle(digraph)]
-            yield f"it has a cycle: {' -> '.join([*cycle, cycle[0]])}; a network of layers must be acyclic"
+    __copy__ = __deepcopy__
 
     @cached_property
     def layer_names(self) -> tuple[str, ...]:
@@ -218,11 +186,10 @@ class LayerGraph:
         """The layers as a networkx graph: nodes carry the fields of their `Layer`, edges the sum of the bytes between two."""
         graph: nx.DiGraph[str] = nx.DiGraph()
         graph.add_nodes_from((layer.name, vars(layer)) for layer in self.layers)
-        for tensor in self.tensors:
-            if tensor.producer is not None:
-                for consumer in tensor.consumers:
-                    size = graph.get_edge_data(tensor.producer, consumer, {"size_bytes": 0.0})["size_bytes"]
-                    graph.add_edge(tensor.producer, consumer, size_bytes=size + tensor.size_bytes)
+        for tensor, producer in ((t, t.producer) for t in self.tensors if t.producer is not None):
+            for consumer in tensor.consumers:
+                size = graph.get_edge_data(producer, consumer, {"size_bytes": 0.0})["size_bytes"]
+                graph.add_edge(producer, consumer, size_bytes=size + tensor.size_bytes)
         return graph
 
     @cached_property
@@ -299,30 +266,26 @@ class LayerGraph:
         for frame, needed in ((layers, ("layer",)), (tensors, ("tensor", "producer", "consumers", "size_bytes"))):
             if not isinstance(frame, pd.DataFrame):
                 raise ModelError(f"layers and tensors come as pandas DataFrames, not as {type(frame).__name__}")
-            missing = [column for column in needed if column not in frame]
-            if missing:
+            if missing := [column for column in needed if column not in frame]:
                 raise ModelError(f"the table lacks the columns {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
         # a column without any text comes back from a CSV as floats
         text = tensors.astype({"producer": object, "consumers": object}).fillna({"producer": "", "consumers": ""})
         texts = [c for c in ("op_type", "shared") if c in layers]
         layers = layers.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
-        return LayerGraph(
-            layers=tuple(
-                Layer(
-                    row["layer"], row.get("op_type", ""), row.get("flops", 0.0), row.get("weight_bytes", 0.0),
-                    quantizable=bool(row["quantizable"]) if "quantizable" in row else None,
-                    shared=shared_weights.from_text(row.get("shared", "")),
-                )
-                for row in layers.to_dict("records")
-            ),
-            tensors=tuple(
-                Tensor(
-                    row["tensor"], row["producer"] or None, tuple(str(row["consumers"]).split()), row["size_bytes"],
-                    bool(row.get("is_output", False)),
-                )
-                for row in text.to_dict("records")
-            ),
-        )
+        found = [
+            Layer(
+                row["layer"], row.get("op_type", ""), row.get("flops", 0.0), row.get("weight_bytes", 0.0),
+                quantizable=bool(row["quantizable"]) if "quantizable" in row else None,
+                shared=shared_weights.from_text(row.get("shared", "")),
+            )
+            for row in layers.to_dict("records")
+        ]  # fmt: skip
+        moved = [
+            Tensor(row["tensor"], row["producer"] or None, tuple(str(row["consumers"]).split()), row["size_bytes"],
+                   bool(row.get("is_output", False)))
+            for row in text.to_dict("records")
+        ]  # fmt: skip
+        return LayerGraph(tuple(found), tuple(moved))
 
     def __repr__(self) -> str:
         flops = show(sum(layer.flops for layer in self.layers), "FLOP")

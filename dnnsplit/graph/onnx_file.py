@@ -111,18 +111,19 @@ class Model:
         return [node for name, node in self.constant_nodes.items() if name in nodes], weights
 
 
-def read_model(path: str | Path) -> Model:
+def read_model(path: str | Path, expected_sha256: str = "") -> Model:
     """Read and index an ONNX file.
 
     Parameters
     ----------
     path : file with fixed input shapes
+    expected_sha256 : of the file, where it is known
 
     Raises
     ------
-    ModelError : no such file, no ONNX, an invalid or cyclic graph, or tensors whose shape is not known
+    ModelError : no such file, no ONNX, an invalid or cyclic graph, tensors whose shape is not known, or another hash
     """
-    path = Path(path).resolve()
+    path = Path(path)
     try:
         content = path.read_bytes()
     except IsADirectoryError:
@@ -130,6 +131,8 @@ def read_model(path: str | Path) -> Model:
     except OSError as error:
         raise ModelError(f"there is no model file {path} ({error.strerror})") from None
     digest = sha256(content)
+    if expected_sha256 not in ("", digest):
+        raise ModelError(f"{path} has changed since a graph was read from it; load it again")
     try:
         proto = onnx.load_from_string(content)
         del content
@@ -138,7 +141,7 @@ def read_model(path: str | Path) -> Model:
     if not proto.graph.node or not proto.graph.output or not proto.opset_import:
         raise ModelError(f"{path} is no ONNX model: it has no nodes, no outputs or no opset")
     try:
-        onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(path.parent))
+        onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(path.resolve().parent))
     except (onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ModelError(f"{path}: its weights are in another file that cannot be read ({error}); put it beside it") from None
     put_in_order(proto.graph, path)
@@ -169,7 +172,7 @@ def read_model(path: str | Path) -> Model:
     }
     types |= {w.name: (w.data_type, tuple(w.dims)) for w in graph.initializer}
     model = Model(
-        path=path,
+        path=path.resolve(),
         sha256=digest,
         proto=proto,
         nodes={node.name: node for node in graph.node if node.name not in constant},

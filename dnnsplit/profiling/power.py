@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dnnsplit.graph.external_data import save
 from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.onnx_file import read_model
@@ -185,7 +187,8 @@ def measure_power(
     found = find_provider(provider)
     read = model.model if isinstance(model, LayerGraph) else read_model(model)
     feeds = feeds_of(read, images)
-    one = session(read.proto.SerializeToString(), provider=found)
+    with TemporaryDirectory() as folder:
+        one = session(save(read.proto, Path(folder)), provider=found)
     name = type(meter).__name__ if meter is not None else f"zeus {_zeus_version()}"
     meter = _zeus_monitor() if meter is None else meter
     for _ in range(WARM_UP):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
@@ -111,7 +112,7 @@ class LayerTimes:
         except KeyError:
             raise ProfileError(f"there is no {precision} time of layer {layer!r} on {server!r}; profile it, or give it") from None
 
-    def array(self, graph: LayerGraph, network: Network, quantizable: tuple[str, ...] = ()) -> np.ndarray:
+    def array(self, graph: LayerGraph, network: Network, quantizable: tuple[str, ...] = ()) -> npt.NDArray[np.float64]:
         """Return the times as an array.
 
         Parameters

@@ -102,7 +102,7 @@ def calibrate(
         calibrator.collect_data(_Reader(feeds))
         data = calibrator.compute_data()
     ranges: dict[str, tuple[float, float]] = {}
-    for name, found in data.items():
+    for name, found in sorted(data.items()):
         low, high = (float(np.asarray(value).item()) for value in found.range_value)
         ranges[name] = low, high
     return Calibration(ranges, setting, model.sha256, images_sha256(feeds))

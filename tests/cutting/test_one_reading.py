@@ -69,7 +69,7 @@ def test_a_pickled_graph_reads_its_file_again_when_it_is_asked_for_the_model(pat
     assert again.model is again.model
     conv_net(path, seed=1)
     assert pickle.loads(pickled).quantizable(1) == graph.quantizable(1)  # plans need no file
-    with pytest.raises(ds.ModelError, match="has changed since this graph was read from it; load it again"):
+    with pytest.raises(ds.ModelError, match="has changed since a graph was read from it; load it again"):
         _ = pickle.loads(pickled).model
     path.unlink()
     with pytest.raises(ds.ModelError, match="there is no model file"):
