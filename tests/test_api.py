@@ -100,7 +100,7 @@ def test_modules_are_small_and_say_what_they_are(name):
     assert ast.get_docstring(tree)
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     told = [node.body[0] for node in ast.walk(tree) if isinstance(node, kinds) and ast.get_docstring(node) is not None]
-    assert len(text.splitlines()) - sum(one.end_lineno - one.lineno + 1 for one in told) <= 260  # beside docstrings
+    assert len(text.splitlines()) - sum(one.end_lineno - one.lineno + 1 for one in told) <= 300  # beside docstrings
 
 
 @pytest.mark.parametrize("name", [name for name, path in MODULES.items() if ">>> " in path.read_text(encoding="utf-8")])
