@@ -3,11 +3,12 @@
 # make test      all tests
 # make bench     all benchmarks: agreement, solving (BENCH="--instance FOLDER" adds yours), noise (NOISE="--samples CSV"), times, ...
 # make lab       JupyterLab on the notebooks
+# make wheel     dist/dnnsplit-*.whl, for hosts without the repository
 # make lint      ruff over the package, the tests and the notebooks
 # make clean     remove the environment and executed notebooks
 # make help      this text
 
-.PHONY: figures test bench lab lint clean help
+.PHONY: figures test bench lab wheel lint clean help
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS := 1
 
 help:
-	@sed -n 's/^# //p' Makefile | head -8
+	@sed -n 's/^# //p' Makefile | head -9
 
 # Installed again only when what is to be installed changes.
 $(READY): pyproject.toml constraints.txt
@@ -39,7 +40,7 @@ figures: $(READY)
 	.venv/bin/dnnsplit run notebooks/thesis.yaml --report "$(FIGURES)/report.html" $(GIVEN)
 
 test: $(READY)
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile $(TEST)
 
 bench: $(READY)
 	.venv/bin/python bench/agreement.py $(AGREEMENT)
@@ -51,8 +52,11 @@ bench: $(READY)
 lab: $(READY)
 	.venv/bin/jupyter lab notebooks
 
+wheel: $(READY)
+	.venv/bin/python -m build -q -o dist
+
 lint: $(READY)
 	.venv/bin/ruff check .
 
 clean:
-	rm -rf .venv data/runs
+	rm -rf .venv dist data/runs

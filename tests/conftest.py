@@ -17,6 +17,7 @@ mpl.use("Agg")
 def pytest_addoption(parser):
     parser.addoption("--instance", type=Path, help="folder of a real instance: layers, tensors, times, noise (csv), network.yaml")
     parser.addoption("--agreement", type=int, help="how many random questions all methods are asked (default 200)")
+    parser.addoption("--wheel", action="store_true", help="build the wheel, and install it where nothing else is (minutes)")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,15 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from dnnsplit.ground.errors import NetworkError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
 from dnnsplit.network import yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -230,12 +232,16 @@ class Network:
     @property
     def frame(self) -> pd.DataFrame:
         """One row per link: source, target, bandwidth_bytes_per_s [B/s], latency_s [s]."""
+        import pandas as pd  # here: a host that serves and probes alone need not have it
+
         columns = ["source", "target", "bandwidth_bytes_per_s", "latency_s", "serialise_s_per_byte", "note"]
         return pd.DataFrame([[getattr(link, c) for c in columns] for link in self.links], columns=columns)
 
     @property
     def servers_frame(self) -> pd.DataFrame:
         """One row per server: powers [W], what sending takes per byte [J/B], memory [B], speed [CPU]."""
+        import pandas as pd
+
         columns = [f.name for f in fields(Server)]
         return pd.DataFrame([[getattr(server, c) for c in columns] for server in self.servers], columns=columns)
 
