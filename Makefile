@@ -3,12 +3,13 @@
 # make test      all tests
 # make bench     all benchmarks: agreement, solving (BENCH="--instance FOLDER" adds yours), noise (NOISE="--samples CSV"), times, ...
 # make lab       JupyterLab on the notebooks
+# make wheel     dist/dnnsplit-*.whl, for hosts without the repository
 # make docs      draw docs/architecture.svg again from the imports
 # make lint      rules of ruff and its format, who imports whom, types, form of docstrings
 # make clean     remove the environment and executed notebooks
 # make help      this text
 
-.PHONY: figures test bench lab docs lint clean help
+.PHONY: figures test bench lab wheel docs lint clean help
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS := 1
 
 help:
-	@sed -n 's/^# //p' Makefile | head -9
+	@sed -n 's/^# //p' Makefile | head -10
 
 # Installed again only when what is to be installed changes.
 $(READY): pyproject.toml constraints.txt
@@ -40,7 +41,7 @@ figures: $(READY)
 	.venv/bin/dnnsplit run notebooks/thesis.yaml --report "$(FIGURES)/report.html" $(GIVEN)
 
 test: $(READY)
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile $(TEST)
 
 bench: $(READY)
 	.venv/bin/python bench/agreement.py $(AGREEMENT)
@@ -51,6 +52,9 @@ bench: $(READY)
 
 lab: $(READY)
 	.venv/bin/jupyter lab notebooks
+
+wheel: $(READY)
+	.venv/bin/python -m build -q -o dist
 
 lint: $(READY)
 	.venv/bin/ruff check .
@@ -63,4 +67,4 @@ docs: $(READY)
 	.venv/bin/python docs/architecture.py
 
 clean:
-	rm -rf .venv data/runs
+	rm -rf .venv dist data/runs

@@ -6,6 +6,7 @@ import matplotlib as mpl
 import pytest
 from helpers.bundle_models import lookup, mlp
 from helpers.paths import ROOT
+from helpers.processes import none_left
 from helpers.standalone import deployment
 
 import dnnsplit as ds
@@ -16,6 +17,14 @@ mpl.use("Agg")
 def pytest_addoption(parser):
     parser.addoption("--instance", type=Path, help="folder of a real instance: layers, tensors, times, noise (csv), network.yaml")
     parser.addoption("--agreement", type=int, help="how many random questions all methods are asked (default 200)")
+    parser.addoption("--wheel", action="store_true", help="build the wheel, and install it where nothing else is (minutes)")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_process_is_left():
+    """What the tests of a module start has ended after them."""
+    with none_left():
+        yield
 
 
 @pytest.fixture

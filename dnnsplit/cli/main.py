@@ -19,6 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ds.DnnSplitError as error:
         print(f"dnnsplit: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(f"dnnsplit: {error}; requirements-serve.txt is for 'serve' and 'probe' alone, install dnnsplit with all it needs",
+              file=sys.stderr)  # fmt: skip
+        return 1
     except KeyboardInterrupt:
         print("dnnsplit: interrupted", file=sys.stderr)
         return 1

@@ -24,11 +24,14 @@ TOPOLOGIES = ("device", "device-edge", "device-edge-cloud")
 
 
 def data_folder() -> Path:
-    """Return the folder ``data/`` of the repository this package runs from."""
-    folder = Path(__file__).resolve().parents[2] / "data"
-    if not folder.is_dir():
-        raise DnnSplitError(f"the shipped data are not at {folder}; clone the repository and install it with: pip install -e .")
-    return folder
+    """Return the folder of the shipped data: in the package where that is installed, else ``data/`` of the repository."""
+    package = Path(__file__).resolve().parents[1]
+    folders = (package / "data", package.parent / "data")
+    for folder in folders:
+        if (folder / "models" / f"{SHIPPED}.onnx").is_file():
+            return folder
+    places = " and not in ".join(map(str, folders))
+    raise DnnSplitError(f"models/{SHIPPED}.onnx is not in {places}; install a wheel, or clone the repository: pip install -e .")
 
 
 def network(topology: str = "device-edge-cloud") -> Network:

@@ -7,16 +7,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import networkx as nx
 import numpy as np
-import pandas as pd
 
 from dnnsplit.ground.errors import NetworkError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
 from dnnsplit.network import yaml
+
+if TYPE_CHECKING:
+    import networkx as nx
+    import pandas as pd
 
 Size = TypeVar("Size", float, np.ndarray)  # of one tensor, or of several
 
@@ -232,6 +234,8 @@ class Network:
     @cached_property
     def digraph(self) -> nx.DiGraph[str]:
         """The network as a networkx graph: nodes carry the fields of their `Server`, edges those of their `Link`."""
+        import networkx as nx
+
         graph: nx.DiGraph[str] = nx.DiGraph(source=self.source)
         graph.add_nodes_from((server.name, vars(server)) for server in self.servers)
         graph.add_edges_from((link.source, link.target, vars(link)) for link in self.links)
@@ -248,12 +252,16 @@ class Network:
     @property
     def frame(self) -> pd.DataFrame:
         """One row per link: source, target, bandwidth_bytes_per_s [B/s], latency_s [s]."""
+        import pandas as pd  # here: a host that serves and probes alone need not have it
+
         columns = ["source", "target", "bandwidth_bytes_per_s", "latency_s", "serialise_s_per_byte", "note"]
         return pd.DataFrame([[getattr(link, c) for c in columns] for link in self.links], columns=columns)
 
     @property
     def servers_frame(self) -> pd.DataFrame:
         """One row per server: powers [W], what sending takes per byte [J/B], memory [B], speed [CPU]."""
+        import pandas as pd
+
         columns = [f.name for f in fields(Server)]
         return pd.DataFrame([[getattr(server, c) for c in columns] for server in self.servers], columns=columns)
 

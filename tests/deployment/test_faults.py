@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from helpers.bundle_models import mlp_numpy
 from helpers.deployments import assert_close, images
-from helpers.standalone import Cable, deployment, free_ports, state_of, wait_until
+from helpers.processes import wait_until
+from helpers.standalone import Cable, deployment, free_ports, state_of
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from dnnsplit.deployment.client import Client

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 
 import grpc
@@ -18,8 +19,9 @@ from google.protobuf import text_format
 from helpers.bundle_models import lookup, mlp
 from helpers.deployments import NAMES, PAIRS, assert_close, images, network
 from helpers.plans import plan_for
+from helpers.processes import started, wait_until
 from helpers.small_models import conv_net
-from helpers.standalone import deployment, free_ports, wait_until
+from helpers.standalone import deployment, free_ports
 from onnx import TensorProto, helper
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
@@ -39,11 +41,10 @@ from dnnsplit.ground.errors import DeployError
 from dnnsplit.network.servers import Link, Network, Server
 
 
-def started(bundle, server, hosts, *more):
-    """`serve` in a process of its own, as somebody would start it in a terminal."""
-    code = "import sys; from dnnsplit.deployment.serving import serve; serve(*sys.argv[1:4], *map(eval, sys.argv[4:]))"
-    command = [sys.executable, "-c", code, str(bundle.folder), server, str(hosts), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def serving(bundle, server, hosts, *options):
+    """`dnnsplit serve` as somebody would start it in a terminal."""
+    command = [sys.executable, "-m", "dnnsplit", "serve", bundle.folder, "--server", server, "--hosts", hosts, *options]
+    return started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 class TestServe:
@@ -51,8 +52,8 @@ class TestServe:
         ports = free_ports(3)
         file = tmp_path / "hosts.yaml"
         file.write_text("".join(f"{name}: 127.0.0.1:{port}\n" for name, port in zip(NAMES, ports, strict=True)))
-        stages = [started(mlp_bundle, name, file) for name in reversed(NAMES)]  # in any order
-        try:
+        with ExitStack() as stack:
+            stages = [stack.enter_context(serving(mlp_bundle, name, file)) for name in reversed(NAMES)]  # in any order
             assert sorted(stage.stdout.readline().strip() for stage in stages) == sorted(f"127.0.0.1:{p}" for p in ports)
             with triton.InferenceServerClient(f"127.0.0.1:{ports[0]}") as client:
                 assert client.is_server_live()
@@ -61,10 +62,9 @@ class TestServe:
                 tensor = triton.InferInput("x", x.shape, "FP32").set_data_from_numpy(x)
                 result = client.infer("mlp", [tensor])
                 assert_close({name: result.as_numpy(name) for name in ("y", "hidden")}, x)
-        finally:
             for stage in stages:
                 stage.send_signal(signal.SIGTERM if stage is stages[0] else signal.SIGINT)
-            errors = [stage.communicate(timeout=10)[1] for stage in stages]
+            errors = [stage.communicate(timeout=60)[1] for stage in stages]
         assert [stage.returncode for stage in stages] == [0, 0, 0]
         assert f"'cloud' of 'mlp' listens on 127.0.0.1:{ports[2]}; device at" in errors[0]
         assert all("has ended" in text and "Traceback" not in text for text in errors)
@@ -168,9 +168,10 @@ class TestTls:
         hosts = {name: f"127.0.0.1:{port}" for name, port in zip(NAMES, free_ports(3), strict=True)}
         file = tmp_path / "hosts.json"
         file.write_text(json.dumps(hosts))
-        secured = f"__import__('dnnsplit.deployment.wire.channels').deployment.wire.channels.{tls('stage')!r}"
-        stages = [started(mlp_bundle, name, file, "'127.0.0.1'", "None", secured) for name in NAMES]
-        try:
+        own = tls("stage")
+        secured = ["--tls-cert", own.cert, "--tls-key", own.key, "--tls-ca", own.ca]
+        with ExitStack() as stack:
+            stages = [stack.enter_context(serving(mlp_bundle, name, file, *secured)) for name in NAMES]
             for stage in stages:
                 assert stage.stdout.readline().startswith("127.0.0.1:")
             stub = triton.InferenceServerClient(
@@ -187,11 +188,6 @@ class TestTls:
                     pytest.raises(DeployError, match="UNAVAILABLE"),
                 ):
                     client.infer({"x": images()})
-        finally:
-            for stage in stages:
-                stage.terminate()
-            for stage in stages:
-                stage.communicate(timeout=10)
 
     def test_stages_alone_may_be_certified(self, certificates, tmp_path):
         files = {"cert": f"{certificates}/stage.pem", "key": f"{certificates}/stage.key", "ca": f"{certificates}/ca.pem"}

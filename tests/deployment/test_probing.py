@@ -17,10 +17,12 @@ def answering():
     options = {"host": "127.0.0.1", "port": int(address.rpartition(":")[2]), "stop": stop, "started": lambda _: ready.set()}
     thread = threading.Thread(target=answer_probes, kwargs=options)
     thread.start()
-    assert ready.wait(20)
-    yield address
-    stop.set()
-    thread.join(20)
+    try:
+        assert ready.wait(20)
+        yield address
+    finally:
+        stop.set()
+        thread.join(20)
     assert not thread.is_alive()
 
 

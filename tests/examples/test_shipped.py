@@ -28,6 +28,12 @@ def test_unknown_names_are_told():
         ds.examples.network("device-egde")
 
 
+def test_data_that_are_missing_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("dnnsplit.examples.shipped.__file__", str(tmp_path / "dnnsplit" / "examples" / "shipped.py"))
+    with pytest.raises(ds.DnnSplitError, match=r"yolo11n-ppe-320.onnx is not in .*dnnsplit/data and not in .*; install a wheel"):
+        ds.examples.yolo11n()
+
+
 def test_images_of_a_file(tmp_path):
     path = tmp_path / "images.npy"
     np.save(path, np.arange(10 * 12).reshape(10, 3, 2, 2))

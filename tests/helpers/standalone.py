@@ -5,19 +5,22 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 
 from dnnsplit.deployment.client import Client
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.testbed.processes import StageProcess
+from helpers.processes import wait_until
 
 
 def free_ports(count):
-    """Ports that nobody uses now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Ports that nobody uses now, below those that the system gives to whoever asks for any."""
+    ports = set()
+    while len(ports) < count:
+        port = SystemRandom().randrange(10_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.add(port)
+    return list(ports)
 
 
 class Deployment:
@@ -78,14 +81,6 @@ def deployment(bundle, folder, **options):
         yield one
     finally:
         one.close()
-
-
-def wait_until(condition, limit_s, otherwise=lambda: ""):
-    """Wait for something to become true."""
-    limit = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < limit, otherwise()
-        time.sleep(0.05)
 
 
 class Cable:

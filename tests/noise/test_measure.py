@@ -4,11 +4,11 @@ import itertools
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from helpers.paths import TESTS
+from helpers.processes import started, wait_until
 from helpers.small_models import conv_net, images
 
 import dnnsplit as ds
@@ -148,9 +148,8 @@ def test_a_meter_verifies_a_choice(net):
 
 
 INTERRUPTED = """
-import signal, sys, time
+import sys, time
 import dnnsplit as ds, dnnsplit.noise.meter as meter
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 sys.path.insert(0, sys.argv[3])
 from helpers.small_models import images
 original = meter.errors
@@ -163,18 +162,11 @@ ds.measure_noise(ds.load(sys.argv[1]), images(300), 3, progress=False, resume=sy
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_measurement_goes_on_where_it_stopped(net, tmp_path, number, monkeypatch):
     path = tmp_path / "noise.npz"
-    arguments = [sys.executable, "-c", INTERRUPTED, str(net.model_path), str(path), str(TESTS)]
-    with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as child:
-        try:
-            deadline = time.monotonic() + 60
-            while not path.exists() or _done(path) < 200:
-                assert child.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            child.send_signal(number)
-            assert child.wait(20) != 0
-        finally:
-            child.kill()
+    command = [sys.executable, "-c", INTERRUPTED, net.model_path, path, TESTS]
+    with started(*command, stderr=subprocess.DEVNULL) as child:
+        wait_until(lambda: child.poll() is not None or (path.exists() and _done(path) >= 200))
+        child.send_signal(number)
+        assert child.wait(60) != 0
     before = _done(path)
     assert 200 <= before < 2400
 

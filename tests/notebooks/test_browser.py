@@ -1,12 +1,10 @@
 """The notebooks as a person meets them: JupyterLab in Chromium, sliders moved by hand; and the report."""
 
+import contextlib
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 
@@ -14,6 +12,7 @@ import nbformat
 import pytest
 from helpers.notebook_files import notebook
 from helpers.paths import ROOT
+from helpers.processes import started, wait_until
 
 import dnnsplit as ds
 from dnnsplit.sweep.report import write_report
@@ -55,25 +54,20 @@ def lab(tmp_path_factory):
     log = folder / "lab.log"
     with log.open("w") as file:
         options = ["--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", f"--IdentityProvider.token={TOKEN}"]
-        command = [sys.executable, "-m", "jupyterlab", *options, str(folder / "notebooks")]
-        server = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
-    address, end = None, time.monotonic() + 90
-    while address is None and time.monotonic() < end:
-        time.sleep(0.3)
-        if found := re.search(r"(http://127\.0\.0\.1:\d+)/lab", log.read_text()):
-            try:
-                urllib.request.urlopen(f"{found.group(1)}/api?token={TOKEN}", timeout=5).close()
-                address = found.group(1)
-            except urllib.error.URLError:
-                continue
-    assert address, log.read_text()
-    yield address
-    os.killpg(server.pid, signal.SIGTERM)
-    try:
-        server.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        command = [sys.executable, "-m", "jupyterlab", *options, folder / "notebooks"]
+        with started(*command, stdout=file, stderr=file, env=environment) as server:
+            yield wait_until(lambda: answering(log), 90, log.read_text)
+            server.terminate()  # so that it ends its kernels
+            server.wait(20)
+
+
+def answering(log):
+    """The address of a JupyterLab, once it answers there."""
+    if found := re.search(r"(http://127\.0\.0\.1:\d+)/lab", log.read_text()):
+        with contextlib.suppress(urllib.error.URLError):
+            urllib.request.urlopen(f"{found[1]}/api?token={TOKEN}", timeout=5).close()
+            return found[1]
+    return ""
 
 
 def run_all(page, lab, name):

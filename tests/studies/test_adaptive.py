@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import tritonclient.grpc as triton
 from helpers.problems import random_small
+from helpers.processes import wait_until
 from helpers.small_models import conv_net, images
-from helpers.standalone import Cable, deployment, wait_until
+from helpers.standalone import Cable, deployment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,70 +1,61 @@
 """Sweeps on Dask: a real scheduler and two real workers, one of which is killed in the middle."""
 
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 
+import psutil
 import pytest
 from helpers.notebook_files import notebook
+from helpers.processes import is_running, started, wait_until
 
 import dnnsplit as ds
 
 NOTE = "import pathlib, time\nwith pathlib.Path(name, str(x)).open('a') as file:\n    file.write('start ')"
-WORK = "time.sleep(1.5)\nwith pathlib.Path(name, str(x)).open('a') as file:\n    file.write('end ')"
+WAIT = "while not pathlib.Path(name, 'go').exists():\n    time.sleep(0.05)"
+DONE = "with pathlib.Path(name, str(x)).open('a') as file:\n    file.write('end ')"
 
 
-def start(program, *arguments, **options):
-    command = [sys.executable, "-m", f"distributed.cli.{program}", *arguments]
-    return subprocess.Popen(command, start_new_session=True, **options)
+def dask(program, log, *arguments):
+    return started(sys.executable, "-m", f"distributed.cli.dask_{program}", "--no-dashboard", *arguments, stdout=log, stderr=log)
 
 
 @pytest.fixture
 def scheduler(tmp_path):
-    with (tmp_path / "scheduler.log").open("w") as log:
-        process = start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", stderr=log, stdout=log)
-    end = time.monotonic() + 60
-    found = None
-    while not found and time.monotonic() < end:
-        time.sleep(0.2)
-        found = re.search(r"Scheduler at:\s+(tcp://\S+)", (tmp_path / "scheduler.log").read_text())
-    yield found.group(1)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    path = tmp_path / "scheduler.log"
+    with path.open("w") as log, dask("scheduler", log, "--host", "127.0.0.1", "--port", "0"):
+        yield wait_until(lambda: re.search(r"Scheduler at:\s+(tcp://\S+)", path.read_text()), otherwise=path.read_text)[1]
 
 
 @pytest.fixture
 def workers(scheduler, tmp_path):
-    options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "0", "--local-directory", str(tmp_path)]
-    processes = []
-    for i in range(2):
-        with (tmp_path / f"worker{i}.log").open("w") as log:
-            processes.append(start("dask_worker", scheduler, "--name", f"w{i}", *options, stdout=log, stderr=log))
-    yield processes
-    for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    options = ["--nthreads", "1", "--no-nanny", "--memory-limit", "0", "--local-directory", tmp_path]
+    with (
+        (tmp_path / "workers.log").open("w") as log,
+        dask("worker", log, scheduler, "--name", "w0", *options) as first,
+        dask("worker", log, scheduler, "--name", "w1", *options) as second,
+    ):
+        yield first, second
 
 
 def test_a_killed_worker_loses_no_run_and_none_counts_twice(tmp_path, scheduler, workers):
-    path, journal, out = notebook(tmp_path / "n.ipynb", NOTE, WORK), tmp_path / "journal", tmp_path / "out"
+    path, journal, out = notebook(tmp_path / "n.ipynb", NOTE, WAIT, DONE), tmp_path / "journal", tmp_path / "out"
     journal.mkdir()
-    command = [sys.executable, "-m", "dnnsplit", "run", str(path), "-p", f"name={journal}", "-g", "x=1,2,3,4", "-o", str(out)]
-    sweep = subprocess.Popen([*command, "--scheduler", scheduler], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 60
-    while time.monotonic() < end and len(list(journal.iterdir())) < 2:
-        time.sleep(0.05)
-    os.kill(workers[0].pid, signal.SIGKILL)
-    printed, error = sweep.communicate(timeout=120)
+    command = [sys.executable, "-m", "dnnsplit", "run", path, "-p", f"name={journal}", "-g", "x=1,2,3,4", "-o", out]
+    with started(*command, "--scheduler", scheduler, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as sweep:
+        wait_until(lambda: len(list(journal.iterdir())) == 2)  # one on each worker, and neither can end
+        lost = [child.pid for child in psutil.Process(workers[0].pid).children(recursive=True)]
+        assert lost
+        workers[0].kill()
+        wait_until(lambda: not any(map(is_running, lost)))  # a run ends with its worker
+        (journal / "go").touch()
+        printed, error = sweep.communicate(timeout=120)
     assert sweep.returncode == 0, printed + error
 
-    told = {file.name: file.read_text().split() for file in journal.iterdir()}
-    assert set(told) == {"1", "2", "3", "4"}
-    assert all(words.count("end") == 1 and words[-1] == "end" for words in told.values()), told  # each was finished once
-    assert sum(words.count("start") for words in told.values()) == 5  # the one that the killed worker had was begun again
+    told = {x: (journal / x).read_text().split() for x in "1234"}
+    ends = {1: ["start", "end"], 2: ["start", "start", "end"]}  # one was begun again: the one that the killed worker had
+    assert all(words == ends[words.count("start")] for words in told.values()), told  # each was finished once
+    assert sum(words.count("start") for words in told.values()) == 5
     runs = ds.run(path, {"name": str(journal)}, out, progress=False, grid={"x": [1, 2, 3, 4]})
     assert list(runs.frame["status"]) == ["kept"] * 4
 

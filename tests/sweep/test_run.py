@@ -1,12 +1,10 @@
 """The notebook runner: parameters, grids, isolation, failures, published results, resuming, and the report."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 
 import nbformat
 import numpy as np
@@ -14,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from helpers.notebook_files import PARAMETERS, notebook
+from helpers.processes import is_running, started, wait_until
 
 import dnnsplit as ds
 from dnnsplit.cli.assignments import assignments, grids
@@ -274,23 +273,6 @@ def test_a_dead_kernel_is_a_row_too(tmp_path):
     assert "the kernel died" in frame["error"][0]
 
 
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not happen in time")
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_sweep_leaves_no_process_and_goes_on_later(tmp_path, number):
     folder, out, mark = tmp_path / "notebooks", tmp_path / "out", tmp_path / "pid"
@@ -298,16 +280,16 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on_later(tmp_path, number):
     slow = "import os, pathlib, time\npathlib.Path(name).write_text(str(os.getpid()))\ntime.sleep(x)"
     notebook(folder / "two.ipynb", slow)
     path = sweep_file(folder, {"notebook": "one.ipynb"}, {"notebook": "two.ipynb"}, name=str(mark))
-    command = [sys.executable, "-m", "dnnsplit", "run", str(path), "-o", str(out)]
-    sweep = subprocess.Popen([*command, "-p", "x=600"], stderr=subprocess.PIPE, text=True)
-    kernel = int(wait_for(lambda: mark.exists() and mark.read_text()))
-    sweep.send_signal(number)
-    error = sweep.communicate(timeout=60)[1]
+    command = [sys.executable, "-m", "dnnsplit", "run", path, "-o", out, "-p", "x=600"]
+    with started(*command, stderr=subprocess.PIPE) as sweep:
+        kernel = int(wait_until(lambda: mark.exists() and mark.read_text()))
+        sweep.send_signal(number)
+        error = sweep.communicate(timeout=60)[1]
     if number == signal.SIGINT:
         assert sweep.returncode == 1
         assert "interrupted; what is finished is kept: the same command goes on from there" in error
         assert "Traceback" not in error
-    wait_for(lambda: not alive(kernel), 15)
+    wait_until(lambda: not is_running(kernel), 30)
     assert not (out / "two.json").exists()
     frame = ds.run(path, {"x": 0}, out, progress=False).frame.set_index("run")
     assert frame["status"].to_dict() == {"one": "done", "two": "done"}  # another x, which both have

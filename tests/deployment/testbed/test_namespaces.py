@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 from helpers.bundle_models import mlp
 from helpers.deployments import PAIRS, assert_close, images, network, stage_pids
+from helpers.processes import started
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -114,8 +115,7 @@ class TestQuota:
         code = "import time; input(); w = time.monotonic() + 1.5\nwhile time.monotonic() < w: pass\nprint(time.process_time())"
         with ExitStack() as stack:
             group = space._quota(stack, f"ds{os.getpid()}q", cpus)
-            spinning = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            stack.callback(spinning.wait)
+            spinning = stack.enter_context(started(sys.executable, "-c", code, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
             (group / "cgroup.procs").write_text(str(spinning.pid))
             used = float(spinning.communicate("\n")[0])
         assert used < 1.5 * cpus * 1.25 + 0.1  # what it used before it was under the quota counts as well

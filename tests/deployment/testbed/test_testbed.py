@@ -9,7 +9,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -18,7 +17,8 @@ import tritonclient.grpc as triton
 from helpers.bundle_models import ROWS, SIZE, lookup, mlp
 from helpers.deployments import NAMES, PAIRS, assert_close, images, network, stage_pids
 from helpers.paths import TESTS
-from helpers.standalone import deployment, wait_until
+from helpers.processes import is_running, wait_until
+from helpers.standalone import deployment
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
@@ -331,10 +331,7 @@ class TestTrouble:
         run = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
         pids = [int(pid) for pid in run.stdout.split()]
         assert len(pids) == 3, run.stderr
-        limit = time.monotonic() + 10
-        while any(is_running(pid) for pid in pids) and time.monotonic() < limit:
-            time.sleep(0.05)
-        assert not any(is_running(pid) for pid in pids)
+        wait_until(lambda: not any(map(is_running, pids)), 30)
 
     def test_a_part_that_cannot_be_loaded(self, tmp_path):
         bundle = lookup(tmp_path)
@@ -389,10 +386,3 @@ def message_of(client):
     except DeployError as error:
         return str(error)
     return ""
-
-
-def is_running(pid):
-    try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
