@@ -227,7 +227,7 @@ def _tls(options: argparse.Namespace) -> ds.Tls | None:
 
 @_command(
     "serve",
-    "run one server of a cut model until Ctrl-C; requirements-serve.txt lists all that its host needs",
+    "run one server of a cut model until Ctrl-C; needs requirements-serve.txt only",
     _argument("bundle", type=Path, help="folder from 'dnnsplit cut'"),
     _argument("--server", required=True, help="which of its servers this is"),
     _argument("--hosts", type=Path, help="YAML or JSON file with one line 'server: host:port' per server"),

@@ -58,7 +58,7 @@ def lab(tmp_path_factory):
         with started(*command, stdout=file, stderr=file, env=environment) as server:
             yield wait_until(lambda: answering(log), 90, log.read_text)
             server.terminate()  # so that it ends its kernels
-            server.wait(20)
+            server.wait(60)
 
 
 def answering(log):
