@@ -25,9 +25,9 @@ LARGE = [(30, 2, 0), (30, 6, 0), (100, 4, 0), (300, 3, 0), (300, 6, 0), (30, 3, 
 
 def small(count: int) -> list[dict[str, object]]:
     """Ask questions that brute force can answer of every method."""
+    from helpers.agreement import differences
     from helpers.random_questions import recipes
     from hypothesis import HealthCheck, Phase, given, settings
-    from solving.test_agreement import differences
 
     rows: list[dict[str, object]] = []
     with tqdm(total=count, desc="small questions", unit="question") as bar:
@@ -45,9 +45,8 @@ def small(count: int) -> list[dict[str, object]]:
 
 def large() -> list[dict[str, object]]:
     """Ask questions that only toulbar2 can answer beside us, at three scales each."""
-    from helpers.cost_networks import least_latency
+    from helpers.cost_networks import least_latency, question
     from helpers.random_questions import scaled
-    from solving.test_oracle import question
 
     import dnnsplit as ds
 

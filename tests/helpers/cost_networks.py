@@ -6,6 +6,10 @@ the slides' seconds, taken from graph, network and times directly. Nothing of th
 
 import math
 
+import numpy as np
+
+import dnnsplit as ds
+
 # toulbar2 counts in whole numbers of 64 bits: all costs together are told as a million, to nine decimals, and what is
 # impossible as more than that.
 TOTAL, DECIMALS, NEVER = 1e6, 9, 4e6
@@ -63,3 +67,13 @@ def least_latency(graph, network, times, terms=None, most=None):
         program.AddLinearConstraint([terms[n] for n in free], [f"q_{n}" for n in free], "<=", most)
     answer = program.Solve()
     return math.inf if answer is None else answer[1] / unit
+
+
+def question(layers, servers, bits, seed):
+    """A random problem, and a noise that is a sum of whole thousandths, which a linear constraint tells exactly."""
+    graph, network, times, _ = ds.examples.random_problem(layers, servers, bits, seed)
+    rng = np.random.default_rng(seed)
+    chosen = [n for n in graph.layer_names if ((times.frame["layer"] == n) & (times.frame["precision"] == "int8")).any()]
+    terms = {n: int(rng.integers(1, 40)) for n in chosen}
+    noise = ds.NoiseModel.polynomial(chosen, {n: 1e-3 * value for n, value in terms.items()}) if bits else None
+    return (graph, network, times, noise), terms, sum(terms.values()) // 2

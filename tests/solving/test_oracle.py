@@ -1,8 +1,7 @@
 """An independent solver of cost-function networks finds the same optima where brute force cannot go."""
 
-import numpy as np
 import pytest
-from helpers.cost_networks import least_latency
+from helpers.cost_networks import least_latency, question
 
 import dnnsplit as ds
 
@@ -11,16 +10,6 @@ pytest.importorskip("pytoulbar2")
 # layers, servers, q bits
 QUESTIONS = [(30, 2, 0), (30, 6, 0), (60, 4, 0), (120, 3, 0), (300, 3, 0), (300, 6, 0)]
 QUESTIONS += [(30, 3, 6), (80, 2, 8), (120, 3, 10), (40, 5, 8)]
-
-
-def question(layers, servers, bits, seed):
-    """A random problem, and a noise that is a sum of whole thousandths, which a linear constraint tells exactly."""
-    graph, network, times, _ = ds.examples.random_problem(layers, servers, bits, seed)
-    rng = np.random.default_rng(seed)
-    chosen = [n for n in graph.layer_names if ((times.frame["layer"] == n) & (times.frame["precision"] == "int8")).any()]
-    terms = {n: int(rng.integers(1, 40)) for n in chosen}
-    noise = ds.NoiseModel.polynomial(chosen, {n: 1e-3 * value for n, value in terms.items()}) if bits else None
-    return (graph, network, times, noise), terms, sum(terms.values()) // 2
 
 
 @pytest.mark.parametrize("shape", QUESTIONS)
