@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from dnnsplit.graph import shared_weights
 from dnnsplit.graph.shared_weights import Shared
 from dnnsplit.ground.errors import ModelError, OptionError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
-from dnnsplit.ground.units import show
+from dnnsplit.ground.units import is_number, is_whole, show
 
 if TYPE_CHECKING:
     from dnnsplit.graph.onnx_file import Model
@@ -93,7 +92,7 @@ class Tensor:
 
 
 def _is_amount(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
+    return is_number(value) and 0 <= float(value) < math.inf
 
 
 @dataclass(frozen=True)
@@ -251,7 +250,7 @@ class LayerGraph:
             where it crosses a link, three quarters of it)
         without : names of layers to leave out, such as `dnnsplit.noise.metrics.fragile` ones
         """
-        if isinstance(count, bool) or not isinstance(count, Integral) or count < 0:
+        if not is_whole(count):
             raise OptionError(f"count is {count!r}; it must be a whole number, 0 or more")
         without = {without} if isinstance(without, str) else {*without}
         for name in without:

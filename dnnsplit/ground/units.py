@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from numbers import Real
+from numbers import Integral, Real
+from typing import TypeGuard
 
 from dnnsplit.ground.errors import OptionError
 
@@ -37,6 +38,16 @@ _PER = re.compile(r"^([^\s/()]+) *(?:/| per ) *(\()?([^()]+)(?(2)\))$")  # mW/(M
 _NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf)\s*(.*?)\s*$")
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: object, least: int = 0) -> TypeGuard[int]:
+    """Whether a value is a whole number, `least` or more, and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
 def parse(text: str | float, dimension: str) -> float:
     """Turn a written quantity into a float in SI units.
 
@@ -55,7 +66,7 @@ def parse(text: str | float, dimension: str) -> float:
     OptionError : not a number, an unknown unit, negative or not finite
     """
     example = f"write it like '{_EXAMPLE[dimension]}'"
-    if isinstance(text, bool) or not isinstance(text, Real | str):
+    if not isinstance(text, str) and not is_number(text):
         raise OptionError(f"{dimension} {text!r} is not a quantity; {example}")
     if isinstance(text, str):
         match = _NUMBER.match(text)

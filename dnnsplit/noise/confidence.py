@@ -8,13 +8,13 @@ images in a share `confidence` of cases, if the images neither chose the plan no
 from __future__ import annotations
 
 import math
-from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t
 
 from dnnsplit.ground.errors import OptionError
+from dnnsplit.ground.units import is_number
 from dnnsplit.noise.samples import NoiseSamples
 
 
@@ -31,7 +31,7 @@ def upper_bound(mean: ArrayLike, std: ArrayLike, images: ArrayLike, confidence: 
     >>> upper_bound(0.05, 0.01, 64, 0.95).round(5).item()
     0.05209
     """
-    if isinstance(confidence, bool) or not isinstance(confidence, Real) or not 0.5 <= confidence < 1:
+    if not is_number(confidence) or not 0.5 <= confidence < 1:
         raise OptionError(f"confidence is {confidence!r}; give a number from 0.5 up to 1, such as 0.95, or None for the mean")
     return np.asarray(mean) + t.ppf(confidence, np.asarray(images) - 1) * std / np.sqrt(images)
 

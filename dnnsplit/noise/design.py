@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 
 import numpy as np
 
 from dnnsplit.ground.errors import NoiseError
+from dnnsplit.ground.units import is_whole
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
 from dnnsplit.noise.schemes import all_schemes, pack_schemes
@@ -49,7 +49,7 @@ def design_schemes(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]
     """
     least = layers + (layers > 1)
-    if isinstance(budget, bool) or not isinstance(budget, Integral) or budget < least:
+    if not is_whole(budget, least):
         raise NoiseError(f"budget {budget!r}: {layers} layers need {least} or more, each alone and all together")
     first = np.vstack([np.eye(layers), np.ones((least - layers, layers))]).astype(np.int8)
     if samples is None:

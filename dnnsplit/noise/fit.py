@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import PolynomialFeatures
 
 from dnnsplit.ground.errors import NoiseError, nearest
+from dnnsplit.ground.units import is_whole
 from dnnsplit.noise.confidence import shared_spread
 from dnnsplit.noise.design import design_schemes
 from dnnsplit.noise.gaussian import fit_gaussian
@@ -71,7 +71,7 @@ def _check(samples: NoiseSamples, model: str, degree: int, folds: int) -> None:
     if model not in MODELS:
         raise NoiseError(f"noise model {model!r} is unknown{nearest(model, MODELS)}")
     for what, value, least in (("degree", degree, 1), ("folds", folds, 2)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        if not is_whole(value, least):
             raise NoiseError(f"{what} {value!r} must be a whole number, {least} or more")
     some = samples.schemes.any(axis=1)
     count, size = np.count_nonzero(some), len(samples.layers)
