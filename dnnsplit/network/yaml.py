@@ -34,8 +34,6 @@ _LINK_KEYS = {
     "handling_per_byte": ("handling_s_per_byte", "serialise"),
     "note": ("note", None),
 }
-
-
 _SI = {
     "power": "W", "power_per_rate": "J/B", "memory": "B", "speed": "CPU", "bandwidth": "B/s", "latency": "s", "serialise": "s/B",
 }  # fmt: skip
@@ -79,11 +77,10 @@ def write(path: str | Path, source: str, servers: Sequence[object], links: Seque
 
 
 def _entry(record: object, keys: Mapping[str, tuple[str, str | None]]) -> dict[str, str]:
-    values = {key: (getattr(record, attribute), dimension) for key, (attribute, dimension) in keys.items()}
     return {
         key: value if dimension is None else f"{float(value)!r} {_SI[dimension]}"
-        for key, (value, dimension) in values.items()
-        if value not in (None, "")
+        for key, (attribute, dimension) in keys.items()
+        if (value := getattr(record, attribute)) not in (None, "")
     }
 
 

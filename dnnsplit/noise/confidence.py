@@ -19,12 +19,7 @@ from dnnsplit.noise.samples import NoiseSamples
 
 
 def upper_bound(mean: ArrayLike, std: ArrayLike, images: ArrayLike, confidence: float) -> np.ndarray:
-    """Return the one-sided upper confidence bound of means over images.
-
-    Parameters
-    ----------
-    mean, std, images : of each; std is the sample standard deviation (of n - 1 degrees of freedom), images 2 or more
-    confidence : from one half up to, but not, 1
+    """Return the one-sided upper confidence bound of means over 2 images or more, by their sample standard deviations.
 
     Examples
     --------

@@ -64,15 +64,12 @@ def design_schemes(
     alone = NoiseModel.measured(samples).predict(first[:layers])
     if not alone.any():
         raise NoiseError("no layer has any noise alone; there is nothing to tell a good design from a bad one")
-    return _optimal(known, alone / alone.sum(), number, _candidates(layers, known, max(candidates, number), seed))
-
-
-def _candidates(layers: int, known: np.ndarray, number: int, seed: int) -> np.ndarray:
     if layers <= LISTED:
         rows = all_schemes(layers)[1:]
     else:
-        rows = np.unique(np.random.default_rng(seed).integers(0, 2, (number, layers), np.int8), axis=0)
-    return rows[~np.isin(pack_schemes(rows), pack_schemes(known))]
+        size = (max(candidates, number), layers)
+        rows = np.unique(np.random.default_rng(seed).integers(0, 2, size, np.int8), axis=0)
+    return _optimal(known, alone / alone.sum(), number, rows[~np.isin(pack_schemes(rows), pack_schemes(known))])
 
 
 def _optimal(known: np.ndarray, weight: np.ndarray, number: int, rows: np.ndarray) -> np.ndarray:

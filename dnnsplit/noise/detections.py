@@ -10,8 +10,7 @@ import numpy as np
 
 from dnnsplit.ground.errors import DnnSplitError
 
-MOST_DETECTIONS = 300
-"""Detections kept per picture, the best scores first."""
+MOST_DETECTIONS = 300  # kept per picture, the best scores first
 
 
 def _require_fraction(name: str, value: float) -> None:
@@ -37,8 +36,7 @@ def non_maximum_suppression(detections: np.ndarray, iou: float = 0.6) -> np.ndar
 
     Returns
     -------
-    (k, 6) array
-        The kept rows, best score first, at most `MOST_DETECTIONS`.
+    (k, 6) array : the kept rows, best score first, at most `MOST_DETECTIONS`
     """
     _require_fraction("iou", iou)
     rows = np.asarray(detections)
@@ -67,8 +65,7 @@ def decode(output: np.ndarray, threshold: float = 0.01, iou: float = 0.6) -> np.
 
     Returns
     -------
-    (n, 6) float32 array
-        Best score first.  One anchor may stand for several classes.
+    (n, 6) float32 array : best score first; one anchor may stand for several classes
     """
     _require_fraction("threshold", threshold)
     table = np.asarray(output, dtype=np.float32)

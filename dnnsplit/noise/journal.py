@@ -18,14 +18,7 @@ from dnnsplit.ground.files import plain, write_bytes
 def read_journal(path: Path, identity: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the schemes (n, layers) and their numbers (n, images, numbers), NaN where not measured; None without a file.
 
-    Parameters
-    ----------
-    path : written by `write_journal`
-    identity : what the numbers depend on: model, images, calibration, layers and so on
-
-    Raises
-    ------
-    NoiseError : the file is no journal, or one of something else
+    The identity is what the numbers depend on: a file that is no journal, or one of something else, is a NoiseError.
     """
     if not path.exists():
         return None

@@ -188,12 +188,10 @@ class NoiseModel(ABC):
         q : schemes, bool (n, layers)
         sigmas, margin : how low, for a model that tells its uncertainty and for another; see `dnnsplit.noise.verification`
         """
-        del sigmas
         return self._listed(q) / (1 + margin)
 
     def learn(self, schemes: np.ndarray, noise: np.ndarray) -> NoiseModel:
         """Return the model that has seen more samples, 0/1 (n, layers) and float (n,); most kinds learn nothing from them."""
-        del schemes, noise
         return self
 
     @property

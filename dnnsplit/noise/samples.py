@@ -125,6 +125,12 @@ class NoiseSamples:
         return NoiseSamples(self.frame.iloc[rows], self.origin)
 
     @property
+    def alone(self) -> dict[int, int]:
+        """The row of the scheme that quantizes one layer alone, by the layer's column, where it was measured."""
+        rows = np.flatnonzero(self.schemes.sum(axis=1) == 1)
+        return dict(zip(self.schemes[rows].argmax(axis=1).tolist(), rows.tolist(), strict=True))
+
+    @property
     def quantizing(self) -> NoiseSamples:
         """The samples that have any layer in int8."""
         return self.only(np.flatnonzero(self.schemes.any(axis=1)))

@@ -51,9 +51,7 @@ def sensitivity(samples: NoiseSamples, noise: NoiseModel | None = None) -> tuple
     samples : measured; a layer that was not measured alone has no bar
     noise : tells the shares where not all schemes were measured; without it they are left out then
     """
-    single = samples.schemes.sum(axis=1) == 1
-    by_layer = dict(zip(samples.schemes[single].argmax(axis=1).tolist(), samples.noise[single].tolist(), strict=True))
-    alone = {samples.layers[i]: by_layer[i] for i in sorted(by_layer)}
+    alone = {samples.layers[i]: float(samples.noise[row]) for i, row in sorted(samples.alone.items())}
     every = samples.noise[samples.schemes.all(axis=1)]
     if noise is None and len(samples.noise) >= 2 ** len(samples.layers) - 1:
         noise = NoiseModel.measured(samples)
