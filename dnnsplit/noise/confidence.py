@@ -28,7 +28,7 @@ def upper_bound(mean: ArrayLike, std: ArrayLike, images: ArrayLike, confidence: 
     """
     if not is_number(confidence) or not 0.5 <= confidence < 1:
         raise OptionError(f"confidence is {confidence!r}; give a number from 0.5 up to 1, such as 0.95, or None for the mean")
-    return np.asarray(mean) + t.ppf(confidence, np.asarray(images) - 1) * std / np.sqrt(images)
+    return np.asarray(np.asarray(mean) + t.ppf(confidence, np.asarray(images) - 1) * std / np.sqrt(images))
 
 
 def bound_factor(share: tuple[float, int], confidence: float) -> float:

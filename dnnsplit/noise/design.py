@@ -13,12 +13,11 @@ from dnnsplit.noise.samples import NoiseSamples
 from dnnsplit.noise.schemes import all_schemes, pack_schemes
 
 LISTED = 11  # layers up to which every scheme is a candidate
+CANDIDATES = 2048  # random ones to choose from, where there are more layers
 RESIDUAL = 1e-3  # variance of what no product of layers explains, where their sum has the variance 1
 
 
-def design_schemes(
-    layers: int, budget: int = 40, samples: NoiseSamples | None = None, seed: int = 0, candidates: int = 2048
-) -> np.ndarray:
+def design_schemes(layers: int, budget: int = 40, samples: NoiseSamples | None = None, seed: int = 0) -> np.ndarray:
     """Return the schemes to measure next, in two stages.
 
     First each layer alone and all together (without samples, or as far as samples lack them). Then, from the noise of each
@@ -32,8 +31,7 @@ def design_schemes(
     layers : how many
     budget : of schemes in all, those of `samples` among them
     samples : what was measured before, columns in the order of the layers
-    seed : of the candidates, where there are more schemes than that
-    candidates : schemes to choose from
+    seed : of the `CANDIDATES`, where there are more schemes than that
 
     Returns
     -------
@@ -67,7 +65,7 @@ def design_schemes(
     if layers <= LISTED:
         rows = all_schemes(layers)[1:]
     else:
-        size = (max(candidates, number), layers)
+        size = (max(CANDIDATES, number), layers)
         rows = np.unique(np.random.default_rng(seed).integers(0, 2, size, np.int8), axis=0)
     return _optimal(known, alone / alone.sum(), number, rows[~np.isin(pack_schemes(rows), pack_schemes(known))])
 

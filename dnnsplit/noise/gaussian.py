@@ -12,7 +12,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, WhiteKernel
 
 from dnnsplit.noise.confidence import bound_factor
-from dnnsplit.noise.models import LEAST, NoiseModel
+from dnnsplit.noise.models import LEAST, SIGMAS, NoiseModel
 from dnnsplit.noise.schemes import check_schemes
 
 CHUNK = 8192  # schemes that are predicted at a time
@@ -58,9 +58,9 @@ class GaussianProcess(NoiseModel):
             return super().bounded(confidence)
         return replace(self, factor=bound_factor(self.share, confidence), mean=self)
 
-    def optimistic(self, q: np.ndarray, sigmas: float, margin: float) -> np.ndarray:
-        """Return the noise where eta^2 is that many standard deviations below its mean, see `NoiseModel.optimistic`."""
-        return self._eta(q, -sigmas)
+    def optimistic(self, q: np.ndarray) -> np.ndarray:
+        """Return the noise where eta^2 is `SIGMAS` standard deviations below its mean."""
+        return self._eta(q, -SIGMAS)
 
     def learn(self, schemes: np.ndarray, noise: np.ndarray) -> GaussianProcess:
         """Return the process conditioned on more samples, its lengths as they are."""
