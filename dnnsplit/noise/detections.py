@@ -52,8 +52,7 @@ def decode(output: np.ndarray, threshold: float = 0.01) -> np.ndarray:
 
     Parameters
     ----------
-    output : (1, 4 + classes, anchors) or (4 + classes, anchors); rows 0-3 are cx, cy, w, h in pixels,
-        the others the class scores in [0, 1]
+    output : (1, 4 + classes, anchors) or (4 + classes, anchors): cx, cy, w, h in pixels, then the class scores in [0, 1]
     threshold : lowest score that counts; low for scoring (a curve needs the tail), 0.25 or so for showing
 
     Returns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dnnsplit.ground.errors import NoiseError
-from dnnsplit.ground.files import plain, write_bytes
+from dnnsplit.ground.files import plain, replacing
 
 
 def read_journal(path: Path, identity: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -36,6 +35,5 @@ def read_journal(path: Path, identity: Mapping[str, Any]) -> tuple[np.ndarray, n
 
 def write_journal(path: Path, identity: Mapping[str, Any], schemes: np.ndarray, values: np.ndarray) -> None:
     """Write atomically what `read_journal` reads."""
-    buffer = io.BytesIO()
-    np.savez(buffer, identity=np.array(json.dumps(identity, default=plain)), schemes=schemes, values=values)
-    write_bytes(path, buffer.getvalue())
+    with replacing(path) as file:
+        np.savez(file, identity=np.array(json.dumps(identity, default=plain)), schemes=schemes, values=values)

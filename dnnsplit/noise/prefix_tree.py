@@ -77,10 +77,9 @@ def both_ways(
         found = []
         for live, part in zip((plain, int8), parts, strict=False):  # what comes before the first of them is one part
             found.append(Segment((session(part),), edge.inputs, edge.outputs).run(0, live))
-        for live, values in zip((plain, int8), (found[:1], found[-1:]), strict=True):
-            live.update(*values)
-    exact, quantized = ({name: live[name].numpy() for name in model.outputs} for live in (plain, int8))
-    return exact, quantized
+        plain.update(*found[:1])
+        int8.update(*found[-1:])
+    return {name: plain[name].numpy() for name in model.outputs}, {name: int8[name].numpy() for name in model.outputs}
 
 
 def _cut(graph: LayerGraph, layers: Sequence[str], calibration: Calibration) -> Iterator[tuple[Boundary, list[bytes]]]:

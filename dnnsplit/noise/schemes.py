@@ -13,12 +13,7 @@ from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_probl
 
 
 def row_of(layers: Sequence[str], quantized: Iterable[str]) -> np.ndarray:
-    """Return the 0/1 row of the layers that are quantized, int8 (layers,).
-
-    Raises
-    ------
-    NoiseError : a name that is none of the layers
-    """
+    """Return the 0/1 row of the layers that are quantized, int8 (layers,); NoiseError for a name that is none of them."""
     names = set(quantized)
     unknown = [f"{name!r} is not a quantizable layer{nearest(name, layers)}" for name in sorted(names - {*layers})]
     raise_problems(NoiseError, "scheme", unknown)
@@ -89,11 +84,7 @@ def pack_schemes(schemes: np.ndarray) -> np.ndarray:
 
 
 def cuts(excluded: np.ndarray, bits: int) -> tuple[list[int], list[int]]:
-    """Return the fewest linear cuts that keep exactly the schemes that are not excluded.
-
-    Parameters
-    ----------
-    excluded : bool (2^bits,), the first bit lowest
+    """Return the fewest linear cuts that keep exactly the schemes that are not excluded, bool (2^bits,), the first bit lowest.
 
     Returns
     -------
