@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import networkx as nx
 
 from dnnsplit.graph import shared_weights
 from dnnsplit.ground.errors import nearest
+from dnnsplit.ground.units import is_number
 
 if TYPE_CHECKING:
     from dnnsplit.graph.layers import LayerGraph
@@ -44,4 +44,4 @@ def graph_problems(graph: LayerGraph) -> Iterable[str]:
 
 
 def _is_amount(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
+    return is_number(value) and 0 <= float(value) < math.inf

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from dnnsplit.graph.checks import graph_problems
 from dnnsplit.graph.shared_weights import Shared
 from dnnsplit.ground.errors import ModelError, OptionError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
-from dnnsplit.ground.units import show
+from dnnsplit.ground.units import is_whole, show
 
 if TYPE_CHECKING:
     from dnnsplit.graph.onnx_file import Model
@@ -218,7 +217,7 @@ class LayerGraph:
             where it crosses a link, three quarters of it)
         without : names of layers to leave out, such as `dnnsplit.noise.metrics.fragile` ones
         """
-        if isinstance(count, bool) or not isinstance(count, Integral) or count < 0:
+        if not is_whole(count):
             raise OptionError(f"count is {count!r}; it must be a whole number, 0 or more")
         without = {without} if isinstance(without, str) else {*without}
         for name in without:

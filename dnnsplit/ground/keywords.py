@@ -33,19 +33,18 @@ def named(*passed_to: Callable[..., Any]) -> Callable[[Callable[Given, Result]],
     def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
         own = signature(function).parameters.values()
         places = [p.name for p in own if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
-        more = {p.name: p.kind for f in passed_to for p in signature(f).parameters.values()}
-        known = [name for name, kind in ({p.name: p.kind for p in own} | more).items() if kind is not Parameter.VAR_KEYWORD]
+        every = (p for f in (function, *passed_to) for p in signature(f).parameters.values())
+        known = list(dict.fromkeys(p.name for p in every if p.kind is not Parameter.VAR_KEYWORD))
         first = next((p.name for p in own if p.kind is Parameter.KEYWORD_ONLY), "")
 
         @wraps(function)
         def checked(*args: Given.args, **options: Given.kwargs) -> Result:
-            where = function.__name__
             if len(args) > len(places):
                 value, by_place = args[len(places)], ", ".join(places)
                 way_out = f"only {by_place} may come without one; write {first}={value!r}, or what you mean"
-                raise OptionError(f"{where}: the value {value!r} has no name, and {way_out}")
+                raise OptionError(f"{function.__name__}: the value {value!r} has no name, and {way_out}")
             lost = [f"there is no argument {name!r}{nearest(name, known)}" for name in options if name not in known]
-            raise_problems(OptionError, where, lost)
+            raise_problems(OptionError, function.__name__, lost)
             return function(*args, **options)
 
         return checked

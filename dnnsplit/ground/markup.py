@@ -20,11 +20,10 @@ def shown(title: object, *tables: pd.DataFrame | Mapping[str, object]) -> str:
     """
     text = html.escape(str(title))
     head = f"<pre>{text}</pre>" if "\n" in text else f"<b>{text}</b>"
-    return head + "".join(_facts(table) if isinstance(table, Mapping) else _table(table) for table in tables)
-
-
-def _table(frame: pd.DataFrame) -> str:
-    return frame.to_html(index=False, float_format="{:.4g}".format, na_rep="")
+    return head + "".join(
+        _facts(table) if isinstance(table, Mapping) else table.to_html(index=False, float_format="{:.4g}".format, na_rep="")
+        for table in tables
+    )
 
 
 def _facts(facts: Mapping[str, object]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from numbers import Real
+from numbers import Integral, Real
+from typing import TypeGuard
 
 from dnnsplit.ground.errors import OptionError
 
@@ -23,6 +24,15 @@ _UNITS: dict[str, dict[str, float]] = {
     "power_per_rate": {"W/(bit/s)": 8.0, "W/(B/s)": 1.0, "J/bit": 8.0, "J/B": 1.0},
 }
 _WHOLE = ("bandwidth", "memory")  # of what there are no thousandths, so that an m was meant to be an M
+_SCALE = {
+    dimension: {
+        prefix + symbol: scale * factor
+        for symbol, factor in units.items()
+        for prefix, scale in (_PREFIX | _BINARY).items()
+        if scale >= 1 or dimension not in _WHOLE
+    }
+    for dimension, units in _UNITS.items()
+}
 _EXAMPLE = {
     "bandwidth": "5 MB/s",
     "latency": "5 ms",
@@ -35,6 +45,16 @@ _EXAMPLE = {
 }
 _PER = re.compile(r"^([^\s/()]+) *(?:/| per ) *(\()?([^()]+)(?(2)\))$")  # mW/(Mbit/s), mW/Mbps, mW per Mbit/s
 _NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf)\s*(.*?)\s*$")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: object, least: int = 0) -> TypeGuard[int]:
+    """Whether a value is a whole number, `least` or more, and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def parse(text: str | float, dimension: str) -> float:
@@ -55,7 +75,7 @@ def parse(text: str | float, dimension: str) -> float:
     OptionError : not a number, an unknown unit, negative or not finite
     """
     example = f"write it like '{_EXAMPLE[dimension]}'"
-    if isinstance(text, bool) or not isinstance(text, Real | str):
+    if not isinstance(text, str) and not is_number(text):
         raise OptionError(f"{dimension} {text!r} is not a quantity; {example}")
     if isinstance(text, str):
         match = _NUMBER.match(text)
@@ -74,14 +94,13 @@ def parse(text: str | float, dimension: str) -> float:
 def _factor(unit: str, dimension: str, text: str, example: str) -> float:
     if not unit:
         return 1.0
-    found = _scale(unit, dimension)
+    found = _SCALE[dimension].get(unit)
     if found is None and dimension == "power_per_rate" and (match := _PER.match(unit)):
-        power, rate = _scale(match[1], "power"), _scale(match[3], "bandwidth")
+        power, rate = _SCALE["power"].get(match[1]), _SCALE["bandwidth"].get(match[3])
         found = power / rate if power and rate else None
     if found is not None:
         return found
-    meant = _meant(unit, dimension)
-    if meant and dimension in _WHOLE:
+    if dimension in _WHOLE and (meant := _meant(unit, dimension)):
         number = text[: text.rindex(unit)].strip()
         way_out = " or ".join(repr(f"{number} {one}") for one in meant)
         raise OptionError(f"{dimension} {text!r} has the unknown unit {unit!r}; upper and lower case matter: write {way_out}")
@@ -89,19 +108,10 @@ def _factor(unit: str, dimension: str, text: str, example: str) -> float:
     raise OptionError(f"{dimension} {text!r} has the unknown unit {unit!r} (known: {known}, with {prefixes}); {example}")
 
 
-def _scale(unit: str, dimension: str) -> float | None:
-    for symbol, factor in _UNITS[dimension].items():
-        for prefix, scale in (_PREFIX | _BINARY).items():
-            if unit == prefix + symbol and not (dimension in _WHOLE and scale < 1):
-                return scale * factor
-    return None
-
-
 def _meant(unit: str, dimension: str) -> list[str]:
     """Return the units that differ from this one in upper and lower case alone; a lone b may be bits or bytes."""
-    units = [prefix + symbol for symbol in _UNITS[dimension] for prefix, scale in (_PREFIX | _BINARY).items() if scale >= 1]
     written = {unit.lower(), re.sub(r"b(?=/s|$)", "bit", unit).lower()}
-    return [one for one in units if (one.lower() in written and one[:1] != "K") or one == unit]
+    return [one for one in _SCALE[dimension] if (one.lower() in written and one[:1] != "K") or one == unit]
 
 
 def show(value: float, unit: str) -> str:

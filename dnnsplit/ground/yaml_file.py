@@ -11,8 +11,8 @@ import yaml
 YAML_ERRORS = (OSError, UnicodeDecodeError, yaml.YAMLError)
 
 
-class _Strict(yaml.SafeLoader):
-    """PyYAML's safe loader without its YAML 1.1 guesses; a mapping has each key once."""
+class _Texts(yaml.SafeLoader):
+    """PyYAML's safe loader without its YAML 1.1 guesses: every scalar is a text, and a mapping has each key once."""
 
     yaml_implicit_resolvers: dict[str | None, list[Any]] = {}  # noqa: RUF012, PyYAML's own way
 
@@ -26,14 +26,8 @@ class _Strict(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-class _Texts(_Strict):
-    """Every scalar is a text; what it means is for its reader to say."""
-
-
-class _Typed(_Strict):
+class _Typed(_Texts):
     """Scalars as in the core schema of YAML 1.2: null, true and false, decimal, 0o and 0x numbers, floats; all else is text."""
-
-    yaml_implicit_resolvers: dict[str | None, list[Any]] = {}  # noqa: RUF012
 
 
 for _tag, _pattern, _first in (

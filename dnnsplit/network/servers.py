@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from dnnsplit.ground.errors import NetworkError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
-from dnnsplit.ground.units import show
+from dnnsplit.ground.units import is_number, show
 from dnnsplit.network import yaml
 
 if TYPE_CHECKING:
@@ -157,10 +157,7 @@ class Network:
         for name in sorted({n for n in names if names.count(n) > 1}):
             yield f"two servers are named {name!r}; names must be unique"
         for server in self.servers:
-            for attribute in (f.name for f in fields(Server) if f.name not in ("name", "note")):
-                value = getattr(server, attribute)
-                if value is not None or attribute not in ("memory_bytes", "speed_cpu"):
-                    yield from _number(value, f"server {server.name!r}: {attribute}", positive=attribute == "speed_cpu")
+            yield from _no_figures(server, f"server {server.name!r}")
         if names and self.source not in names:
             yield f"source {self.source!r} is no server{nearest(self.source, names)}"
         seen = set()
@@ -172,10 +169,7 @@ class Network:
             if (link.source, link.target) in seen:
                 yield f"{where} is given twice; keep one"
             seen.add((link.source, link.target))
-            yield from _number(link.bandwidth_bytes_per_s, f"{where}: bandwidth_bytes_per_s", positive=True, finite=False)
-            yield from _number(link.latency_s, f"{where}: latency_s")
-            for attribute in ("serialise_s_per_byte", "handling_s", "handling_s_per_byte"):
-                yield from _number(getattr(link, attribute), f"{where}: {attribute}")
+            yield from _no_figures(link, where)
 
     @property
     def server_names(self) -> tuple[str, ...]:
@@ -184,10 +178,9 @@ class Network:
 
     def server(self, name: str) -> Server:
         """Return the server called `name`."""
-        for server in self.servers:
-            if server.name == name:
-                return server
-        raise NetworkError(f"there is no server {name!r}{nearest(name, self.server_names)}")
+        if name not in self.server_names:
+            raise NetworkError(f"there is no server {name!r}{nearest(name, self.server_names)}")
+        return self.servers[self.server_names.index(name)]
 
     def link(self, source: str, target: str) -> Link | None:
         """Return the link from `source` to `target`, or None."""
@@ -255,15 +248,14 @@ class Network:
         import pandas as pd  # here: a host that serves and probes alone need not have it
 
         columns = ["source", "target", "bandwidth_bytes_per_s", "latency_s", "serialise_s_per_byte", "note"]
-        return pd.DataFrame([[getattr(link, c) for c in columns] for link in self.links], columns=columns)
+        return pd.DataFrame([vars(link) for link in self.links], columns=columns)
 
     @property
     def servers_frame(self) -> pd.DataFrame:
         """One row per server: powers [W], what sending takes per byte [J/B], memory [B], speed [CPU]."""
         import pandas as pd
 
-        columns = [f.name for f in fields(Server)]
-        return pd.DataFrame([[getattr(server, c) for c in columns] for server in self.servers], columns=columns)
+        return pd.DataFrame([vars(server) for server in self.servers])
 
     def __repr__(self) -> str:
         links = f"{len(self.links)} link" + ("" if len(self.links) == 1 else "s")
@@ -307,10 +299,15 @@ def _sending(server: Server) -> str:
     return show(server.transmit_w, "W") + slope
 
 
-def _number(value: Any, what: str, positive: bool = False, finite: bool = True) -> Iterable[str]:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        yield f"{what} is {value!r}, not a number"
-    elif math.isnan(value) or (finite and math.isinf(value)):
-        yield f"{what} is {value!r}; it must be finite"
-    elif value < 0 or (positive and value == 0):
-        yield f"{what} is {value!r}; it must be {'above 0' if positive else '0 or more'}"
+def _no_figures(entry: Server | Link, where: str) -> Iterable[str]:
+    for one in (one for one in fields(entry) if one.type != "str"):
+        value, positive = getattr(entry, one.name), one.name in ("speed_cpu", "bandwidth_bytes_per_s")
+        what = f"{where}: {one.name} is {value!r}"
+        if value is None and one.default is None:
+            continue
+        if not is_number(value):
+            yield f"{what}, not a number"
+        elif math.isnan(value) or (math.isinf(value) and one.name != "bandwidth_bytes_per_s"):
+            yield f"{what}; it must be finite"
+        elif value < 0 or (positive and value == 0):
+            yield f"{what}; it must be {'above 0' if positive else '0 or more'}"

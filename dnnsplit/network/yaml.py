@@ -34,8 +34,6 @@ _LINK_KEYS = {
     "handling_per_byte": ("handling_s_per_byte", "serialise"),
     "note": ("note", None),
 }
-
-
 _SI = {
     "power": "W", "power_per_rate": "J/B", "memory": "B", "speed": "CPU", "bandwidth": "B/s", "latency": "s", "serialise": "s/B",
 }  # fmt: skip
@@ -58,9 +56,14 @@ def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
     if not isinstance(document, dict):
         raise NetworkError(f"{path} must hold the keys source, servers and links, not {type(document).__name__}")
     problems = [f"unknown key {key!r}{nearest(str(key), _TOP)}" for key in document if key not in _TOP]
-    entries = {key: list(enumerate(_entries(document, key, problems), start=1)) for key in ("servers", "links")}
-    servers = [_record(e, _SERVER_KEYS, ("name",), f"server {i}", problems) for i, e in entries["servers"]]
-    links = [_record(e, _LINK_KEYS, ("source", "target", "bandwidth"), f"link {i}", problems) for i, e in entries["links"]]
+    entries: dict[str, list[Any]] = {key: document.get(key) or [] for key in ("servers", "links")}
+    for key, some in entries.items():
+        if not isinstance(some, list):
+            problems.append(f"{key} must be a list of entries, not {type(some).__name__}")
+            entries[key] = []
+    servers = [_record(e, _SERVER_KEYS, ("name",), f"server {i}", problems) for i, e in enumerate(entries["servers"], 1)]
+    ends = ("source", "target", "bandwidth")
+    links = [_record(e, _LINK_KEYS, ends, f"link {i}", problems) for i, e in enumerate(entries["links"], 1)]
     raise_problems(NetworkError, f"network file {path.stem!r}", problems)
     return servers, links, str(document.get("source") or "")
 
@@ -79,20 +82,11 @@ def write(path: str | Path, source: str, servers: Sequence[object], links: Seque
 
 
 def _entry(record: object, keys: Mapping[str, tuple[str, str | None]]) -> dict[str, str]:
-    values = {key: (getattr(record, attribute), dimension) for key, (attribute, dimension) in keys.items()}
     return {
         key: value if dimension is None else f"{float(value)!r} {_SI[dimension]}"
-        for key, (value, dimension) in values.items()
-        if value not in (None, "")
+        for key, (attribute, dimension) in keys.items()
+        if (value := getattr(record, attribute)) not in (None, "")
     }
-
-
-def _entries(document: Mapping[str, Any], key: str, problems: list[str]) -> list[Any]:
-    entries = document.get(key) or []
-    if not isinstance(entries, list):
-        problems.append(f"{key} must be a list of entries, not {type(entries).__name__}")
-        return []
-    return entries
 
 
 def _record(

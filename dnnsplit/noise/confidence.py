@@ -8,32 +8,27 @@ images in a share `confidence` of cases, if the images neither chose the plan no
 from __future__ import annotations
 
 import math
-from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t
 
 from dnnsplit.ground.errors import OptionError
+from dnnsplit.ground.units import is_number
 from dnnsplit.noise.samples import NoiseSamples
 
 
 def upper_bound(mean: ArrayLike, std: ArrayLike, images: ArrayLike, confidence: float) -> np.ndarray:
-    """Return the one-sided upper confidence bound of means over images.
-
-    Parameters
-    ----------
-    mean, std, images : of each; std is the sample standard deviation (of n - 1 degrees of freedom), images 2 or more
-    confidence : from one half up to, but not, 1
+    """Return the one-sided upper confidence bound of means over 2 images or more, by their sample standard deviations.
 
     Examples
     --------
     >>> upper_bound(0.05, 0.01, 64, 0.95).round(5).item()
     0.05209
     """
-    if isinstance(confidence, bool) or not isinstance(confidence, Real) or not 0.5 <= confidence < 1:
+    if not is_number(confidence) or not 0.5 <= confidence < 1:
         raise OptionError(f"confidence is {confidence!r}; give a number from 0.5 up to 1, such as 0.95, or None for the mean")
-    return np.asarray(mean) + t.ppf(confidence, np.asarray(images) - 1) * std / np.sqrt(images)
+    return np.asarray(np.asarray(mean) + t.ppf(confidence, np.asarray(images) - 1) * std / np.sqrt(images))
 
 
 def bound_factor(share: tuple[float, int], confidence: float) -> float:

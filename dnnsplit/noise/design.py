@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 
 import numpy as np
 
 from dnnsplit.ground.errors import NoiseError
+from dnnsplit.ground.units import is_whole
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
 from dnnsplit.noise.schemes import all_schemes, pack_schemes
 
 LISTED = 11  # layers up to which every scheme is a candidate
+CANDIDATES = 2048  # random ones to choose from, where there are more layers
 RESIDUAL = 1e-3  # variance of what no product of layers explains, where their sum has the variance 1
 
 
-def design_schemes(
-    layers: int, budget: int = 40, samples: NoiseSamples | None = None, seed: int = 0, candidates: int = 2048
-) -> np.ndarray:
+def design_schemes(layers: int, budget: int = 40, samples: NoiseSamples | None = None, seed: int = 0) -> np.ndarray:
     """Return the schemes to measure next, in two stages.
 
     First each layer alone and all together (without samples, or as far as samples lack them). Then, from the noise of each
@@ -32,8 +31,7 @@ def design_schemes(
     layers : how many
     budget : of schemes in all, those of `samples` among them
     samples : what was measured before, columns in the order of the layers
-    seed : of the candidates, where there are more schemes than that
-    candidates : schemes to choose from
+    seed : of the `CANDIDATES`, where there are more schemes than that
 
     Returns
     -------
@@ -49,7 +47,7 @@ def design_schemes(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]
     """
     least = layers + (layers > 1)
-    if isinstance(budget, bool) or not isinstance(budget, Integral) or budget < least:
+    if not is_whole(budget, least):
         raise NoiseError(f"budget {budget!r}: {layers} layers need {least} or more, each alone and all together")
     first = np.vstack([np.eye(layers), np.ones((least - layers, layers))]).astype(np.int8)
     if samples is None:
@@ -64,15 +62,12 @@ def design_schemes(
     alone = NoiseModel.measured(samples).predict(first[:layers])
     if not alone.any():
         raise NoiseError("no layer has any noise alone; there is nothing to tell a good design from a bad one")
-    return _optimal(known, alone / alone.sum(), number, _candidates(layers, known, max(candidates, number), seed))
-
-
-def _candidates(layers: int, known: np.ndarray, number: int, seed: int) -> np.ndarray:
     if layers <= LISTED:
         rows = all_schemes(layers)[1:]
     else:
-        rows = np.unique(np.random.default_rng(seed).integers(0, 2, (number, layers), np.int8), axis=0)
-    return rows[~np.isin(pack_schemes(rows), pack_schemes(known))]
+        size = (max(CANDIDATES, number), layers)
+        rows = np.unique(np.random.default_rng(seed).integers(0, 2, size, np.int8), axis=0)
+    return _optimal(known, alone / alone.sum(), number, rows[~np.isin(pack_schemes(rows), pack_schemes(known))])
 
 
 def _optimal(known: np.ndarray, weight: np.ndarray, number: int, rows: np.ndarray) -> np.ndarray:

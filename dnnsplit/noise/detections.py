@@ -10,13 +10,8 @@ import numpy as np
 
 from dnnsplit.ground.errors import DnnSplitError
 
-MOST_DETECTIONS = 300
-"""Detections kept per picture, the best scores first."""
-
-
-def _require_fraction(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise DnnSplitError(f"{name} must lie between 0 and 1, got {value!r}")
+MOST_DETECTIONS = 300  # kept per picture, the best scores first
+OVERLAP = 0.6  # intersection over union above which two detections of a class are of one thing
 
 
 def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -27,20 +22,17 @@ def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray
     return np.asarray(shared / np.maximum(areas - shared, 1e-12))
 
 
-def non_maximum_suppression(detections: np.ndarray, iou: float = 0.6) -> np.ndarray:
-    """Drop every detection that overlaps a better one of its class by more than `iou`.
+def non_maximum_suppression(detections: np.ndarray) -> np.ndarray:
+    """Drop every detection that overlaps a better one of its class by more than `OVERLAP`.
 
     Parameters
     ----------
     detections : (n, 6) rows, in any order
-    iou : intersection over union above which the lower score is dropped
 
     Returns
     -------
-    (k, 6) array
-        The kept rows, best score first, at most `MOST_DETECTIONS`.
+    (k, 6) array : the kept rows, best score first, at most `MOST_DETECTIONS`
     """
-    _require_fraction("iou", iou)
     rows = np.asarray(detections)
     if rows.ndim != 2 or rows.shape[1] != 6:
         raise DnnSplitError(f"detections must have the shape (n, 6), got {rows.shape}")
@@ -51,26 +43,24 @@ def non_maximum_suppression(detections: np.ndarray, iou: float = 0.6) -> np.ndar
         while len(waiting):
             best, rest = waiting[0], waiting[1:]
             kept[best] = True
-            waiting = rest[intersection_over_union(rows[[best], 2:], rows[rest, 2:])[0] <= iou]
+            waiting = rest[intersection_over_union(rows[[best], 2:], rows[rest, 2:])[0] <= OVERLAP]
     return rows[kept][:MOST_DETECTIONS]
 
 
-def decode(output: np.ndarray, threshold: float = 0.01, iou: float = 0.6) -> np.ndarray:
+def decode(output: np.ndarray, threshold: float = 0.01) -> np.ndarray:
     """Turn the output of a YOLO11 detector for one picture into detections.
 
     Parameters
     ----------
-    output : (1, 4 + classes, anchors) or (4 + classes, anchors); rows 0-3 are cx, cy, w, h in pixels,
-        the others the class scores in [0, 1]
+    output : (1, 4 + classes, anchors) or (4 + classes, anchors): cx, cy, w, h in pixels, then the class scores in [0, 1]
     threshold : lowest score that counts; low for scoring (a curve needs the tail), 0.25 or so for showing
-    iou : see `non_maximum_suppression`
 
     Returns
     -------
-    (n, 6) float32 array
-        Best score first.  One anchor may stand for several classes.
+    (n, 6) float32 array : best score first; one anchor may stand for several classes
     """
-    _require_fraction("threshold", threshold)
+    if not 0 <= threshold <= 1:
+        raise DnnSplitError(f"threshold must lie between 0 and 1, got {threshold!r}")
     table = np.asarray(output, dtype=np.float32)
     if table.ndim == 3 and len(table) == 1:
         table = table[0]
@@ -79,7 +69,7 @@ def decode(output: np.ndarray, threshold: float = 0.01, iou: float = 0.6) -> np.
     labels, anchors = np.nonzero(table[4:] >= threshold)
     centres, half = table[:2, anchors].T, table[2:4, anchors].T / 2
     rows = np.column_stack([labels, table[4 + labels, anchors], centres - half, centres + half]).astype(np.float32)
-    return non_maximum_suppression(rows, iou)
+    return non_maximum_suppression(rows)
 
 
 def claimed(found: np.ndarray, truth: np.ndarray, least: float) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import PolynomialFeatures
 
 from dnnsplit.ground.errors import NoiseError, nearest
+from dnnsplit.ground.units import is_whole
 from dnnsplit.noise.confidence import shared_spread
 from dnnsplit.noise.design import design_schemes
 from dnnsplit.noise.gaussian import fit_gaussian
@@ -60,8 +60,8 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
     fitted = _fit(some, model, degree)
     scores: dict[str, float] = {"samples": len(cross)}
     if isinstance(fitted, Polynomial):
-        own = {"terms": len(fitted.terms), "power": fitted.power} if model == "link" else {"terms": len(fitted.terms) + 1}
-        scores = {"degree": int(degree), **scores, **own}
+        scores = {"degree": int(degree), **scores, "terms": len(fitted.terms) + (model == "polynomial")}
+        scores |= {"power": fitted.power} if model == "link" else {}
     scores |= noise_scores(some.noise, cross)
     scores["R2_fit"] = float(r2_score(some.noise, fitted.predict(some.schemes)))
     return replace(fitted, share=shared_spread(some), scores=scores, origin=samples.origin)
@@ -71,20 +71,24 @@ def _check(samples: NoiseSamples, model: str, degree: int, folds: int) -> None:
     if model not in MODELS:
         raise NoiseError(f"noise model {model!r} is unknown{nearest(model, MODELS)}")
     for what, value, least in (("degree", degree, 1), ("folds", folds, 2)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        if not is_whole(value, least):
             raise NoiseError(f"{what} {value!r} must be a whole number, {least} or more")
     some = samples.schemes.any(axis=1)
-    count, size = np.count_nonzero(some), len(samples.layers)
+    count, size, needed = np.count_nonzero(some), len(samples.layers), _least(model, degree, samples)
+    what, way_out = f"model {model!r} over {size} layers needs {size} samples", "Measure more"
     if model == "polynomial":
-        needed = sum(math.comb(size, k) for k in range(min(degree, size) + 1))
         what = f"degree {degree} over {size} layers has {needed} coefficients"
-        way_out = "Measure more, lower the degree, or fit model='gp' or 'link', which need fewer"
-    else:
-        needed, what, way_out = size, f"model {model!r} over {size} layers needs {size} samples", "Measure more"
+        way_out += ", lower the degree, or fit model='gp' or 'link', which need fewer"
     enough = max(folds, -(-needed * folds // (folds - 1)))
     if count < enough:
         raise NoiseError(f"{what} and {folds}-fold cross-validation needs {enough} samples; there are {count}. {way_out}")
     noise_scores(samples.noise[some], samples.noise[some])  # refuses noise that is 0 nearly everywhere
+
+
+def _least(model: str, degree: int, samples: NoiseSamples) -> int:
+    """Return how many samples a model is fitted to at least: a polynomial one for each of its coefficients."""
+    size = len(samples.layers)
+    return sum(math.comb(size, k) for k in range(min(degree, size) + 1)) if model == "polynomial" else size
 
 
 def _fit(samples: NoiseSamples, model: str, degree: int = 2) -> NoiseModel:
@@ -102,21 +106,14 @@ def _fit(samples: NoiseSamples, model: str, degree: int = 2) -> NoiseModel:
 
 
 def noise_scores(measured: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Return R2, MAPE_% and low_MAPE_% (over the tenth with the least measured noise) of a prediction.
-
-    Parameters
-    ----------
-    measured, predicted : float (n,); rows whose measured noise is 0 are left out
-    """
+    """Return R2, MAPE_% and low_MAPE_% (over the tenth with the least measured noise) where the measured noise is above 0."""
     keep = measured > 0
-    if np.count_nonzero(keep) < 2:
-        above = np.count_nonzero(keep)
+    if (above := np.count_nonzero(keep)) < 2:
         raise NoiseError(f"{above} of {len(keep)} samples have a noise above 0; two or more are needed to score a model")
     measured, predicted = measured[keep], predicted[keep]
     error = 100.0 * np.abs(predicted - measured) / measured
     lowest = error[np.argsort(measured, kind="stable")[: max(1, len(error) // 10)]]
-    values = (float(r2_score(measured, predicted)), float(error.mean()), float(lowest.mean()))
-    return dict(zip(SCORES, values, strict=True))
+    return dict(zip(SCORES, map(float, (r2_score(measured, predicted), error.mean(), lowest.mean())), strict=True))
 
 
 def first_order(noise: NoiseModel) -> np.ndarray:
@@ -165,9 +162,8 @@ def learning_curve(
         for seed in range(seeds):
             for title, options in models.items():
                 model, degree = options.get("model", "polynomial"), options.get("degree", 2)
-                layers = len(some.layers)
-                terms = sum(math.comb(layers, k) for k in range(degree + 1)) if model == "polynomial" else layers
-                if size < terms or size > options.get("most", size) or (options.get("design") and size < layers + 1):
+                least = max(_least(model, degree, some), (len(some.layers) + 1) * bool(options.get("design")))
+                if not least <= size <= options.get("most", size):
                     continue
                 train, test = _designed(some, size, seed) if options.get("design") else some.divide(size, seed)
                 scores = noise_scores(test.noise, _fit(train, model, degree).predict(test.schemes))

@@ -12,7 +12,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, WhiteKernel
 
 from dnnsplit.noise.confidence import bound_factor
-from dnnsplit.noise.models import LEAST, NoiseModel
+from dnnsplit.noise.models import LEAST, SIGMAS, NoiseModel
 from dnnsplit.noise.schemes import check_schemes
 
 CHUNK = 8192  # schemes that are predicted at a time
@@ -24,8 +24,7 @@ class GaussianProcess(NoiseModel):
 
     Attributes
     ----------
-    regressor : fitted to eta^2 / scale
-    scale : unit of what it is fitted to
+    regressor, scale : fitted to eta^2 / scale
     factor : of a bound, how much it is above the mean
     """
 
@@ -59,10 +58,9 @@ class GaussianProcess(NoiseModel):
             return super().bounded(confidence)
         return replace(self, factor=bound_factor(self.share, confidence), mean=self)
 
-    def optimistic(self, q: np.ndarray, sigmas: float, margin: float) -> np.ndarray:
-        """Return the noise where eta^2 is that many standard deviations below its mean, see `NoiseModel.optimistic`."""
-        del margin
-        return self._eta(q, -sigmas)
+    def optimistic(self, q: np.ndarray) -> np.ndarray:
+        """Return the noise where eta^2 is `SIGMAS` standard deviations below its mean."""
+        return self._eta(q, -SIGMAS)
 
     def learn(self, schemes: np.ndarray, noise: np.ndarray) -> GaussianProcess:
         """Return the process conditioned on more samples, its lengths as they are."""
@@ -77,13 +75,7 @@ def fit_gaussian(layers: tuple[str, ...], schemes: np.ndarray, noise: np.ndarray
     The errors of two layers add up like their powers as far as they are independent, so that eta^2 is nearly linear in q
     and lengths come out long. They maximise the marginal likelihood (Rasmussen and Williams, Gaussian Processes for Machine
     Learning, 2006, section 5.4.1), from one start: the same samples give the same model.
-
-    Parameters
-    ----------
-    layers : of the columns of the schemes
-    schemes : 0/1 (n, layers)
-    noise : float (n,), not 0 everywhere
-    most : samples that the lengths are fitted to, drawn at random where there are more; the process is conditioned on all
+    They are fitted to `most` samples, drawn at random where there are more; the process is conditioned on all of them.
     """
     rows = np.vstack([np.zeros(schemes.shape[1]), schemes])
     power = np.r_[0.0, np.square(noise, dtype=float)]

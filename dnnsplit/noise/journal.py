@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -12,20 +11,13 @@ from typing import Any
 import numpy as np
 
 from dnnsplit.ground.errors import NoiseError
-from dnnsplit.ground.files import plain, write_bytes
+from dnnsplit.ground.files import plain, replacing
 
 
 def read_journal(path: Path, identity: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the schemes (n, layers) and their numbers (n, images, numbers), NaN where not measured; None without a file.
 
-    Parameters
-    ----------
-    path : written by `write_journal`
-    identity : what the numbers depend on: model, images, calibration, layers and so on
-
-    Raises
-    ------
-    NoiseError : the file is no journal, or one of something else
+    The identity is what the numbers depend on: a file that is no journal, or one of something else, is a NoiseError.
     """
     if not path.exists():
         return None
@@ -43,6 +35,5 @@ def read_journal(path: Path, identity: Mapping[str, Any]) -> tuple[np.ndarray, n
 
 def write_journal(path: Path, identity: Mapping[str, Any], schemes: np.ndarray, values: np.ndarray) -> None:
     """Write atomically what `read_journal` reads."""
-    buffer = io.BytesIO()
-    np.savez(buffer, identity=np.array(json.dumps(identity, default=plain)), schemes=schemes, values=values)
-    write_bytes(path, buffer.getvalue())
+    with replacing(path) as file:
+        np.savez(file, identity=np.array(json.dumps(identity, default=plain)), schemes=schemes, values=values)

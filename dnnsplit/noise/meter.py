@@ -243,7 +243,6 @@ def layers_of(graph: LayerGraph, layers: int | Sequence[str]) -> tuple[str, ...]
             raise NoiseError(f"layers is {layers}; measure at least one layer")
         return graph.quantizable(layers)
     possible = graph.quantizable(10**9)
-    raise_problems(
-        NoiseError, "layers", [f"{name!r} cannot run in int8{nearest(name, possible)}" for name in layers if name not in possible]
-    )
+    lost = [f"{name!r} cannot run in int8{nearest(name, possible)}" for name in layers if name not in possible]
+    raise_problems(NoiseError, "layers", lost)
     return tuple(name for name in possible if name in layers)

@@ -39,17 +39,10 @@ def shown(outputs: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def errors(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray], detections: np.ndarray | None = None) -> np.ndarray:
-    """Compare the outputs of one image.
+    """Compare the outputs of the quantized model for one image with the float32 model's, and its detections (see `shown`).
 
-    Parameters
-    ----------
-    reference, outputs : of the float32 and of the quantized model, one array per output
-    detections : of the reference (see `shown`), to compare those of the first output with
-
-    Returns
-    -------
-    float (numbers,) : as `kept` names them; a ratio to an output that is 0 everywhere is infinite, and so is all where an
-        output holds a value that is no number and the other does not hold the same
+    The numbers are those that `kept` names. A ratio to an output that is 0 everywhere is infinite, and so is all where an output
+    holds a value that is no number and the other does not hold the same.
     """
     found = []
     for wanted, output in zip(reference, outputs, strict=True):
@@ -66,21 +59,13 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def by_image(numbers: np.ndarray, outputs: Sequence[str], detections: bool = False) -> dict[str, np.ndarray]:
-    """Turn what was kept of each scheme and image into metrics of each image.
+    """Turn the numbers that were kept, (schemes, images, numbers), into metrics of each image: (schemes, images) by metric.
 
-    Parameters
-    ----------
-    numbers : (schemes, images, numbers), from `errors`
-    outputs, detections : as for `kept`
-
-    Returns
-    -------
-    dict : (schemes, images) by metric: rho, relative, nsr, snr_db (-20 log10 nsr), then the same per output as ``rho:output`` and
-        so on if there are several, then disagreement
+    They are rho, relative, nsr, snr_db (-20 log10 nsr), then the same per output as ``rho:output`` and so on if there are
+    several, then disagreement.
     """
-    columns = kept(outputs, detections)
     of_image: dict[str, np.ndarray] = {}
-    by_name = {name: numbers[..., i] for i, name in enumerate(columns)}
+    by_name = {name: numbers[..., i] for i, name in enumerate(kept(outputs, detections))}
     for metric in PER_OUTPUT:
         power = 2 if metric == "nsr" else 1
         each = [by_name[f"{metric}:{output}"] ** power for output in outputs]
@@ -95,12 +80,7 @@ def by_image(numbers: np.ndarray, outputs: Sequence[str], detections: bool = Fal
 
 
 def metrics_of(numbers: np.ndarray, outputs: Sequence[str], detections: bool = False) -> pd.DataFrame:
-    """Turn what was kept of each scheme and image into metrics of each scheme; arguments are those of `by_image`.
-
-    Returns
-    -------
-    DataFrame : per scheme and metric the mean over images, and in ``... std`` its sample standard deviation, NaN for one image
-    """
+    """Return the metrics of `by_image` per scheme: the mean over images and, as ``... std``, its spread (NaN for one image)."""
     table: dict[str, np.ndarray] = {}
     with np.errstate(invalid="ignore"):  # the spread of an infinite signal-to-noise ratio is no number
         for name, value in by_image(numbers, outputs, detections).items():
@@ -116,7 +96,7 @@ def _decibels(nsr: np.ndarray) -> np.ndarray:
 
 def check_metric(metric: str, outputs: Sequence[str], detections: bool) -> None:
     """Raise NoiseError unless the metric can serve as a noise."""
-    names = [*PER_OUTPUT, *(kept(outputs) if len(outputs) > 1 else ()), *(["disagreement"] if detections else [])]
+    names = [*PER_OUTPUT, *(kept(outputs) if len(outputs) > 1 else ()), *["disagreement"] * detections]
     if metric not in names:
         way_out = "; snr_db is infinite where nothing is quantized: take nsr" if metric.startswith("snr") else ""
         raise NoiseError(f"metric {metric!r} is unknown{nearest(metric, names)}{way_out}")
@@ -142,8 +122,7 @@ def fragile(samples: NoiseSamples, times: float = 20.0, relative: float = 0.5) -
     ------
     NoiseError : a layer was not measured alone
     """
-    single = samples.schemes.sum(axis=1) == 1
-    where = dict(zip(samples.schemes[single].argmax(axis=1).tolist(), np.flatnonzero(single).tolist(), strict=True))
+    where = samples.alone
     missing = [name for i, name in enumerate(samples.layers) if i not in where]
     if missing:
         raise NoiseError(f"{len(missing)} layers were not measured alone ({missing[0]!r} is one); measure schemes='alone'")

@@ -20,6 +20,8 @@ MOST_LISTED = 18  # layers of which all schemes are ever listed
 # What is quantized has some noise, whatever a fit says (a polynomial can dip below 0), so that nothing in int8 keeps a limit of
 # 0; measurements may know better.
 LEAST = float(np.finfo(float).tiny)
+SIGMAS = 2.5  # standard deviations of eta^2 by which a Gaussian process is read below its mean, see `dnnsplit.noise.verification`
+MARGIN = 0.05  # share by which another model is read below its prediction there
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -180,20 +182,12 @@ class NoiseModel(ABC):
         """Return the noise of the schemes that need no measurement, by their numbers."""
         return {0: 0.0}
 
-    def optimistic(self, q: np.ndarray, sigmas: float, margin: float) -> np.ndarray:
-        """Return a noise that is low for this model, float (n,).
-
-        Parameters
-        ----------
-        q : schemes, bool (n, layers)
-        sigmas, margin : how low, for a model that tells its uncertainty and for another; see `dnnsplit.noise.verification`
-        """
-        del sigmas
-        return self._listed(q) / (1 + margin)
+    def optimistic(self, q: np.ndarray) -> np.ndarray:
+        """Return a noise of schemes, bool (n, layers), that is low for this model, float (n,)."""
+        return self._listed(q) / (1 + MARGIN)
 
     def learn(self, schemes: np.ndarray, noise: np.ndarray) -> NoiseModel:
         """Return the model that has seen more samples, 0/1 (n, layers) and float (n,); most kinds learn nothing from them."""
-        del schemes, noise
         return self
 
     @property

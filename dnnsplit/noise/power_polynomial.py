@@ -20,12 +20,6 @@ def fit_link(schemes: np.ndarray, noise: np.ndarray, degree: int = 2) -> tuple[d
     Journal of Statistics 24, 1996). Weights are the non-negative main effects on eta^2. The power p, the share of the
     products and the variance of the residual maximise the marginal likelihood on a grid.
 
-    Parameters
-    ----------
-    schemes : 0/1 (n, layers)
-    noise : float (n,), not 0 everywhere
-    degree : most layers in a product
-
     Returns
     -------
     (terms, power) : coefficient by columns of `schemes`, and p
@@ -37,7 +31,8 @@ def fit_link(schemes: np.ndarray, noise: np.ndarray, degree: int = 2) -> tuple[d
     weight = np.sqrt(main + 1e-3 * main.mean())
     weight /= weight.sum()
     products = [c for size in range(1, min(degree, count) + 1) for c in combinations(range(count), size)]
-    design = _centred(schemes, products)
+    signs = 2.0 * schemes - 1.0
+    design = np.stack([signs[:, c].prod(axis=1) - (-1.0) ** len(c) for c in map(list, products)], axis=1)
     best = (np.inf, 1.0, np.zeros(len(products)))
     for share in SHARES:
         deviation = np.sqrt([weight[list(c)].prod() * share ** (len(c) - 1) for c in products])
@@ -56,11 +51,6 @@ def fit_link(schemes: np.ndarray, noise: np.ndarray, degree: int = 2) -> tuple[d
                     best = (value, power, deviation * (right.T @ (singular / shrunk * inside)))
     _, power, coefficients = best
     return _plain(dict(zip(products, coefficients * noise.max() ** power, strict=True))), power
-
-
-def _centred(schemes: np.ndarray, products: list[tuple[int, ...]]) -> np.ndarray:
-    signs = 2.0 * schemes - 1.0
-    return np.stack([signs[:, c].prod(axis=1) - (-1.0) ** len(c) for c in map(list, products)], axis=1)
 
 
 def _plain(coefficients: dict[tuple[int, ...], float]) -> dict[tuple[int, ...], float]:

@@ -44,12 +44,9 @@ class PrefixTree:
     outputs: tuple[str, ...]
 
     def walk(self, feed: Mapping[str, np.ndarray], schemes: np.ndarray) -> Iterator[list[np.ndarray]]:
-        """Yield the outputs of the float32 model, then those of each scheme.
+        """Yield the outputs of the float32 model for one image, then those of each scheme.
 
-        Parameters
-        ----------
-        feed : the inputs of one image
-        schemes : 0/1 (n, layers), in topological order of the layers; in lexicographic order they take the least work
+        The schemes are 0/1 in topological order of the layers; in lexicographic order they take the least work.
         """
         live = {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in feed.items()}
         previous, first = np.zeros(schemes.shape[1], np.int8), 0
@@ -65,42 +62,27 @@ class PrefixTree:
 
 
 def build_tree(model: Model, graph: LayerGraph, layers: Sequence[str], calibration: Calibration) -> PrefixTree:
-    """Cut a model at the layers that are toggled.
-
-    Parameters
-    ----------
-    layers : names, in topological order
-    calibration : ranges of the int8 tensors
-    """
-    segments = []
-    for edge, parts in _cut(graph, layers, calibration):
-        segments.append(Segment(tuple(session(part) for part in parts), edge.inputs, edge.outputs))
+    """Cut a model at the layers that are toggled, whose names come in topological order."""
+    cut = _cut(graph, layers, calibration)
+    segments = (Segment(tuple(session(part) for part in parts), edge.inputs, edge.outputs) for edge, parts in cut)
     return PrefixTree(tuple(segments), model.outputs)
 
 
 def both_ways(
     model: Model, graph: LayerGraph, layers: Sequence[str], calibration: Calibration, feed: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the outputs with none and with all of some layers in int8, as a tree measures them, holding one segment at a time.
-
-    Parameters
-    ----------
-    feed : the inputs of one image
-    """
+    """Return the outputs with none and with all of some layers in int8, as a tree measures them, one segment at a time."""
     plain, int8 = ({name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in feed.items()} for _ in range(2))
     for edge, parts in _cut(graph, layers, calibration):
         found = []
         for live, part in zip((plain, int8), parts, strict=False):  # what comes before the first of them is one part
             found.append(Segment((session(part),), edge.inputs, edge.outputs).run(0, live))
-        for live, values in zip((plain, int8), (found[:1], found[-1:]), strict=True):
-            live.update(*values)
-    exact, quantized = ({name: live[name].numpy() for name in model.outputs} for live in (plain, int8))
-    return exact, quantized
+        plain.update(*found[:1])
+        int8.update(*found[-1:])
+    return {name: plain[name].numpy() for name in model.outputs}, {name: int8[name].numpy() for name in model.outputs}
 
 
-def _cut(
-    graph: LayerGraph, layers: Sequence[str], calibration: Calibration
-) -> Iterator[tuple[Boundary, list[bytes]]]:
+def _cut(graph: LayerGraph, layers: Sequence[str], calibration: Calibration) -> Iterator[tuple[Boundary, list[bytes]]]:
     """Yield the border of each segment, and its parts: in float32, and with the layer that it starts with in int8."""
     label: dict[str, int] = {}
     for layer in graph.topological:

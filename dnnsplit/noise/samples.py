@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from dnnsplit.ground.errors import NoiseError, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
+from dnnsplit.ground.units import is_whole
 from dnnsplit.noise.schemes import pack_schemes
 
 SPREAD = ("noise_std", "noise_images")
@@ -125,13 +125,19 @@ class NoiseSamples:
         return NoiseSamples(self.frame.iloc[rows], self.origin)
 
     @property
+    def alone(self) -> dict[int, int]:
+        """The row of the scheme that quantizes one layer alone, by the layer's column, where it was measured."""
+        rows = np.flatnonzero(self.schemes.sum(axis=1) == 1)
+        return dict(zip(self.schemes[rows].argmax(axis=1).tolist(), rows.tolist(), strict=True))
+
+    @property
     def quantizing(self) -> NoiseSamples:
         """The samples that have any layer in int8."""
         return self.only(np.flatnonzero(self.schemes.any(axis=1)))
 
     def divide(self, count: int, seed: int = 0) -> tuple[NoiseSamples, NoiseSamples]:
         """Return `count` random samples and the others, to fit on the ones and test on the others."""
-        if isinstance(count, bool) or not isinstance(count, Integral) or not 0 < count < len(self.frame):
+        if not is_whole(count, 1) or count >= len(self.frame):
             raise NoiseError(f"{count!r} of {len(self.frame)} samples leaves none on one side; take 1 to {len(self.frame) - 1}")
         order = np.random.default_rng(seed).permutation(len(self.frame))
         return self.only(np.sort(order[:count])), self.only(np.sort(order[count:]))

@@ -13,12 +13,7 @@ from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_probl
 
 
 def row_of(layers: Sequence[str], quantized: Iterable[str]) -> np.ndarray:
-    """Return the 0/1 row of the layers that are quantized, int8 (layers,).
-
-    Raises
-    ------
-    NoiseError : a name that is none of the layers
-    """
+    """Return the 0/1 row of the layers that are quantized, int8 (layers,); NoiseError for a name that is none of them."""
     names = set(quantized)
     unknown = [f"{name!r} is not a quantizable layer{nearest(name, layers)}" for name in sorted(names - {*layers})]
     raise_problems(NoiseError, "scheme", unknown)
@@ -52,34 +47,17 @@ def all_schemes(count: int) -> np.ndarray:
 
 
 def sample_schemes(count: int, number: int, seed: int = 0) -> np.ndarray:
-    """Return distinct random schemes after the ones that matter most.
-
-    Parameters
-    ----------
-    count : number of layers
-    number : of schemes wanted; at most 2^count
-    seed : of the random ones
-
-    Returns
-    -------
-    int8 (number, count) : none, each layer alone, all; then uniform random ones without repetition
-    """
+    """Return `number` distinct schemes of `count` layers, if there are so many: none, each layer alone, all, then random ones."""
     if number < 0:
         raise OptionError(f"number is {number!r}; it must be 0 or more")
-    first = np.vstack([np.zeros((1, count)), np.eye(count), np.ones((1, count))]).astype(np.int8)
-    first = first[np.unique(pack_schemes(first), return_index=True)[1]] if count < 2 else first
     if number >= 2**count:
         return all_schemes(count)
-    rng = np.random.default_rng(seed)
-    seen = set(pack_schemes(first).tolist())
-    rows = list(first)
+    first = np.vstack([np.zeros((1, count)), np.eye(count), np.ones((1, count))]).astype(np.int8)
+    rng, rows = np.random.default_rng(seed), dict(zip(pack_schemes(first).tolist(), first, strict=True))
     while len(rows) < number:
         row = rng.integers(0, 2, count, dtype=np.int8)
-        key = int(pack_schemes(row[None])[0])
-        if key not in seen:
-            seen.add(key)
-            rows.append(row)
-    return np.array(rows[:number], np.int8).reshape(number, count)
+        rows.setdefault(int(pack_schemes(row)[0]), row)
+    return np.array([*rows.values()][:number], np.int8).reshape(number, count)
 
 
 def check_schemes(schemes: np.ndarray | Sequence[Sequence[int]], count: int) -> np.ndarray:
@@ -106,11 +84,7 @@ def pack_schemes(schemes: np.ndarray) -> np.ndarray:
 
 
 def cuts(excluded: np.ndarray, bits: int) -> tuple[list[int], list[int]]:
-    """Return the fewest linear cuts that keep exactly the schemes that are not excluded.
-
-    Parameters
-    ----------
-    excluded : bool (2^bits,), the first bit lowest
+    """Return the fewest linear cuts that keep exactly the schemes that are not excluded, bool (2^bits,), the first bit lowest.
 
     Returns
     -------

@@ -14,6 +14,8 @@ from dnnsplit.noise.models import NoiseModel, Table
 from dnnsplit.noise.samples import NoiseSamples
 from dnnsplit.noise.schemes import pack, pack_schemes, row_of
 
+MOST = 35  # measurements
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -39,13 +41,11 @@ class Informed(NoiseModel):
 
     model: NoiseModel
     known: Mapping[int, float]
-    sigmas: float = 2.5
-    margin: float = 0.05
 
     kind = "informed"
 
     def _noise(self, q: np.ndarray) -> np.ndarray:
-        low = self.model.optimistic(q, self.sigmas, self.margin).tolist()
+        low = self.model.optimistic(q).tolist()
         return np.array([self.known.get(key, value) for key, value in zip(pack_schemes(q).tolist(), low, strict=True)], float)
 
 
@@ -55,16 +55,14 @@ def verify(
     choose: Callable[[NoiseModel], Any],
     max_noise: float,
     samples: NoiseSamples | None = None,
-    sigmas: float = 2.5,
-    margin: float = 0.05,
-    most: int = 35,
     fresh: bool = False,
 ) -> Verified:
     """Choose by prediction, measure the choice, exclude it if it is too noisy, and choose again.
 
     A model that is right to 1 % on average is wrong where it matters: the best scheme within a limit tends to be one whose
     noise was underestimated. So the model is read on its optimistic side, every measurement is told to it, and the first
-    choice that holds is taken: it is the best of all schemes whose optimistic prediction is within the limit.
+    choice that holds is taken: it is the best of all schemes whose optimistic prediction is within the limit. After `MOST`
+    measurements the best scheme that was measured is chosen (with none, nothing is quantized).
 
     Parameters
     ----------
@@ -74,9 +72,6 @@ def verify(
         ``quantized``, such as a plan
     max_noise : eta_max
     samples : measured before, such as those that `noise` was fitted to; they are not measured again
-    sigmas : standard deviations of eta^2 by which a Gaussian process is read below its mean
-    margin : share by which another model is read below its prediction
-    most : measurements; after them the best scheme that was measured is chosen (with none, nothing is quantized)
     fresh : `measure` tells another number than the model's, on other images or a bound, so that nothing of a table is known
 
     Returns
@@ -85,12 +80,11 @@ def verify(
 
     Raises
     ------
-    OptionError : a limit, a number of sigmas or a margin below 0, or less than one measurement
+    OptionError : a limit below 0
     NoiseError : samples of other layers, `choose` broke the limit, or `measure` returned something that is no noise
     """
-    for what, value, least in (("max_noise", max_noise, 0), ("sigmas", sigmas, 0), ("margin", margin, 0), ("most", most, 1)):
-        if not least <= value < np.inf:
-            raise OptionError(f"{what} is {value!r}; it must be a number, {least} or more")
+    if not 0 <= max_noise < np.inf:
+        raise OptionError(f"max_noise is {max_noise!r}; it must be a number, 0 or more")
     if samples is not None and samples.layers != noise.layers:
         raise NoiseError(f"the samples are of the layers {samples.layers}, the noise model of {noise.layers}")
     known = {0: 0.0} if fresh else noise.certain()
@@ -98,8 +92,8 @@ def verify(
         known |= dict(zip(pack_schemes(samples.schemes).tolist(), samples.noise.tolist(), strict=True))
     measured: dict[tuple[str, ...], float] = {}
     while True:
-        more = len(measured) < most
-        view = Informed(noise.layers, noise, known, sigmas, margin) if more else Table(noise.layers, known)
+        more = len(measured) < MOST
+        view = Informed(noise.layers, noise, known) if more else Table(noise.layers, known)
         choice = choose(replace(view, origin=noise.origin))
         names = tuple(getattr(choice, "quantized", choice))
         scheme = row_of(noise.layers, names)

@@ -11,22 +11,7 @@ from dnnsplit.plots.style import save, save_and_show
 from dnnsplit.plots.times import bandwidth, layer_seconds, predicted_measured, scale, split_times, tensor_sizes
 
 __all__ = [
-    "bandwidth",
-    "bandwidth_grid",
-    "energy_limits",
-    "latency_energy",
-    "latency_noise",
-    "layer_seconds",
-    "learning_curve",
-    "limit_coverage",
-    "noise_fit",
-    "noise_fronts",
-    "placement",
-    "predicted_measured",
-    "save",
-    "save_and_show",
-    "scale",
-    "sensitivity",
-    "split_times",
-    "tensor_sizes",
-]
+    "bandwidth", "bandwidth_grid", "energy_limits", "latency_energy", "latency_noise", "layer_seconds", "learning_curve",
+    "limit_coverage", "noise_fit", "noise_fronts", "placement", "predicted_measured", "save", "save_and_show", "scale",
+    "sensitivity", "split_times", "tensor_sizes",
+]  # fmt: skip

@@ -15,6 +15,8 @@ from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
 from dnnsplit.plots.style import COLOURS, style
 
+LIMIT = "noise limit $\\eta_{max}$"
+
 
 def noise_fit(models: Mapping[str, NoiseModel], test: NoiseSamples) -> tuple[Figure, dict[str, Any]]:
     """Figure 2: predicted against measured noise on schemes that no model was fitted to.
@@ -49,12 +51,7 @@ def sensitivity(samples: NoiseSamples, noise: NoiseModel | None = None) -> tuple
     samples : measured; a layer that was not measured alone has no bar
     noise : tells the shares where not all schemes were measured; without it they are left out then
     """
-    single = samples.schemes.sum(axis=1) == 1
-    alone = {
-        name: float(samples.noise[single & (samples.schemes[:, i] == 1)][0])
-        for i, name in enumerate(samples.layers)
-        if (single & (samples.schemes[:, i] == 1)).any()
-    }
+    alone = {samples.layers[i]: float(samples.noise[row]) for i, row in sorted(samples.alone.items())}
     every = samples.noise[samples.schemes.all(axis=1)]
     if noise is None and len(samples.noise) >= 2 ** len(samples.layers) - 1:
         noise = NoiseModel.measured(samples)
@@ -62,22 +59,22 @@ def sensitivity(samples: NoiseSamples, noise: NoiseModel | None = None) -> tuple
     names = list(samples.layers if shares else alone)[::-1]
     ratios = [5, 3] if shares else [1]
     with style():
-        figure, axes = plt.subplots(1, len(ratios), sharey=True, squeeze=False, width_ratios=ratios)
-        figure.set_size_inches(3.2 + 1.8 * len(ratios), 0.19 * len(names) + 1.0)
+        size = (3.2 + 1.8 * len(ratios), 0.19 * len(names) + 1.0)
+        figure, axes = plt.subplots(1, len(ratios), figsize=size, sharey=True, squeeze=False, width_ratios=ratios)
         axis = axes[0][0]
         axis.barh(range(len(names)), [alone.get(n, 0.0) for n in names], color=COLOURS[0])
         axis.set_yticks(range(len(names)), [n.strip("/") for n in names], fontsize=7)
-        if len(every):
-            axis.axvline(every[0], color=COLOURS[1], linewidth=1.2)
-            axis.text(every[0], len(names) - 0.4, "all together ", color=COLOURS[1], ha="right", va="bottom", fontsize=7.5)
-        axis.set(xlabel="noise (mean |difference| of the output)", title="Each layer quantized alone")
-        axis.set_ylim(-0.6, len(names) + 0.3)
+        for noise_of_all in every:
+            axis.axvline(noise_of_all, color=COLOURS[1], linewidth=1.2)
+            axis.text(noise_of_all, len(names) - 0.4, "all together ", color=COLOURS[1], ha="right", va="bottom", fontsize=7.5)
+        title = "Each layer quantized alone"
+        axis.set(xlabel="noise (mean |difference| of the output)", title=title, ylim=(-0.6, len(names) + 0.3))
         if shares:
             axes[0][1].barh(range(len(names)), [100 * shares[n] for n in names], color=COLOURS[2])
             axes[0][1].set(xlabel=f"variance [%] ({100 * sum(shares.values()):.1f} in all)", title="First-order share")
         for axis in axes[0]:
             axis.grid(False, axis="y")
-    return figure, {"alone": alone, "all": [float(v) for v in every], "first_order": shares}
+    return figure, {"alone": alone, "all": every.tolist(), "first_order": shares}
 
 
 def learning_curve(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
@@ -122,8 +119,8 @@ def latency_noise(
     right = most or max([*limited, *limits, 1e-3]) * 1.05
     with style():
         figure, axis = plt.subplots()
-        edges = [*limited, right]
-        axis.stairs(frame["latency_s"], edges, baseline=None, color=COLOURS[0], linewidth=1.5, label="planned (exact optimum)")
+        marks: dict[str, Any] = {"color": COLOURS[0], "linewidth": 1.5, "label": "planned (exact optimum)"}
+        axis.stairs(frame["latency_s"], [*limited, right], baseline=None, **marks)
         if measured is not None and len(measured):
             error = np.array([measured["latency_s"] - measured["low_s"], measured["high_s"] - measured["latency_s"]], float)
             error = np.maximum(error, 0.0)  # a median can equal a percentile up to rounding
@@ -131,14 +128,11 @@ def latency_noise(
                 measured["max_noise"], measured["latency_s"], yerr=error, fmt="o", color=COLOURS[1], capsize=2,
                 elinewidth=0.9, label="measured (median, 5 to 95 %)", zorder=3,
             )  # fmt: skip
-        axis.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="latency [s]", xlim=(-0.015 * right, right))
-        values = [*frame["latency_s"], *([] if measured is None else measured["high_s"])]
-        axis.set_ylim(0, max(values) * 1.12)
+        axis.set(title=title, xlabel=LIMIT, ylabel="latency [s]", xlim=(-0.015 * right, right))
+        axis.set_ylim(0, 1.12 * max([*frame["latency_s"], *([] if measured is None else measured["high_s"])]))
         axis.legend(loc="lower left")
     numbers = {"title": title, "front": frame.to_dict("list")}
-    if measured is not None:
-        numbers["measured"] = measured.to_dict("list")
-    return figure, numbers
+    return figure, numbers | ({} if measured is None else {"measured": measured.to_dict("list")})
 
 
 def noise_fronts(exact: pd.DataFrame, predicted: Mapping[str, pd.DataFrame], title: str = "") -> tuple[Figure, dict[str, Any]]:
@@ -151,23 +145,22 @@ def noise_fronts(exact: pd.DataFrame, predicted: Mapping[str, pd.DataFrame], tit
         the limit it was chosen for where that is more than ``noise``
     title : above the fronts
     """
-    limits = [exact["noise"].max(), *(part["noise"].max() for part in predicted.values())]
-    right = 1.05 * max(limits)
+    right = 1.05 * max(part["noise"].max() for part in (exact, *predicted.values()))
     numbers: dict[str, Any] = {"title": title, "exact": exact[["noise", "latency_s"]].to_dict("list"), "predicted": {}}
     with style():
         figure, (front, excess) = plt.subplots(1, 2, figsize=(6.6, 3.2), sharex=True)
-        edges = [*exact["noise"], right]
-        front.stairs(exact["latency_s"], edges, baseline=None, color="0.65", linewidth=3.0, label="measured noise")
+        marks: dict[str, Any] = {"color": "0.65", "linewidth": 3.0, "label": "measured noise"}
+        front.stairs(exact["latency_s"], [*exact["noise"], right], baseline=None, **marks)
         excess.axhline(0.0, color="0.45", linewidth=0.8)
         for i, (name, part) in enumerate(predicted.items()):
-            broken = int((part["measured"] > part["noise"]).sum())
+            over = part["measured"] - part["noise"]  # no share of the limit, which may be 0 or all but 0
+            broken = int((over > 0).sum())
             text = f"{name}: {broken} of {len(part)} plans over their limit"
             front.stairs(part["latency_s"], [*part["noise"], right], baseline=None, color=COLOURS[i], linewidth=1.2, label=text)
-            over = part["measured"] - part["noise"]  # no share of the limit, which may be 0 or all but 0
             excess.scatter(part["noise"], over, s=12, color=COLOURS[i], marker="osD^v"[i % 5], zorder=3)
             numbers["predicted"][name] = part[["noise", "measured", "latency_s"]].to_dict("list") | {"broken": broken}
-        front.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="least latency [s]", xlim=(0, right))
-        excess.set(title="Measured noise of the plans", xlabel="noise limit $\\eta_{max}$", ylabel="measured noise - limit")
+        front.set(title=title, xlabel=LIMIT, ylabel="least latency [s]", xlim=(0, right))
+        excess.set(title="Measured noise of the plans", xlabel=LIMIT, ylabel="measured noise - limit")
         figure.legend(*front.get_legend_handles_labels(), loc="outside lower center")
     return figure, numbers
 
@@ -189,10 +182,9 @@ def limit_coverage(table: pd.DataFrame, promised: float = 5.0, title: str = "") 
         for i, (rule, part) in enumerate(by_rule.items()):
             share.plot(part.index, part["broken_%"], marker="os"[i], color=COLOURS[i], label=names[str(rule)])
         share.axhline(promised, color="0.45", linewidth=0.8, linestyle="--", label=f"{promised:g} % promised of one scheme")
-        share.set(title=title, xlabel="noise limit $\\eta_{max}$", ylabel="limit broken over all images [%]")
-        share.set_ylim(bottom=0)
+        share.set(title=title, xlabel=LIMIT, ylabel="limit broken over all images [%]", ylim=(0, None))
         price.plot(cost.index, cost, marker="s", color=COLOURS[1])
-        price.set(title="What the bound costs", xlabel="noise limit $\\eta_{max}$", ylabel="more latency [%]")
-        price.set_ylim(bottom=min(0.0, float(cost.min())))
+        low = min(0.0, float(cost.min()))
+        price.set(title="What the bound costs", xlabel=LIMIT, ylabel="more latency [%]", ylim=(low, None))
         figure.legend(*share.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure, {"rows": table.to_dict("list"), "cost_%": cost.tolist()}

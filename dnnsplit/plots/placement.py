@@ -41,14 +41,11 @@ def placement(graph: LayerGraph, plan: Plan, title: str = "") -> tuple[Figure, d
             seconds = plan.cost.compute_s[server]
             axis.text(-2.0, y[server], f"{server}\n{show(seconds, 's')}", ha="right", va="center", fontsize=8)
         crossings = _draw_tensors(axis, graph, plan, of, x, y, ends)
-        for key, layers in groups.items():
-            prefix, server = key
-            quantized = [n for n in layers if n in plan.quantized]
-            colour = colours[server]
-            axis.scatter(x[key], y[server], s=95, color=colour, edgecolors="black" if quantized else colour,
-                         linewidths=1.4 if quantized else 0.5, zorder=3)  # fmt: skip
-            axis.text(x[key], y[server], re.sub(r"^model\.", "", prefix)[-4:], ha="center", va="center", fontsize=5.8,
-                      color="white", zorder=4)  # fmt: skip
+        for i, ((prefix, server), layers) in enumerate(groups.items()):
+            edge, width = (colours[server], 0.5) if set(layers).isdisjoint(plan.quantized) else ("black", 1.4)
+            axis.scatter(i, y[server], s=95, color=colours[server], edgecolors=edge, linewidths=width, zorder=3)
+            name = re.sub(r"^model\.", "", prefix)[-4:]
+            axis.text(i, y[server], name, ha="center", va="center", fontsize=5.8, color="white", zorder=4)
         for name, at in ends.items():
             axis.scatter(at, y[plan.source], s=70, marker="s", color="0.35", zorder=3)
             axis.text(at, y[plan.source] + 0.16, name, ha="center", va="bottom", fontsize=6.5)
@@ -67,13 +64,11 @@ def _groups(graph: LayerGraph, plan: Plan) -> dict[tuple[str, str], list[str]]:
     """Layers by (first part of their name, server), in the order of their mean depth."""
     plain = len({_prefix(n) for n in graph.layer_names}) > 60
     chunk = max(1, len(graph.layers) // 40)
-    groups: dict[tuple[str, str], list[str]] = {}
-    place: dict[tuple[str, str], list[int]] = {}
+    places: dict[tuple[str, str], list[int]] = {}
     for i, name in enumerate(graph.topological):
-        key = (str(i // chunk) if plain else _prefix(name), plan.assignment[name])
-        groups.setdefault(key, []).append(name)
-        place.setdefault(key, []).append(i)
-    return {key: groups[key] for key in sorted(groups, key=lambda key: float(np.mean(place[key])))}
+        places.setdefault((str(i // chunk) if plain else _prefix(name), plan.assignment[name]), []).append(i)
+    in_order = sorted(places.items(), key=lambda entry: float(np.mean(entry[1])))
+    return {key: [graph.topological[i] for i in place] for key, place in in_order}
 
 
 def _prefix(name: str) -> str:
@@ -87,31 +82,24 @@ def _draw_tensors(
     def at(stop: tuple[str, str]) -> tuple[float, float]:
         return ends.get(stop[0], x.get(stop, 0)), y[stop[1]]
 
-    drawn: set[tuple[Any, Any]] = set()
+    tensors = {tensor.name: tensor for tensor in graph.tensors}
+    starts = {name: of[t.producer] if t.producer is not None else ("input", plan.source) for name, t in tensors.items()}
+    ways: dict[tuple[tuple[str, str], tuple[str, str]], None] = {}
+    for name, tensor in tensors.items():
+        stops = [of[c] for c in tensor.consumers] + [("output", plan.source)] * tensor.is_output
+        ways |= dict.fromkeys((starts[name], stop) for stop in stops if stop != starts[name])
+    for start, stop in ways:
+        a, b, crosses = at(start), at(stop), start[1] != stop[1]
+        bend = 0.0 if crosses or abs(b[0] - a[0]) <= 1 else -0.18
+        axis.add_patch(FancyArrowPatch(
+            a, b, arrowstyle="-|>", mutation_scale=6, shrinkA=5, shrinkB=5, zorder=2 if crosses else 1,
+            connectionstyle=f"arc3,rad={bend}", color="#D55E00" if crosses else "0.6", linewidth=1.2 if crosses else 0.6,
+        ))  # fmt: skip
     labels: dict[tuple[float, float, float, float], float] = {}
     crossings = []
-    for tensor in graph.tensors:
-        start = ("input", plan.source) if tensor.producer is None else of[tensor.producer]
-        stops = [of[c] for c in tensor.consumers] + ([("output", plan.source)] if tensor.is_output else [])
-        for stop in stops:
-            if start == stop or (start, stop) in drawn:
-                continue
-            drawn.add((start, stop))
-            a, b, crosses = at(start), at(stop), start[1] != stop[1]
-            bend = 0.0 if crosses or abs(b[0] - a[0]) <= 1 else -0.18
-            arrow = FancyArrowPatch(
-                a, b, arrowstyle="-|>", mutation_scale=6, shrinkA=5, shrinkB=5, zorder=2 if crosses else 1,
-                connectionstyle=f"arc3,rad={bend}", color="#D55E00" if crosses else "0.6", linewidth=1.2 if crosses else 0.6,
-            )  # fmt: skip
-            axis.add_patch(arrow)
-    for transfer in plan.transfers:
-        if transfer.source == transfer.target:
-            continue
-        tensor = next(t for t in graph.tensors if t.name == transfer.tensor)
-        start = ("input", plan.source) if tensor.producer is None else of[tensor.producer]
-        stops = [of[c] for c in tensor.consumers if plan.assignment[c] == transfer.target]
-        stop = min(stops, key=x.__getitem__) if stops else ("output", plan.source)
-        way = (*at(start), *at(stop))
+    for transfer in (one for one in plan.transfers if one.source != one.target):
+        stops = [of[c] for c in tensors[transfer.tensor].consumers if plan.assignment[c] == transfer.target]
+        way = (*at(starts[transfer.tensor]), *at(min(stops, key=x.__getitem__, default=("output", plan.source))))
         labels[way] = labels.get(way, 0.0) + transfer.size_bytes
         crossings.append({k: getattr(transfer, k) for k in ("tensor", "source", "target", "size_bytes", "seconds")})
     for i, ((ax, ay, bx, by), size) in enumerate(sorted(labels.items())):

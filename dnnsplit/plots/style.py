@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Hashable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dnnsplit.ground.files import write_bytes, write_json
+from dnnsplit.ground.files import replacing, write_json
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; named here, because a notebook draws outside `style`.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -53,14 +52,12 @@ def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, An
     -------
     dict : path by ending
     """
-    paths = {}
+    paths = {ending: Path(folder) / f"{name}.{ending}" for ending in ("svg", "png", "json")}
     with style():
-        for ending in ("svg", "png"):
-            buffer = io.BytesIO()
-            metadata = {"Date": None} if ending == "svg" else {"Software": None}
-            figure.savefig(buffer, format=ending, metadata=metadata)
-            paths[ending] = write_bytes(Path(folder) / f"{name}.{ending}", buffer.getvalue())
-    paths["json"] = write_json(Path(folder) / f"{name}.json", {"figure": name, "dnnsplit": version("dnnsplit"), **numbers})
+        for ending, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+            with replacing(paths[ending]) as file:
+                figure.savefig(file, format=ending, metadata=metadata)
+    write_json(paths["json"], {"figure": name, "dnnsplit": version("dnnsplit"), **numbers})
     return paths
 
 

@@ -31,8 +31,8 @@ def tensor_sizes(graph: LayerGraph) -> tuple[Figure, dict[str, Any]]:
         axis.step(100 * done / done[-1], crossing / 1e6, where="post", color=COLOURS[0])
         axis.axhline(crossing[0] / 1e6, color="0.45", linewidth=0.8, linestyle="--")
         axis.text(99, crossing[0] / 1e6, "the input", ha="right", va="bottom", fontsize=7.5, color="0.35")
-        axis.set(xlabel="FLOPs done before the cut [%]", ylabel="tensors at the cut [MB]", xlim=(0, 100), ylim=(0, None))
-        axis.set_title("What one cut through the network would send")
+        axis.set(xlabel="FLOPs done before the cut [%]", ylabel="tensors at the cut [MB]", xlim=(0, 100), ylim=(0, None),
+                 title="What one cut through the network would send")  # fmt: skip
     return figure, {"flops_share": done / done[-1], "crossing_bytes": crossing}
 
 
@@ -83,7 +83,7 @@ def split_times(parts: pd.DataFrame, times: LayerTimes, server: str) -> tuple[Fi
     error = 100 * (totals["priced_s"] / totals["seconds"] - 1)
     with style():
         size = (7.2, max(3.1, 0.17 * len(gain) + 1.1))
-        figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=[4, 5], squeeze=True)
+        figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=[4, 5])
         left.barh(range(len(gain)), 1e3 * gain, color=[COLOURS[0] if g >= 0 else COLOURS[1] for g in gain])
         left.set_yticks(range(len(gain)), [name.strip("/") for name in gain.index], fontsize=6.3)
         left.axvline(0, color="0.3", linewidth=0.8)

@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 
 from dnnsplit.ground.errors import ProfileError
 from dnnsplit.ground.markup import shown
-from dnnsplit.ground.units import show
+from dnnsplit.ground.units import is_number, show
 from dnnsplit.network.servers import Network
 
 
@@ -46,7 +46,7 @@ class Overhead:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < np.inf:
+            if not is_number(value) or not 0 <= value < np.inf:
                 raise ProfileError(f"the overhead of a part has {name} = {value!r}; it must be a number, 0 or more")
 
     def _repr_html_(self) -> str:

@@ -7,19 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-import numpy as np
-
 from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
+from dnnsplit.ground.units import is_number
 
 OBJECTIVES = ("latency", "throughput")
 NORMALISE = ("limited", "fixed")
 ROUTINGS = ("direct", "relay")
 METHODS = ("auto", "elimination", "milp", "slides")
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a number, and no truth value."""
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnnsplit.ground.errors import OptionError
-from dnnsplit.ground.units import parse, show
+from dnnsplit.ground.units import is_number, is_whole, parse, show
 
 
 @pytest.mark.parametrize(
@@ -140,3 +140,15 @@ def test_smaller_parts_of_bits_and_bytes_are_refused_too(text):
         parse("5 mW/(mbit/s)", "power_per_rate")
     assert parse("5 mW/(Mbit/s)", "power_per_rate") == pytest.approx(4e-8)
     assert parse("1.2 ns/B", "serialise") == 1.2e-9
+
+
+@pytest.mark.parametrize("value", [True, np.True_, "3", None, 1j])
+def test_what_is_no_number(value):
+    assert not is_whole(value)
+    assert not is_number(value)
+
+
+def test_whole_numbers_have_a_least_one():
+    assert [is_whole(value, 3) for value in (2, 3, np.int64(4), 4.0)] == [False, True, True, False]
+    assert is_number(np.float32(0.5))
+    assert is_number(-3)

@@ -33,21 +33,21 @@ def test_label_rows_become_pixel_corners():
 
 def test_suppression_keeps_the_better_score_and_other_classes():
     rows = np.array([row(0, 0.6, 1), row(0, 0.9, 0), row(1, 0.5, 0), row(0, 0.4, 30)])
-    kept = detections.non_maximum_suppression(rows, iou=0.5)
+    kept = detections.non_maximum_suppression(rows)
     assert kept[:, 1].tolist() == [0.9, 0.5, 0.4]
 
 
 def test_suppression_is_not_transitive():
-    # The middle box overlaps both others by 2/3; once the first has removed it, the third stays (1/3).
-    rows = np.array([row(0, 0.9, 0, 12), row(0, 0.8, 3, 12), row(0, 0.7, 6, 12)])
-    assert detections.non_maximum_suppression(rows, iou=0.5)[:, 1].tolist() == [0.9, 0.7]
+    # The middle box overlaps both others by 5/7; once the first has removed it, the third stays (1/2).
+    rows = np.array([row(0, 0.9, 0, 12), row(0, 0.8, 2, 12), row(0, 0.7, 4, 12)])
+    assert detections.non_maximum_suppression(rows)[:, 1].tolist() == [0.9, 0.7]
 
 
 def test_decode_reads_centres_sizes_and_scores():
     output = np.zeros((1, 6, 3), dtype=np.float32)
     output[0, :, 0] = [50, 40, 20, 10, 0.8, 0.0]
     output[0, :, 1] = [51, 40, 20, 10, 0.6, 0.3]
-    rows = detections.decode(output, threshold=0.1, iou=0.5)
+    rows = detections.decode(output, threshold=0.1)
     assert rows == pytest.approx(np.array([[0, 0.8, 40, 35, 60, 45], [1, 0.3, 41, 35, 61, 45]]))
     assert detections.decode(output[0], threshold=0.9).shape == (0, 6)
 
@@ -97,7 +97,6 @@ def test_no_detection_scores_zero():
         lambda: detections.decode(np.zeros((1, 4, 10))),
         lambda: detections.decode(np.zeros((1, 9, 10)), threshold=2.0),
         lambda: detections.non_maximum_suppression(np.zeros((3, 5))),
-        lambda: detections.non_maximum_suppression(np.zeros((3, 6)), iou=-0.1),
         lambda: scoring.true_boxes(np.zeros((3, 4)), 320),
         lambda: scoring.average_precision50([], [], classes=1),
         lambda: scoring.average_precision50([np.zeros((0, 6))], [truth()], classes=1),

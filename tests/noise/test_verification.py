@@ -58,16 +58,18 @@ def test_what_is_returned_was_measured_and_holds(seed, gains, limit, model):
         assert tuple(LAYERS.index(n) for n in names) not in known
 
 
-def test_with_enough_margin_it_is_the_optimum():
+def test_with_enough_margin_it_is_the_optimum(monkeypatch):
+    monkeypatch.setattr("dnnsplit.noise.gaussian.SIGMAS", 100.0)
     real, limit = truth(3), 1.0
     noise, samples = fitted(real)
     gains = np.array([1.0, 2.0, 1.5, 0.7, 1.1])
-    found = verify(noise, real.of, chooser(gains, limit), limit, samples, sigmas=100.0)
+    found = verify(noise, real.of, chooser(gains, limit), limit, samples)
     best = (Q @ gains)[real.every() <= limit].max()
     assert sum(gains[LAYERS.index(n)] for n in found.quantized) == pytest.approx(best)
 
 
-def test_an_underestimated_scheme_is_cut_off_and_the_next_taken():
+def test_an_underestimated_scheme_is_cut_off_and_the_next_taken(monkeypatch):
+    monkeypatch.setattr("dnnsplit.noise.models.MARGIN", 0.01)
     eta = NoiseModel.polynomial(LAYERS, dict.fromkeys(LAYERS, 0.1))
     asked = []
 
@@ -75,27 +77,29 @@ def test_an_underestimated_scheme_is_cut_off_and_the_next_taken():
         asked.append(names)
         return 0.35 if set("ab") <= set(names) else 0.1 * len(names)
 
-    found = verify(eta, measure, chooser(np.array([5.0, 4.0, 3.0, 2.0, 0.5]), 0.31), 0.31, margin=0.01)
+    found = verify(eta, measure, chooser(np.array([5.0, 4.0, 3.0, 2.0, 0.5]), 0.31), 0.31)
     assert asked == [("a", "b", "c"), ("a", "b", "d"), ("a", "c", "d")]  # gains 12, 11, 10
     assert found.quantized == ("a", "c", "d")
     assert found.noise == pytest.approx(0.3)
     assert list(found.measured.values()) == pytest.approx([0.35, 0.35, 0.3])
 
 
-def test_the_margin_finds_schemes_that_were_overestimated():
+@pytest.mark.parametrize(("margin", "layers"), [(0.0, 3), (0.06, 4)])
+def test_the_margin_finds_schemes_that_were_overestimated(monkeypatch, margin, layers):
+    monkeypatch.setattr("dnnsplit.noise.models.MARGIN", margin)
     eta = NoiseModel.polynomial(LAYERS, dict.fromkeys(LAYERS, 0.1))
-    choose = chooser(np.ones(5), 0.38)
-    assert len(verify(eta, lambda names: 0.095 * len(names), choose, 0.38, margin=0.0).quantized) == 3
-    assert len(verify(eta, lambda names: 0.095 * len(names), choose, 0.38, margin=0.06).quantized) == 4
+    found = verify(eta, lambda names: 0.095 * len(names), chooser(np.ones(5), 0.38), 0.38)
+    assert len(found.quantized) == layers
 
 
-def test_a_model_that_is_always_wrong_ends_with_what_was_measured():
+def test_a_model_that_is_always_wrong_ends_with_what_was_measured(monkeypatch):
+    monkeypatch.setattr("dnnsplit.noise.verification.MOST", 4)
     eta = NoiseModel.polynomial(LAYERS, dict.fromkeys(LAYERS, 0.1))
     choose = chooser(np.array([5.0, 4.0, 3.0, 2.0, 1.0]), 0.5)
-    found = verify(eta, lambda names: 1.0, choose, 0.5, most=4)
+    found = verify(eta, lambda names: 1.0, choose, 0.5)
     assert (found.quantized, found.noise, len(found.measured)) == ((), 0.0, 4)
     one = NoiseSamples(pd.DataFrame([[0, 1, 0, 0, 0, 0.4]], columns=[*LAYERS, "noise"]))
-    assert verify(eta, lambda names: 1.0, choose, 0.5, one, most=4).quantized == ("b",)
+    assert verify(eta, lambda names: 1.0, choose, 0.5, one).quantized == ("b",)
 
 
 def test_a_table_needs_no_measurement():
@@ -105,10 +109,11 @@ def test_a_table_needs_no_measurement():
     assert len(found.quantized) == Q.sum(axis=1)[real.every() <= 1.2].max()
 
 
-def test_a_limit_of_zero_quantizes_nothing():
+def test_a_limit_of_zero_quantizes_nothing(monkeypatch):
+    monkeypatch.setattr("dnnsplit.noise.gaussian.SIGMAS", 0.0)
     real = truth(1)
     noise, samples = fitted(real)
-    found = verify(noise, real.of, chooser(np.ones(5), 0.0), 0.0, samples, sigmas=0.0)
+    found = verify(noise, real.of, chooser(np.ones(5), 0.0), 0.0, samples)
     assert (found.quantized, found.noise) == ((), 0.0)
 
 
@@ -138,11 +143,11 @@ def test_a_choice_that_breaks_the_rules_is_refused(choice, says):
         verify(eta, lambda names: 0.9, lambda noise: choice, 0.2)
 
 
-@pytest.mark.parametrize("options", [{"max_noise": -1}, {"max_noise": math.nan}, {"sigmas": -1}, {"margin": -0.1}, {"most": 0}])
-def test_wrong_options_are_refused(options):
+@pytest.mark.parametrize("limit", [-1, math.nan])
+def test_a_wrong_limit_is_refused(limit):
     eta = NoiseModel.polynomial(LAYERS, {"b": 0.1})
-    with pytest.raises(OptionError, match=next(iter(options))):
-        verify(eta, lambda names: 0.1, lambda noise: (), **({"max_noise": 1.0} | options))
+    with pytest.raises(OptionError, match="max_noise"):
+        verify(eta, lambda names: 0.1, lambda noise: (), limit)
 
 
 def test_samples_of_other_layers_are_refused():

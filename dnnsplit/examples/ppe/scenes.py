@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dnnsplit.ground.errors import DnnSplitError
+from dnnsplit.ground.units import is_whole
 
 CLASSES: tuple[str, ...] = ("person", "helmet", "vest", "cone", "sign")
 PERSON, HELMET, VEST, CONE, SIGN = range(len(CLASSES))
@@ -45,7 +46,7 @@ _SIGNS = (
 
 def _require_positive(**values: int) -> None:
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        if not is_whole(value, 1):
             raise DnnSplitError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
