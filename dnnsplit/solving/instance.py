@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -19,8 +18,7 @@ from dnnsplit.noise.models import NoiseModel, Polynomial
 from dnnsplit.profiling.times import LayerTimes
 
 
-@dataclass(frozen=True)
-class Instance:
+class Instance(NamedTuple):
     """What `split` needs; unpacks in the order in which `split` takes it."""
 
     graph: LayerGraph
@@ -28,12 +26,9 @@ class Instance:
     times: LayerTimes
     noise: NoiseModel | None = None
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.graph, self.network, self.times, self.noise))
-
     def _repr_html_(self) -> str:
         noise = "none: no layer in int8" if self.noise is None else self.noise
-        return shown("Instance", {"graph": self.graph, "network": self.network, "times": self.times, "noise": noise})
+        return shown("Instance", self._asdict() | {"noise": noise})
 
     @staticmethod
     def load(folder: str | Path) -> Instance:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from dnnsplit.ground.errors import SolverError
 from dnnsplit.solving.costs import Cost
 from dnnsplit.solving.elimination.relays import TIE
-from dnnsplit.solving.objective import Limits, Objective, Reference, normalised_sum, raw_objective
+from dnnsplit.solving.objective import Objective, Reference, normalised_sum, raw_objective
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question
 
@@ -28,11 +29,6 @@ def normalised(question: Question, solve: Callable[[Question], Plan]) -> Questio
     Parameters
     ----------
     solve : answers a question whose objective is latency or energy
-
-    Raises
-    ------
-    InfeasibleError : no placement satisfies the limits
-    SolverError : `solve` cannot answer
     """
     if question.weights is None:
         return question
@@ -61,13 +57,6 @@ def _payoff(question: Question, first: Objective, second: Objective, solve: Call
             if not question.limits.broken(question.problem, cost):
                 return cost, True
     best = solve(aimed)
-    among = replace(question.aimed_at(second), limits=_held(question.limits, first, best))
-    then = solve(among)
+    held: dict[str, Any] = {f"max_{first.name}": getattr(best, first.name)}
+    then = solve(replace(question.aimed_at(second), limits=replace(question.limits, **held)))
     return then.cost, best.status == then.status == "optimal"
-
-
-def _held(limits: Limits, objective: Objective, plan: Plan) -> Limits:
-    """Limits that keep an objective where a plan has it."""
-    if objective.name == "latency_s":
-        return replace(limits, max_latency_s=plan.latency_s)
-    return replace(limits, max_energy_j=plan.energy_j)

@@ -24,13 +24,7 @@ def is_number(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Request:
-    """What is minimised, under which limits, and what else a placement has to keep; see `split` for each.
-
-    Raises
-    ------
-    OptionError : weights, limits, an objective, a normalisation or a routing that are not usable; all at once
-    NoiseError : max_noise is no number of 0 or more
-    """
+    """What is minimised, under which limits, and what else a placement has to keep; see `split` for each."""
 
     max_noise: float | None = None
     latency_weight: float = 1.0
@@ -77,12 +71,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Effort:
-    """How a question is answered: by which method and solver, and when that may stop; see `split`.
-
-    Raises
-    ------
-    OptionError : the method is unknown, or the gap or the limit of time are no numbers of 0 or more
-    """
+    """How a question is answered: by which method and solver, and when that may stop; see `split`."""
 
     method: str = "auto"
     solver: str = "HiGHS"

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import NetworkError, OptionError, SolverError, nearest, raise_problems
+from dnnsplit.ground.errors import NetworkError, OptionError, SolverError
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import parse, show
@@ -22,7 +22,7 @@ from dnnsplit.solving.arrays import Weights, energy_weights, latency_weights
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question
 from dnnsplit.solving.split import answer, split
-from dnnsplit.studies.inquiry import inquire
+from dnnsplit.studies.inquiry import Ends, check_links, crossing_bytes, inquire
 
 TIE = 1e-12  # a plan must be better by this share of the objective to open an interval of its own
 
@@ -44,8 +44,8 @@ class Line:
 
     def of(self, what: str, bandwidth: float) -> float:
         """Return the "objective", the "latency_s" [s] or the "energy_j" [J] at a bandwidth [B/s]."""
-        fixed, per_bandwidth = {"objective": self.objective, "latency_s": self.latency_s, "energy_j": self.energy_j}[what]
-        return fixed + per_bandwidth / bandwidth
+        line: tuple[float, float] = getattr(self, what)
+        return line[0] + line[1] / bandwidth
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class BandwidthPlans:
     objective_name : what is minimised
     """
 
-    links: tuple[tuple[str, str], ...]
+    links: tuple[Ends, ...]
     breakpoints: tuple[float, ...]
     lines: tuple[Line, ...] = field(repr=False)
     objective_name: str = "latency_s"
@@ -90,8 +90,7 @@ class BandwidthPlans:
             row: dict[str, Any] = {"from_bytes_per_s": low, "to_bytes_per_s": high}
             for what in ("latency_s", "energy_j"):
                 row |= {f"from_{what}": line.of(what, low), f"to_{what}": line.of(what, high)}
-            crossing = [t.size_bytes for t in line.plan.transfers if (t.source, t.target) in self.links]
-            row |= {"crossing_bytes": math.fsum(crossing), "servers": "+".join(line.plan.servers)}
+            row |= {"crossing_bytes": crossing_bytes(line.plan, self.links), "servers": "+".join(line.plan.servers)}
             rows.append(row | {"int8": len(line.plan.quantized), "noise": line.plan.noise})
         frame = pd.DataFrame(rows)
         frame.attrs["units"] = {
@@ -134,9 +133,9 @@ def bandwidths(
     """Return the optimal plan at every bandwidth of a link, with the exact bandwidths where it changes.
 
     What a plan is worth is linear in 1 / bandwidth (a power of sending that grows with the rate adds the same energy per byte
-    at every bandwidth), so the optimum is a concave, piecewise linear function of it: from the
-    plans of both ends, solve where their lines cross, until no better plan is found there (Eisner and Severance, J. ACM 23,
-    1976). That takes at most two solves per interval.
+    at every bandwidth), so the optimum is a concave, piecewise linear function of it: from the plans of both ends, solve where
+    their lines cross, until no better plan is found there (Eisner and Severance, J. ACM 23, 1976). That takes at most two
+    solves per interval.
 
     Parameters
     ----------
@@ -145,10 +144,6 @@ def bandwidths(
     low, high : ends of the range [B/s], or as people write them; high may be infinite
     both_ways : the link back has the same bandwidth
     asked : other arguments of `split`. A normalised sum keeps the reference of the network as given, at every bandwidth
-
-    Returns
-    -------
-    BandwidthPlans
 
     Raises
     ------
@@ -183,16 +178,12 @@ def bandwidths(
     return BandwidthPlans(links, (ends[0], *crossings, ends[1]), tuple(lines), question.objective.name)
 
 
-def _links(network: Network, link: tuple[str, str] | Sequence[tuple[str, str]], both_ways: bool) -> tuple[tuple[str, str], ...]:
+def _links(network: Network, link: Ends | Sequence[Ends], both_ways: bool) -> tuple[Ends, ...]:
     """Return the links that are meant, each once; refuse what is not in the network."""
     pairs: list[Any] = [link] if len(link) == 2 and all(isinstance(end, str) for end in link) else list(link)
     if isinstance(link, str) or not pairs or any(isinstance(pair, str) or len(pair) != 2 for pair in pairs):
         raise NetworkError(f"link {link!r} is not a link; write (source, target), or a list of them")
-    links = dict.fromkeys(way for a, b in pairs for way in (((a, b), (b, a)) if both_ways else ((a, b),)))
-    known = [f"{n.source} -> {n.target}" for n in network.links]
-    lost = [name for name in (f"{a} -> {b}" for a, b in links) if name not in known]
-    raise_problems(NetworkError, "bandwidths", [f"there is no link {name!r}{nearest(name, known)}" for name in lost])
-    return tuple(links)
+    return check_links(network, (way for a, b in pairs for way in (((a, b), (b, a)) if both_ways else ((a, b),))))
 
 
 @dataclass(frozen=True)
@@ -206,12 +197,12 @@ class Affine:
     handled : bytes of each tensor that servers handle [B], by name
     """
 
-    links: tuple[tuple[str, str], ...]
+    links: tuple[Ends, ...]
     unlimited: Network
     handled: Mapping[str, float]
 
     @staticmethod
-    def of(question: Question, links: tuple[tuple[str, str], ...]) -> Affine:
+    def of(question: Question, links: tuple[Ends, ...]) -> Affine:
         """Vary some links of a question's network."""
         problem = question.problem
         unlimited = priced(question.network.with_bandwidths(dict.fromkeys(links, math.inf)), problem.times.overhead)
@@ -220,15 +211,13 @@ class Affine:
     def price(self, plan: Plan, weights: Weights) -> tuple[float, tuple[float, ...]]:
         """Return (fixed, per_bandwidth of each link); all terms are added up, so that none cancels."""
         index = {name: k for k, name in enumerate(self.unlimited.server_names)}
-        sent: dict[tuple[str, str], list[float]] = {link: [] for link in self.links}
         swift = []
         for t in plan.transfers:
             ends = t.source, t.target
-            if ends in sent and (link := self.unlimited.link(*ends)):
-                sent[ends].append(t.size_bytes)
+            if ends in self.links and (link := self.unlimited.link(*ends)):
                 t = replace(t, seconds=link.transfer_s(t.size_bytes, self.handled[t.tensor]))
             swift.append(t)
-        slopes = tuple(float(weights.transfer[index[a], index[b]]) * math.fsum(sizes) for (a, b), sizes in sent.items())
+        slopes = tuple(float(weights.transfer[index[a], index[b]]) * crossing_bytes(plan, [(a, b)]) for a, b in self.links)
         return weights.of(replace(plan.cost, transfers=tuple(swift)), self.unlimited), slopes
 
 

@@ -61,14 +61,6 @@ def bracket(
     ----------
     noise, limits : plans outside the limits do not count; limits on energy and memory do not lift `low`
     gap, time_limit_s : relative distance between the two, or wall time [s], at which to stop
-
-    Returns
-    -------
-    Bracket
-
-    Raises
-    ------
-    SolverError : too many schemes or servers for elimination
     """
     started, count = time.monotonic(), len(problem.network.servers)
     stage = np.vstack([np.ones((1, count)), ~np.eye(count, dtype=bool)])  # compute, and links by sender

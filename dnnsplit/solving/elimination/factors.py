@@ -48,17 +48,16 @@ def best_form(problem: Problem, free_bits: bool = False, more: tuple[Scope, ...]
     free_bits : the q bits are minimised over, too
     more : scopes of tables that are added
     """
-    entries = partial(_entries, -len(problem.quantizable) if free_bits else 0, more)
+
+    def entries(form: Form) -> float:
+        return work(form.scopes + more, form.sizes, -len(problem.quantizable) if free_bits else 0)
+
     best = _form(problem, frozenset())
     if entries(best) <= ENOUGH:
         return best
     smaller = {t: _shrinks(problem, *ends) for t, ends in _tensors(problem).items()}
     tried = dict.fromkeys(frozenset(t for t, factor in smaller.items() if factor > least) for least in FACTORS)
     return min([best, *(_form(problem, starred) for starred in tried if starred)], key=entries)
-
-
-def _entries(first: int, more: tuple[Scope, ...], form: Form) -> float:
-    return work(form.scopes + more, form.sizes, first)
 
 
 def _form(problem: Problem, starred: frozenset[int]) -> Form:
@@ -112,8 +111,7 @@ def values(problem: Problem, form: Form, *objectives: Weights) -> list[Table]:
     for t, (p, receivers) in tensors.items():
         if t not in few:
             found += _star(problem, price[:, t] if p in bit else price[:, t, :1], p, receivers, p in bit)
-            continue
-        if relayed:
+        elif relayed:
             found.append(relayed[t] if p in bit else relayed[t][:, 0])
         else:
             found.append(partial(_spread, price[:, t] if p in bit else price[:, t, 0], p, receivers, problem.source))

@@ -114,28 +114,20 @@ class _Pass:
 
 
 def eliminate(
-    problem: Problem,
-    *objectives: Weights,
-    free_bits: bool = False,
-    bit_costs: np.ndarray | None = None,
+    problem: Problem, *objectives: Weights, free_bits: bool = False, bit_costs: np.ndarray | None = None
 ) -> Optima:
     """Minimise a linear objective over all placements, for every quantization scheme or over the schemes too.
 
     Parameters
     ----------
-    problem : the placement problem; n = number of its quantizable layers
     objectives : the first is minimised; the second decides between placements whose first one is equal (to 1e-12 of its
         value); of others the values are told
     free_bits : minimise over the q bits as well: one optimum, whatever its noise
-    bit_costs : float (n, 2), added to the objective for each value of each q bit; infinity fixes a bit
-
-    Returns
-    -------
-    Optima : exact
+    bit_costs : float (quantizable layers, 2), added to the objective for each value of each q bit; infinity fixes a bit
 
     Raises
     ------
-    SolverError : the tables would be too large; use the MILP (``method="milp"``), or fewer quantizable layers
+    SolverError : the tables would be too large
     """
     return Optima(problem, *_ordered(problem, len(objectives), free_bits, bit_costs), objectives, bit_costs)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -47,24 +47,21 @@ class Solution:
     ----------
     placement : server position of each layer
     quantized : q bit of each quantizable layer
-    values : of all variables, by key
     status : "optimal" only if proved, else "feasible"
     bound, gap : lower bound on the objective (NaN where the solver tells none) and relative distance to it
-    variables, constraints : size of the programme
     routes : with relays, the links of each tensor that leaves its server, by names
     note : what kept it from a proof, if anything did
+    values : of all variables, by key
     """
 
     placement: tuple[int, ...]
     quantized: tuple[int, ...]
-    values: dict[Key, float]
     status: str
     bound: float
     gap: float
-    variables: int
-    constraints: int
     routes: dict[str, tuple[tuple[str, str], ...]] | None = None
     note: str = ""
+    values: dict[Key, float] = field(default_factory=dict, repr=False)
 
 
 def solve_milp(
@@ -80,7 +77,6 @@ def solve_milp(
 
     Parameters
     ----------
-    problem : the arrays
     weights : the objective; with `known` it only decides between routes, where there are relays
     noise : over exactly the problem's quantizable layers, needed with a limit on noise
     limits : noise and device energy; memory limits are the servers' own
@@ -114,7 +110,6 @@ def solve_milp(
     optimal = programme.sol_status == pulp.LpSolutionOptimal
     objective = pulp.value(programme.objective)
     bound = _bound(programme, solver, log, objective, optimal)
-    gap = relative_gap(objective, bound)
     values = {key: float(variable.value() or 0.0) for key, variable in variables.items()}
     placement = tuple(
         max((k for k in model.servers if ("x", i, k) in values), key=lambda k: values["x", i, k])
@@ -127,9 +122,7 @@ def solve_milp(
         values=values,
         status="optimal" if optimal else "feasible",
         bound=bound * unit,
-        gap=gap,
-        variables=len(variables),
-        constraints=programme.numConstraints(),
+        gap=relative_gap(objective, bound),
         routes=_routes(problem, weights, placement, quantized, values) if problem.routing == "relay" else None,
     )
 

@@ -28,25 +28,22 @@ def solve_bottleneck(
 ) -> Solution:
     """Minimise the slowest stage, of the servers' compute and the links between them (`Cost.bottleneck_s`), and nothing else.
 
-    Elimination, where it applies, bounds it from both sides before the MILP searches in between; a plan that this proves best
-    has no MILP: no values, variables and constraints. Arguments and errors are those of `solve_milp`; the weights only decide
-    between routes, where there are relays.
+    Elimination, where it applies, bounds it from both sides before the MILP searches in between. Arguments and errors are those
+    of `solve_milp`; the weights only decide between routes, where there are relays.
     """
     started, limits, gap, time_limit_s = time.monotonic(), limits or Limits(), effort.gap, effort.time_limit_s
     try:
         known = bracket(problem, noise, limits, gap, None if time_limit_s is None else time_limit_s / 2)
     except SolverError:  # too large for elimination; the MILP answers without its help
         known = Bracket()
-    bound, values, size, note, proved = known.low, {}, (0, 0), "", known.gap <= gap
+    bound, note, proved = known.low, "", known.gap <= gap
     if not proved:
         left = None if time_limit_s is None else max(1.0, started + time_limit_s - time.monotonic())
         try:
             quick = without_slow(problem, known.high)
             found = solve_milp(quick, weights, noise, limits, formulation, replace(effort, time_limit_s=left), known)
-            bound, size = float(np.fmax(bound, found.bound)), (found.variables, found.constraints)
-            better = _better(problem, found, known)
-            values = found.values if better is not known else {}
-            known, proved = better, found.status == "optimal"
+            bound = float(np.fmax(bound, found.bound))
+            known, proved = _better(problem, found, known), found.status == "optimal"
         except InfeasibleError:  # nothing is faster
             bound, proved = known.high, True
             if known.plan is None:
@@ -62,7 +59,7 @@ def solve_bottleneck(
     quantized = unpack(scheme, len(problem.quantizable))
     # a solver that calls its answer optimal tells its bound no more exactly than limits are kept
     status = "optimal" if far <= gap or (proved and far <= TOLERANCE) else "feasible"
-    return Solution(placement, quantized, values, status, bound, far, *size, known.routes, note)
+    return Solution(placement, quantized, status, bound, far, known.routes, note)
 
 
 def _better(problem: Problem, found: Solution, known: Bracket) -> Bracket:
