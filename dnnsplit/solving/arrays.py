@@ -69,37 +69,24 @@ class Problem:
         assignment = {name: servers[k] for name, k in zip(self.graph.layer_names, placement, strict=True)}
         return assignment, names_of(self.quantizable_names, unpack(scheme, len(self.quantizable)))
 
-    def price(
-        self,
-        placement: Sequence[int],
-        scheme: int,
-        weights: Weights | None = None,
-        ties: Weights | None = None,
-        routes: Routes | None = None,
-    ) -> Cost:
+    def price(self, placement: Sequence[int], scheme: int, *by: Weights, routes: Routes | None = None) -> Cost:
         """Price a placement given by positions; with relays, and no `routes` given, by the cheapest ones (see `routes`)."""
         if routes is None and self.routing == "relay":
-            routes = self.routes(placement, scheme, weights, ties)
+            routes = self.routes(placement, scheme, *by)
         return cost_of(self.graph, self.network, self.times, *self.names(placement, scheme), routes or {})
 
     def routes(
-        self,
-        placement: Sequence[int],
-        scheme: int,
-        weights: Weights | None = None,
-        ties: Weights | None = None,
-        usable: np.ndarray | None = None,
+        self, placement: Sequence[int], scheme: int, *by: Weights, usable: np.ndarray | None = None
     ) -> dict[str, tuple[tuple[str, str], ...]]:
         """Return the cheapest links for each tensor that leaves its server, each link once, as (source, target) names.
 
         Parameters
         ----------
-        weights, ties : what is minimised, and what decides between equals; latency and then energy by default
+        by : what is minimised, and what decides between equals, if anything; latency and then energy by default
         usable : bool (tensors, servers, servers), the links that each tensor may take; all by default
         """
-        if weights is None:
-            weights, ties = latency_weights(self.network), energy_weights(self.network)
-        worth = np.stack([w.moves(self) for w in (weights, ties) if w is not None])
+        by = by or (latency_weights(self.network), energy_weights(self.network))
+        worth = np.stack([w.moves(self) for w in by])
         quantized = {i for j, i in enumerate(self.quantizable) if scheme >> j & 1}
         names = self.network.server_names
         found, stuck = {}, []
@@ -225,6 +212,7 @@ def build_problem(
         allowed[graph.layer_index[name], [index[s] for s in group]] = False
     stuck = [f"layer {graph.layer_names[i]!r} may run on no server" for i in np.flatnonzero(~allowed.any(axis=1))]
     raise_problems(InfeasibleError, "pins and prohibitions", stuck)
+    together = (pair for group in colocate for pair in itertools.pairwise(group))
     sizes = np.array([t.size_bytes for t in graph.tensors], float)
     handled = np.array([t.handled_bytes for t in graph.tensors], float)
     return Problem(
@@ -239,11 +227,7 @@ def build_problem(
         producer=tuple(-1 if t.producer is None else graph.layer_index[t.producer] for t in graph.tensors),
         receivers=tuple((*(graph.layer_index[c] for c in t.consumers), *([-1] if t.is_output else [])) for t in graph.tensors),
         allowed=allowed,
-        colocated=tuple(
-            dict.fromkeys(
-                (graph.layer_index[a], graph.layer_index[b]) for group in colocate for a, b in itertools.pairwise(group) if a != b
-            )
-        ),
+        colocated=tuple(dict.fromkeys((graph.layer_index[a], graph.layer_index[b]) for a, b in together if a != b)),
         source=index[network.source],
         routing=request.routing,
     )

@@ -11,9 +11,7 @@ import numpy as np
 
 from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
 
-OBJECTIVES = ("latency", "throughput")
-NORMALISE = ("limited", "fixed")
-ROUTINGS = ("direct", "relay")
+CHOICES = {"objective": ("latency", "throughput"), "normalise": ("limited", "fixed"), "routing": ("direct", "relay")}
 METHODS = ("auto", "elimination", "milp", "slides")
 
 
@@ -58,7 +56,7 @@ class Request:
                 problems.append(f"{name} is {value!r}; it must be a number of joules, 0 or more, or None")
         if not problems and self.latency_weight == self.energy_weight == 0:
             problems.append("latency_weight and energy_weight are both 0; there is nothing to minimise")
-        for name, known in (("objective", OBJECTIVES), ("normalise", NORMALISE), ("routing", ROUTINGS)):
+        for name, known in CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 problems.append(f"{name} {value!r} is unknown{nearest(value, known)}")
         raise_problems(OptionError, "options", problems)

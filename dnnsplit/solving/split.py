@@ -211,7 +211,7 @@ def _by_milp(question: Question, formulation: str, effort: Effort, reason: str, 
             raise InfeasibleError("no placement satisfies the limits", details=_explain(question)) from None
         raise
     scheme = pack(solution.quantized)
-    cost = problem.price(solution.placement, scheme, objective.weights, objective.ties, solution.routes)
+    cost = problem.price(solution.placement, scheme, objective.weights, objective.ties, routes=solution.routes)
     bound, status = float(np.fmax(solution.bound, low)), solution.status
     if status == "feasible":
         if relaxed and known and relaxed.value < objective.weights.of(cost, problem.network):

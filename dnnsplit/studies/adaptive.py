@@ -32,7 +32,7 @@ from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.solving.front import pareto
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.split import split
-from dnnsplit.studies.bandwidths import Affine, BandwidthPlans
+from dnnsplit.studies.bandwidths import BandwidthPlans, affine
 from dnnsplit.studies.inquiry import Ends, check_links, crossing_bytes, inquire
 
 
@@ -146,8 +146,8 @@ def adaptive_plans(
             found += pareto(graph, there, times, noise, **{n: v for n, v in asked.items() if n != "normalise"}).plans
         else:
             found += [split(graph, there, times, noise, **limit, **asked) for limit in limits]
-    affine = Affine.of(question, links)
-    fixed, slopes = zip(*(affine.price(plan, objective.weights) for plan in found), strict=True)
+    price = affine(question, links)
+    fixed, slopes = zip(*(price(plan, objective.weights) for plan in found), strict=True)
     return _distinct(links, found, fixed, slopes, objective.name)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -164,14 +164,14 @@ def bandwidths(
     if question.objective.bottleneck:
         raise OptionError("the slowest stage is not linear in 1 / bandwidth; bandwidths are for latency, energy or their sum")
     weights = (question.objective.weights, latency_weights(network), energy_weights(network))
-    affine = Affine.of(question, links)
+    price = affine(question, links)
 
     def solve(bandwidth: float) -> Line:
         plan = answer(question.again(network.with_bandwidths(dict.fromkeys(links, bandwidth))), effort)
         if plan.status != "optimal":
             at = show(bandwidth, "B/s")
             raise SolverError(f"the plan at {at} was not proved optimal (gap {plan.gap:.2%}); give it more time")
-        prices = ((fixed, math.fsum(slopes)) for fixed, slopes in (affine.price(plan, each) for each in weights))
+        prices = ((fixed, math.fsum(slopes)) for fixed, slopes in (price(plan, each) for each in weights))
         return Line(plan, *prices)
 
     lines, crossings = _envelope(solve, solve(ends[0]), solve(ends[1]), *ends)
@@ -186,39 +186,25 @@ def _links(network: Network, link: Ends | Sequence[Ends], both_ways: bool) -> tu
     return check_links(network, (way for a, b in pairs for way in (((a, b), (b, a)) if both_ways else ((a, b),))))
 
 
-@dataclass(frozen=True)
-class Affine:
-    """What a plan is worth as a function of bandwidths: fixed + sum over links of per_bandwidth / bandwidth.
+def affine(question: Question, links: Sequence[Ends]) -> Callable[[Plan, Weights], tuple[float, tuple[float, ...]]]:
+    """Return what tells (fixed, per_bandwidth of each link): a plan is worth fixed + sum over links of per_bandwidth / bandwidth.
 
-    Attributes
-    ----------
-    links : those whose bandwidth varies
-    unlimited : the network with no end to it, charged as plans are
-    handled : bytes of each tensor that servers handle [B], by name
+    All terms are added up, so that none cancels.
     """
+    unlimited = priced(question.network.with_bandwidths(dict.fromkeys(links, math.inf)), question.problem.times.overhead)
+    handled = {t.name: t.handled_bytes for t in question.problem.graph.tensors}
+    index = {name: k for k, name in enumerate(unlimited.server_names)}
 
-    links: tuple[Ends, ...]
-    unlimited: Network
-    handled: Mapping[str, float]
-
-    @staticmethod
-    def of(question: Question, links: tuple[Ends, ...]) -> Affine:
-        """Vary some links of a question's network."""
-        problem = question.problem
-        unlimited = priced(question.network.with_bandwidths(dict.fromkeys(links, math.inf)), problem.times.overhead)
-        return Affine(links, unlimited, {t.name: t.handled_bytes for t in problem.graph.tensors})
-
-    def price(self, plan: Plan, weights: Weights) -> tuple[float, tuple[float, ...]]:
-        """Return (fixed, per_bandwidth of each link); all terms are added up, so that none cancels."""
-        index = {name: k for k, name in enumerate(self.unlimited.server_names)}
+    def price(plan: Plan, weights: Weights) -> tuple[float, tuple[float, ...]]:
         swift = []
         for t in plan.transfers:
-            ends = t.source, t.target
-            if ends in self.links and (link := self.unlimited.link(*ends)):
-                t = replace(t, seconds=link.transfer_s(t.size_bytes, self.handled[t.tensor]))
+            if (t.source, t.target) in links and (link := unlimited.link(t.source, t.target)):
+                t = replace(t, seconds=link.transfer_s(t.size_bytes, handled[t.tensor]))
             swift.append(t)
-        slopes = tuple(float(weights.transfer[index[a], index[b]]) * crossing_bytes(plan, [(a, b)]) for a, b in self.links)
-        return weights.of(replace(plan.cost, transfers=tuple(swift)), self.unlimited), slopes
+        slopes = tuple(float(weights.transfer[index[a], index[b]]) * crossing_bytes(plan, [(a, b)]) for a, b in links)
+        return weights.of(replace(plan.cost, transfers=tuple(swift)), unlimited), slopes
+
+    return price
 
 
 def _envelope(solve: Callable[[float], Line], slow: Line, fast: Line, low: float, high: float) -> tuple[list[Line], list[float]]:

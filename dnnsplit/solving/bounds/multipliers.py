@@ -53,13 +53,13 @@ def relax(question: Question, gap: float = 1e-9) -> Relaxation:
     limits = coupling(question)
     uses = [use for use, _ in limits]
     most = np.array([limit for _, limit in limits])
-    none = np.zeros(len(limits))
     best = Relaxation(-math.inf, math.inf, None, question.problem)
     planes: list[np.ndarray] = []  # objective and uses of plans
     for use in uses:  # the plan with the least use of each: good starts, and often within the limits
         best, plane = _look(question, uses, most, use, best)
         planes.append(plane)
-    multipliers, above, at = none, math.inf, none  # at: those of the best bound
+    multipliers = at = np.zeros(len(limits))  # at: those of the best bound
+    above = math.inf
     for _ in range(ROUNDS):
         priced = _priced(question, uses, multipliers)
         before = best.bound

@@ -123,15 +123,9 @@ def values(problem: Problem, form: Form, *objectives: Weights) -> list[Table]:
 def _star(problem: Problem, price: np.ndarray, p: int, receivers: tuple[int, ...], int8: bool) -> list[np.ndarray]:
     """Tables of a tensor by the set of servers that it is brought to: receivers are on one of them, and the set is paid for.
 
-    Prices are not negative, so no set that holds another is cheaper, and the least is that of the receivers' servers.
-
-    Parameters
-    ----------
-    price : float (objectives, precisions, from, to)
-
-    Returns
-    -------
-    float (objectives, server, set) for each receiver, and (objectives, [precision,] [producer's server,] set)
+    Prices are not negative, so no set that holds another is cheaper, and the least is that of the receivers' servers. From prices
+    (objectives, precisions, from, to) to (objectives, server, set) for each receiver, and (objectives, [precision,] [producer's
+    server,] set).
     """
     servers, count = price.shape[-1], len(price)
     every = _sets(servers, receivers)
@@ -168,14 +162,7 @@ def _layers(p: int, receivers: tuple[int, ...]) -> list[int]:
 def _spread(price: np.ndarray, p: int, receivers: tuple[int, ...], source: int) -> np.ndarray:
     """Cost of one tensor over the servers of its producer and receivers: each target server is paid once.
 
-    Parameters
-    ----------
-    price : float (objectives, precisions, from, to)
-    p, receivers : positions of layers; -1 is the source
-
-    Returns
-    -------
-    float (objectives, precisions, one axis per layer, ascending)
+    From prices (objectives, precisions, from, to) to (objectives, precisions, one axis per layer, ascending).
     """
     if p < 0:
         price = price[..., [source], :]

@@ -134,7 +134,6 @@ def relay_tables(price: np.ndarray, tensors: Mapping[int, tuple[int, Sequence[in
     ----------
     price : float (objectives, tensors, precisions, from, to); as in `multicast`. Precisions may take different trees
     tensors : positions of the layers that make and read each tensor; -1 is the source
-    source : position of the source server
 
     Returns
     -------

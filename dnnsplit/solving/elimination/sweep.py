@@ -253,9 +253,7 @@ def _minimise(
 def _least(table: np.ndarray, tells_ties: bool) -> tuple[np.ndarray, np.ndarray]:
     """Minimise the first objective over the second axis of (objectives, values, n), of equal ones the second.
 
-    Returns
-    -------
-    float (objectives, n), int (n,) : the values, and where they stand; -1 where there are equal ones, if it `tells_ties`
+    Return the values and where they stand; -1 where there are equal ones, if it `tells_ties`.
     """
     objectives, size, count = table.shape
     first = table[0]

@@ -7,8 +7,11 @@ polytope of Schlesinger, 1976), so that only x and q have to be integer.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
+
+import numpy as np
 
 from dnnsplit.graph.shared_weights import groups, own_bytes
 from dnnsplit.ground.tolerance import loosened, within
@@ -36,23 +39,20 @@ class Slides:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.servers = range(len(problem.network.servers))
+        self.pairs = list(itertools.product(self.servers, self.servers))
         self.variables: dict[Key, bool] = {}
-        for i in range(len(problem.graph.layers)):
-            for k in self.servers:
-                if problem.allowed[i, k]:
-                    self._variable("x", i, k)
+        for i, k in np.argwhere(problem.allowed).tolist():
+            self._variable("x", i, k)
         for i in problem.quantizable:
             self._variable("q", i)
-            for k in self.servers:
-                if problem.allowed[i, k]:
-                    self._variable("xq", i, k)
+            for k in np.flatnonzero(problem.allowed[i]).tolist():
+                self._variable("xq", i, k)
         for t, receivers in enumerate(problem.receivers):
-            for k in self.servers if receivers else ():
-                for h in self.servers:
-                    if self._sent(t, k, h):
-                        self._variable("y", t, k, h)
-                        if problem.producer[t] in problem.quantizable:
-                            self._variable("yq", t, k, h)
+            for k, h in self.pairs if receivers else ():
+                if self._sent(t, k, h):
+                    self._variable("y", t, k, h)
+                    if problem.producer[t] in problem.quantizable:
+                        self._variable("yq", t, k, h)
 
     def _priced(self, t: int, k: int, h: int) -> bool:
         return math.isfinite(self.problem.transfer_s[t, k, h, 0])
@@ -99,19 +99,18 @@ class Slides:
         V_t are the receivers of tensor t. As y is an integer, it is 1 as soon as one of them is on h.
         """
         for t, (p, receivers) in enumerate(zip(self.problem.producer, self.problem.receivers, strict=True)):
-            for k in self.servers:
-                for h in self.servers if receivers else ():
-                    there = [self.at(j, h) for j in receivers]
-                    if not self._priced(t, k, h):
-                        for n, x in enumerate(there):
-                            yield row(f"apart_{t}_{k}_{h}_{n}", [(self.at(p, k), 1.0), (x, 1.0)], "<=", 1.0)
-                        continue
-                    y: Term = (("y", t, k, h), 1.0)
-                    count = float(len(receivers))  # the row times |V_t|: solvers read a third from a file as a decimal
-                    terms = [(y[0], count), (self.at(p, k), -count), *((x, -1.0) for x in there)]
-                    yield row(f"coherence_{t}_{k}_{h}", terms, ">=", -count)
-                    yield row(f"sent_{t}_{k}_{h}", [y, (self.at(p, k), -1.0)], "<=")
-                    yield row(f"received_{t}_{k}_{h}", [y, *((x, -1.0) for x in there)], "<=")
+            for k, h in self.pairs if receivers else ():
+                there = [self.at(j, h) for j in receivers]
+                if not self._priced(t, k, h):
+                    for n, x in enumerate(there):
+                        yield row(f"apart_{t}_{k}_{h}_{n}", [(self.at(p, k), 1.0), (x, 1.0)], "<=", 1.0)
+                    continue
+                y: Term = (("y", t, k, h), 1.0)
+                count = float(len(receivers))  # the row times |V_t|: solvers read a third from a file as a decimal
+                terms = [(y[0], count), (self.at(p, k), -count), *((x, -1.0) for x in there)]
+                yield row(f"coherence_{t}_{k}_{h}", terms, ">=", -count)
+                yield row(f"sent_{t}_{k}_{h}", [y, (self.at(p, k), -1.0)], "<=")
+                yield row(f"received_{t}_{k}_{h}", [y, *((x, -1.0) for x in there)], "<=")
 
     def colocation(self) -> Iterable[Row]:
         """x_ik = x_jk for layers that must share a server."""
@@ -243,10 +242,9 @@ class Tight(Slides):
         for t, (p, receivers) in enumerate(zip(self.problem.producer, self.problem.receivers, strict=True)):
             for n, j in enumerate(receivers):
                 flow = {}
-                for k in self.servers:
-                    for h in self.servers:
-                        if self._priced(t, k, h) and self.at(p, k) != 0.0 and self.at(j, h) != 0.0:
-                            flow[k, h] = self._variable("w", t, n, k, h)
+                for k, h in self.pairs:
+                    if self._priced(t, k, h) and self.at(p, k) != 0.0 and self.at(j, h) != 0.0:
+                        flow[k, h] = self._variable("w", t, n, k, h)
                 for k in self.servers:
                     out = [(w, 1.0) for (a, _), w in flow.items() if a == k]
                     into = [(w, 1.0) for (_, b), w in flow.items() if b == k]

@@ -23,7 +23,7 @@ class Relay(Slides):
     def coherence(self) -> Iterable[Row]:
         """sum_h w_kh - sum_h w_hk = x_pk - x_jk and w <= y for each receiver j; y_kk >= x_pk + x_jk - 1 for self links."""
         for t, (p, receivers) in enumerate(zip(self.problem.producer, self.problem.receivers, strict=True)):
-            links = [(k, h) for k in self.servers for h in self.servers if ("y", t, k, h) in self.variables]
+            links = [(k, h) for k, h in self.pairs if ("y", t, k, h) in self.variables]
             for n, j in enumerate(receivers):
                 flow = {(k, h): self._variable("w", t, n, k, h) for k, h in links if k != h}
                 for k in self.servers:
