@@ -40,12 +40,9 @@ class Instance(NamedTuple):
             coefficient; the row without layers is the intercept, which counts once any layer is quantized
         """
         folder = Path(folder)
+        names = ("layers", "tensors", "noise") if (folder / "noise.csv").exists() else ("layers", "tensors")
         try:
-            tables = {
-                name: read_table(folder / f"{name}.csv")
-                for name in ("layers", "tensors", "noise")
-                if name != "noise" or (folder / "noise.csv").exists()
-            }
+            tables = {name: read_table(folder / f"{name}.csv") for name in names}
         except TABLE_ERRORS as error:
             raise DnnSplitError(f"{folder} is no instance (layers.csv, tensors.csv, times.csv, network.yaml): {error}") from None
         graph = LayerGraph.from_frames(tables["layers"], tables["tensors"])

@@ -26,18 +26,14 @@ from dnnsplit.solving.question import Question
 def normalised(question: Question, solve: Callable[[Question], Plan]) -> Question:
     """Return a question with its normalised sum as the objective, if it asks for one that its limits decide.
 
-    Parameters
-    ----------
-    solve : answers a question whose objective is latency or energy
+    `solve` answers the questions whose objective is latency or energy.
     """
     if question.weights is None:
         return question
     latency, energy = raw_objective(question.problem, 1, 0), raw_objective(question.problem, 0, 1)
     fast, fast_proved = _payoff(question, latency, energy, solve)
     frugal, frugal_proved = _payoff(question, energy, latency, solve)
-    by = Reference(
-        (fast.latency_s, frugal.latency_s), (frugal.energy_j, fast.energy_j), "limited", fast_proved and frugal_proved
-    )
+    by = Reference((fast.latency_s, frugal.latency_s), (frugal.energy_j, fast.energy_j), "limited", fast_proved and frugal_proved)
     return question.aimed_at(normalised_sum(question.problem.network, *question.weights, by))
 
 

@@ -53,12 +53,7 @@ class AdaptivePlans:
 
     @staticmethod
     def of(plans: BandwidthPlans) -> AdaptivePlans:
-        """Take the plans of `bandwidths`.
-
-        Raises
-        ------
-        OptionError : several links share the bandwidth and the objective is not the latency
-        """
+        """Take the plans of `bandwidths`; where several links share the bandwidth, the objective must be the latency."""
         if len(plans.links) > 1 and plans.objective_name != "latency_s":
             raise OptionError(f"{plans.objective_name} of {len(plans.links)} links with one bandwidth; use adaptive_plans")
         if len(plans.links) == 1:

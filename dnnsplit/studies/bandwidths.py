@@ -93,11 +93,8 @@ class BandwidthPlans:
             row |= {"crossing_bytes": crossing_bytes(line.plan, self.links), "servers": "+".join(line.plan.servers)}
             rows.append(row | {"int8": len(line.plan.quantized), "noise": line.plan.noise})
         frame = pd.DataFrame(rows)
-        frame.attrs["units"] = {
-            column: unit
-            for ending, unit in (("_bytes_per_s", "B/s"), ("_latency_s", "s"), ("_energy_j", "J"), ("_bytes", "B"))
-            for column in frame.columns[frame.columns.str.endswith(ending)]
-        }
+        units = {"_bytes_per_s": "B/s", "_latency_s": "s", "_energy_j": "J", "_bytes": "B"}
+        frame.attrs["units"] = {c: unit for ending, unit in units.items() for c in frame if str(c).endswith(ending)}
         return frame
 
     def __str__(self) -> str:

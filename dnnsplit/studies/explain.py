@@ -212,9 +212,7 @@ def _restrictions(network: Network) -> Iterable[tuple[tuple[str, ...], tuple[str
         yield (source, *group), (source, *group)
 
 
-def _alternative(
-    question: Question, effort: Effort, layers_on: tuple[str, ...], links_among: tuple[str, ...]
-) -> Alternative:
+def _alternative(question: Question, effort: Effort, layers_on: tuple[str, ...], links_among: tuple[str, ...]) -> Alternative:
     try:
         return Alternative(layers_on, answer(only(question, layers_on, links_among), effort))
     except (InfeasibleError, SolverError) as error:
@@ -228,9 +226,7 @@ def _coupled(question: Question) -> bool:
     return bool(question.limits.sums(question.network)) or any(held > m for m in memory)
 
 
-def _next_cut(
-    question: Question, effort: Effort, least: np.ndarray, placement: Sequence[int]
-) -> tuple[Plan | None, list[str]]:
+def _next_cut(question: Question, effort: Effort, least: np.ndarray, placement: Sequence[int]) -> tuple[Plan | None, list[str]]:
     """Solve with one layer moved, the most promising first, until no other move can be better.
 
     Without limits that couple layers the first answer attains its bound, and is the best.

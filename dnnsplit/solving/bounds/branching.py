@@ -45,12 +45,7 @@ class Branched:
 
 
 def branch(question: Question, time_limit_s: float | None = None) -> Branched:
-    """Find the best scheme within the noise limit without listing all of them.
-
-    Parameters
-    ----------
-    time_limit_s : stop then [s], with the best plan so far
-    """
+    """Find the best scheme within the noise limit without listing all of them; in time, or the best so far."""
     started = time.monotonic()
     best = Branched((), 0, math.inf, -math.inf, 0)
     count = itertools.count()

@@ -39,14 +39,9 @@ class Form:
 
 
 def best_form(problem: Problem, free_bits: bool = False, more: tuple[Scope, ...] = ()) -> Form:
-    """Return the form that fills the fewest entries, of some.
+    """Return the form that fills the fewest entries, of some, with the scopes of `more` tables.
 
     A set costs little in the tables of its tensor, but is one more variable: which is better is told by the whole order only.
-
-    Parameters
-    ----------
-    free_bits : the q bits are minimised over, too
-    more : scopes of tables that are added
     """
 
     def entries(form: Form) -> float:

@@ -87,7 +87,8 @@ def multicast(price: np.ndarray, targets: Sequence[int] | None = None, most: int
     if joins > MAX_JOINS or sum(sets) * servers * tensors > MAX_PRICES:
         raise SolverError(
             f"tensors that go to {most} of {len(targets)} servers can be relayed in too many ways to compare "
-            f"({sum(sets)} sets of servers for each of {tensors} tensors)", "use routing='direct', or fewer servers"
+            f"({sum(sets)} sets of servers for each of {tensors} tensors)",
+            "use routing='direct', or fewer servers",
         )
     near, hop = _shortest(price)
     every = sorted((s for s in range(2 ** len(targets)) if s.bit_count() <= most), key=int.bit_count)

@@ -113,9 +113,7 @@ class _Pass:
     choices: Sequence[np.ndarray]
 
 
-def eliminate(
-    problem: Problem, *objectives: Weights, free_bits: bool = False, bit_costs: np.ndarray | None = None
-) -> Optima:
+def eliminate(problem: Problem, *objectives: Weights, free_bits: bool = False, bit_costs: np.ndarray | None = None) -> Optima:
     """Minimise a linear objective over all placements, for every quantization scheme or over the schemes too.
 
     Parameters
@@ -133,17 +131,10 @@ def eliminate(
 
 
 def marginals(problem: Problem, weights: Weights, allowed: np.ndarray) -> np.ndarray:
-    """Return the least objective with layer i on server k, for each of them, over the schemes that are allowed.
+    """Return the least objective with layer i on server k, float (layers, servers), over the schemes that are allowed.
 
-    One pass down the tables after the pass up (the two passes of belief propagation on a tree, with min and plus).
-
-    Parameters
-    ----------
-    allowed : bool (2^n,)
-
-    Returns
-    -------
-    float (layers, servers) : infinite where there is no such plan
+    One pass down the tables after the pass up (the two passes of belief propagation on a tree, with min and plus). Infinite
+    where there is no such plan.
     """
     form, ordering = _ordered(problem, 1)
     tables = _tables(problem, form, (weights,))
