@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -16,7 +16,7 @@ from dnnsplit.network.servers import Network
 from dnnsplit.noise.schemes import names_of, unpack
 from dnnsplit.profiling.overhead import priced
 from dnnsplit.profiling.times import LayerTimes
-from dnnsplit.solving.costs import INT8_SHARE, Cost, cost_of
+from dnnsplit.solving.costs import INT8_SHARE, Cost, Routes, cost_of
 from dnnsplit.solving.elimination.relays import tree
 from dnnsplit.solving.request import Request
 
@@ -64,61 +64,29 @@ class Problem:
         return tuple(self.graph.layer_names[i] for i in self.quantizable)
 
     def names(self, placement: Sequence[int], scheme: int) -> tuple[dict[str, str], tuple[str, ...]]:
-        """Return the server of each layer and the quantized layers, by name.
-
-        Parameters
-        ----------
-        placement : server position of each layer
-        scheme : q bits, the first quantizable layer lowest
-        """
+        """Return the server of each layer and the quantized layers, by name; of the scheme the first q bit is the lowest."""
         servers = self.network.server_names
         assignment = {name: servers[k] for name, k in zip(self.graph.layer_names, placement, strict=True)}
         return assignment, names_of(self.quantizable_names, unpack(scheme, len(self.quantizable)))
 
-    def price(
-        self,
-        placement: Sequence[int],
-        scheme: int,
-        weights: Weights | None = None,
-        ties: Weights | None = None,
-        routes: Mapping[str, Sequence[tuple[str, str]]] | None = None,
-    ) -> Cost:
-        """Price a placement given by positions.
-
-        Parameters
-        ----------
-        placement, scheme : as for `names`
-        weights, ties : with relays, `routes` are the cheapest under `weights`, of equal ones under `ties`; see `routes`
-        routes : links of the tensors that take other ones, by name
-        """
+    def price(self, placement: Sequence[int], scheme: int, *by: Weights, routes: Routes | None = None) -> Cost:
+        """Price a placement given by positions; with relays, and no `routes` given, by the cheapest ones (see `routes`)."""
         if routes is None and self.routing == "relay":
-            routes = self.routes(placement, scheme, weights, ties)
+            routes = self.routes(placement, scheme, *by)
         return cost_of(self.graph, self.network, self.times, *self.names(placement, scheme), routes or {})
 
     def routes(
-        self,
-        placement: Sequence[int],
-        scheme: int,
-        weights: Weights | None = None,
-        ties: Weights | None = None,
-        usable: np.ndarray | None = None,
+        self, placement: Sequence[int], scheme: int, *by: Weights, usable: np.ndarray | None = None
     ) -> dict[str, tuple[tuple[str, str], ...]]:
         """Return the cheapest links for each tensor that leaves its server, each link once, as (source, target) names.
 
         Parameters
         ----------
-        placement, scheme : as for `names`
-        weights, ties : what is minimised, and what decides between equals; latency and then energy by default
+        by : what is minimised, and what decides between equals, if anything; latency and then energy by default
         usable : bool (tensors, servers, servers), the links that each tensor may take; all by default
-
-        Raises
-        ------
-        InfeasibleError : a tensor cannot reach a server that needs it
-        SolverError : a tensor goes to too many servers
         """
-        if weights is None:
-            weights, ties = latency_weights(self.network), energy_weights(self.network)
-        worth = np.stack([w.moves(self) for w in (weights, ties) if w is not None])
+        by = by or (latency_weights(self.network), energy_weights(self.network))
+        worth = np.stack([w.moves(self) for w in by])
         quantized = {i for j, i in enumerate(self.quantizable) if scheme >> j & 1}
         names = self.network.server_names
         found, stuck = {}, []
@@ -222,12 +190,6 @@ def build_problem(
     ----------
     quantizable : layers that may run in int8
     request : whose pins, prohibitions and routing hold
-
-    Raises
-    ------
-    ModelError, NetworkError : unknown layers, servers or links in what is asked
-    ProfileError : times that are missing
-    InfeasibleError : pins and prohibitions leave a layer no server
     """
     request = request or Request()
     pins, forbid, colocate = request.pins, request.forbid, request.colocate
@@ -237,9 +199,8 @@ def build_problem(
     raise_problems(ModelError, "layers", [f"{what}: there is no layer {n!r}{nearest(n, graph.layer_names)}" for what, n in lost])
     servers = [("pins", s) for s in pins.values()] + [("forbid", s) for group in forbid.values() for s in group]
     index = {name: k for k, name in enumerate(network.server_names)}
-    raise_problems(
-        NetworkError, "servers", [f"{what}: there is no server {s!r}{nearest(s, index)}" for what, s in servers if s not in index]
-    )
+    strange = [f"{what}: there is no server {s!r}{nearest(s, index)}" for what, s in servers if s not in index]
+    raise_problems(NetworkError, "servers", strange)
     inside = [f"{a!r} -> {b!r}" for a, b in request.forbid_links if a == b]
     inside = [f"{link} is inside a server, where tensors move without a link too" for link in inside]
     raise_problems(NetworkError, "forbid_links", inside)
@@ -251,6 +212,7 @@ def build_problem(
         allowed[graph.layer_index[name], [index[s] for s in group]] = False
     stuck = [f"layer {graph.layer_names[i]!r} may run on no server" for i in np.flatnonzero(~allowed.any(axis=1))]
     raise_problems(InfeasibleError, "pins and prohibitions", stuck)
+    together = (pair for group in colocate for pair in itertools.pairwise(group))
     sizes = np.array([t.size_bytes for t in graph.tensors], float)
     handled = np.array([t.handled_bytes for t in graph.tensors], float)
     return Problem(
@@ -265,11 +227,7 @@ def build_problem(
         producer=tuple(-1 if t.producer is None else graph.layer_index[t.producer] for t in graph.tensors),
         receivers=tuple((*(graph.layer_index[c] for c in t.consumers), *([-1] if t.is_output else [])) for t in graph.tensors),
         allowed=allowed,
-        colocated=tuple(
-            dict.fromkeys(
-                (graph.layer_index[a], graph.layer_index[b]) for group in colocate for a, b in itertools.pairwise(group) if a != b
-            )
-        ),
+        colocated=tuple(dict.fromkeys((graph.layer_index[a], graph.layer_index[b]) for a, b in together if a != b)),
         source=index[network.source],
         routing=request.routing,
     )

@@ -29,6 +29,8 @@ from dnnsplit.network.servers import Network
 from dnnsplit.profiling.overhead import priced
 from dnnsplit.profiling.times import PRECISIONS, LayerTimes
 
+Routes = Mapping[str, Sequence[tuple[str, str]]]  # (source, target) of the links that a tensor takes, by its name
+
 INT8_SHARE = 0.25  # an int8 tensor, or weight, has a quarter of the bytes of its float32 form
 
 
@@ -110,11 +112,13 @@ class Cost:
         return pd.DataFrame(rows, columns=["term", "seconds", "bytes"])
 
     def _repr_html_(self) -> str:
-        rows = self.frame
-        rows["seconds"] = [show(s, "s") for s in rows["seconds"]]
-        rows["bytes"] = ["" if math.isnan(b) else show(b, "B") for b in rows["bytes"]]
-        total = f"latency {show(self.latency_s, 's')}, energy {show(self.energy_j, 'J')}"
-        return shown(total, rows)
+        return shown(f"latency {show(self.latency_s, 's')}, energy {show(self.energy_j, 'J')}", readable(self.frame))
+
+
+def readable(terms: pd.DataFrame) -> pd.DataFrame:
+    """Return a `Cost.frame` with units."""
+    sizes = ["" if math.isnan(b) else show(b, "B") for b in terms["bytes"]]
+    return terms.assign(seconds=[show(s, "s") for s in terms["seconds"]], bytes=sizes)
 
 
 def evaluate(
@@ -123,7 +127,7 @@ def evaluate(
     times: LayerTimes,
     assignment: Mapping[str, str],
     quantized: Iterable[str] = (),
-    routes: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+    routes: Routes | None = None,
 ) -> Cost:
     """Price a placement by the slides' formulas, independently of every solver.
 
@@ -134,10 +138,6 @@ def evaluate(
     routes : (source, target) of the links between servers that a tensor takes, by its name; it pays each of them once, and
         the sender of each pays the energy. Tensors without an entry take the link from their producer's server to each
         receiver's
-
-    Returns
-    -------
-    Cost
 
     Raises
     ------
@@ -165,7 +165,7 @@ def cost_of(
     times: LayerTimes,
     assignment: Mapping[str, str],
     quantized: Sequence[str],
-    routes: Mapping[str, Sequence[tuple[str, str]]],
+    routes: Routes,
 ) -> Cost:
     """Price a placement of known layers on known servers, with links that are `priced` already; see `evaluate`."""
     names = network.server_names
@@ -200,11 +200,7 @@ def cost_of(
 
 
 def _transfers(
-    graph: LayerGraph,
-    network: Network,
-    assignment: Mapping[str, str],
-    quantized: Sequence[str],
-    routes: Mapping[str, Sequence[tuple[str, str]]],
+    graph: LayerGraph, network: Network, assignment: Mapping[str, str], quantized: Sequence[str], routes: Routes
 ) -> tuple[tuple[Transfer, ...], list[str]]:
     """Return every y_tn = 1 (each link once per tensor, in the order of travel) and what is wrong with the rest."""
     found, missing = [], []

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -19,8 +18,7 @@ from dnnsplit.noise.models import NoiseModel, Polynomial
 from dnnsplit.profiling.times import LayerTimes
 
 
-@dataclass(frozen=True)
-class Instance:
+class Instance(NamedTuple):
     """What `split` needs; unpacks in the order in which `split` takes it."""
 
     graph: LayerGraph
@@ -28,12 +26,9 @@ class Instance:
     times: LayerTimes
     noise: NoiseModel | None = None
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.graph, self.network, self.times, self.noise))
-
     def _repr_html_(self) -> str:
         noise = "none: no layer in int8" if self.noise is None else self.noise
-        return shown("Instance", {"graph": self.graph, "network": self.network, "times": self.times, "noise": noise})
+        return shown("Instance", self._asdict() | {"noise": noise})
 
     @staticmethod
     def load(folder: str | Path) -> Instance:
@@ -45,12 +40,9 @@ class Instance:
             coefficient; the row without layers is the intercept, which counts once any layer is quantized
         """
         folder = Path(folder)
+        names = ("layers", "tensors", "noise") if (folder / "noise.csv").exists() else ("layers", "tensors")
         try:
-            tables = {
-                name: read_table(folder / f"{name}.csv")
-                for name in ("layers", "tensors", "noise")
-                if name != "noise" or (folder / "noise.csv").exists()
-            }
+            tables = {name: read_table(folder / f"{name}.csv") for name in names}
         except TABLE_ERRORS as error:
             raise DnnSplitError(f"{folder} is no instance (layers.csv, tensors.csv, times.csv, network.yaml): {error}") from None
         graph = LayerGraph.from_frames(tables["layers"], tables["tensors"])

@@ -41,17 +41,13 @@ class Reference:
         A range of zero has no scale of its own; the minimum takes its place, so that the term is 0 at the reference
         and still tells plans apart that are not at it.
         """
-        return (latency_s - self.latency_s[0]) / self.latency_range_s, (energy_j - self.energy_j[0]) / self.energy_range_j
+        seconds, joules = self.ranges
+        return (latency_s - self.latency_s[0]) / seconds, (energy_j - self.energy_j[0]) / joules
 
     @property
-    def latency_range_s(self) -> float:
-        """What T - min T is divided by [s]."""
-        return _range(*self.latency_s)
-
-    @property
-    def energy_range_j(self) -> float:
-        """What E - min E is divided by [J]."""
-        return _range(*self.energy_j)
+    def ranges(self) -> tuple[float, float]:
+        """What T - min T [s] and E - min E [J] are divided by."""
+        return _range(*self.latency_s), _range(*self.energy_j)
 
 
 def _range(low: float, high: float) -> float:
@@ -75,16 +71,23 @@ class Limits:
         """Say which schemes keep the limit on noise, by the noise of each; bool of the same shape."""
         return np.asarray(np.isfinite(noise) & within(noise, self.max_noise))
 
+    def sums(self, network: Network) -> list[tuple[str, str, Weights, float]]:
+        """The limits on energy and latency: what each is on, in which unit, as a sum over the plan, and the limit."""
+        every = (
+            ("device energy", "J", energy_weights(network, network.source), self.max_device_energy_j),
+            ("energy", "J", energy_weights(network), self.max_energy_j),
+            ("latency", "s", latency_weights(network), self.max_latency_s),
+        )
+        return [(what, unit, use, most) for what, unit, use, most in every if most is not None]
+
     def broken(self, problem: Problem, cost: Cost) -> list[str]:
         """Say which limits on energy, latency or the servers' memory a placement breaks."""
-        problems = []
-        for what, used, most, unit in (
-            ("device energy", cost.device_energy_j, self.max_device_energy_j, "J"),
-            ("energy", cost.energy_j, self.max_energy_j, "J"),
-            ("latency", cost.latency_s, self.max_latency_s, "s"),
-        ):
-            if most is not None and not within(used, most):
-                problems.append(f"{what} {show(used, unit)} is above the limit {show(most, unit)}")
+        used = {"device energy": cost.device_energy_j, "energy": cost.energy_j, "latency": cost.latency_s}
+        problems = [
+            f"{what} {show(used[what], unit)} is above the limit {show(most, unit)}"
+            for what, unit, _, most in self.sums(problem.network)
+            if not within(used[what], most)
+        ]
         for server in problem.network.servers:
             held = cost.weight_bytes[server.name]
             if server.memory_bytes is not None and not within(held, server.memory_bytes):
@@ -139,7 +142,8 @@ def raw_objective(problem: Problem, latency_weight: float, energy_weight: float,
 def normalised_sum(network: Network, latency_weight: float, energy_weight: float, by: Reference) -> Objective:
     """Return the slides' ``latency_weight * T^norm + energy_weight * E^norm``."""
     latency, energy = latency_weights(network), energy_weights(network)
-    a, b = latency_weight / by.latency_range_s, energy_weight / by.energy_range_j
+    seconds, joules = by.ranges
+    a, b = latency_weight / seconds, energy_weight / joules
     constant = -a * by.latency_s[0] - b * by.energy_j[0]
     name = f"{latency_weight:g} T^norm + {energy_weight:g} E^norm"
     return Objective(a * latency + b * energy, latency, constant, name, reference=by)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from dnnsplit.ground.errors import SolverError
 from dnnsplit.solving.costs import Cost
 from dnnsplit.solving.elimination.relays import TIE
-from dnnsplit.solving.objective import Limits, Objective, Reference, normalised_sum, raw_objective
+from dnnsplit.solving.objective import Objective, Reference, normalised_sum, raw_objective
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question
 
@@ -25,23 +26,14 @@ from dnnsplit.solving.question import Question
 def normalised(question: Question, solve: Callable[[Question], Plan]) -> Question:
     """Return a question with its normalised sum as the objective, if it asks for one that its limits decide.
 
-    Parameters
-    ----------
-    solve : answers a question whose objective is latency or energy
-
-    Raises
-    ------
-    InfeasibleError : no placement satisfies the limits
-    SolverError : `solve` cannot answer
+    `solve` answers the questions whose objective is latency or energy.
     """
     if question.weights is None:
         return question
     latency, energy = raw_objective(question.problem, 1, 0), raw_objective(question.problem, 0, 1)
     fast, fast_proved = _payoff(question, latency, energy, solve)
     frugal, frugal_proved = _payoff(question, energy, latency, solve)
-    by = Reference(
-        (fast.latency_s, frugal.latency_s), (frugal.energy_j, fast.energy_j), "limited", fast_proved and frugal_proved
-    )
+    by = Reference((fast.latency_s, frugal.latency_s), (frugal.energy_j, fast.energy_j), "limited", fast_proved and frugal_proved)
     return question.aimed_at(normalised_sum(question.problem.network, *question.weights, by))
 
 
@@ -61,13 +53,6 @@ def _payoff(question: Question, first: Objective, second: Objective, solve: Call
             if not question.limits.broken(question.problem, cost):
                 return cost, True
     best = solve(aimed)
-    among = replace(question.aimed_at(second), limits=_held(question.limits, first, best))
-    then = solve(among)
+    held: dict[str, Any] = {f"max_{first.name}": getattr(best, first.name)}
+    then = solve(replace(question.aimed_at(second), limits=replace(question.limits, **held)))
     return then.cost, best.status == then.status == "optimal"
-
-
-def _held(limits: Limits, objective: Objective, plan: Plan) -> Limits:
-    """Limits that keep an objective where a plan has it."""
-    if objective.name == "latency_s":
-        return replace(limits, max_latency_s=plan.latency_s)
-    return replace(limits, max_energy_j=plan.energy_j)

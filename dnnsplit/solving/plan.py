@@ -15,7 +15,7 @@ from dnnsplit.ground.errors import DnnSplitError, raise_problems
 from dnnsplit.ground.files import write_json
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
-from dnnsplit.solving.costs import Cost, Transfer
+from dnnsplit.solving.costs import Cost, Transfer, readable
 from dnnsplit.solving.objective import Reference
 
 SCHEMA = 1
@@ -138,8 +138,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values (schema 1); figures that are not finite become null."""
-        values: dict[str, Any] = _without_nan(asdict(self))
-        return {"schema": SCHEMA} | values
+        return {"schema": SCHEMA, **_without_nan(asdict(self))}
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, atomically."""
@@ -191,12 +190,7 @@ class Plan:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rows = self.cost.frame
-        rows = rows[rows["seconds"] > 0].assign(
-            seconds=[show(s, "s") for s in rows[rows["seconds"] > 0]["seconds"]],
-            bytes=["" if math.isnan(b) else show(b, "B") for b in rows[rows["seconds"] > 0]["bytes"]],
-        )
-        return shown(self, rows)
+        return shown(self, readable(self.cost.frame.query("seconds > 0")))
 
 
 def _without_nan(value: Any) -> Any:

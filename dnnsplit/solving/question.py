@@ -84,12 +84,7 @@ class Question:
         return self.limits.quiet(self.scheme_noise)
 
     def best_scheme(self) -> int:
-        """Return the best scheme within the noise limit; of equal ones the least noisy.
-
-        Raises
-        ------
-        InfeasibleError : no placement exists at all
-        """
+        """Return the best scheme within the noise limit; of equal ones the least noisy."""
         value = self.optima.value  # first: it refuses what has too many schemes to list
         value = np.where(self.allowed, value, np.inf)
         least = value.min()
@@ -149,10 +144,6 @@ def ask(
     """Build the problem that a request describes.
 
     A sum that is normalised under the limits needs answers itself: `dnnsplit.solving.payoffs.normalised` makes it the objective.
-
-    Raises
-    ------
-    NoiseError : a limit on noise, or a confidence, without a noise model
     """
     started, request = time.process_time(), request or Request()
     if noise is None:

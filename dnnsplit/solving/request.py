@@ -10,21 +10,13 @@ from typing import Any, TypeVar
 from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
 from dnnsplit.ground.units import is_number
 
-OBJECTIVES = ("latency", "throughput")
-NORMALISE = ("limited", "fixed")
-ROUTINGS = ("direct", "relay")
+CHOICES = {"objective": ("latency", "throughput"), "normalise": ("limited", "fixed"), "routing": ("direct", "relay")}
 METHODS = ("auto", "elimination", "milp", "slides")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is minimised, under which limits, and what else a placement has to keep; see `split` for each.
-
-    Raises
-    ------
-    OptionError : weights, limits, an objective, a normalisation or a routing that are not usable; all at once
-    NoiseError : max_noise is no number of 0 or more
-    """
+    """What is minimised, under which limits, and what else a placement has to keep; see `split` for each."""
 
     max_noise: float | None = None
     latency_weight: float = 1.0
@@ -58,7 +50,7 @@ class Request:
                 problems.append(f"{name} is {value!r}; it must be a number of joules, 0 or more, or None")
         if not problems and self.latency_weight == self.energy_weight == 0:
             problems.append("latency_weight and energy_weight are both 0; there is nothing to minimise")
-        for name, known in (("objective", OBJECTIVES), ("normalise", NORMALISE), ("routing", ROUTINGS)):
+        for name, known in CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 problems.append(f"{name} {value!r} is unknown{nearest(value, known)}")
         raise_problems(OptionError, "options", problems)
@@ -71,12 +63,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Effort:
-    """How a question is answered: by which method and solver, and when that may stop; see `split`.
-
-    Raises
-    ------
-    OptionError : the method is unknown, or the gap or the limit of time are no numbers of 0 or more
-    """
+    """How a question is answered: by which method and solver, and when that may stop; see `split`."""
 
     method: str = "auto"
     solver: str = "HiGHS"

@@ -20,7 +20,7 @@ from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
 from dnnsplit.noise.schemes import pack
 from dnnsplit.profiling.times import LayerTimes
-from dnnsplit.solving.arrays import energy_weights
+from dnnsplit.solving.arrays import Weights
 from dnnsplit.solving.bounds.branching import branch
 from dnnsplit.solving.bounds.multipliers import Relaxation, relax
 from dnnsplit.solving.elimination.sweep import eliminate
@@ -32,7 +32,7 @@ from dnnsplit.solving.question import Question, ask
 from dnnsplit.solving.request import Effort, Request
 from dnnsplit.solving.verifier import measurer
 
-# Beyond this many flows the tight MILP takes longer to build than branch and bound to finish.
+# Beyond this many flows, most of its variables, the tight MILP takes longer to build than branch and bound to finish.
 MAX_FLOWS = 200_000
 
 
@@ -149,7 +149,8 @@ def answer(question: Question, effort: Effort) -> Plan:
     if effort.method == "elimination":
         return _by_elimination(question, "asked for", effort)
     try:
-        return _by_elimination(question, "exact, and the fastest where it applies", effort, _flows(question) > MAX_FLOWS)
+        flows = sum(map(len, question.problem.receivers)) * len(question.problem.network.servers) ** 2
+        return _by_elimination(question, "exact, and the fastest where it applies", effort, flows > MAX_FLOWS)
     except SolverError as error:
         return _by_milp(question, "milp", effort, error.reason, error.relaxed if isinstance(error, _GapLeft) else None)
 
@@ -160,11 +161,6 @@ class _GapLeft(SolverError):
     def __init__(self, broken: str, relaxed: Relaxation) -> None:
         super().__init__(f"elimination cannot keep this limit: {broken}", "use method='auto' or 'milp'")
         self.relaxed = relaxed
-
-
-def _flows(question: Question) -> int:
-    """Return the number of flows of the tight MILP, which are most of its variables."""
-    return sum(map(len, question.problem.receivers)) * len(question.problem.network.servers) ** 2
 
 
 def _by_elimination(question: Question, reason: str, effort: Effort, branches: bool = True) -> Plan:
@@ -205,20 +201,17 @@ def _by_milp(question: Question, formulation: str, effort: Effort, reason: str, 
     try:
         asked = (problem, objective.weights, question.noise, question.limits, formulation, effort)
         solution = solve_bottleneck(*asked) if objective.bottleneck else solve_milp(*asked)
-    except InfeasibleError:
+    except (InfeasibleError, OutOfTime, SolverFailed) as error:
         if known:
-            return fall_back(f"{solver} calls that infeasible, which it is not: report it")
-        raise InfeasibleError("no placement satisfies the limits", details=_explain(question)) from None
-    except OutOfTime:
-        if known:
-            return fall_back(f"{solver} found nothing better in time")
-        raise
-    except SolverFailed as error:
-        if known:
-            return fall_back(f"nothing better was found, for {error}")
+            slow = f"{solver} found nothing better in time"
+            wrong = f"{solver} calls that infeasible, which it is not: report it"
+            why = {OutOfTime: slow, InfeasibleError: wrong}.get(type(error), f"nothing better was found, for {error}")
+            return fall_back(why)
+        if isinstance(error, InfeasibleError):
+            raise InfeasibleError("no placement satisfies the limits", details=_explain(question)) from None
         raise
     scheme = pack(solution.quantized)
-    cost = problem.price(solution.placement, scheme, objective.weights, objective.ties, solution.routes)
+    cost = problem.price(solution.placement, scheme, objective.weights, objective.ties, routes=solution.routes)
     bound, status = float(np.fmax(solution.bound, low)), solution.status
     if status == "feasible":
         if relaxed and known and relaxed.value < objective.weights.of(cost, problem.network):
@@ -236,29 +229,26 @@ def _by_milp(question: Question, formulation: str, effort: Effort, reason: str, 
 
 def _explain(question: Question) -> list[str]:
     """Say how far each limit is from what is reachable when it is the only objective."""
-    problem, limits = question.problem, question.limits
-    network, lines = problem.network, []
-    for what, most, only in (
-        ("device energy", limits.max_device_energy_j, network.source),
-        ("energy", limits.max_energy_j, None),
-    ):
-        if most is not None:
-            lines.append(f"{what}: {_reachable(question, only, most)} (at max_noise {limits.max_noise:g})")
+    problem, limits, network = question.problem, question.limits, question.problem.network
+    lines = [
+        f"{what}: {_reachable(question, use, most, unit)} (at max_noise {limits.max_noise:g})"
+        for what, unit, use, most in limits.sums(network)
+    ]
     held = show(total_bytes(problem.graph.layers), "B")
     memory = [(server.name, server.memory_bytes) for server in network.servers if server.memory_bytes is not None]
     return lines + [f"memory of {s!r}: limit {show(most, 'B')}; the model's weights are {held}" for s, most in memory]
 
 
-def _reachable(question: Question, only: str | None, most: float) -> str:
-    """Say a limit on the energy (of one server, or of all), and the least energy that the noise limit admits."""
-    limit = f"limit {show(most, 'J')}"
+def _reachable(question: Question, use: Weights, most: float, unit: str) -> str:
+    """Say a limit on energy or latency, and the least that the noise limit admits."""
+    limit = f"limit {show(most, unit)}"
     try:
-        value = eliminate(question.problem, energy_weights(question.problem.network, only)).value
+        value = eliminate(question.problem, use).value
     except SolverError:
         return f"{limit}, too many schemes to say what is reachable"
     least = np.where(question.allowed, value, np.inf).min()
     if not math.isfinite(least):
         return f"{limit}, no placement connects the layers"
-    if show(least, "J") == show(most, "J"):  # a limit that was rounded, as a rule
-        return f"limit {most:.9g} J, best reachable {least:.9g} J"
-    return f"{limit}, best reachable {show(least, 'J')}"
+    if show(least, unit) == show(most, unit):  # a limit that was rounded, as a rule
+        return f"limit {most:.9g} {unit}, best reachable {least:.9g} {unit}"
+    return f"{limit}, best reachable {show(least, unit)}"

@@ -34,18 +34,17 @@ class Measurer:
     layers: tuple[str, ...]
     fresh: bool
     confidence: float | None
-    _means: dict[tuple[str, ...], float] = field(default_factory=dict, repr=False)
-    _bounds: dict[tuple[str, ...], float] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[str, ...], tuple[float, float]] = field(default_factory=dict, repr=False)  # mean and bound
 
     def bound(self, quantized: Sequence[str]) -> float:
         """Return the upper bound of the noise when exactly these layers are quantized."""
         names = tuple(quantized)
-        if names not in self._bounds:
+        if names not in self._known:
             if self.confidence is None:
-                self._means[names] = self._bounds[names] = self.measure(names)
+                self._known[names] = (self.measure(names),) * 2
             else:
                 self.measure_all(row_of(self.layers, names)[None], progress=False)
-        return self._bounds[names]
+        return self._known[names][1]
 
     def measure_all(self, schemes: np.ndarray | Sequence[Sequence[int]], progress: bool = True) -> None:
         """Measure some schemes, 0/1 (n, layers), in one walk where the measure can; `bound` knows them then."""
@@ -62,30 +61,22 @@ class Measurer:
             bounds = upper_bound(samples.noise, samples.spread[:, 0], samples.spread[:, 1], self.confidence)
         order = np.array([samples.layers.index(n) for n in self.layers])
         for row, mean, most in zip(samples.schemes[:, order], samples.noise.tolist(), bounds.tolist(), strict=True):
-            names = names_of(self.layers, row)
-            self._means[names], self._bounds[names] = mean, most
+            self._known[names_of(self.layers, row)] = mean, most
 
     def told(self, plan: Plan, measurements: int) -> Plan:
         """Return a plan with the noise that was measured of it."""
         names = tuple(n for n in self.layers if n in plan.quantized)
-        known = plan
-        if not names or names in self._means:
-            mean, most = (self._means[names], self._bounds[names]) if names else (0.0, 0.0)
-            known = replace(plan, noise=mean, noise_upper=math.nan if self.confidence is None else most)
-        origin = getattr(self.measure, "origin", None) or plan.origin
-        return replace(known, noise_kind="measured" if names else "none", measurements=measurements, origin=origin)
+        mean, most = self._known.get(names, (plan.noise, plan.noise_upper)) if names else (0.0, 0.0)
+        if self.confidence is None and (not names or names in self._known):
+            most = math.nan
+        origin, kind = getattr(self.measure, "origin", None) or plan.origin, "measured" if names else "none"
+        return replace(plan, noise=mean, noise_upper=most, noise_kind=kind, measurements=measurements, origin=origin)
 
 
 def measurer(
     noise: NoiseModel, verify: Measure, confidence: float | None = None, samples: NoiseSamples | None = None
 ) -> Measurer:
-    """Check that a measure is of the noise that a model predicts, if it tells its origin; other images are welcome.
-
-    Raises
-    ------
-    NoiseError : it is of another model, metric or quantization, or `samples` of other images are to stand for its own
-    OptionError : a confidence, and a measure that tells no spread
-    """
+    """Check that a measure is of the noise that a model predicts, if it tells its origin; other images are welcome."""
     origin = getattr(verify, "origin", {})
     known = [k for k in ("metric", "model_sha256", "setting", "calibration") if k in origin and k in noise.origin]
     other = [k for k in known if noise.origin[k] != origin[k]]

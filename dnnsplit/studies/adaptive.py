@@ -20,7 +20,7 @@ from dnnsplit.cutting.plan_set import PlanSet
 from dnnsplit.cutting.prices import FollowedLink, Prices
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import NetworkError, OptionError, nearest, raise_problems
+from dnnsplit.ground.errors import OptionError, raise_problems
 from dnnsplit.ground.files import sha256
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.markup import shown
@@ -32,10 +32,8 @@ from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.solving.front import pareto
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.split import split
-from dnnsplit.studies.bandwidths import Affine, BandwidthPlans
-from dnnsplit.studies.inquiry import inquire
-
-Ends = tuple[str, str]
+from dnnsplit.studies.bandwidths import BandwidthPlans, affine
+from dnnsplit.studies.inquiry import Ends, check_links, crossing_bytes, inquire
 
 
 @dataclass(frozen=True)
@@ -55,25 +53,20 @@ class AdaptivePlans:
 
     @staticmethod
     def of(plans: BandwidthPlans) -> AdaptivePlans:
-        """Take the plans of `bandwidths`.
-
-        Raises
-        ------
-        OptionError : several links share the bandwidth and the objective is not the latency
-        """
+        """Take the plans of `bandwidths`; where several links share the bandwidth, the objective must be the latency."""
         if len(plans.links) > 1 and plans.objective_name != "latency_s":
             raise OptionError(f"{plans.objective_name} of {len(plans.links)} links with one bandwidth; use adaptive_plans")
         if len(plans.links) == 1:
             slopes: list[tuple[float, ...]] = [(line.objective[1],) for line in plans.lines]
         else:
-            slopes = [tuple(_bytes(line.plan, ends) for ends in plans.links) for line in plans.lines]
+            slopes = [tuple(crossing_bytes(line.plan, [ends]) for ends in plans.links) for line in plans.lines]
         fixed = [line.objective[0] for line in plans.lines]
         return _distinct(plans.links, plans.plans, fixed, slopes, plans.objective_name)
 
     def at(self, bandwidths: Mapping[Ends, float | str], max_noise: float = math.inf) -> Plan:
         """Return the best of the plans that keep a noise limit, at one bandwidth per link [B/s], or as people write it."""
-        if problems := [f"the bandwidth of {a} -> {b} is missing" for a, b in self.prices.links if (a, b) not in bandwidths]:
-            raise_problems(OptionError, "bandwidths", problems)
+        missing = [f"the bandwidth of {a} -> {b} is missing" for a, b in self.prices.links if (a, b) not in bandwidths]
+        raise_problems(OptionError, "bandwidths", missing)
         found = self.prices.best([parse(bandwidths[ends], "bandwidth") for ends in self.prices.links], max_noise)
         return self.plans[found]
 
@@ -82,7 +75,7 @@ class AdaptivePlans:
         """One row per plan: noise, objective with unlimited links, what crosses each link [B], servers, int8 layers."""
         rows = []
         for plan, fixed in zip(self.plans, self.prices.fixed, strict=True):
-            sent = {f"{a} -> {b}_bytes": _bytes(plan, (a, b)) for a, b in self.prices.links}
+            sent = {f"{a} -> {b}_bytes": crossing_bytes(plan, [(a, b)]) for a, b in self.prices.links}
             row = {"noise": plan.noise, f"unlimited_{self.objective_name}": fixed} | sent
             rows.append(row | {"servers": "+".join(plan.servers), "int8": len(plan.quantized)})
         return pd.DataFrame(rows)
@@ -128,7 +121,7 @@ def adaptive_plans(
     OptionError : no bandwidths; throughput as the objective, which is not affine in 1 / bandwidth
     InfeasibleError : no plan keeps a limit
     """
-    links = _links(network, bandwidths)
+    links = check_links(network, bandwidths)
     grid = [[parse(b, "bandwidth") for b in bandwidths[ends]] for ends in links]
     if not grid or not all(grid) or not all(b > 0 for values in grid for b in values):
         raise OptionError("give at least one link, and for each at least one bandwidth above 0")
@@ -148,8 +141,8 @@ def adaptive_plans(
             found += pareto(graph, there, times, noise, **{n: v for n, v in asked.items() if n != "normalise"}).plans
         else:
             found += [split(graph, there, times, noise, **limit, **asked) for limit in limits]
-    affine = Affine.of(question, links)
-    fixed, slopes = zip(*(affine.price(plan, objective.weights) for plan in found), strict=True)
+    price = affine(question, links)
+    fixed, slopes = zip(*(price(plan, objective.weights) for plan in found), strict=True)
     return _distinct(links, found, fixed, slopes, objective.name)
 
 
@@ -236,15 +229,3 @@ def _distinct(
         tuple(tuple(float(slopes[i][n]) for n in kept) for i in order),
     )
     return AdaptivePlans(tuple(plans[i] for i in order), prices, objective)
-
-
-def _bytes(plan: Plan, ends: Ends) -> float:
-    return math.fsum(t.size_bytes for t in plan.transfers if (t.source, t.target) == ends)
-
-
-def _links(network: Network, bandwidths: Mapping[Ends, Any]) -> tuple[Ends, ...]:
-    known = [f"{n.source} -> {n.target}" for n in network.links]
-    names = [" -> ".join(map(str, ends)) for ends in bandwidths]
-    lost = [f"there is no link {name!r}{nearest(name, known)}" for name in names if name not in known]
-    raise_problems(NetworkError, "bandwidths", lost)
-    return tuple((str(a), str(b)) for a, b in bandwidths)

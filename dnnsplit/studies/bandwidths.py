@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import NetworkError, OptionError, SolverError, nearest, raise_problems
+from dnnsplit.ground.errors import NetworkError, OptionError, SolverError
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import parse, show
@@ -22,7 +22,7 @@ from dnnsplit.solving.arrays import Weights, energy_weights, latency_weights
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question
 from dnnsplit.solving.split import answer, split
-from dnnsplit.studies.inquiry import inquire
+from dnnsplit.studies.inquiry import Ends, check_links, crossing_bytes, inquire
 
 TIE = 1e-12  # a plan must be better by this share of the objective to open an interval of its own
 
@@ -44,8 +44,8 @@ class Line:
 
     def of(self, what: str, bandwidth: float) -> float:
         """Return the "objective", the "latency_s" [s] or the "energy_j" [J] at a bandwidth [B/s]."""
-        fixed, per_bandwidth = {"objective": self.objective, "latency_s": self.latency_s, "energy_j": self.energy_j}[what]
-        return fixed + per_bandwidth / bandwidth
+        line: tuple[float, float] = getattr(self, what)
+        return line[0] + line[1] / bandwidth
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class BandwidthPlans:
     objective_name : what is minimised
     """
 
-    links: tuple[tuple[str, str], ...]
+    links: tuple[Ends, ...]
     breakpoints: tuple[float, ...]
     lines: tuple[Line, ...] = field(repr=False)
     objective_name: str = "latency_s"
@@ -90,15 +90,11 @@ class BandwidthPlans:
             row: dict[str, Any] = {"from_bytes_per_s": low, "to_bytes_per_s": high}
             for what in ("latency_s", "energy_j"):
                 row |= {f"from_{what}": line.of(what, low), f"to_{what}": line.of(what, high)}
-            crossing = [t.size_bytes for t in line.plan.transfers if (t.source, t.target) in self.links]
-            row |= {"crossing_bytes": math.fsum(crossing), "servers": "+".join(line.plan.servers)}
+            row |= {"crossing_bytes": crossing_bytes(line.plan, self.links), "servers": "+".join(line.plan.servers)}
             rows.append(row | {"int8": len(line.plan.quantized), "noise": line.plan.noise})
         frame = pd.DataFrame(rows)
-        frame.attrs["units"] = {
-            column: unit
-            for ending, unit in (("_bytes_per_s", "B/s"), ("_latency_s", "s"), ("_energy_j", "J"), ("_bytes", "B"))
-            for column in frame.columns[frame.columns.str.endswith(ending)]
-        }
+        units = {"_bytes_per_s": "B/s", "_latency_s": "s", "_energy_j": "J", "_bytes": "B"}
+        frame.attrs["units"] = {c: unit for ending, unit in units.items() for c in frame if str(c).endswith(ending)}
         return frame
 
     def __str__(self) -> str:
@@ -134,9 +130,9 @@ def bandwidths(
     """Return the optimal plan at every bandwidth of a link, with the exact bandwidths where it changes.
 
     What a plan is worth is linear in 1 / bandwidth (a power of sending that grows with the rate adds the same energy per byte
-    at every bandwidth), so the optimum is a concave, piecewise linear function of it: from the
-    plans of both ends, solve where their lines cross, until no better plan is found there (Eisner and Severance, J. ACM 23,
-    1976). That takes at most two solves per interval.
+    at every bandwidth), so the optimum is a concave, piecewise linear function of it: from the plans of both ends, solve where
+    their lines cross, until no better plan is found there (Eisner and Severance, J. ACM 23, 1976). That takes at most two
+    solves per interval.
 
     Parameters
     ----------
@@ -145,10 +141,6 @@ def bandwidths(
     low, high : ends of the range [B/s], or as people write them; high may be infinite
     both_ways : the link back has the same bandwidth
     asked : other arguments of `split`. A normalised sum keeps the reference of the network as given, at every bandwidth
-
-    Returns
-    -------
-    BandwidthPlans
 
     Raises
     ------
@@ -169,67 +161,47 @@ def bandwidths(
     if question.objective.bottleneck:
         raise OptionError("the slowest stage is not linear in 1 / bandwidth; bandwidths are for latency, energy or their sum")
     weights = (question.objective.weights, latency_weights(network), energy_weights(network))
-    affine = Affine.of(question, links)
+    price = affine(question, links)
 
     def solve(bandwidth: float) -> Line:
         plan = answer(question.again(network.with_bandwidths(dict.fromkeys(links, bandwidth))), effort)
         if plan.status != "optimal":
             at = show(bandwidth, "B/s")
             raise SolverError(f"the plan at {at} was not proved optimal (gap {plan.gap:.2%}); give it more time")
-        prices = ((fixed, math.fsum(slopes)) for fixed, slopes in (affine.price(plan, each) for each in weights))
+        prices = ((fixed, math.fsum(slopes)) for fixed, slopes in (price(plan, each) for each in weights))
         return Line(plan, *prices)
 
     lines, crossings = _envelope(solve, solve(ends[0]), solve(ends[1]), *ends)
     return BandwidthPlans(links, (ends[0], *crossings, ends[1]), tuple(lines), question.objective.name)
 
 
-def _links(network: Network, link: tuple[str, str] | Sequence[tuple[str, str]], both_ways: bool) -> tuple[tuple[str, str], ...]:
+def _links(network: Network, link: Ends | Sequence[Ends], both_ways: bool) -> tuple[Ends, ...]:
     """Return the links that are meant, each once; refuse what is not in the network."""
     pairs: list[Any] = [link] if len(link) == 2 and all(isinstance(end, str) for end in link) else list(link)
     if isinstance(link, str) or not pairs or any(isinstance(pair, str) or len(pair) != 2 for pair in pairs):
         raise NetworkError(f"link {link!r} is not a link; write (source, target), or a list of them")
-    links = dict.fromkeys(way for a, b in pairs for way in (((a, b), (b, a)) if both_ways else ((a, b),)))
-    known = [f"{n.source} -> {n.target}" for n in network.links]
-    lost = [name for name in (f"{a} -> {b}" for a, b in links) if name not in known]
-    raise_problems(NetworkError, "bandwidths", [f"there is no link {name!r}{nearest(name, known)}" for name in lost])
-    return tuple(links)
+    return check_links(network, (way for a, b in pairs for way in (((a, b), (b, a)) if both_ways else ((a, b),))))
 
 
-@dataclass(frozen=True)
-class Affine:
-    """What a plan is worth as a function of bandwidths: fixed + sum over links of per_bandwidth / bandwidth.
+def affine(question: Question, links: Sequence[Ends]) -> Callable[[Plan, Weights], tuple[float, tuple[float, ...]]]:
+    """Return what tells (fixed, per_bandwidth of each link): a plan is worth fixed + sum over links of per_bandwidth / bandwidth.
 
-    Attributes
-    ----------
-    links : those whose bandwidth varies
-    unlimited : the network with no end to it, charged as plans are
-    handled : bytes of each tensor that servers handle [B], by name
+    All terms are added up, so that none cancels.
     """
+    unlimited = priced(question.network.with_bandwidths(dict.fromkeys(links, math.inf)), question.problem.times.overhead)
+    handled = {t.name: t.handled_bytes for t in question.problem.graph.tensors}
+    index = {name: k for k, name in enumerate(unlimited.server_names)}
 
-    links: tuple[tuple[str, str], ...]
-    unlimited: Network
-    handled: Mapping[str, float]
-
-    @staticmethod
-    def of(question: Question, links: tuple[tuple[str, str], ...]) -> Affine:
-        """Vary some links of a question's network."""
-        problem = question.problem
-        unlimited = priced(question.network.with_bandwidths(dict.fromkeys(links, math.inf)), problem.times.overhead)
-        return Affine(links, unlimited, {t.name: t.handled_bytes for t in problem.graph.tensors})
-
-    def price(self, plan: Plan, weights: Weights) -> tuple[float, tuple[float, ...]]:
-        """Return (fixed, per_bandwidth of each link); all terms are added up, so that none cancels."""
-        index = {name: k for k, name in enumerate(self.unlimited.server_names)}
-        sent: dict[tuple[str, str], list[float]] = {link: [] for link in self.links}
+    def price(plan: Plan, weights: Weights) -> tuple[float, tuple[float, ...]]:
         swift = []
         for t in plan.transfers:
-            ends = t.source, t.target
-            if ends in sent and (link := self.unlimited.link(*ends)):
-                sent[ends].append(t.size_bytes)
-                t = replace(t, seconds=link.transfer_s(t.size_bytes, self.handled[t.tensor]))
+            if (t.source, t.target) in links and (link := unlimited.link(t.source, t.target)):
+                t = replace(t, seconds=link.transfer_s(t.size_bytes, handled[t.tensor]))
             swift.append(t)
-        slopes = tuple(float(weights.transfer[index[a], index[b]]) * math.fsum(sizes) for (a, b), sizes in sent.items())
-        return weights.of(replace(plan.cost, transfers=tuple(swift)), self.unlimited), slopes
+        slopes = tuple(float(weights.transfer[index[a], index[b]]) * crossing_bytes(plan, [(a, b)]) for a, b in links)
+        return weights.of(replace(plan.cost, transfers=tuple(swift)), unlimited), slopes
+
+    return price
 
 
 def _envelope(solve: Callable[[float], Line], slow: Line, fast: Line, low: float, high: float) -> tuple[list[Line], list[float]]:

@@ -108,7 +108,6 @@ def resampled(
                 over = 0.0 if within(whole[chosen], limit) else whole[chosen] / limit - 1 if limit else np.inf
                 rows.append((limit, rule, over, value[chosen]))
     table = pd.DataFrame(rows, columns=["limit", "rule", "over", "value"])
-    of = table.groupby(["limit", "rule"], sort=False)
-    broken = table.assign(over=100.0 * (table["over"] > 0)).groupby(["limit", "rule"], sort=False)["over"].mean()
-    columns = {"broken_%": broken, "most_over_%": 100.0 * of["over"].max(), "value": of["value"].mean()}
+    of = table.assign(broken=100.0 * (table["over"] > 0)).groupby(["limit", "rule"], sort=False)
+    columns = {"broken_%": of["broken"].mean(), "most_over_%": 100.0 * of["over"].max(), "value": of["value"].mean()}
     return pd.DataFrame(columns).reset_index()

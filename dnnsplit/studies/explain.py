@@ -103,17 +103,15 @@ class Explanation:
     @property
     def frame(self) -> pd.DataFrame:
         """One row per alternative: its plan, how much worse it is (difference in the objective's unit, ratio), or why none."""
-        columns = ["latency_s", "energy_j", "noise"]
-        rows = [("this plan", self.plan, ""), *((a.name, a.plan, a.reason) for a in self.alternatives)]
-        frame = pd.DataFrame({"alternative": [name for name, _, _ in rows]})
-        for column in columns:
-            frame[column] = [getattr(plan, column) if plan else math.nan for _, plan, _ in rows]
-        frame["int8"] = pd.array([len(plan.quantized) if plan else None for _, plan, _ in rows], "Int64")
-        frame["servers"] = ["+".join(plan.servers) if plan else "" for _, plan, _ in rows]
-        frame["status"] = [plan.status if plan else "none" for _, plan, _ in rows]
-        frame["difference"] = [plan.objective - self.plan.objective if plan else math.nan for _, plan, _ in rows]
-        frame["ratio"] = [_ratio(plan, self.plan) if plan else math.nan for _, plan, _ in rows]
-        frame["reason"] = [reason for _, _, reason in rows]
+        columns = ["alternative", "latency_s", "energy_j", "noise", "int8", "servers", "status", "difference", "ratio", "reason"]
+        nothing = (math.nan, math.nan, math.nan, None, "", "none", math.nan, math.nan)
+
+        def told(plan: Plan) -> tuple[object, ...]:
+            figures = (plan.latency_s, plan.energy_j, plan.noise, len(plan.quantized), "+".join(plan.servers), plan.status)
+            return *figures, plan.objective - self.plan.objective, _ratio(plan, self.plan)
+
+        rows = [(a.name, *(told(a.plan) if a.plan else nothing), a.reason) for a in self.alternatives]
+        frame = pd.DataFrame([("this plan", *told(self.plan), ""), *rows], columns=columns).astype({"int8": "Int64"})
         frame.attrs["units"] = {"latency_s": "s", "energy_j": "J", "difference": self.plan.objective_name}
         return frame
 
@@ -214,9 +212,7 @@ def _restrictions(network: Network) -> Iterable[tuple[tuple[str, ...], tuple[str
         yield (source, *group), (source, *group)
 
 
-def _alternative(
-    question: Question, effort: Effort, layers_on: tuple[str, ...], links_among: tuple[str, ...]
-) -> Alternative:
+def _alternative(question: Question, effort: Effort, layers_on: tuple[str, ...], links_among: tuple[str, ...]) -> Alternative:
     try:
         return Alternative(layers_on, answer(only(question, layers_on, links_among), effort))
     except (InfeasibleError, SolverError) as error:
@@ -227,13 +223,10 @@ def _coupled(question: Question) -> bool:
     """Whether a limit on energy, or on memory that the weights exceed, couples layers."""
     held = sum(layer.weight_bytes for layer in question.problem.graph.layers)
     memory = [s.memory_bytes for s in question.problem.network.servers if s.memory_bytes is not None]
-    limits = question.limits
-    return any(m is not None for m in (limits.max_device_energy_j, limits.max_energy_j)) or any(held > m for m in memory)
+    return bool(question.limits.sums(question.network)) or any(held > m for m in memory)
 
 
-def _next_cut(
-    question: Question, effort: Effort, least: np.ndarray, placement: Sequence[int]
-) -> tuple[Plan | None, list[str]]:
+def _next_cut(question: Question, effort: Effort, least: np.ndarray, placement: Sequence[int]) -> tuple[Plan | None, list[str]]:
     """Solve with one layer moved, the most promising first, until no other move can be better.
 
     Without limits that couple layers the first answer attains its bound, and is the best.
@@ -241,15 +234,13 @@ def _next_cut(
     names, servers = question.problem.graph.layer_names, question.network.server_names
     bounds = least.copy()
     bounds[np.arange(len(placement)), placement] = math.inf
-    order = [np.unravel_index(n, bounds.shape) for n in np.argsort(bounds, axis=None, kind="stable")]
     best: Plan | None = None
-    solved = 0
-    for i, k in order:
+    for solved, n in enumerate(np.argsort(bounds, axis=None, kind="stable")):
+        i, k = np.unravel_index(n, bounds.shape)
         if not math.isfinite(bounds[i, k]) or (best and bounds[i, k] >= best.objective - 1e-12 * abs(best.objective)):
             return best, []
         if solved == MOST_SOLVES:
             return best, [f"the next-best cut is not proved: a better one may reach an objective of {bounds[i, k]:.6g}"]
-        solved += 1
         try:
             found = answer(pinned(question, names[i], servers[k]), effort)
         except InfeasibleError:

@@ -78,11 +78,9 @@ def sweep_plans(
         networks.items(), speeds, weights, max_device_energy_j
     ):
         varied = network if speed is None else at_bandwidth(network, speed, links)
-        point = {
-            "topology": topology, "bandwidth_bytes_per_s": speed, "latency_weight": latency, "energy_weight": energy,
-            "max_device_energy_j": device_j,
-        }  # fmt: skip
-        weighted: dict[str, Any] = {"latency_weight": latency, "energy_weight": energy, **asked}
+        weights_here = {"latency_weight": latency, "energy_weight": energy}
+        point = {"topology": topology, "bandwidth_bytes_per_s": speed, **weights_here, "max_device_energy_j": device_j}
+        weighted: dict[str, Any] = {**weights_here, **asked}
         alike = device_j is None and (normalise == "fixed" or 0 in (latency, energy))
         front = pareto(graph, varied, times, noise, **weighted) if alike else None
         for limit in max_noise:
@@ -96,9 +94,8 @@ def sweep_plans(
                 plan = None
             rows.append({**point, "max_noise": limit, **_figures(plan)})
     frame = pd.DataFrame(rows).astype({"bandwidth_bytes_per_s": float, "max_device_energy_j": float})
-    frame.attrs["units"] = {"bandwidth_bytes_per_s": "B/s", "latency_s": "s", "max_device_energy_j": "J"} | {
-        "energy_j": "J", "device_energy_j": "J",
-    }  # fmt: skip
+    joules = dict.fromkeys(("max_device_energy_j", "energy_j", "device_energy_j"), "J")
+    frame.attrs["units"] = {"bandwidth_bytes_per_s": "B/s", "latency_s": "s", **joules}
     return frame
 
 
@@ -119,9 +116,8 @@ def single_servers(graph: LayerGraph, network: Network, times: LayerTimes) -> pd
             plan = split(graph, network, times, pins=dict.fromkeys(graph.layer_names, server))
         except InfeasibleError:
             plan = None
-        figures = _figures(plan)
-        rows.append({"server": server} | {name: figures[name] for name in ("latency_s", "energy_j", "device_energy_j")})
-    return pd.DataFrame(rows)
+        rows.append({"server": server, **_figures(plan)})
+    return pd.DataFrame(rows)[["server", "latency_s", "energy_j", "device_energy_j"]]
 
 
 def at_bandwidth(network: Network, bandwidth: float, links: Sequence[tuple[str, str]] | None) -> Network:

@@ -6,11 +6,12 @@ every question that is made from another (`Question.again`) is measured by the o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import InfeasibleError, OptionError, nearest, raise_problems
+from dnnsplit.ground.errors import InfeasibleError, NetworkError, OptionError, nearest, raise_problems
 from dnnsplit.ground.tolerance import within
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
@@ -20,6 +21,8 @@ from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question, ask
 from dnnsplit.solving.request import Effort, Request, picked
 from dnnsplit.solving.split import pose
+
+Ends = tuple[str, str]  # (source, target) of a link
 
 ANOTHER = "the plan answers another question; pass the arguments that split was given"
 
@@ -32,13 +35,22 @@ def inquire(
     return pose(ask(graph, network, times, noise, picked(Request, asked)), effort), effort
 
 
-def positions(question: Question, plan: Plan) -> tuple[list[int], int]:
-    """Return server positions and scheme of a plan, after a check that it answers this very question.
+def check_links(network: Network, links: Iterable[Ends]) -> tuple[Ends, ...]:
+    """Return the links, each once; refuse what is not in the network."""
+    links = tuple(dict.fromkeys(links))
+    known, names = [f"{n.source} -> {n.target}" for n in network.links], [" -> ".join(map(str, ends)) for ends in links]
+    lost = [f"there is no link {name!r}{nearest(name, known)}" for name in names if name not in known]
+    raise_problems(NetworkError, "bandwidths", lost)
+    return links
 
-    Raises
-    ------
-    DnnSplitError, OptionError : it places other layers, uses other servers, is worth something else here, or breaks a limit
-    """
+
+def crossing_bytes(plan: Plan, links: Collection[Ends]) -> float:
+    """Bytes that a plan sends over some links [B]."""
+    return math.fsum(t.size_bytes for t in plan.transfers if (t.source, t.target) in links)
+
+
+def positions(question: Question, plan: Plan) -> tuple[list[int], int]:
+    """Return server positions and scheme of a plan, after a check that it answers this very question."""
     problem, most = question.problem, question.limits.max_noise
     plan.check(problem.graph.layer_names)
     index = {name: k for k, name in enumerate(problem.network.server_names)}
@@ -48,10 +60,7 @@ def positions(question: Question, plan: Plan) -> tuple[list[int], int]:
     raise_problems(OptionError, ANOTHER, problems)
     placement = [index[plan.assignment[name]] for name in problem.graph.layer_names]
     scheme = pack(row_of(int8, plan.quantized))
-    routes: dict[str, list[tuple[str, str]]] = {}
-    for t in plan.transfers:
-        routes.setdefault(t.tensor, []).append((t.source, t.target))
-    cost = problem.price(placement, scheme, routes=routes if problem.routing == "relay" else None)
+    cost = problem.price(placement, scheme, routes=plan.routes if problem.routing == "relay" else None)
     here = question.plan(placement, scheme, plan.method, cost)
     rounding = 1e-9 * max(abs(here.objective), abs(question.objective.constant))
     if here.objective_name != plan.objective_name or not abs(here.objective - plan.objective) <= rounding:
@@ -70,12 +79,7 @@ def positions(question: Question, plan: Plan) -> tuple[list[int], int]:
 
 
 def pinned(question: Question, layer: str, server: str) -> Question:
-    """Ask with one more pin.
-
-    Raises
-    ------
-    InfeasibleError : the layer is pinned elsewhere
-    """
+    """Ask with one more pin."""
     pins = question.request.pins
     if pins.get(layer, server) != server:
         raise InfeasibleError(f"layer {layer!r} is pinned to {pins[layer]!r}")
@@ -83,16 +87,10 @@ def pinned(question: Question, layer: str, server: str) -> Question:
 
 
 def only(question: Question, layers_on: Iterable[str], links_among: Iterable[str]) -> Question:
-    """Ask with layers on some servers alone, and tensors on the links between some servers alone.
-
-    Raises
-    ------
-    InfeasibleError : pins leave a layer no server
-    """
+    """Ask with layers on some servers alone, and tensors on the links between some servers alone."""
     network, request = question.network, question.request
     off = tuple(s for s in network.server_names if s not in set(layers_on))
     forbid = {name: (*request.forbid.get(name, ()), *off) for name in question.problem.graph.layer_names}
-    inside = set(links_among)
     pairs = [(link.source, link.target) for link in network.links if link.source != link.target]
-    cut = [pair for pair in pairs if not set(pair) <= inside]
+    cut = [pair for pair in pairs if not set(pair) <= set(links_among)]
     return question.again(forbid={**request.forbid, **forbid}, forbid_links=[*request.forbid_links, *cut])

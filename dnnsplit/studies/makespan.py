@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.times import PRECISIONS, LayerTimes
-from dnnsplit.solving.costs import evaluate
+from dnnsplit.solving.costs import Routes, evaluate
 
 
 def makespan(
@@ -18,7 +18,7 @@ def makespan(
     times: LayerTimes,
     assignment: Mapping[str, str],
     quantized: Iterable[str] = (),
-    routes: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+    routes: Routes | None = None,
 ) -> float:
     """Return the seconds from the input's arrival to the last output's, with servers and links working side by side.
 
@@ -31,10 +31,6 @@ def makespan(
     assignment : server by layer
     quantized : layers that run in int8
     routes : links by tensor, as for `evaluate`
-
-    Returns
-    -------
-    float : [s]
 
     Raises
     ------

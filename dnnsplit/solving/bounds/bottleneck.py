@@ -55,20 +55,8 @@ def bracket(
     """Bound the least bottleneck from both sides, by at most some 60 eliminations.
 
     A plan below a target has no layer and no transfer that alone takes as long. So the problem without those bounds all plans
-    from below, up to the target; bisection finds targets for which that helps.
-
-    Parameters
-    ----------
-    noise, limits : plans outside the limits do not count; limits on energy and memory do not lift `low`
-    gap, time_limit_s : relative distance between the two, or wall time [s], at which to stop
-
-    Returns
-    -------
-    Bracket
-
-    Raises
-    ------
-    SolverError : too many schemes or servers for elimination
+    from below, up to the target; bisection finds targets for which that helps. Plans outside the limits do not count; limits on
+    energy and memory do not lift `low`. It stops at a relative gap, or at a limit of time.
     """
     started, count = time.monotonic(), len(problem.network.servers)
     stage = np.vstack([np.ones((1, count)), ~np.eye(count, dtype=bool)])  # compute, and links by sender

@@ -45,17 +45,7 @@ class Branched:
 
 
 def branch(question: Question, time_limit_s: float | None = None) -> Branched:
-    """Find the best scheme within the noise limit without listing all of them.
-
-    Parameters
-    ----------
-    time_limit_s : stop then [s], with the best plan so far
-
-    Raises
-    ------
-    InfeasibleError : no placement exists
-    SolverError : stopped before any plan was found, or too many servers even for one scheme
-    """
+    """Find the best scheme within the noise limit without listing all of them; in time, or the best so far."""
     started = time.monotonic()
     best = Branched((), 0, math.inf, -math.inf, 0)
     count = itertools.count()
@@ -168,18 +158,14 @@ def minorant(noise: NoiseModel | None, fixed: Mapping[int, int]) -> tuple[float,
 
 def fix_bits(problem: Problem, fixed: Mapping[int, int]) -> Problem:
     """Return the problem in which some q bits are settled: those layers have one precision, and are quantizable no more."""
-    layer_s, transfer_s, size_bytes = problem.layer_s.copy(), problem.transfer_s.copy(), problem.size_bytes.copy()
-    ones = {problem.quantizable[j] for j, bit in fixed.items() if bit}
-    layer_s[list(ones), :, 0] = layer_s[list(ones), :, 1]
-    held_bytes = problem.held_bytes.copy()
-    held_bytes[list(ones), 0] = held_bytes[list(ones), 1]
+    ones = [problem.quantizable[j] for j, bit in fixed.items() if bit]
     tensors = [t for t, p in enumerate(problem.producer) if p in ones]
-    transfer_s[tensors, :, :, 0] = transfer_s[tensors, :, :, 1]
-    size_bytes[tensors, 0] = size_bytes[tensors, 1]
+    settled = {}
+    for name, own in (("layer_s", ones), ("held_bytes", ones), ("transfer_s", tensors), ("size_bytes", tensors)):
+        settled[name] = array = getattr(problem, name).copy()
+        array[own, ..., 0] = array[own, ..., 1]
     free = tuple(i for j, i in enumerate(problem.quantizable) if j not in fixed)
-    return replace(
-        problem, layer_s=layer_s, transfer_s=transfer_s, size_bytes=size_bytes, held_bytes=held_bytes, quantizable=free
-    )
+    return replace(problem, quantizable=free, **settled)
 
 
 def _few(problem: Problem) -> bool:

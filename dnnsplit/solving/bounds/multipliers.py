@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import linprog
 
 from dnnsplit.ground.tolerance import loosened, relative_gap
-from dnnsplit.solving.arrays import Problem, Weights, energy_weights, held_weights, latency_weights
+from dnnsplit.solving.arrays import Problem, Weights, held_weights
 from dnnsplit.solving.costs import Cost
 from dnnsplit.solving.elimination.sweep import eliminate, marginals
 from dnnsplit.solving.question import Question
@@ -49,26 +49,17 @@ class Relaxation:
 
 
 def relax(question: Question, gap: float = 1e-9) -> Relaxation:
-    """Bound a question with limits on energy or memory, and find a good plan for it.
-
-    Parameters
-    ----------
-    gap : relative gap that is small enough to stop
-
-    Raises
-    ------
-    SolverError : too many schemes or servers for elimination
-    """
+    """Bound a question with limits on energy or memory, and find a good plan for it; a relative gap of `gap` will do."""
     limits = coupling(question)
     uses = [use for use, _ in limits]
     most = np.array([limit for _, limit in limits])
-    none = np.zeros(len(limits))
     best = Relaxation(-math.inf, math.inf, None, question.problem)
     planes: list[np.ndarray] = []  # objective and uses of plans
     for use in uses:  # the plan with the least use of each: good starts, and often within the limits
         best, plane = _look(question, uses, most, use, best)
         planes.append(plane)
-    multipliers, above, at = none, math.inf, none  # at: those of the best bound
+    multipliers = at = np.zeros(len(limits))  # at: those of the best bound
+    above = math.inf
     for _ in range(ROUNDS):
         priced = _priced(question, uses, multipliers)
         before = best.bound
@@ -91,14 +82,8 @@ def _priced(question: Question, uses: list[Weights], multipliers: np.ndarray) ->
 
 def coupling(question: Question) -> list[tuple[Weights, float]]:
     """Return what the limits on energy, latency and memory are on, and the most that keeps each."""
-    network, limits = question.problem.network, question.limits
-    found = []
-    if limits.max_device_energy_j is not None:
-        found.append((energy_weights(network, network.source), limits.max_device_energy_j))
-    if limits.max_energy_j is not None:
-        found.append((energy_weights(network), limits.max_energy_j))
-    if limits.max_latency_s is not None:
-        found.append((latency_weights(network), limits.max_latency_s))
+    network = question.problem.network
+    found = [(use, most) for *_, use, most in question.limits.sums(network)]
     found += [(held_weights(network, s.name), s.memory_bytes) for s in network.servers if s.memory_bytes is not None]
     return [(use, loosened(most)) for use, most in found]
 

@@ -39,26 +39,20 @@ class Form:
 
 
 def best_form(problem: Problem, free_bits: bool = False, more: tuple[Scope, ...] = ()) -> Form:
-    """Return the form that fills the fewest entries, of some.
+    """Return the form that fills the fewest entries, of some, with the scopes of `more` tables.
 
     A set costs little in the tables of its tensor, but is one more variable: which is better is told by the whole order only.
-
-    Parameters
-    ----------
-    free_bits : the q bits are minimised over, too
-    more : scopes of tables that are added
     """
-    entries = partial(_entries, -len(problem.quantizable) if free_bits else 0, more)
+
+    def entries(form: Form) -> float:
+        return work(form.scopes + more, form.sizes, -len(problem.quantizable) if free_bits else 0)
+
     best = _form(problem, frozenset())
     if entries(best) <= ENOUGH:
         return best
     smaller = {t: _shrinks(problem, *ends) for t, ends in _tensors(problem).items()}
     tried = dict.fromkeys(frozenset(t for t, factor in smaller.items() if factor > least) for least in FACTORS)
     return min([best, *(_form(problem, starred) for starred in tried if starred)], key=entries)
-
-
-def _entries(first: int, more: tuple[Scope, ...], form: Form) -> float:
-    return work(form.scopes + more, form.sizes, first)
 
 
 def _form(problem: Problem, starred: frozenset[int]) -> Form:
@@ -112,8 +106,7 @@ def values(problem: Problem, form: Form, *objectives: Weights) -> list[Table]:
     for t, (p, receivers) in tensors.items():
         if t not in few:
             found += _star(problem, price[:, t] if p in bit else price[:, t, :1], p, receivers, p in bit)
-            continue
-        if relayed:
+        elif relayed:
             found.append(relayed[t] if p in bit else relayed[t][:, 0])
         else:
             found.append(partial(_spread, price[:, t] if p in bit else price[:, t, 0], p, receivers, problem.source))
@@ -125,15 +118,9 @@ def values(problem: Problem, form: Form, *objectives: Weights) -> list[Table]:
 def _star(problem: Problem, price: np.ndarray, p: int, receivers: tuple[int, ...], int8: bool) -> list[np.ndarray]:
     """Tables of a tensor by the set of servers that it is brought to: receivers are on one of them, and the set is paid for.
 
-    Prices are not negative, so no set that holds another is cheaper, and the least is that of the receivers' servers.
-
-    Parameters
-    ----------
-    price : float (objectives, precisions, from, to)
-
-    Returns
-    -------
-    float (objectives, server, set) for each receiver, and (objectives, [precision,] [producer's server,] set)
+    Prices are not negative, so no set that holds another is cheaper, and the least is that of the receivers' servers. From prices
+    (objectives, precisions, from, to) to (objectives, server, set) for each receiver, and (objectives, [precision,] [producer's
+    server,] set).
     """
     servers, count = price.shape[-1], len(price)
     every = _sets(servers, receivers)
@@ -170,14 +157,7 @@ def _layers(p: int, receivers: tuple[int, ...]) -> list[int]:
 def _spread(price: np.ndarray, p: int, receivers: tuple[int, ...], source: int) -> np.ndarray:
     """Cost of one tensor over the servers of its producer and receivers: each target server is paid once.
 
-    Parameters
-    ----------
-    price : float (objectives, precisions, from, to)
-    p, receivers : positions of layers; -1 is the source
-
-    Returns
-    -------
-    float (objectives, precisions, one axis per layer, ascending)
+    From prices (objectives, precisions, from, to) to (objectives, precisions, one axis per layer, ascending).
     """
     if p < 0:
         price = price[..., [source], :]

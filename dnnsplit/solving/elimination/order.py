@@ -58,12 +58,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Step(Sum):
-    """Sum some tables and minimise over one variable.
-
-    Attributes
-    ----------
-    variable : what is minimised over
-    """
+    """Sum some tables and minimise over one variable."""
 
     variable: int
 
@@ -105,14 +100,8 @@ def find_ordering(scopes: tuple[Scope, ...], sizes: Sizes, bits: int, first: int
     Parameters
     ----------
     scopes : variables of each factor
-    sizes : how many values the variables have
     bits : how many q bits there are
-    first : variables from this one on are eliminated; the others stay
     objectives : how many values each entry has
-
-    Raises
-    ------
-    SolverError : more than `MAX_BYTES` of memory would be needed
     """
     order, entries = _greedy(scopes, sizes, first)
     if entries > MANY_ENTRIES:

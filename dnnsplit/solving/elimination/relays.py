@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import networkx as nx
 import numpy as np
 
 from dnnsplit.ground.errors import SolverError
@@ -74,10 +75,6 @@ def multicast(price: np.ndarray, targets: Sequence[int] | None = None, most: int
     targets : server positions; all servers by default
     most : sets of more targets than this are not needed
 
-    Returns
-    -------
-    Trees : exact
-
     Raises
     ------
     SolverError : too many sets
@@ -90,7 +87,8 @@ def multicast(price: np.ndarray, targets: Sequence[int] | None = None, most: int
     if joins > MAX_JOINS or sum(sets) * servers * tensors > MAX_PRICES:
         raise SolverError(
             f"tensors that go to {most} of {len(targets)} servers can be relayed in too many ways to compare "
-            f"({sum(sets)} sets of servers for each of {tensors} tensors)", "use routing='direct', or fewer servers"
+            f"({sum(sets)} sets of servers for each of {tensors} tensors)",
+            "use routing='direct', or fewer servers",
         )
     near, hop = _shortest(price)
     every = sorted((s for s in range(2 ** len(targets)) if s.bit_count() <= most), key=int.bit_count)
@@ -112,18 +110,7 @@ def multicast(price: np.ndarray, targets: Sequence[int] | None = None, most: int
 
 
 def tree(price: np.ndarray, start: int, targets: Iterable[int]) -> Route | None:
-    """Return the links of the cheapest tree for one tensor, or None if a target is out of reach.
-
-    Parameters
-    ----------
-    price : float (objectives, from, to); as in `multicast`
-    start : position of the producer's server
-    targets : positions of the receivers' servers
-
-    Raises
-    ------
-    SolverError : too many targets
-    """
+    """Return the links of the cheapest tree for one tensor, or None if a target is out of reach; `price` is of this tensor."""
     wanted = tuple(sorted(set(targets) - {start}))
     trees = multicast(price[:, None], wanted)
     return trees.route(0, start, 2 ** len(wanted) - 1) if np.isfinite(trees.price[0, 0, start, -1]) else None
@@ -131,20 +118,14 @@ def tree(price: np.ndarray, start: int, targets: Iterable[int]) -> Route | None:
 
 def connect(start: int, links: Iterable[tuple[int, int]], targets: Iterable[int]) -> Route:
     """Return those of the links that bring a tensor from `start` to its targets, each after what it needs."""
-    links = list(links)
-    parent: dict[int, tuple[int, int]] = {}
-    reached = [start]
-    for at in reached:
-        for source, target in links:
-            if source == at and target not in parent and target != start:
-                parent[target] = (source, target)
-                reached.append(target)
-    needed = set()
-    for target in targets:
-        while target in parent and parent[target] not in needed:
-            needed.add(parent[target])
-            target = parent[target][0]
-    return tuple(parent[at] for at in reached[1:] if parent[at] in needed)
+    ways: nx.DiGraph[int] = nx.DiGraph()
+    ways.add_node(start)
+    ways.add_edges_from(links)
+    taken = list(nx.bfs_edges(ways, start))
+    parent, needed = {target: source for source, target in taken}, {*targets}
+    for at in (at for at in reversed(list(parent)) if at in needed):
+        needed.add(parent[at])
+    return tuple(link for link in taken if link[1] in needed)
 
 
 def relay_tables(price: np.ndarray, tensors: Mapping[int, tuple[int, Sequence[int]]], source: int) -> dict[int, np.ndarray]:
@@ -154,7 +135,6 @@ def relay_tables(price: np.ndarray, tensors: Mapping[int, tuple[int, Sequence[in
     ----------
     price : float (objectives, tensors, precisions, from, to); as in `multicast`. Precisions may take different trees
     tensors : positions of the layers that make and read each tensor; -1 is the source
-    source : position of the source server
 
     Returns
     -------

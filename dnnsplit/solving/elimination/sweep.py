@@ -113,45 +113,28 @@ class _Pass:
     choices: Sequence[np.ndarray]
 
 
-def eliminate(
-    problem: Problem,
-    *objectives: Weights,
-    free_bits: bool = False,
-    bit_costs: np.ndarray | None = None,
-) -> Optima:
+def eliminate(problem: Problem, *objectives: Weights, free_bits: bool = False, bit_costs: np.ndarray | None = None) -> Optima:
     """Minimise a linear objective over all placements, for every quantization scheme or over the schemes too.
 
     Parameters
     ----------
-    problem : the placement problem; n = number of its quantizable layers
     objectives : the first is minimised; the second decides between placements whose first one is equal (to 1e-12 of its
         value); of others the values are told
     free_bits : minimise over the q bits as well: one optimum, whatever its noise
-    bit_costs : float (n, 2), added to the objective for each value of each q bit; infinity fixes a bit
-
-    Returns
-    -------
-    Optima : exact
+    bit_costs : float (quantizable layers, 2), added to the objective for each value of each q bit; infinity fixes a bit
 
     Raises
     ------
-    SolverError : the tables would be too large; use the MILP (``method="milp"``), or fewer quantizable layers
+    SolverError : the tables would be too large
     """
     return Optima(problem, *_ordered(problem, len(objectives), free_bits, bit_costs), objectives, bit_costs)
 
 
 def marginals(problem: Problem, weights: Weights, allowed: np.ndarray) -> np.ndarray:
-    """Return the least objective with layer i on server k, for each of them, over the schemes that are allowed.
+    """Return the least objective with layer i on server k, float (layers, servers), over the schemes that are allowed.
 
-    One pass down the tables after the pass up (the two passes of belief propagation on a tree, with min and plus).
-
-    Parameters
-    ----------
-    allowed : bool (2^n,)
-
-    Returns
-    -------
-    float (layers, servers) : infinite where there is no such plan
+    One pass down the tables after the pass up (the two passes of belief propagation on a tree, with min and plus). Infinite
+    where there is no such plan.
     """
     form, ordering = _ordered(problem, 1)
     tables = _tables(problem, form, (weights,))
@@ -261,9 +244,7 @@ def _minimise(
 def _least(table: np.ndarray, tells_ties: bool) -> tuple[np.ndarray, np.ndarray]:
     """Minimise the first objective over the second axis of (objectives, values, n), of equal ones the second.
 
-    Returns
-    -------
-    float (objectives, n), int (n,) : the values, and where they stand; -1 where there are equal ones, if it `tells_ties`
+    Return the values and where they stand; -1 where there are equal ones, if it `tells_ties`.
     """
     objectives, size, count = table.shape
     first = table[0]

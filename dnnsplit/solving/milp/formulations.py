@@ -7,14 +7,17 @@ polytope of Schlesinger, 1976), so that only x and q have to be integer.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+
+import numpy as np
 
 from dnnsplit.graph.shared_weights import groups, own_bytes
 from dnnsplit.ground.tolerance import loosened, within
 from dnnsplit.noise.models import LEAST, NoiseModel, Polynomial, Table
 from dnnsplit.noise.schemes import cuts
-from dnnsplit.solving.arrays import Problem, Weights, energy_weights, latency_weights
+from dnnsplit.solving.arrays import Problem, Weights, latency_weights
 from dnnsplit.solving.costs import INT8_SHARE
 from dnnsplit.solving.milp.rows import Key, Row, Term, holds, row, scaled
 from dnnsplit.solving.objective import Limits
@@ -28,28 +31,28 @@ class Slides:
     Attributes
     ----------
     variables : integer or not, by key: ("x", i, k), ("q", i), ("y", t, k, h), ("xq", i, k), ("yq", t, k, h), and others
+    integers : the kinds that are integer; None means all
     """
+
+    integers: tuple[str, ...] | None = None
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.servers = range(len(problem.network.servers))
+        self.pairs = list(itertools.product(self.servers, self.servers))
         self.variables: dict[Key, bool] = {}
-        for i in range(len(problem.graph.layers)):
-            for k in self.servers:
-                if problem.allowed[i, k]:
-                    self._variable("x", i, k)
+        for i, k in np.argwhere(problem.allowed).tolist():
+            self._variable("x", i, k)
         for i in problem.quantizable:
             self._variable("q", i)
-            for k in self.servers:
-                if problem.allowed[i, k]:
-                    self._variable("xq", i, k)
+            for k in np.flatnonzero(problem.allowed[i]).tolist():
+                self._variable("xq", i, k)
         for t, receivers in enumerate(problem.receivers):
-            for k in self.servers if receivers else ():
-                for h in self.servers:
-                    if self._sent(t, k, h):
-                        self._variable("y", t, k, h)
-                        if problem.producer[t] in problem.quantizable:
-                            self._variable("yq", t, k, h)
+            for k, h in self.pairs if receivers else ():
+                if self._sent(t, k, h):
+                    self._variable("y", t, k, h)
+                    if problem.producer[t] in problem.quantizable:
+                        self._variable("yq", t, k, h)
 
     def _priced(self, t: int, k: int, h: int) -> bool:
         return math.isfinite(self.problem.transfer_s[t, k, h, 0])
@@ -60,7 +63,7 @@ class Slides:
 
     def _variable(self, kind: str, *index: int) -> Key:
         key: Key = (kind, *index)
-        self.variables[key] = True
+        self.variables[key] = self.integers is None or kind in self.integers
         return key
 
     def keys(self, kind: str) -> list[Key]:
@@ -96,19 +99,18 @@ class Slides:
         V_t are the receivers of tensor t. As y is an integer, it is 1 as soon as one of them is on h.
         """
         for t, (p, receivers) in enumerate(zip(self.problem.producer, self.problem.receivers, strict=True)):
-            for k in self.servers:
-                for h in self.servers if receivers else ():
-                    there = [self.at(j, h) for j in receivers]
-                    if not self._priced(t, k, h):
-                        for n, x in enumerate(there):
-                            yield row(f"apart_{t}_{k}_{h}_{n}", [(self.at(p, k), 1.0), (x, 1.0)], "<=", 1.0)
-                        continue
-                    y: Term = (("y", t, k, h), 1.0)
-                    count = float(len(receivers))  # the row times |V_t|: solvers read a third from a file as a decimal
-                    terms = [(y[0], count), (self.at(p, k), -count), *((x, -1.0) for x in there)]
-                    yield row(f"coherence_{t}_{k}_{h}", terms, ">=", -count)
-                    yield row(f"sent_{t}_{k}_{h}", [y, (self.at(p, k), -1.0)], "<=")
-                    yield row(f"received_{t}_{k}_{h}", [y, *((x, -1.0) for x in there)], "<=")
+            for k, h in self.pairs if receivers else ():
+                there = [self.at(j, h) for j in receivers]
+                if not self._priced(t, k, h):
+                    for n, x in enumerate(there):
+                        yield row(f"apart_{t}_{k}_{h}_{n}", [(self.at(p, k), 1.0), (x, 1.0)], "<=", 1.0)
+                    continue
+                y: Term = (("y", t, k, h), 1.0)
+                count = float(len(receivers))  # the row times |V_t|: solvers read a third from a file as a decimal
+                terms = [(y[0], count), (self.at(p, k), -count), *((x, -1.0) for x in there)]
+                yield row(f"coherence_{t}_{k}_{h}", terms, ">=", -count)
+                yield row(f"sent_{t}_{k}_{h}", [y, (self.at(p, k), -1.0)], "<=")
+                yield row(f"received_{t}_{k}_{h}", [y, *((x, -1.0) for x in there)], "<=")
 
     def colocation(self) -> Iterable[Row]:
         """x_ik = x_jk for layers that must share a server."""
@@ -146,9 +148,13 @@ class Slides:
             z = bits[0] if len(bits) == 1 else self._variable("z", n)
             terms.append((z, coefficient))
             if len(bits) > 1:
-                yield from self._monomial(n, z, bits, coefficient)
+                most_one = [row(f"monomial_{n}_{m}", [(z, 1.0), (bit, -1.0)], "<=") for m, bit in enumerate(bits)]
+                least = row(f"monomial_{n}", [(z, 1.0), *((bit, -1.0) for bit in bits)], ">=", 1.0 - len(bits))
+                yield from self._pushed([*most_one, least], coefficient)
         exists = self._variable("any")
-        yield from self._any(exists, list(of.values()), noise.intercept)
+        each = [row(f"any_{bit[1]}", [(exists, 1.0), (bit, -1.0)], ">=") for bit in of.values()]
+        none = row("any", [(exists, 1.0), *((bit, -1.0) for bit in of.values())], "<=")
+        yield from self._pushed([*each, none], noise.intercept)
         yield row("noise", [*terms, (exists, noise.intercept)], "<=", loosened(most, HALF) ** noise.power)
 
     def _cuts(self, noise: NoiseModel, most: float) -> Iterable[Row]:
@@ -161,28 +167,14 @@ class Slides:
             signs = [(bit, 1.0 if scheme >> j & 1 else -1.0) for j, bit in enumerate(bits)]
             yield row(f"scheme_{scheme}", signs, "<=", scheme.bit_count() - 1.0)
 
-    def _monomial(self, n: int, z: Key, bits: Sequence[Key], coefficient: float) -> Iterable[Row]:
-        del coefficient  # both sides, whatever its sign
-        for m, bit in enumerate(bits):
-            yield row(f"monomial_{n}_{m}", [(z, 1.0), (bit, -1.0)], "<=")
-        yield row(f"monomial_{n}", [(z, 1.0), *((bit, -1.0) for bit in bits)], ">=", 1.0 - len(bits))
-
-    def _any(self, exists: Key, bits: Sequence[Key], intercept: float) -> Iterable[Row]:
-        del intercept
-        for bit in bits:
-            yield row(f"any_{bit[1]}", [(exists, 1.0), (bit, -1.0)], ">=")
-        yield row("any", [(exists, 1.0), *((bit, -1.0) for bit in bits)], "<=")
+    def _pushed(self, sides: list[Row], coefficient: float) -> list[Row]:
+        """Return the rows on a product that its coefficient in the noise needs: both sides here, whatever its sign."""
+        return sides
 
     def energy(self, limits: Limits) -> Iterable[Row]:
         """E_0 <= J_0, and limits on E and on T."""
-        network = self.problem.network
-        if limits.max_device_energy_j is not None:
-            most = loosened(limits.max_device_energy_j, HALF)
-            yield row("device_energy", self.total(energy_weights(network, network.source)), "<=", most)
-        if limits.max_energy_j is not None:
-            yield row("energy", self.total(energy_weights(network)), "<=", loosened(limits.max_energy_j, HALF))
-        if limits.max_latency_s is not None:
-            yield row("latency", self.total(latency_weights(network)), "<=", loosened(limits.max_latency_s, HALF))
+        for what, _, use, most in limits.sums(self.problem.network):
+            yield row(what.replace(" ", "_"), self.total(use), "<=", loosened(most, HALF))
 
     def memory(self) -> Iterable[Row]:
         """Weights on a server, a quarter of them for int8 layers, fit its memory; what float32 layers share is there once.
@@ -239,10 +231,7 @@ class Tight(Slides):
     the producer. A monomial needs only the side that its sign pushes against.
     """
 
-    def _variable(self, kind: str, *index: int) -> Key:
-        key: Key = (kind, *index)
-        self.variables[key] = kind in ("x", "q")
-        return key
+    integers: tuple[str, ...] | None = ("x", "q")
 
     def _sent(self, t: int, k: int, h: int) -> bool:
         paid = self.problem.transfer_s[t, k, h].max() > 0 or self.problem.network.servers[k].transmit_j_per_byte > 0
@@ -253,10 +242,9 @@ class Tight(Slides):
         for t, (p, receivers) in enumerate(zip(self.problem.producer, self.problem.receivers, strict=True)):
             for n, j in enumerate(receivers):
                 flow = {}
-                for k in self.servers:
-                    for h in self.servers:
-                        if self._priced(t, k, h) and self.at(p, k) != 0.0 and self.at(j, h) != 0.0:
-                            flow[k, h] = self._variable("w", t, n, k, h)
+                for k, h in self.pairs:
+                    if self._priced(t, k, h) and self.at(p, k) != 0.0 and self.at(j, h) != 0.0:
+                        flow[k, h] = self._variable("w", t, n, k, h)
                 for k in self.servers:
                     out = [(w, 1.0) for (a, _), w in flow.items() if a == k]
                     into = [(w, 1.0) for (_, b), w in flow.items() if b == k]
@@ -276,20 +264,13 @@ class Tight(Slides):
         for key in self.keys("yq"):
             _, t, k, h = key
             yield row(f"int8_{t}_{k}_{h}", [(key, 1.0), (("y", t, k, h), -1.0)], "<=")
-            yield from self._sent_int8(key)
+            yield row(f"int8_sent_{t}_{k}_{h}", [(key, 1.0), (self._int8_at(self.problem.producer[t], k), -1.0)], "<=")
 
-    def _sent_int8(self, key: Key) -> Iterable[Row]:
-        _, t, k, h = key
-        producer = ("xq", self.problem.producer[t], k)
-        yield row(f"int8_sent_{t}_{k}_{h}", [(key, 1.0), (producer if producer in self.variables else 0.0, -1.0)], "<=")
+    def _int8_at(self, p: int, k: int) -> Key | float:
+        return ("xq", p, k) if ("xq", p, k) in self.variables else 0.0
 
-    def _monomial(self, n: int, z: Key, bits: Sequence[Key], coefficient: float) -> Iterable[Row]:
-        both = list(super()._monomial(n, z, bits, coefficient))
-        yield from both[-1:] if coefficient > 0 else both[:-1]
-
-    def _any(self, exists: Key, bits: Sequence[Key], intercept: float) -> Iterable[Row]:
-        both = list(super()._any(exists, bits, intercept))
-        yield from both[:-1] if intercept > 0 else both[-1:]
+    def _pushed(self, sides: list[Row], coefficient: float) -> list[Row]:
+        return [r for r in sides if r.sense == (">=" if coefficient > 0 else "<=")]
 
 
 FORMULATIONS = {"slides": Slides, "milp": Tight}

@@ -15,7 +15,7 @@ from dnnsplit.solving.milp.rows import Key, Row, row
 
 
 class Relay(Slides):
-    """What both have in common: y_tn belongs to the tensor and the link, whichever server its producer is on."""
+    """The slides' programme, where y_tn belongs to the tensor and the link, whichever server its producer is on."""
 
     def _sent(self, t: int, k: int, h: int) -> bool:
         return self._priced(t, k, h) and (k != h or bool(self.problem.transfer_s[t, k, k].max() > 0))
@@ -23,7 +23,7 @@ class Relay(Slides):
     def coherence(self) -> Iterable[Row]:
         """sum_h w_kh - sum_h w_hk = x_pk - x_jk and w <= y for each receiver j; y_kk >= x_pk + x_jk - 1 for self links."""
         for t, (p, receivers) in enumerate(zip(self.problem.producer, self.problem.receivers, strict=True)):
-            links = [(k, h) for k in self.servers for h in self.servers if ("y", t, k, h) in self.variables]
+            links = [(k, h) for k, h in self.pairs if ("y", t, k, h) in self.variables]
             for n, j in enumerate(receivers):
                 flow = {(k, h): self._variable("w", t, n, k, h) for k, h in links if k != h}
                 for k in self.servers:
@@ -37,25 +37,17 @@ class Relay(Slides):
                         yield row(f"inside_{t}_{n}_{k}", both, ">=", -1.0)
 
 
-class RelaySlides(Relay):
-    """Binary throughout, as the slides have it, and y^q by its three rows."""
-
-
 class RelayTight(Relay, Tight):
     """x, q and y are integer; flows and products are not."""
 
-    def _variable(self, kind: str, *index: int) -> Key:
-        key: Key = (kind, *index)
-        self.variables[key] = kind in ("x", "q", "y")
-        return key
+    integers = ("x", "q", "y")
 
-    def _sent_int8(self, key: Key) -> Iterable[Row]:
+    def _int8_at(self, p: int, k: int) -> Key:
         """y^q <= q of the producer: a tensor is int8 on every link that it takes, also where another server sends it."""
-        _, t, k, h = key
-        yield row(f"int8_sent_{t}_{k}_{h}", [(key, 1.0), (("q", self.problem.producer[t]), -1.0)], "<=")
+        return ("q", p)
 
 
 def formulate(problem: Problem, name: str) -> Slides:
     """Return the programme of a problem: "slides" (to the letter) or "milp" (tight), with its routing."""
-    relay = {"slides": RelaySlides, "milp": RelayTight}
+    relay = {"slides": Relay, "milp": RelayTight}
     return (relay if problem.routing == "relay" else FORMULATIONS)[name](problem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -47,24 +47,20 @@ class Solution:
     ----------
     placement : server position of each layer
     quantized : q bit of each quantizable layer
-    values : of all variables, by key
     status : "optimal" only if proved, else "feasible"
-    bound, gap : lower bound on the objective (NaN where the solver tells none) and relative distance to it
-    variables, constraints : size of the programme
+    bound : lower bound on the objective; NaN where the solver tells none
     routes : with relays, the links of each tensor that leaves its server, by names
     note : what kept it from a proof, if anything did
+    values : of all variables, by key
     """
 
     placement: tuple[int, ...]
     quantized: tuple[int, ...]
-    values: dict[Key, float]
     status: str
     bound: float
-    gap: float
-    variables: int
-    constraints: int
     routes: dict[str, tuple[tuple[str, str], ...]] | None = None
     note: str = ""
+    values: dict[Key, float] = field(default_factory=dict, repr=False)
 
 
 def solve_milp(
@@ -80,12 +76,9 @@ def solve_milp(
 
     Parameters
     ----------
-    problem : the arrays
     weights : the objective; with `known` it only decides between routes, where there are relays
     noise : over exactly the problem's quantizable layers, needed with a limit on noise
-    limits : noise and device energy; memory limits are the servers' own
     formulation : "slides" (to the letter) or "milp" (tight)
-    effort : the solver, and when it may stop
     known : what is known of the bottleneck, which is then minimised instead (see `dnnsplit.solving.milp.throughput`)
 
     Raises
@@ -93,11 +86,11 @@ def solve_milp(
     InfeasibleError : no placement satisfies the limits
     SolverError : the solver is missing or known to be wrong, failed (`SolverFailed`), or found nothing in time (`OutOfTime`)
     """
-    solver, time_limit_s, limits = effort.solver, effort.time_limit_s, limits or Limits()
+    solver, time_limit_s = effort.solver, effort.time_limit_s
     check_solver(solver)
     _prove(solver)
     model = formulate(problem, formulation)
-    programme, variables, unit = build(model, weights, noise, limits, known)
+    programme, variables, unit = build(model, weights, noise, limits or Limits(), known)
     try:
         log = _run(programme, effort)
     except pulp.PulpSolverError as error:
@@ -114,23 +107,24 @@ def solve_milp(
     optimal = programme.sol_status == pulp.LpSolutionOptimal
     objective = pulp.value(programme.objective)
     bound = _bound(programme, solver, log, objective, optimal)
-    gap = relative_gap(objective, bound)
     values = {key: float(variable.value() or 0.0) for key, variable in variables.items()}
     placement = tuple(
         max((k for k in model.servers if ("x", i, k) in values), key=lambda k: values["x", i, k])
         for i in range(len(problem.graph.layers))
     )
-    quantized = tuple(round(values["q", i]) for i in problem.quantizable)
+    quantized, routes = tuple(round(values["q", i]) for i in problem.quantizable), None
+    if problem.routing == "relay":  # by the links that it uses: with limits, the cheapest of all may not be within them
+        usable = np.zeros(problem.transfer_s.shape[:3], bool)
+        for _, *link in model.keys("y"):
+            usable[*link] = values["y", *link] > 0.5
+        routes = problem.routes(placement, pack(quantized), weights, usable=usable)
     return Solution(
         placement=placement,
         quantized=quantized,
         values=values,
         status="optimal" if optimal else "feasible",
         bound=bound * unit,
-        gap=gap,
-        variables=len(variables),
-        constraints=programme.numConstraints(),
-        routes=_routes(problem, weights, placement, quantized, values) if problem.routing == "relay" else None,
+        routes=routes,
     )
 
 
@@ -172,17 +166,6 @@ def _unit(model: Slides, weights: Weights) -> float:
     least = np.nanmin(np.where(model.problem.allowed[..., None], worth, np.nan), axis=(1, 2))
     every = [abs(value) for _, value in model.total(weights) if value]
     return float(least.mean()) or (math.fsum(every) / len(every) if every else 1.0)
-
-
-def _routes(
-    problem: Problem, weights: Weights, placement: tuple[int, ...], quantized: tuple[int, ...], values: dict[Key, float]
-) -> dict[str, tuple[tuple[str, str], ...]]:
-    """Return the cheapest of the links that a solution uses: with limits, the cheapest of all may not be within them."""
-    usable = np.zeros(problem.transfer_s.shape[:3], bool)
-    for key, value in values.items():
-        if key[0] == "y":
-            usable[key[1:]] = value > 0.5
-    return problem.routes(placement, pack(quantized), weights, usable=usable)
 
 
 def available_solvers() -> tuple[str, ...]:

@@ -19,34 +19,29 @@ from dnnsplit.solving.request import Effort
 
 
 def solve_bottleneck(
-    problem: Problem,
-    weights: Weights,
-    noise: NoiseModel | None = None,
-    limits: Limits | None = None,
-    formulation: str = "slides",
-    effort: Effort = Effort(),
+    problem: Problem, weights: Weights, noise: NoiseModel | None, limits: Limits, formulation: str, effort: Effort
 ) -> Solution:
     """Minimise the slowest stage, of the servers' compute and the links between them (`Cost.bottleneck_s`), and nothing else.
 
-    Elimination, where it applies, bounds it from both sides before the MILP searches in between; a plan that this proves best
-    has no MILP: no values, variables and constraints. Arguments and errors are those of `solve_milp`; the weights only decide
-    between routes, where there are relays.
+    Elimination, where it applies, bounds it from both sides before the MILP searches in between. Arguments and errors are those
+    of `solve_milp`; the weights only decide between routes, where there are relays.
     """
-    started, limits, gap, time_limit_s = time.monotonic(), limits or Limits(), effort.gap, effort.time_limit_s
+    started, gap, time_limit_s = time.monotonic(), effort.gap, effort.time_limit_s
     try:
         known = bracket(problem, noise, limits, gap, None if time_limit_s is None else time_limit_s / 2)
     except SolverError:  # too large for elimination; the MILP answers without its help
         known = Bracket()
-    bound, values, size, note, proved = known.low, {}, (0, 0), "", known.gap <= gap
+    bound, note, proved = known.low, "", known.gap <= gap
     if not proved:
         left = None if time_limit_s is None else max(1.0, started + time_limit_s - time.monotonic())
         try:
             quick = without_slow(problem, known.high)
             found = solve_milp(quick, weights, noise, limits, formulation, replace(effort, time_limit_s=left), known)
-            bound, size = float(np.fmax(bound, found.bound)), (found.variables, found.constraints)
-            better = _better(problem, found, known)
-            values = found.values if better is not known else {}
-            known, proved = better, found.status == "optimal"
+            bound = float(np.fmax(bound, found.bound))
+            scheme, proved = pack(found.quantized), found.status == "optimal"
+            value = problem.price(found.placement, scheme, routes=found.routes).bottleneck_s
+            if value < known.high:
+                known = replace(known, high=value, plan=(found.placement, scheme), routes=found.routes)
         except InfeasibleError:  # nothing is faster
             bound, proved = known.high, True
             if known.plan is None:
@@ -62,11 +57,4 @@ def solve_bottleneck(
     quantized = unpack(scheme, len(problem.quantizable))
     # a solver that calls its answer optimal tells its bound no more exactly than limits are kept
     status = "optimal" if far <= gap or (proved and far <= TOLERANCE) else "feasible"
-    return Solution(placement, quantized, values, status, bound, far, *size, known.routes, note)
-
-
-def _better(problem: Problem, found: Solution, known: Bracket) -> Bracket:
-    """Return what is known with a solution, if it has a lower bottleneck."""
-    scheme = pack(found.quantized)
-    value = problem.price(found.placement, scheme, routes=found.routes).bottleneck_s
-    return replace(known, high=value, plan=(found.placement, scheme), routes=found.routes) if value < known.high else known
+    return Solution(placement, quantized, status, bound, known.routes, note)

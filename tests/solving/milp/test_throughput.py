@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
+from dnnsplit.ground.tolerance import relative_gap
 from dnnsplit.solving.arrays import build_problem, latency_weights
 from dnnsplit.solving.bounds.bottleneck import bracket, without_slow
 from dnnsplit.solving.milp.throughput import solve_bottleneck
@@ -21,7 +22,7 @@ few = settings(deadline=None, max_examples=12)
 
 def fastest(problem, noise=None, limits=None, formulation="milp", **options):
     """Solve, and price what was found."""
-    found = solve_bottleneck(problem, latency_weights(problem.network), noise, limits, formulation, Effort(**options))
+    found = solve_bottleneck(problem, latency_weights(problem.network), noise, limits or Limits(), formulation, Effort(**options))
     scheme = sum(bit << j for j, bit in enumerate(found.quantized))
     return found, problem.price(found.placement, scheme, routes=found.routes)
 
@@ -81,7 +82,6 @@ def test_both_programmes_and_the_bracket_equal_brute_force(seed, servers, limit,
         assert cost.bottleneck_s == pytest.approx(best, rel=1e-6)
         assert found.status == "optimal"
         assert best * (1 - 1e-5) <= found.bound <= best * (1 + 1e-6)
-        assert found.gap <= 1e-5
 
 
 @few
@@ -154,8 +154,7 @@ def test_the_time_limit_gives_a_plan_with_an_honest_bound():
     problem = build_problem(graph, network, times, noise.layers)
     found, cost = fastest(problem, noise, Limits(0.1), time_limit_s=1.0)
     assert found.bound <= cost.bottleneck_s
-    assert found.gap == pytest.approx((cost.bottleneck_s - found.bound) / cost.bottleneck_s)
-    assert (found.status == "optimal") <= (found.gap <= 1e-6)
+    assert (found.status == "optimal") <= (relative_gap(cost.bottleneck_s, found.bound) <= 1e-6)
 
 
 def test_more_schemes_than_elimination_lists_go_to_the_milp_alone():
@@ -164,5 +163,5 @@ def test_more_schemes_than_elimination_lists_go_to_the_milp_alone():
     with pytest.raises(ds.SolverError):
         bracket(problem, noise, Limits(0.1))
     found, cost = fastest(problem, noise, Limits(0.1), gap=0.05, time_limit_s=20)
-    assert found.gap <= 0.05 + 1e-9
+    assert relative_gap(cost.bottleneck_s, found.bound) <= 0.05 + 1e-9
     assert found.bound <= cost.bottleneck_s
