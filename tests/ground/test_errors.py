@@ -1,5 +1,7 @@
 """Every deliberate error has one base, and several problems make one message."""
 
+import pickle
+
 import pytest
 
 from dnnsplit.ground import errors
@@ -51,3 +53,11 @@ def test_a_long_list_is_cut_and_counted():
     with pytest.raises(ModelError) as error:
         raise_problems(ModelError, "graph", [f"p{i}" for i in range(7)], most=3)
     assert str(error.value).splitlines() == ["graph: 7 problems", "  * p0", "  * p1", "  * p2", "  * ... and 4 more"]
+
+
+def test_an_error_tells_its_reason_apart_from_the_way_out_and_the_details():
+    error = NetworkError("it is down", "turn it on", ["the plug", "the fuse"])
+    assert str(error) == "it is down; turn it on\n  * the plug\n  * the fuse"
+    assert (error.reason, error.details) == ("it is down", ("the plug", "the fuse"))
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.reason, copy.details) == (NetworkError, str(error), error.reason, error.details)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import pytest
 from helpers.paths import ROOT
@@ -351,3 +352,16 @@ def test_a_name_with_a_line_separator_survives_the_file(tmp_path):
     network = Network([Server("\x85"), Server("Rechenzentrum Zürich")])
     network.save(tmp_path / "net.yaml")
     assert Network.load(tmp_path / "net.yaml") == network
+
+
+def test_the_network_is_a_graph_of_networkx_with_its_figures():
+    network = Network.load(NETWORKS / "device-edge-cloud.yaml")
+    graph = network.digraph
+    assert graph.graph["source"] == network.source
+    assert {name: data["compute_w"] for name, data in graph.nodes.items()} == {s.name: s.compute_w for s in network.servers}
+    for (source, target), data in graph.edges.items():
+        link = network.link(source, target)
+        assert (data["latency_s"], data["bandwidth_bytes_per_s"]) == (link.latency_s, link.bandwidth_bytes_per_s)
+    seconds = nx.shortest_path_length(graph, "device", "cloud", weight=lambda a, b, _: network.link(a, b).transfer_s(1e6))
+    ways = [[("device", "cloud")], [("device", "edge"), ("edge", "cloud")]]
+    assert seconds == min(sum(network.link(*link).transfer_s(1e6) for link in way) for way in ways)
