@@ -15,7 +15,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.command(options)
-        return code
     except ds.DnnSplitError as error:
         print(f"dnnsplit: {error}", file=sys.stderr)
         return 2
@@ -26,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dnnsplit: interrupted", file=sys.stderr)
         return 1
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -56,10 +56,9 @@ def _range(low: float, high: float) -> float:
 
 @dataclass(frozen=True)
 class Limits:
-    """Hard limits: eta_max, J_0 [J] on the energy of the source, one on all energy [J], one on the latency [s]; infinity and
-    None mean none.
+    """Hard limits: eta_max, J_0 [J] on the energy of the source, one on all energy [J], one on the latency [s].
 
-    Each is kept to `dnnsplit.ground.tolerance.TOLERANCE`, and so are the servers' memories.
+    Infinity and None mean none. Each is kept to `dnnsplit.ground.tolerance.TOLERANCE`, and so are the servers' memories.
     """
 
     max_noise: float = math.inf

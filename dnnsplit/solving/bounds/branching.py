@@ -175,9 +175,9 @@ def _few(problem: Problem) -> bool:
     try:
         form = factors.best_form(problem)
         entries = find_ordering(form.scopes, form.sizes, bits, 0).entries
-        return bits == 0 or entries <= LEAF_ENTRIES
     except SolverError:
         return False
+    return bits == 0 or entries <= LEAF_ENTRIES
 
 
 def _scheme(fixed: Mapping[int, int], free: list[int], own: int) -> int:

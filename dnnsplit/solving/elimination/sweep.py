@@ -44,8 +44,10 @@ class Optima:
 
     @property
     def values(self) -> np.ndarray:
-        """float (objectives, 2^n), of the optimum of each scheme (first q bit lowest), the first objective infinite where no
-        placement exists. With free bits (objectives, 1), of the optimum of all schemes."""
+        """All objectives of the optimum of each scheme, float (objectives, 2^n), first q bit lowest.
+
+        The first objective is infinite where no placement exists. With free bits (objectives, 1), of the optimum of all schemes.
+        """
         return self._all.values
 
     @property
