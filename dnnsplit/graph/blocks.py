@@ -65,15 +65,8 @@ def find_blocks(model: Model, provider: str | Provider = "cpu") -> list[tuple[st
     several and renames what is between (see `untangled`), each has a block. A DequantizeLinear is with its reader and a
     QuantizeLinear with what it alone reads, so that 8-bit tensors are the boundaries. An activation joins the convolution
     that alone feeds it. What has no kernel of its own at ORT_ENABLE_ALL joins the kernel that does its work: on processors
-    with blocked layouts a convolution adds the residual too. Blocks never form a cycle.
-
-    Parameters
-    ----------
-    provider : whose blocks; one that does not compile (CPU, CUDA), because ONNX Runtime cannot write a compiled model
-
-    Returns
-    -------
-    list of tuples of node names, in topological order
+    with blocked layouts a convolution adds the residual too. Blocks never form a cycle, and come in topological order.
+    The provider is one that does not compile (CPU, CUDA), because ONNX Runtime cannot write a compiled model.
     """
     optimized = optimize(model.proto, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, provider)
     groups = untangled(model, fused(model, optimized), optimized)

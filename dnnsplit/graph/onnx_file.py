@@ -79,13 +79,9 @@ class Model:
         weights: Iterable[onnx.TensorProto] = (),
         name: str = "part",
     ) -> onnx.ModelProto:
-        """Build a model of its own from some nodes, adding the constants of this model that they use.
+        """Build a model of its own from nodes in topological order, adding the constants of this model that they use.
 
-        Parameters
-        ----------
-        nodes : in topological order; may include nodes that are not of this model
-        inputs, outputs : what the part receives and delivers
-        weights : constants that are not of this model
+        Nodes and weights may be others than this model's; inputs and outputs are what it receives and delivers.
         """
         own = {weight.name: weight for weight in weights}
         constants, needed = self.constants({name for node in nodes for name in node_inputs(node)} - own.keys())
@@ -112,17 +108,7 @@ class Model:
 
 
 def read_model(path: str | Path, expected_sha256: str = "") -> Model:
-    """Read and index an ONNX file.
-
-    Parameters
-    ----------
-    path : file with fixed input shapes
-    expected_sha256 : of the file, where it is known
-
-    Raises
-    ------
-    ModelError : no such file, no ONNX, an invalid or cyclic graph, tensors whose shape is not known, or another hash
-    """
+    """Read and index an ONNX file with fixed input shapes, and with the hash that is expected of it, if any."""
     path = Path(path)
     try:
         content = path.read_bytes()

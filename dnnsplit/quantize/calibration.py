@@ -17,6 +17,7 @@ from onnxruntime.quantization.quant_utils import compute_data_quant_params
 from dnnsplit.graph.feeds import Feed, Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import NoiseError
+from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
 from dnnsplit.quantize.setting import QuantizationSetting
 
@@ -53,12 +54,7 @@ class Calibration:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Calibration:
         """Read what `to_json` wrote."""
-        try:
-            ranges = {name: (float(low), float(high)) for name, (low, high) in value["ranges"].items()}
-            setting = QuantizationSetting.of(value["setting"])
-            return Calibration(ranges, setting, value["model_sha256"], value["images_sha256"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise NoiseError(f"no calibration can be read from this: {error!r}") from None
+        return formed(value, Calibration, NoiseError, "no calibration can be read from this")
 
     def only(self, tensors: Iterable[str]) -> Calibration:
         """Return the same calibration with the ranges of some tensors alone."""
@@ -76,9 +72,7 @@ class Calibration:
         return float(scale), int(zero)
 
 
-def calibrate(
-    graph: LayerGraph, images: Images, setting: QuantizationSetting | str | None = None
-) -> Calibration:
+def calibrate(graph: LayerGraph, images: Images, setting: QuantizationSetting | str | None = None) -> Calibration:
     """Measure the range of every tensor over some images, once.
 
     Parameters

@@ -51,13 +51,7 @@ class QuantizedLayer:
 
 
 def quantize_layer(graph: LayerGraph, name: str, calibration: Calibration) -> QuantizedLayer:
-    """Rewrite one layer to int8.
-
-    Raises
-    ------
-    NoiseError : the layer is not one of Conv, ConvTranspose, Gemm, MatMul with constant weights and one output, or
-        the calibration is of another model
-    """
+    """Rewrite one layer to int8: a Conv, ConvTranspose, Gemm or MatMul with constant weights and one output."""
     model = graph.model
     if calibration.model_sha256 != model.sha256:
         made_for = f"the calibration was made for another model (sha256 {calibration.model_sha256[:12]}...)"

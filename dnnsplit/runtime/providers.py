@@ -54,16 +54,10 @@ class Provider:
         return time.thread_time if here else time.perf_counter
 
     def request(self, threads: int, installed: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-        """Return ONNX Runtime's ``providers`` argument: this one, those after it that are installed, and the CPU.
-
-        Parameters
-        ----------
-        threads : of the session; OpenVINO takes 8 unless it is told
-        installed : full names
-        """
+        """Return ONNX Runtime's ``providers`` argument: this one, those after it that are installed, and the CPU."""
         options = {"device_id": self.device} if self.device else {}
         if self.ort_name == "OpenVINOExecutionProvider":
-            options = {"device_type": self.device or "CPU", "num_of_threads": str(threads)}
+            options = {"device_type": self.device or "CPU", "num_of_threads": str(threads)}  # 8 unless it is told
         names = dict.fromkeys([*(name for name in self.then if name in installed), CPU])
         return [(self.ort_name, options), *((name, {}) for name in names if name != self.ort_name)]
 
@@ -80,15 +74,7 @@ KNOWN = (
 def find(text: str, installed: Sequence[str]) -> Provider:
     """Return a provider by its short or full name, which a device may follow: "cuda:1", "openvino:GPU".
 
-    One that is installed but unknown here (by its full name alone) is taken for one that compiles and has its own memory.
-
-    Parameters
-    ----------
-    installed : full names, as ``onnxruntime.get_available_providers()`` gives them
-
-    Raises
-    ------
-    OptionError : there is no such provider, or it is not installed; says which are, and which package brings it
+    One that is installed (`installed` are full names) but unknown here is taken for one that compiles and has its own memory.
     """
     name, _, device = text.partition(":")
     by_name = {p.ort_name.lower(): p for p in (*(Provider(n, n) for n in installed), *KNOWN)}
