@@ -17,6 +17,7 @@ import pandas as pd
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import ProfileError, nearest, raise_problems
 from dnnsplit.ground.files import plain, write_text
+from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
 from dnnsplit.ground.units import show
@@ -84,15 +85,12 @@ class LayerTimes:
     def load(path: str | Path) -> LayerTimes:
         """Read the CSV that `save` writes, or any CSV with the columns of `frame`."""
         try:
-            first = comment_of(path)
-            header = json.loads(first) if first else {}
-            overhead = {server: Overhead(**values) for server, values in header.get("overhead", {}).items()}
-            frame = read_table(path)
-        except (*TABLE_ERRORS, AttributeError, TypeError) as error:
+            header, frame = json.loads(comment_of(path) or "{}"), read_table(path)
+        except TABLE_ERRORS as error:
             raise ProfileError(f"{path} is not readable as a table of layer times: {error}") from None
         if "factor" in frame:
             frame["factor"] = pd.to_numeric(frame["factor"], errors="coerce")
-        return LayerTimes(frame, overhead, header.get("made", {}))
+        return formed(header, LayerTimes, ProfileError, str(path), frame=frame)
 
     def save(self, path: str | Path) -> None:
         """Write a CSV, atomically; overheads and what the times were made with are JSON in a comment on its first line."""
