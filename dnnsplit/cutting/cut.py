@@ -204,28 +204,17 @@ def verify(
     bundle: Bundle,
     graph: LayerGraph,
     int8: Mapping[str, QuantizedLayer],
-    weights: Mapping[str, Place] | None = None,
-    calibration: Calibration | None = None,
-) -> float:
+    weights: Mapping[str, Place],
+    calibration: Calibration,
+) -> None:
     """Compare the parts with the whole model on one random input, and with what a scheme is measured to do to it.
 
+    The greatest difference is at most 1e-3 of the greatest output; a value that is no number is one unless both hold the same.
     The whole model has the same layers in int8. Where there are any, its outputs are those of the segments in which noise is
-    measured (`dnnsplit.noise.prefix_tree`), so that the parts have the noise that the plan was chosen by; and no kernel of
-    the parts computes a float32 layer in int8.
-
-    Parameters
-    ----------
-    weights : where in the bundle's folder the weights of large parts are, so that the whole model need not hold them
-    calibration : that the layers are quantized by; without it they are compared with the whole model as one session
-
-    Returns
-    -------
-    float : greatest difference, relative to the greatest output; a value that is no number is one unless both hold the same
-
-    Raises
-    ------
-    DeployError : it is above 1e-3; where layers are quantized, the mean difference takes the place of the greatest, and it is at
-        most a hundredth of their noise. Or a layer runs in int8 that the plan has in float32
+    measured (`dnnsplit.noise.prefix_tree`), so that the parts have the noise that the plan was chosen by: the mean difference
+    takes the place of the greatest, and it is at most a hundredth of their noise; and no kernel of the parts computes a float32
+    layer in int8. `weights` tells where in the bundle's folder those of large parts are, so that the whole model need not hold
+    them.
     """
     stray = [
         f"{name!r} runs as {kernel} in {part.name}"
@@ -236,27 +225,22 @@ def verify(
     model, rng = graph.model, np.random.default_rng(0)
     feed = {name: rng.random(model.types[name][1]).astype(model.dtype(name)) for name in model.inputs}
     plain: dict[str, np.ndarray] = {}
-    if int8 and calibration is not None:
-        order = [name for name in graph.topological if name in int8]
-        plain, expected = both_ways(model, graph, order, calibration, feed)
+    if int8:
+        plain, expected = both_ways(model, graph, [name for name in graph.topological if name in int8], calibration, feed)
     else:
         expected = whole(graph, int8, feed, bundle.folder, weights)
     found = run_parts(bundle, feed)
-    sizes = []
-    for name in model.outputs:
-        difference = absolute(found[name], expected[name])
-        # Rounding at the border of two int8 steps may fall either way in other kernels, so int8 is compared by its mean.
-        size = difference.mean() if int8 else difference.max()
-        sizes.append(float(size / max(magnitude(expected[name]).max(initial=0.0), TINY)))
-    worst = max(sizes)
+    difference = {name: absolute(found[name], expected[name]) for name in model.outputs}
+    # Rounding at the border of two int8 steps may fall either way in other kernels, so int8 is compared by its mean.
+    sizes = {name: one.mean() if int8 else one.max() for name, one in difference.items()}
+    worst = max(float(size / max(magnitude(expected[name]).max(initial=0.0), TINY)) for name, size in sizes.items())
     if not worst <= TOLERANCE:
         raise DeployError(f"the parts differ from the whole model by {worst:.3g} of its greatest output (at most {TOLERANCE:g})")
     noise = sum(absolute(expected[name], plain[name]).mean() for name in plain)
-    apart = sum(absolute(found[name], expected[name]).mean() for name in plain)
+    apart = sum(difference[name].mean() for name in plain)
     rounding = ROUNDING * sum(magnitude(expected[name]).mean() for name in plain)
     if not apart <= OF_NOISE * noise + rounding:
         raise DeployError(
             f"the parts are {apart / max(noise, TINY):.1%} of the noise of their int8 layers away from what that noise was "
             f"measured on (at most {OF_NOISE:.0%}); another optimizer may be at work in {RUNTIME}: report it"
         )
-    return worst

@@ -66,12 +66,7 @@ class PlanSet:
 
     @staticmethod
     def load(folder: str | Path) -> PlanSet:
-        """Read and check the file; the bundles are checked when they are loaded.
-
-        Raises
-        ------
-        DeployError : it is missing, damaged or of another version
-        """
+        """Read and check the file; the bundles are checked when they are loaded."""
         path = Path(folder) / FILE
         document = formed(read_document(path, SCHEMA), _Document, DeployError, str(path), complete=True)
         columns = (tuple(getattr(plan, field.name) for plan in document.plans) for field in fields(_Plan))

@@ -83,12 +83,7 @@ class Prices:
         return self._fixed + self._slope @ (1 / np.asarray(bandwidths, float))
 
     def allowed(self, max_noise: float = math.inf) -> tuple[int, ...]:
-        """Return the plans that keep a noise limit.
-
-        Raises
-        ------
-        DeployError : none does, or the limit is no number of 0 or more
-        """
+        """Return the plans that keep a noise limit; there must be one."""
         if not max_noise >= 0:
             raise DeployError(f"max_noise is {max_noise!r}; give a number, 0 or more")
         found = tuple(i for i, noise in enumerate(self.noise) if within(noise, max_noise))
@@ -97,18 +92,10 @@ class Prices:
         return found
 
     def best(self, bandwidths: Sequence[float], max_noise: float = math.inf, current: int | None = None) -> int:
-        """Return the best plan that keeps a noise limit.
+        """Return the best plan that keeps a noise limit, at one bandwidth per link [B/s].
 
-        Parameters
-        ----------
-        bandwidths : one per link [B/s]
-        max_noise : upper limit on the noise
-        current : stays unless the best plan is better at every bandwidth within a factor of 1.1 of those given, so that
-            measurements that waver do not make the plan waver
-
-        Raises
-        ------
-        DeployError : no plan keeps the limit
+        The current plan stays unless the best one is better at every bandwidth within a factor of 1.1 of those given, so that
+        measurements that waver do not make the plan waver.
         """
         plans = self.allowed(max_noise)
         value = self.at(bandwidths)

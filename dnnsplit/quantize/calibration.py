@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 from onnxruntime.quantization import CalibrationMethod, QuantType, create_calibrator
 from onnxruntime.quantization.quant_utils import compute_data_quant_params
 
-from dnnsplit.graph.feeds import Feed, Images, feeds_of, images_sha256
+from dnnsplit.graph.feeds import Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import NoiseError
 from dnnsplit.ground.forms import formed
@@ -93,18 +94,11 @@ def calibrate(graph: LayerGraph, images: Images, setting: QuantizationSetting | 
         calibrator = create_calibrator(
             path, augmented_model_path=str(Path(folder) / "augmented.onnx"), calibrate_method=CalibrationMethod.MinMax
         )
-        calibrator.collect_data(_Reader(feeds))
+        left = iter(feeds)
+        calibrator.collect_data(SimpleNamespace(get_next=lambda: next(left, None)))  # a CalibrationDataReader
         data = calibrator.compute_data()
     ranges: dict[str, tuple[float, float]] = {}
     for name, found in sorted(data.items()):
         low, high = (float(np.asarray(value).item()) for value in found.range_value)
         ranges[name] = low, high
     return Calibration(ranges, setting, model.sha256, images_sha256(feeds))
-
-
-class _Reader:  # what ONNX Runtime calls a CalibrationDataReader
-    def __init__(self, feeds: list[Feed]) -> None:
-        self._left = iter(feeds)
-
-    def get_next(self) -> Feed | None:
-        return next(self._left, None)
