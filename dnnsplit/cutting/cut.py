@@ -73,24 +73,22 @@ def cut(
     graph = model if isinstance(model, LayerGraph) else load(model, providers)
     read = graph.model
     plan.check(graph.layer_names)
-    calibration = calibration_of(plan, calibration)
+    calibration = calibration or calibration_of(plan)
     if plan.quantized:
         check_one_setting({"noise of the plan": plan.origin, "calibration": {"setting": asdict(calibration.setting)}})
     int8 = {name: quantize_layer(graph, name, calibration) for name in plan.quantized}
     out = Path(out)
-    groups = components(graph, plan.assignment)
     wires: dict[str, Wire] = {}
     form = {q.output: q.wire for q in int8.values()}
     by_wire = {q.wire: q for q in int8.values()}
     parts, weights = [], dict[str, Place]()
-    for index, names in enumerate(groups):
+    for index, names in enumerate(components(graph, plan.assignment)):
         outputs = [form.get(t, t) for t in boundary(graph, names).outputs]
         proto = build_part(graph, names, outputs, int8, f"part {index}")
         part, places = _write(proto, out, f"part{index:02d}", plan.assignment[names[0]])
         parts.append(part)
         weights |= places
-        for name in outputs:
-            wires[name] = _wire(read, name, by_wire.get(name))
+        wires |= {name: _wire(read, name, by_wire.get(name)) for name in outputs}
     bundle = Bundle(
         folder=out,
         model_name=read.path.stem,
@@ -111,10 +109,8 @@ def cut(
     return bundle
 
 
-def calibration_of(plan: Plan, given: Calibration | None = None) -> Calibration:
-    """Return what the int8 layers of a plan are quantized by: that of its noise unless given; no ranges if none are."""
-    if given is not None:
-        return given
+def calibration_of(plan: Plan) -> Calibration:
+    """Return what the int8 layers of a plan are quantized by, unless told: that of its noise; no ranges if none are."""
     if not plan.quantized:
         return Calibration({}, QuantizationSetting(), "", "")
     if "calibration" not in plan.origin:

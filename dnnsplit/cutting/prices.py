@@ -17,21 +17,13 @@ MARGIN = 1.1  # by how much the bandwidths may be wrong before another plan is t
 
 @dataclass(frozen=True)
 class FollowedLink:
-    """A link whose bandwidth decides between plans.
-
-    Parameters
-    ----------
-    source, target : server names
-    bandwidth_bytes_per_s : what is believed before anything is measured [B/s]
-    latency_s : one-way latency [s]
-    serialise_s_per_byte : packing and unpacking [s/B]
-    """
+    """A link, from one server to another, whose bandwidth decides between plans."""
 
     source: str
     target: str
-    bandwidth_bytes_per_s: float
-    latency_s: float
-    serialise_s_per_byte: float
+    bandwidth_bytes_per_s: float  # what is believed before anything is measured [B/s]
+    latency_s: float  # one-way [s]
+    serialise_s_per_byte: float  # packing and unpacking [s/B]
 
     def __post_init__(self) -> None:
         if not (self.bandwidth_bytes_per_s > 0 and self.latency_s >= 0 and self.serialise_s_per_byte >= 0):
@@ -49,19 +41,12 @@ class Prices:
 
     Compute times and latencies do not depend on a bandwidth, and a tensor of b bytes takes b / bandwidth more (the slides'
     g(t, n)). So the least of these is exactly the best of these plans at those bandwidths.
-
-    Parameters
-    ----------
-    links : (source, target) of the links whose bandwidth is followed
-    noise : of each plan
-    fixed : of each plan, with unlimited bandwidth; [s] for a latency
-    per_bandwidth : of each plan and link; [B] for a latency
     """
 
-    links: tuple[tuple[str, str], ...]
-    noise: tuple[float, ...]
-    fixed: tuple[float, ...]
-    per_bandwidth: tuple[tuple[float, ...], ...]
+    links: tuple[tuple[str, str], ...]  # (source, target) of those whose bandwidth is followed
+    noise: tuple[float, ...]  # of each plan
+    fixed: tuple[float, ...]  # of each plan, with unlimited bandwidth; [s] for a latency
+    per_bandwidth: tuple[tuple[float, ...], ...]  # of each plan and link; [B] for a latency
 
     def __post_init__(self) -> None:
         rows = (self.noise, self.fixed, self.per_bandwidth)

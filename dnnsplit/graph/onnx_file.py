@@ -20,32 +20,18 @@ from dnnsplit.ground.files import sha256
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Model:
-    """An ONNX model with its index. Made by `read_model`; never changed.
-
-    Attributes
-    ----------
-    path : the file
-    sha256 : of the file
-    proto : the model; every node has a unique name, Constant nodes have become initializers
-    nodes : node by name, in topological order, without those that depend on constants alone
-    constant_nodes : nodes that depend on constants alone; they are copied to wherever their value is used
-    producer : node name by tensor
-    consumers : node names by tensor
-    types : (ONNX element type, shape) by tensor
-    weights : initializer by name
-    inputs, outputs : tensor names of the graph
-    """
+    """An ONNX model with its index. Made by `read_model`; never changed."""
 
     path: Path
-    sha256: str
-    proto: onnx.ModelProto
-    nodes: dict[str, onnx.NodeProto]
-    constant_nodes: dict[str, onnx.NodeProto]
-    producer: dict[str, str]
-    consumers: dict[str, tuple[str, ...]]
-    types: dict[str, tuple[int, tuple[int, ...]]]
-    weights: dict[str, onnx.TensorProto]
-    inputs: tuple[str, ...]
+    sha256: str  # of the file
+    proto: onnx.ModelProto  # every node has a unique name, Constant nodes have become initializers
+    nodes: dict[str, onnx.NodeProto]  # by name, in topological order, without those that depend on constants alone
+    constant_nodes: dict[str, onnx.NodeProto]  # depend on constants alone; they are copied to wherever their value is used
+    producer: dict[str, str]  # node name by tensor
+    consumers: dict[str, tuple[str, ...]]  # node names by tensor
+    types: dict[str, tuple[int, tuple[int, ...]]]  # (ONNX element type, shape) by tensor
+    weights: dict[str, onnx.TensorProto]  # initializer by name
+    inputs: tuple[str, ...]  # tensor names of the graph
     outputs: tuple[str, ...]
 
     def __repr__(self) -> str:

@@ -136,11 +136,11 @@ class LayerTimes:
             rows = [[self._seconds.get((n, server, precision), math.nan) for server in network.server_names] for n in names]
             array[[graph.layer_index[n] for n in names], :, number] = np.reshape(rows, (-1, len(network.servers)))
             lacks = [(names[i], network.server_names[k]) for i, k in np.argwhere(np.isnan(rows))]
-            problems += [f"no {precision} time of layer {n!r} on server {server!r}{self._hint(n, server)}" for n, server in lacks]
+            problems += [f"no {precision} time of layer {n!r} on server {server!r}{self._hint(server)}" for n, server in lacks]
         raise_problems(ProfileError, "layer times do not cover the problem", problems, most=8)
         return array
 
-    def _hint(self, layer: str, server: str) -> str:
+    def _hint(self, server: str) -> str:
         servers = self.frame["server"].unique()
         if server not in servers:
             return f": no time is known for that server at all{nearest(server, servers)}"

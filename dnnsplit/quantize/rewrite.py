@@ -29,25 +29,15 @@ BIAS_MAX = 2**30
 
 @dataclass(frozen=True, eq=False)
 class QuantizedLayer:
-    """The nodes of one layer in int8.
+    """The nodes of one layer in int8; real values of its output are (wire - zero_point) * scale."""
 
-    Attributes
-    ----------
-    nodes : in topological order; they read the layer's inputs and make its output under its own name
-    weights : constants that are not the model's own
-    output : the layer's output tensor
-    wire : the same tensor in int8, made by these nodes too: what crosses a link
-    scale, zero_point : real = (wire - zero_point) * scale
-    dtype : of the wire, "uint8" or "int8"
-    """
-
-    nodes: tuple[onnx.NodeProto, ...]
-    weights: tuple[onnx.TensorProto, ...]
-    output: str
-    wire: str
+    nodes: tuple[onnx.NodeProto, ...]  # in topological order; they read the layer's inputs and make its output under its own name
+    weights: tuple[onnx.TensorProto, ...]  # constants that are not the model's own
+    output: str  # the layer's output tensor
+    wire: str  # the same tensor in int8, made by these nodes too: what crosses a link
     scale: float
     zero_point: int
-    dtype: str
+    dtype: str  # of the wire, "uint8" or "int8"
 
 
 def quantize_layer(graph: LayerGraph, name: str, calibration: Calibration) -> QuantizedLayer:

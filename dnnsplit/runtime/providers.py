@@ -13,26 +13,15 @@ CPU = "CPUExecutionProvider"
 
 @dataclass(frozen=True)
 class Provider:
-    """What is known of an execution provider.
+    """What is known of an execution provider."""
 
-    Parameters
-    ----------
-    name : as people write it
-    ort_name : as ONNX Runtime names it
-    package : on PyPI, that brings it; "" where it is not known
-    compiles : whether it compiles whole subgraphs; ONNX Runtime then sees neither kernels nor fusions inside them
-    own_memory : whether its tensors are elsewhere than in the host's memory
-    then : providers that ONNX Runtime asks next for the nodes that this one does not take, before the CPU
-    device : which of several; "" takes the first. For OpenVINO its device type (CPU, GPU, NPU), else a number
-    """
-
-    name: str
-    ort_name: str
-    package: str = ""
-    compiles: bool = True
-    own_memory: bool = True
-    then: tuple[str, ...] = ()
-    device: str = ""
+    name: str  # as people write it
+    ort_name: str  # as ONNX Runtime names it
+    package: str = ""  # on PyPI, that brings it; "" where it is not known
+    compiles: bool = True  # whole subgraphs; ONNX Runtime then sees neither kernels nor fusions inside them
+    own_memory: bool = True  # whether its tensors are elsewhere than in the host's memory
+    then: tuple[str, ...] = ()  # providers that ONNX Runtime asks next for nodes that this one does not take, before the CPU
+    device: str = ""  # which of several; "" takes the first. For OpenVINO its device type (CPU, GPU, NPU), else a number
 
     @property
     def text(self) -> str:
