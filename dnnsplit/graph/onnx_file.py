@@ -168,13 +168,9 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> int:
 
 def _check_shapes(model: Model) -> None:
     way_out = "export it with fixed shapes, or run: python -m onnxruntime.tools.make_dynamic_shape_fixed --help"
-    problems = []
-    for name in model.inputs:
-        if -1 in model.types.get(name, (0, (-1,)))[1]:
-            problems.append(f"input {name!r} has the open shape {model.types.get(name, (0, ()))[1]}; {way_out}")
-    if not problems:
-        for node in model.nodes.values():
-            for tensor in node.output:
-                if tensor and -1 in model.types.get(tensor, (0, (-1,)))[1]:
-                    problems.append(f"the shape of {tensor!r} (made by {node.op_type} {node.name!r}) is not known; {way_out}")
+    shape = {tensor: dims for tensor, (_, dims) in model.types.items()}
+    inputs = [name for name in model.inputs if -1 in shape.get(name, (-1,))]
+    problems = [f"input {name!r} has the open shape {shape.get(name, ())}; {way_out}" for name in inputs]
+    made = [(node, t) for node in model.nodes.values() for t in node.output if t and -1 in shape.get(t, (-1,))]
+    problems = problems or [f"the shape of {t!r} (made by {n.op_type} {n.name!r}) is not known; {way_out}" for n, t in made]
     raise_problems(ModelError, f"{model.path.name} has no fixed shapes", problems, most=5)

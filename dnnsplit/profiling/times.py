@@ -127,10 +127,8 @@ class LayerTimes:
         ProfileError : a time that is needed is missing; all of them are named
         """
         array = np.full((len(graph.layers), len(network.servers), 2), np.nan)
-        strangers = [n for n in quantizable if n not in graph.layer_index]
-        raise_problems(
-            ProfileError, "quantizable layers", [f"{n!r} is no layer{nearest(n, graph.layer_names)}" for n in strangers]
-        )
+        strangers = [f"{n!r} is no layer{nearest(n, graph.layer_names)}" for n in quantizable if n not in graph.layer_index]
+        raise_problems(ProfileError, "quantizable layers", strangers)
         problems = []
         for number, (precision, names) in enumerate(zip(PRECISIONS, (graph.layer_names, quantizable), strict=True)):
             rows = [[self._seconds.get((n, server, precision), math.nan) for server in network.server_names] for n in names]
