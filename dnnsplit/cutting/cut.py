@@ -137,8 +137,7 @@ def _write(proto: onnx.ModelProto, out: Path, name: str, server: str) -> tuple[P
 
 
 def _make_room(out: Path, file: str, folder: Path) -> None:
-    """Remove what an earlier cut left where a file is to be, or a folder if that is `folder`; no symbolic link below `out` is
-    followed, so that nothing is written elsewhere."""
+    """Remove what an earlier cut left where a file, or the folder `folder`, is to be; follow no symbolic link below `out`."""
     path = out / file
     for below in (*reversed([out / p for p in Path(file).parents[:-1]]), path):
         if below.is_symlink():
