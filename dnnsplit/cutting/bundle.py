@@ -27,23 +27,14 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Wire:
-    """A tensor that parts exchange.
+    """A tensor that parts exchange; with a scale it is the 8-bit form of a float32 tensor."""
 
-    Parameters
-    ----------
-    name : the ONNX name, in every part that makes or reads it
-    dtype : numpy name, "float32", "uint8", ...
-    shape : fixed extents
-    scale, zero_point : set when the values are the uint8 form of a float32 tensor: real = (value - zero_point) * scale
-    tensor : name of that tensor in the whole model, where it is another
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    scale: float | None = None
+    name: str  # in ONNX, in every part that makes or reads it
+    dtype: str  # numpy name, "float32", "uint8", ...
+    shape: tuple[int, ...]  # fixed extents
+    scale: float | None = None  # real = (value - zero_point) * scale
     zero_point: int | None = None
-    tensor: str = ""
+    tensor: str = ""  # name of the float32 tensor in the whole model, where it is another
 
     @property
     def size_bytes(self) -> int:

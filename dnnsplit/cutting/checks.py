@@ -27,12 +27,7 @@ ZERO_POINTS = {"uint8": (0, 255), "int8": (-128, 127)}
 
 
 def read_document(path: Path, schema: int) -> dict[str, Any]:
-    """Read a JSON file of ours whose form has a number, and take that number off.
-
-    Raises
-    ------
-    DeployError : missing, no JSON, or of another schema
-    """
+    """Read a JSON file of ours whose form has a number, and take that number off."""
     try:
         document = msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:

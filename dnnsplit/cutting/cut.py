@@ -73,24 +73,22 @@ def cut(
     graph = model if isinstance(model, LayerGraph) else load(model, providers)
     read = graph.model
     plan.check(graph.layer_names)
-    calibration = calibration_of(plan, calibration)
+    calibration = calibration or calibration_of(plan)
     if plan.quantized:
         check_one_setting({"noise of the plan": plan.origin, "calibration": {"setting": asdict(calibration.setting)}})
     int8 = {name: quantize_layer(graph, name, calibration) for name in plan.quantized}
     out = Path(out)
-    groups = components(graph, plan.assignment)
     wires: dict[str, Wire] = {}
     form = {q.output: q.wire for q in int8.values()}
     by_wire = {q.wire: q for q in int8.values()}
     parts, weights = [], dict[str, Place]()
-    for index, names in enumerate(groups):
+    for index, names in enumerate(components(graph, plan.assignment)):
         outputs = [form.get(t, t) for t in boundary(graph, names).outputs]
         proto = build_part(graph, names, outputs, int8, f"part {index}")
         part, places = _write(proto, out, f"part{index:02d}", plan.assignment[names[0]])
         parts.append(part)
         weights |= places
-        for name in outputs:
-            wires[name] = _wire(read, name, by_wire.get(name))
+        wires |= {name: _wire(read, name, by_wire.get(name)) for name in outputs}
     bundle = Bundle(
         folder=out,
         model_name=read.path.stem,
@@ -111,10 +109,8 @@ def cut(
     return bundle
 
 
-def calibration_of(plan: Plan, given: Calibration | None = None) -> Calibration:
-    """Return what the int8 layers of a plan are quantized by: that of its noise unless given; no ranges if none are."""
-    if given is not None:
-        return given
+def calibration_of(plan: Plan) -> Calibration:
+    """Return what the int8 layers of a plan are quantized by, unless told: that of its noise; no ranges if none are."""
     if not plan.quantized:
         return Calibration({}, QuantizationSetting(), "", "")
     if "calibration" not in plan.origin:
@@ -141,8 +137,7 @@ def _write(proto: onnx.ModelProto, out: Path, name: str, server: str) -> tuple[P
 
 
 def _make_room(out: Path, file: str, folder: Path) -> None:
-    """Remove what an earlier cut left where a file is to be, or a folder if that is `folder`; no symbolic link below `out` is
-    followed, so that nothing is written elsewhere."""
+    """Remove what an earlier cut left where a file, or the folder `folder`, is to be; follow no symbolic link below `out`."""
     path = out / file
     for below in (*reversed([out / p for p in Path(file).parents[:-1]]), path):
         if below.is_symlink():
@@ -204,28 +199,17 @@ def verify(
     bundle: Bundle,
     graph: LayerGraph,
     int8: Mapping[str, QuantizedLayer],
-    weights: Mapping[str, Place] | None = None,
-    calibration: Calibration | None = None,
-) -> float:
+    weights: Mapping[str, Place],
+    calibration: Calibration,
+) -> None:
     """Compare the parts with the whole model on one random input, and with what a scheme is measured to do to it.
 
+    The greatest difference is at most 1e-3 of the greatest output; a value that is no number is one unless both hold the same.
     The whole model has the same layers in int8. Where there are any, its outputs are those of the segments in which noise is
-    measured (`dnnsplit.noise.prefix_tree`), so that the parts have the noise that the plan was chosen by; and no kernel of
-    the parts computes a float32 layer in int8.
-
-    Parameters
-    ----------
-    weights : where in the bundle's folder the weights of large parts are, so that the whole model need not hold them
-    calibration : that the layers are quantized by; without it they are compared with the whole model as one session
-
-    Returns
-    -------
-    float : greatest difference, relative to the greatest output; a value that is no number is one unless both hold the same
-
-    Raises
-    ------
-    DeployError : it is above 1e-3; where layers are quantized, the mean difference takes the place of the greatest, and it is at
-        most a hundredth of their noise. Or a layer runs in int8 that the plan has in float32
+    measured (`dnnsplit.noise.prefix_tree`), so that the parts have the noise that the plan was chosen by: the mean difference
+    takes the place of the greatest, and it is at most a hundredth of their noise; and no kernel of the parts computes a float32
+    layer in int8. `weights` tells where in the bundle's folder those of large parts are, so that the whole model need not hold
+    them.
     """
     stray = [
         f"{name!r} runs as {kernel} in {part.name}"
@@ -236,27 +220,22 @@ def verify(
     model, rng = graph.model, np.random.default_rng(0)
     feed = {name: rng.random(model.types[name][1]).astype(model.dtype(name)) for name in model.inputs}
     plain: dict[str, np.ndarray] = {}
-    if int8 and calibration is not None:
-        order = [name for name in graph.topological if name in int8]
-        plain, expected = both_ways(model, graph, order, calibration, feed)
+    if int8:
+        plain, expected = both_ways(model, graph, [name for name in graph.topological if name in int8], calibration, feed)
     else:
         expected = whole(graph, int8, feed, bundle.folder, weights)
     found = run_parts(bundle, feed)
-    sizes = []
-    for name in model.outputs:
-        difference = absolute(found[name], expected[name])
-        # Rounding at the border of two int8 steps may fall either way in other kernels, so int8 is compared by its mean.
-        size = difference.mean() if int8 else difference.max()
-        sizes.append(float(size / max(magnitude(expected[name]).max(initial=0.0), TINY)))
-    worst = max(sizes)
+    difference = {name: absolute(found[name], expected[name]) for name in model.outputs}
+    # Rounding at the border of two int8 steps may fall either way in other kernels, so int8 is compared by its mean.
+    sizes = {name: one.mean() if int8 else one.max() for name, one in difference.items()}
+    worst = max(float(size / max(magnitude(expected[name]).max(initial=0.0), TINY)) for name, size in sizes.items())
     if not worst <= TOLERANCE:
         raise DeployError(f"the parts differ from the whole model by {worst:.3g} of its greatest output (at most {TOLERANCE:g})")
     noise = sum(absolute(expected[name], plain[name]).mean() for name in plain)
-    apart = sum(absolute(found[name], expected[name]).mean() for name in plain)
+    apart = sum(difference[name].mean() for name in plain)
     rounding = ROUNDING * sum(magnitude(expected[name]).mean() for name in plain)
     if not apart <= OF_NOISE * noise + rounding:
         raise DeployError(
             f"the parts are {apart / max(noise, TINY):.1%} of the noise of their int8 layers away from what that noise was "
             f"measured on (at most {OF_NOISE:.0%}); another optimizer may be at work in {RUNTIME}: report it"
         )
-    return worst

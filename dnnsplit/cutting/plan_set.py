@@ -45,33 +45,18 @@ class _Document:
 
 @dataclass(frozen=True)
 class PlanSet:
-    """What ``adaptive.json`` says.
+    """What ``adaptive.json`` says."""
 
-    Parameters
-    ----------
-    folder : where it is
-    model_name : under which the deployment answers, whatever the plan
-    links : those whose bandwidth decides between the plans
-    folders : of the plans, in `folder`
-    digests : hash of each plan's ``bundle.json``
-    prices : what the plans are worth at any bandwidths of the links, and their noise
-    """
-
-    folder: Path
-    model_name: str
+    folder: Path  # where it is
+    model_name: str  # under which the deployment answers, whatever the plan
     links: tuple[FollowedLink, ...]
-    folders: tuple[str, ...]
-    digests: tuple[str, ...]
+    folders: tuple[str, ...]  # of the plans, in `folder`
+    digests: tuple[str, ...]  # hash of each plan's ``bundle.json``
     prices: Prices
 
     @staticmethod
     def load(folder: str | Path) -> PlanSet:
-        """Read and check the file; the bundles are checked when they are loaded.
-
-        Raises
-        ------
-        DeployError : it is missing, damaged or of another version
-        """
+        """Read and check the file; the bundles are checked when they are loaded."""
         path = Path(folder) / FILE
         document = formed(read_document(path, SCHEMA), _Document, DeployError, str(path), complete=True)
         columns = (tuple(getattr(plan, field.name) for plan in document.plans) for field in fields(_Plan))

@@ -17,21 +17,13 @@ MARGIN = 1.1  # by how much the bandwidths may be wrong before another plan is t
 
 @dataclass(frozen=True)
 class FollowedLink:
-    """A link whose bandwidth decides between plans.
-
-    Parameters
-    ----------
-    source, target : server names
-    bandwidth_bytes_per_s : what is believed before anything is measured [B/s]
-    latency_s : one-way latency [s]
-    serialise_s_per_byte : packing and unpacking [s/B]
-    """
+    """A link, from one server to another, whose bandwidth decides between plans."""
 
     source: str
     target: str
-    bandwidth_bytes_per_s: float
-    latency_s: float
-    serialise_s_per_byte: float
+    bandwidth_bytes_per_s: float  # what is believed before anything is measured [B/s]
+    latency_s: float  # one-way [s]
+    serialise_s_per_byte: float  # packing and unpacking [s/B]
 
     def __post_init__(self) -> None:
         if not (self.bandwidth_bytes_per_s > 0 and self.latency_s >= 0 and self.serialise_s_per_byte >= 0):
@@ -49,19 +41,12 @@ class Prices:
 
     Compute times and latencies do not depend on a bandwidth, and a tensor of b bytes takes b / bandwidth more (the slides'
     g(t, n)). So the least of these is exactly the best of these plans at those bandwidths.
-
-    Parameters
-    ----------
-    links : (source, target) of the links whose bandwidth is followed
-    noise : of each plan
-    fixed : of each plan, with unlimited bandwidth; [s] for a latency
-    per_bandwidth : of each plan and link; [B] for a latency
     """
 
-    links: tuple[tuple[str, str], ...]
-    noise: tuple[float, ...]
-    fixed: tuple[float, ...]
-    per_bandwidth: tuple[tuple[float, ...], ...]
+    links: tuple[tuple[str, str], ...]  # (source, target) of those whose bandwidth is followed
+    noise: tuple[float, ...]  # of each plan
+    fixed: tuple[float, ...]  # of each plan, with unlimited bandwidth; [s] for a latency
+    per_bandwidth: tuple[tuple[float, ...], ...]  # of each plan and link; [B] for a latency
 
     def __post_init__(self) -> None:
         rows = (self.noise, self.fixed, self.per_bandwidth)
@@ -83,12 +68,7 @@ class Prices:
         return self._fixed + self._slope @ (1 / np.asarray(bandwidths, float))
 
     def allowed(self, max_noise: float = math.inf) -> tuple[int, ...]:
-        """Return the plans that keep a noise limit.
-
-        Raises
-        ------
-        DeployError : none does, or the limit is no number of 0 or more
-        """
+        """Return the plans that keep a noise limit; there must be one."""
         if not max_noise >= 0:
             raise DeployError(f"max_noise is {max_noise!r}; give a number, 0 or more")
         found = tuple(i for i, noise in enumerate(self.noise) if within(noise, max_noise))
@@ -97,18 +77,10 @@ class Prices:
         return found
 
     def best(self, bandwidths: Sequence[float], max_noise: float = math.inf, current: int | None = None) -> int:
-        """Return the best plan that keeps a noise limit.
+        """Return the best plan that keeps a noise limit, at one bandwidth per link [B/s].
 
-        Parameters
-        ----------
-        bandwidths : one per link [B/s]
-        max_noise : upper limit on the noise
-        current : stays unless the best plan is better at every bandwidth within a factor of 1.1 of those given, so that
-            measurements that waver do not make the plan waver
-
-        Raises
-        ------
-        DeployError : no plan keeps the limit
+        The current plan stays unless the best one is better at every bandwidth within a factor of 1.1 of those given, so that
+        measurements that waver do not make the plan waver.
         """
         plans = self.allowed(max_noise)
         value = self.at(bandwidths)

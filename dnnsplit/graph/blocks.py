@@ -23,7 +23,7 @@ from dnnsplit.graph.partitions import finest_common, quotient, sorted_blocks
 from dnnsplit.graph.shared_weights import find_shared
 from dnnsplit.ground.errors import OptionError
 from dnnsplit.runtime.providers import Provider
-from dnnsplit.runtime.sessions import find_provider, session
+from dnnsplit.runtime.sessions import find_provider, session, session_options
 
 
 def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",)) -> LayerGraph:
@@ -65,15 +65,8 @@ def find_blocks(model: Model, provider: str | Provider = "cpu") -> list[tuple[st
     several and renames what is between (see `untangled`), each has a block. A DequantizeLinear is with its reader and a
     QuantizeLinear with what it alone reads, so that 8-bit tensors are the boundaries. An activation joins the convolution
     that alone feeds it. What has no kernel of its own at ORT_ENABLE_ALL joins the kernel that does its work: on processors
-    with blocked layouts a convolution adds the residual too. Blocks never form a cycle.
-
-    Parameters
-    ----------
-    provider : whose blocks; one that does not compile (CPU, CUDA), because ONNX Runtime cannot write a compiled model
-
-    Returns
-    -------
-    list of tuples of node names, in topological order
+    with blocked layouts a convolution adds the residual too. Blocks never form a cycle, and come in topological order.
+    The provider is one that does not compile (CPU, CUDA), because ONNX Runtime cannot write a compiled model.
     """
     optimized = optimize(model.proto, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, provider)
     groups = untangled(model, fused(model, optimized), optimized)
@@ -91,11 +84,9 @@ def optimize(
     """Return a model, or a file, as ONNX Runtime rewrites it at one optimisation level; large weights stay in a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
-        options = ort.SessionOptions()
+        options = session_options()
         options.graph_optimization_level = level
         options.optimized_model_filepath = str(path)
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1
         # neither encoded nor read back: only the nodes are of interest
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")

@@ -15,26 +15,16 @@ Functions = dict[tuple[str, str], onnx.FunctionProto]
 
 
 def held_weights(model: Model, node: onnx.NodeProto) -> dict[str, int]:
-    """Return the size of every constant that a server holds to run one node.
+    """Return the size [B] of every constant that a server holds to run one node, by name.
 
     Initializers of the graph that the node, its bodies at any depth, or constant nodes before it read have their own names, so
     that two nodes share one where the names are equal. What is written in a body or a local function is held by each node
     that has it, as ONNX Runtime writes a function out at each call; its name begins with the node's.
-
-    Parameters
-    ----------
-    node : of the model
-
-    Returns
-    -------
-    dict : size [B] by name
     """
     functions = {(f.domain, f.name): f for f in model.proto.functions}
     nodes, names = model.constants(node_inputs(node))
     held = {name: model.size_bytes(name) for name in sorted(names)}
-    for one in (*nodes, node):
-        held.update(_inside(one, one.name, functions))
-    return held
+    return held | {name: size for one in (*nodes, node) for name, size in _inside(one, one.name, functions)}
 
 
 def _inside(node: onnx.NodeProto, path: str, functions: Functions) -> Iterator[tuple[str, int]]:

@@ -40,12 +40,7 @@ def save(proto: onnx.ModelProto, folder: Path) -> Path:
 
 
 def move_weights(proto: onnx.ModelProto, path: Path) -> tuple[dict[str, Place], str]:
-    """Move the weights of a model into the file `path`, atomically; the model must be saved beside it.
-
-    Returns
-    -------
-    (places, sha256) : where each weight lies, by its name, and the hash of the file
-    """
+    """Move the weights of a model, to be saved beside it, into the file `path`, atomically; return their places, and a hash."""
     places: dict[str, Place] = {}
     digest = hashlib.sha256()
     end = 0

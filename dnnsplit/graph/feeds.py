@@ -15,12 +15,7 @@ Feed = dict[str, np.ndarray]  # the inputs of one inference, by name
 
 
 def feeds_of(model: Model, images: Images) -> list[Feed]:
-    """Return the inputs of one inference per image; a model whose batch is k takes k images at a time.
-
-    Raises
-    ------
-    NoiseError : images for other inputs than the model has, of another shape, or none
-    """
+    """Return the inputs of one inference per image; a model whose batch is k takes k images at a time."""
     by_name = images if isinstance(images, Mapping) else {model.inputs[0]: images}
     if set(by_name) != set(model.inputs):
         raise NoiseError(f"the model's inputs are {', '.join(model.inputs)}; images were given for {', '.join(by_name)}")

@@ -26,25 +26,12 @@ _RESIZE = {"nearest": 0, "linear": 7, "cubic": 31}
 
 
 def node_flops(model: Model, node: onnx.NodeProto) -> float:
-    """Return the floating-point operations of one node.
-
-    Parameters
-    ----------
-    model : gives the shapes
-    node : one of its nodes
-
-    Returns
-    -------
-    float : [FLOP]; 2 x MACs (bias adds left out) for Conv, ConvTranspose, Gemm, MatMul and Einsum
-    """
+    """Return the floating-point operations of one node; of products without those that add the bias."""
     out = _elements(model, next(o for o in node.output if o))
     kind = node.op_type
-    if kind == "Conv":
-        weight = _shape(model, node.input[1])
-        return 2.0 * out * math.prod(weight[1:])
-    if kind == "ConvTranspose":
-        weight = _shape(model, node.input[1])
-        return 2.0 * _elements(model, node.input[0]) * math.prod(weight[1:])
+    if kind in ("Conv", "ConvTranspose"):
+        moves = out if kind == "Conv" else _elements(model, node.input[0])
+        return 2.0 * moves * math.prod(_shape(model, node.input[1])[1:])
     if kind in ("Gemm", "MatMul"):
         left = _shape(model, node.input[0])
         transposed = kind == "Gemm" and any(a.name == "transA" and a.i for a in node.attribute)

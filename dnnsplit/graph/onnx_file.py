@@ -20,32 +20,18 @@ from dnnsplit.ground.files import sha256
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Model:
-    """An ONNX model with its index. Made by `read_model`; never changed.
-
-    Attributes
-    ----------
-    path : the file
-    sha256 : of the file
-    proto : the model; every node has a unique name, Constant nodes have become initializers
-    nodes : node by name, in topological order, without those that depend on constants alone
-    constant_nodes : nodes that depend on constants alone; they are copied to wherever their value is used
-    producer : node name by tensor
-    consumers : node names by tensor
-    types : (ONNX element type, shape) by tensor
-    weights : initializer by name
-    inputs, outputs : tensor names of the graph
-    """
+    """An ONNX model with its index. Made by `read_model`; never changed."""
 
     path: Path
-    sha256: str
-    proto: onnx.ModelProto
-    nodes: dict[str, onnx.NodeProto]
-    constant_nodes: dict[str, onnx.NodeProto]
-    producer: dict[str, str]
-    consumers: dict[str, tuple[str, ...]]
-    types: dict[str, tuple[int, tuple[int, ...]]]
-    weights: dict[str, onnx.TensorProto]
-    inputs: tuple[str, ...]
+    sha256: str  # of the file
+    proto: onnx.ModelProto  # every node has a unique name, Constant nodes have become initializers
+    nodes: dict[str, onnx.NodeProto]  # by name, in topological order, without those that depend on constants alone
+    constant_nodes: dict[str, onnx.NodeProto]  # depend on constants alone; they are copied to wherever their value is used
+    producer: dict[str, str]  # node name by tensor
+    consumers: dict[str, tuple[str, ...]]  # node names by tensor
+    types: dict[str, tuple[int, tuple[int, ...]]]  # (ONNX element type, shape) by tensor
+    weights: dict[str, onnx.TensorProto]  # initializer by name
+    inputs: tuple[str, ...]  # tensor names of the graph
     outputs: tuple[str, ...]
 
     def __repr__(self) -> str:
@@ -79,13 +65,9 @@ class Model:
         weights: Iterable[onnx.TensorProto] = (),
         name: str = "part",
     ) -> onnx.ModelProto:
-        """Build a model of its own from some nodes, adding the constants of this model that they use.
+        """Build a model of its own from nodes in topological order, adding the constants of this model that they use.
 
-        Parameters
-        ----------
-        nodes : in topological order; may include nodes that are not of this model
-        inputs, outputs : what the part receives and delivers
-        weights : constants that are not of this model
+        Nodes and weights may be others than this model's; inputs and outputs are what it receives and delivers.
         """
         own = {weight.name: weight for weight in weights}
         constants, needed = self.constants({name for node in nodes for name in node_inputs(node)} - own.keys())
@@ -112,17 +94,7 @@ class Model:
 
 
 def read_model(path: str | Path, expected_sha256: str = "") -> Model:
-    """Read and index an ONNX file.
-
-    Parameters
-    ----------
-    path : file with fixed input shapes
-    expected_sha256 : of the file, where it is known
-
-    Raises
-    ------
-    ModelError : no such file, no ONNX, an invalid or cyclic graph, tensors whose shape is not known, or another hash
-    """
+    """Read and index an ONNX file with fixed input shapes, and with the hash that is expected of it, if any."""
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -196,13 +168,9 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> int:
 
 def _check_shapes(model: Model) -> None:
     way_out = "export it with fixed shapes, or run: python -m onnxruntime.tools.make_dynamic_shape_fixed --help"
-    problems = []
-    for name in model.inputs:
-        if -1 in model.types.get(name, (0, (-1,)))[1]:
-            problems.append(f"input {name!r} has the open shape {model.types.get(name, (0, ()))[1]}; {way_out}")
-    if not problems:
-        for node in model.nodes.values():
-            for tensor in node.output:
-                if tensor and -1 in model.types.get(tensor, (0, (-1,)))[1]:
-                    problems.append(f"the shape of {tensor!r} (made by {node.op_type} {node.name!r}) is not known; {way_out}")
+    shape = {tensor: dims for tensor, (_, dims) in model.types.items()}
+    inputs = [name for name in model.inputs if -1 in shape.get(name, (-1,))]
+    problems = [f"input {name!r} has the open shape {shape.get(name, ())}; {way_out}" for name in inputs]
+    made = [(node, t) for node in model.nodes.values() for t in node.output if t and -1 in shape.get(t, (-1,))]
+    problems = problems or [f"the shape of {t!r} (made by {n.op_type} {n.name!r}) is not known; {way_out}" for n, t in made]
     raise_problems(ModelError, f"{model.path.name} has no fixed shapes", problems, most=5)

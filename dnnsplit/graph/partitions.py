@@ -32,17 +32,8 @@ def finest_common(partitions: Iterable[Iterable[Block]], edges: Sequence[tuple[s
     """Join partitions: return the finest one whose blocks form no cycle and hold every given block as a whole.
 
     Blocks that share a node are joined; blocks of the result that lie on a cycle are joined too, since splitting one of
-    them would cut a given block.
-
-    Parameters
-    ----------
-    partitions : each holds every node at most once
-    edges : of the acyclic graph
-    order : all nodes, in topological order
-
-    Returns
-    -------
-    list of blocks, in topological order
+    them would cut a given block. Each partition holds every node at most once; `order` is all nodes in topological order, as the
+    blocks that are returned are.
     """
     groups = nx.utils.UnionFind(order)
     for block in (block for partition in partitions for block in partition):
@@ -65,9 +56,7 @@ def components(graph: LayerGraph, assignment: Mapping[str, str]) -> list[tuple[s
         level[name] = max(before, default=0)
     together: nx.Graph[str] = nx.Graph()
     together.add_nodes_from(graph.layer_names)
-    together.add_edges_from(
-        (a, b) for a, b in graph.digraph.edges if assignment[a] == assignment[b] and level[a] == level[b]
-    )
+    together.add_edges_from((a, b) for a, b in graph.digraph.edges if assignment[a] == assignment[b] and level[a] == level[b])
     position = {name: i for i, name in enumerate(graph.topological)}
     groups = [tuple(sorted(group, key=position.__getitem__)) for group in nx.connected_components(together)]
     return sorted(groups, key=lambda group: (level[group[0]], position[group[0]]))

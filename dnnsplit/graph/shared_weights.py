@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,7 @@ Shared = tuple[tuple[str, float], ...]  # names and sizes [B]
 
 def find_shared(held: Mapping[str, Mapping[str, float]]) -> dict[str, Shared]:
     """Return, for each layer, the constants that other layers hold too, from the sizes of all that each holds [B]."""
-    readers: dict[str, int] = {}
-    for names in held.values():
-        for name in names:
-            readers[name] = readers.get(name, 0) + 1
+    readers = Counter(name for names in held.values() for name in names)
     return {
         layer: tuple(sorted((name, float(size)) for name, size in names.items() if readers[name] > 1 and size))
         for layer, names in held.items()

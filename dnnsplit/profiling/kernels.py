@@ -21,9 +21,8 @@ from dnnsplit.graph.fusion import node_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.network.servers import Network
-from dnnsplit.profiling.alone import seconds_alone
 from dnnsplit.profiling.overhead import Overhead
-from dnnsplit.profiling.splits import calibrated, calibration_splits, int8_layers, measure_parts, whole_model
+from dnnsplit.profiling.splits import calibrated, calibration_splits, int8_layers, measure_parts, seconds_alone, whole_model
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.parts import build_part
@@ -116,13 +115,7 @@ def measured_here(
     graph: LayerGraph, images: Images, calibration: Calibration | None, layers: Sequence[str], runs: int, progress: bool,
     splits: int, provider: Provider,
 ) -> tuple[pd.DataFrame, Overhead | None, list[str]]:  # fmt: skip
-    """Measure a model on this machine, as `profile` tells it.
-
-    Returns
-    -------
-    (layers, overhead, left) : layer, precision, seconds [s] and a note; what parts take beside them, None where none was
-        measured; the nodes that the provider left to the CPU
-    """
+    """Return the layers, what parts take beside them (None: not measured), and the nodes left to the CPU; see `profile`."""
     left = left_to_cpu(graph.model.proto.SerializeToString(), feeds_of(graph.model, images)[0], provider)
     host = profile_host(graph, images, calibration, layers, runs, progress, provider)
     overhead = None
@@ -134,13 +127,8 @@ def measured_here(
     return host.assign(note=where + host["note"]), overhead, left
 
 
-def slowdown(network: Network, cpu_slowdown: float = 1.0) -> dict[str, float]:
-    """Return, for each server, how many of its seconds one CPU second of this machine stands for.
-
-    Parameters
-    ----------
-    cpu_slowdown : how many times slower a CPU of the test-bed is than one core of this machine
-    """
+def slowdown(network: Network, cpu_slowdown: float) -> dict[str, float]:
+    """Return, for each server, how many of its seconds one CPU second of this machine stands for; see `profile`."""
     if not cpu_slowdown > 0:
         raise OptionError(f"cpu_slowdown is {cpu_slowdown!r}; it must be above 0 (1: a test-bed CPU is a core of this machine)")
     way_out = "write one in the network file, like 'speed: 0.5 CPU'"
@@ -236,12 +224,7 @@ def _settled(
 def _layer_seconds(
     graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Feed, runs: int, provider: Provider
 ) -> dict[str, float]:
-    """Return seconds of each layer of the model, with some of them in int8: the sum of its kernels' least.
-
-    Raises
-    ------
-    ProfileError : a kernel belongs to no layer
-    """
+    """Return seconds of each layer of the model, with some of them in int8: the sum of its kernels' least."""
     durations: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"

@@ -88,22 +88,10 @@ def priced(network: Network, overhead: Mapping[str, Overhead]) -> Network:
 def fit_overhead(parts: pd.DataFrame) -> tuple[float, Overhead]:
     """Fit T_part = a * sum of its layers + b * bytes in + c * bytes out + d by non-negative least squares.
 
-    Parameters
-    ----------
-    parts : one row per measured part: split, layers_s (sum of its layers) [s], bytes_in, bytes_out [B] and tensors_in (from
-        other parts), seconds (measured) [s]; a split of one part is the whole model
-
-    Returns
-    -------
-    (a, Overhead) : multiply the layers by `a` and add d to those that read the model's inputs; the overhead has b, c, d and
-        the errors on splits left out of the fit
-
-    Raises
-    ------
-    ProfileError : fewer than three splits into several parts
+    The layers are to be multiplied by a, and those that read the model's inputs have d added; the overhead has b, c, d and the
+    errors on splits left out of the fit. `parts` are as `measure_parts` returns them, with layers_s (sum of the layers) [s].
     """
-    sizes = parts.groupby("split")["split"].transform("size")
-    cut = [split for split, rows in parts[sizes > 1].groupby("split") if len(rows)]
+    cut = [split for split, rows in parts.groupby("split") if len(rows) > 1]
     if len(cut) < 3:
         raise ProfileError(f"{len(cut)} splits are too few to fit what a cut costs and to tell the error; measure 3 or more")
     design = np.column_stack([parts["layers_s"], parts["bytes_in"], parts["bytes_out"], np.ones(len(parts))]).astype(float)

@@ -180,7 +180,7 @@ def measure_power(
     OptionError : windows that are too few or have no length
     ProfileError : zeus is not installed, no counter is readable here, or the power cannot be told from idle
     """
-    problems = [f"{name} is {value!r}; it must be above 0" for name, value in [("seconds", seconds)] if not 0 < value < math.inf]
+    problems = [f"seconds is {seconds!r}; it must be above 0"] if not 0 < seconds < math.inf else []
     problems += [f"settle_s is {settle_s!r}; it must be 0 or more"] if not 0 <= settle_s < math.inf else []
     problems += [f"pairs is {pairs!r}; it takes 2 or more to tell the spread"] if pairs < 2 else []
     raise_problems(OptionError, "measure_power", problems)

@@ -22,8 +22,10 @@ from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer, quantize_layer
 from dnnsplit.runtime.providers import Provider
 from dnnsplit.runtime.sessions import Session, find_provider, session
+from dnnsplit.runtime.timing import cpu_seconds
 
 WARM_UP = 3
+PAUSE_S = 0.1  # before each run, as a server does that waits for its inputs
 PIECES = 3  # of a random split; a graph of two layers has two
 ROUNDS = 4  # the same part can be 10 % faster in one session than in the next, for good: where its memory happens to lie
 LAYER_ERROR, PART_ERROR = 0.1, 0.03  # standard deviations: of a layer's share in the profile, of a part's measured time
@@ -41,13 +43,7 @@ class Split:
 
 
 def random_splits(graph: LayerGraph, count: int, layers: Sequence[str] = (), seed: int = 0) -> list[Split]:
-    """Cut the layers at two random places of their topological order; every second split has a random half of `layers` in int8.
-
-    Parameters
-    ----------
-    count : how many
-    layers : those that may run in int8
-    """
+    """Cut the layers at two random places of their topological order; every second split has a random half of them in int8."""
     rng = np.random.default_rng(seed)
     names = graph.topological
     splits = []
@@ -75,27 +71,15 @@ def measure_parts(
     images: Images,
     calibration: Calibration | None = None,
     runs: int = 10,
-    pause_s: float = 0.1,
     progress: bool = True,
     provider: str | Provider = "cpu",
 ) -> pd.DataFrame:
     """Run every part of every split in turn, again and again, so that what disturbs the machine disturbs all alike.
 
     There are several rounds, with new sessions in each, as sessions of the same part differ. A provider that compiles gets
-    one round: making its sessions takes long.
+    one round: making its sessions takes long. Of each part as many runs count as are asked for, or some more, in equal rounds.
 
-    Parameters
-    ----------
-    graph : read from an ONNX file
-    images : the first is run
-    calibration : needed where layers are quantized
-    runs : that count, of each part; in equal rounds, so it may be some more
-    pause_s : sleep before each run, as a server does that waits for its inputs [s]
-    provider : execution provider that runs the parts
-
-    Returns
-    -------
-    DataFrame, one row per part: split (position), server, layers (tuple), quantized (those of the layers in int8),
+    The table has one row per part: split (position), server, layers (tuple), quantized (those of the layers in int8),
     bytes_in, bytes_out [B] and tensors_in (from and to other parts, in float32 whatever crosses), entries (the share that it
     has of the layers that read the model's inputs), seconds, low_s, high_s (mean of the rounds' medians, and quartiles of
     all runs, by the provider's clock: CPU time on the CPU, else wall time) [s]
@@ -111,8 +95,7 @@ def measure_parts(
                 parts = [part for i, split in batch for part in _parts(graph, i, split, int8, feed, found)]
                 for run in range(-WARM_UP, -(-runs // len(rounds))):
                     for part in parts:
-                        seconds = part.run(pause_s if run >= 0 else 0.0)
-                        part.seconds += [seconds] if run >= 0 else []
+                        part.run(counts=run >= 0)
                 measured += [(part.about, part.seconds) for part in parts]
                 bar.update(len(batch))
     return pd.DataFrame([_row(same) for same in zip(*rounds, strict=True)])
@@ -127,13 +110,7 @@ def _row(rounds: Sequence[Measured]) -> dict[str, object]:
 
 
 def layers_seconds(parts: pd.DataFrame, layers: pd.DataFrame) -> list[float]:
-    """Return the sum of the layers of each part [s].
-
-    Parameters
-    ----------
-    parts : from `measure_parts`
-    layers : layer, precision, seconds [s]
-    """
+    """Return the sum of the layers of each part [s]."""
     seconds = layers.set_index(["layer", "precision"])["seconds"].to_dict()
     pairs = zip(parts["layers"], parts["quantized"], strict=True)
     return [sum(seconds[name, PRECISIONS[name in int8]] for name in names) for names, int8 in pairs]
@@ -144,12 +121,7 @@ def calibrated(graph: LayerGraph, layers: pd.DataFrame, parts: pd.DataFrame) -> 
 
     First one factor for all layers, with the overhead. Then each layer moves a little where parts that hold it are off: the
     mean of the Gaussian posterior of linear regression, with what the profile found as prior. A layer in a part may differ
-    from the same layer in the whole model, as fusions and layouts end at a cut.
-
-    Parameters
-    ----------
-    layers : layer, precision, seconds [s], and a note
-    parts : from `measure_parts`, of `calibration_splits`
+    from the same layer in the whole model, as fusions and layouts end at a cut. The parts are those of `calibration_splits`.
     """
     factor, overhead = fit_overhead(parts.assign(layers_s=layers_seconds(parts, layers)))
     entries = _entries(graph)
@@ -187,18 +159,9 @@ def _entries(graph: LayerGraph) -> set[str]:
 
 
 def predicted(parts: pd.DataFrame, layers: pd.DataFrame, overhead: Overhead | None = None) -> pd.DataFrame:
-    """Predict measured parts.
+    """Predict measured parts from the layers of one server, and what its parts take beside them.
 
-    Parameters
-    ----------
-    parts : from `measure_parts`
-    layers : layer, precision, seconds of one server [s]
-    overhead : of that server; None adds nothing to the layers
-
-    Returns
-    -------
-    DataFrame : `parts` with predicted_s (the part alone) and priced_s (what a plan is charged for it: its layers, and its
-        tensors at the links) [s]
+    Adds predicted_s (the part alone) and priced_s (what a plan is charged for it: its layers, and its tensors at the links) [s].
     """
     parts = parts.assign(layers_s=layers_seconds(parts, layers))
     parts["predicted_s"] = parts["priced_s"] = parts["layers_s"]
@@ -220,12 +183,12 @@ class _Part:
     about: dict[str, object]
     seconds: list[float] = field(default_factory=list)
 
-    def run(self, pause_s: float) -> float:
-        time.sleep(pause_s)
+    def run(self, counts: bool) -> None:
+        time.sleep(PAUSE_S if counts else 0.0)
         arrived = {name: value.copy() for name, value in self.inputs.items()}  # a server's inputs have just been received
         start = self.clock()
         self.session.run(self.outputs, arrived)
-        return self.clock() - start
+        self.seconds += [self.clock() - start] if counts else []
 
 
 def _parts(
@@ -262,13 +225,27 @@ def chain(
         yield names, one, inputs, made
 
 
-def int8_layers(graph: LayerGraph, names: Iterable[str], calibration: Calibration | None) -> dict[str, QuantizedLayer]:
-    """Return the int8 forms of some layers.
+def seconds_alone(
+    graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Feed, runs: int, provider: Provider
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the least seconds of every layer as a model of its own, and in int8 of those that have such a form.
 
-    Raises
-    ------
-    ProfileError : there are some, and no calibration
+    A layer alone does more than inside a compiled model: it is called, and its tensors enter and leave ONNX Runtime. The
+    call is taken off: the least that any layer took. Whoever uses the seconds scales them to the whole model.
     """
+    float32, quantized = {}, {}
+    for (name,), one, inputs, made in chain(graph, [(name,) for name in graph.topological], feed, provider):
+        float32[name] = float(cpu_seconds(one, inputs, runs, clock=provider.clock).min())
+        if name in int8:
+            part = build_part(graph, [name], list(made), {name: int8[name]})
+            one = session(part.SerializeToString(), provider=provider)
+            quantized[name] = float(cpu_seconds(one, inputs, runs, clock=provider.clock).min())
+    call = min((*float32.values(), *quantized.values()))
+    return {n: s - call for n, s in float32.items()}, {n: s - call for n, s in quantized.items()}
+
+
+def int8_layers(graph: LayerGraph, names: Iterable[str], calibration: Calibration | None) -> dict[str, QuantizedLayer]:
+    """Return the int8 forms of some layers."""
     names = list(names)
     if calibration is None:
         if names:

@@ -17,6 +17,7 @@ import pandas as pd
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import ProfileError, nearest, raise_problems
 from dnnsplit.ground.files import plain, write_text
+from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
 from dnnsplit.ground.units import show
@@ -84,15 +85,12 @@ class LayerTimes:
     def load(path: str | Path) -> LayerTimes:
         """Read the CSV that `save` writes, or any CSV with the columns of `frame`."""
         try:
-            first = comment_of(path)
-            header = json.loads(first) if first else {}
-            overhead = {server: Overhead(**values) for server, values in header.get("overhead", {}).items()}
-            frame = read_table(path)
-        except (*TABLE_ERRORS, AttributeError, TypeError) as error:
+            header, frame = json.loads(comment_of(path) or "{}"), read_table(path)
+        except TABLE_ERRORS as error:
             raise ProfileError(f"{path} is not readable as a table of layer times: {error}") from None
         if "factor" in frame:
             frame["factor"] = pd.to_numeric(frame["factor"], errors="coerce")
-        return LayerTimes(frame, overhead, header.get("made", {}))
+        return formed(header, LayerTimes, ProfileError, str(path), frame=frame)
 
     def save(self, path: str | Path) -> None:
         """Write a CSV, atomically; overheads and what the times were made with are JSON in a comment on its first line."""
@@ -129,20 +127,18 @@ class LayerTimes:
         ProfileError : a time that is needed is missing; all of them are named
         """
         array = np.full((len(graph.layers), len(network.servers), 2), np.nan)
-        strangers = [n for n in quantizable if n not in graph.layer_index]
-        raise_problems(
-            ProfileError, "quantizable layers", [f"{n!r} is no layer{nearest(n, graph.layer_names)}" for n in strangers]
-        )
+        strangers = [f"{n!r} is no layer{nearest(n, graph.layer_names)}" for n in quantizable if n not in graph.layer_index]
+        raise_problems(ProfileError, "quantizable layers", strangers)
         problems = []
         for number, (precision, names) in enumerate(zip(PRECISIONS, (graph.layer_names, quantizable), strict=True)):
             rows = [[self._seconds.get((n, server, precision), math.nan) for server in network.server_names] for n in names]
             array[[graph.layer_index[n] for n in names], :, number] = np.reshape(rows, (-1, len(network.servers)))
             lacks = [(names[i], network.server_names[k]) for i, k in np.argwhere(np.isnan(rows))]
-            problems += [f"no {precision} time of layer {n!r} on server {server!r}{self._hint(n, server)}" for n, server in lacks]
+            problems += [f"no {precision} time of layer {n!r} on server {server!r}{self._hint(server)}" for n, server in lacks]
         raise_problems(ProfileError, "layer times do not cover the problem", problems, most=8)
         return array
 
-    def _hint(self, layer: str, server: str) -> str:
+    def _hint(self, server: str) -> str:
         servers = self.frame["server"].unique()
         if server not in servers:
             return f": no time is known for that server at all{nearest(server, servers)}"

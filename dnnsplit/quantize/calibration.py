@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ import pandas as pd
 from onnxruntime.quantization import CalibrationMethod, QuantType, create_calibrator
 from onnxruntime.quantization.quant_utils import compute_data_quant_params
 
-from dnnsplit.graph.feeds import Feed, Images, feeds_of, images_sha256
+from dnnsplit.graph.feeds import Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import NoiseError
+from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
 from dnnsplit.quantize.setting import QuantizationSetting
 
@@ -53,12 +55,7 @@ class Calibration:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Calibration:
         """Read what `to_json` wrote."""
-        try:
-            ranges = {name: (float(low), float(high)) for name, (low, high) in value["ranges"].items()}
-            setting = QuantizationSetting.of(value["setting"])
-            return Calibration(ranges, setting, value["model_sha256"], value["images_sha256"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise NoiseError(f"no calibration can be read from this: {error!r}") from None
+        return formed(value, Calibration, NoiseError, "no calibration can be read from this")
 
     def only(self, tensors: Iterable[str]) -> Calibration:
         """Return the same calibration with the ranges of some tensors alone."""
@@ -76,9 +73,7 @@ class Calibration:
         return float(scale), int(zero)
 
 
-def calibrate(
-    graph: LayerGraph, images: Images, setting: QuantizationSetting | str | None = None
-) -> Calibration:
+def calibrate(graph: LayerGraph, images: Images, setting: QuantizationSetting | str | None = None) -> Calibration:
     """Measure the range of every tensor over some images, once.
 
     Parameters
@@ -99,18 +94,11 @@ def calibrate(
         calibrator = create_calibrator(
             path, augmented_model_path=str(Path(folder) / "augmented.onnx"), calibrate_method=CalibrationMethod.MinMax
         )
-        calibrator.collect_data(_Reader(feeds))
+        left = iter(feeds)
+        calibrator.collect_data(SimpleNamespace(get_next=lambda: next(left, None)))  # a CalibrationDataReader
         data = calibrator.compute_data()
     ranges: dict[str, tuple[float, float]] = {}
     for name, found in sorted(data.items()):
         low, high = (float(np.asarray(value).item()) for value in found.range_value)
         ranges[name] = low, high
     return Calibration(ranges, setting, model.sha256, images_sha256(feeds))
-
-
-class _Reader:  # what ONNX Runtime calls a CalibrationDataReader
-    def __init__(self, feeds: list[Feed]) -> None:
-        self._left = iter(feeds)
-
-    def get_next(self) -> Feed | None:
-        return next(self._left, None)

@@ -22,11 +22,6 @@ def stray_layers(part: Path, graph: LayerGraph, quantized: Collection[str]) -> d
 
     Layers whose own nodes are integer products, as in a model that was quantized before, are what the model says they are. A
     product of two tensors that are int8 already, as in attention, has no weights to round: in integers it is what it was.
-
-    Parameters
-    ----------
-    part : its ONNX file
-    quantized : layers of the plan that run in int8
     """
     model, of = graph.model, {node: layer.name for layer in graph.layers for node in layer.nodes}
     found = {}

@@ -49,19 +49,11 @@ def build_part(
     int8: Mapping[str, QuantizedLayer] | None = None,
     name: str = "part",
 ) -> onnx.ModelProto:
-    """Build the ONNX model of some layers.
+    """Build the ONNX model of some layers; its inputs are what they read from elsewhere, sorted by name.
 
-    Parameters
-    ----------
-    layers : names
-    outputs : tensors it delivers, by their float32 name or, for a quantized layer's tensor, by its wire name
-    int8 : the quantized layers of the whole plan, by layer name. A tensor that comes from one of them and from outside
-        this part is received in int8, by its wire name, and dequantized here
-    name : of the ONNX graph
-
-    Returns
-    -------
-    onnx.ModelProto : its inputs are what the layers read from elsewhere, sorted by name
+    `outputs` are the tensors it delivers, by their float32 name or, for a quantized layer's tensor, by its wire name; `int8` has
+    the quantized layers of the whole plan. A tensor that comes from one of them and from outside this part is received in
+    int8, by its wire name, and dequantized here.
     """
     model, int8, chosen = graph.model, int8 or {}, set(layers)
     nodes: list[onnx.NodeProto] = []

@@ -29,35 +29,19 @@ BIAS_MAX = 2**30
 
 @dataclass(frozen=True, eq=False)
 class QuantizedLayer:
-    """The nodes of one layer in int8.
+    """The nodes of one layer in int8; real values of its output are (wire - zero_point) * scale."""
 
-    Attributes
-    ----------
-    nodes : in topological order; they read the layer's inputs and make its output under its own name
-    weights : constants that are not the model's own
-    output : the layer's output tensor
-    wire : the same tensor in int8, made by these nodes too: what crosses a link
-    scale, zero_point : real = (wire - zero_point) * scale
-    dtype : of the wire, "uint8" or "int8"
-    """
-
-    nodes: tuple[onnx.NodeProto, ...]
-    weights: tuple[onnx.TensorProto, ...]
-    output: str
-    wire: str
+    nodes: tuple[onnx.NodeProto, ...]  # in topological order; they read the layer's inputs and make its output under its own name
+    weights: tuple[onnx.TensorProto, ...]  # constants that are not the model's own
+    output: str  # the layer's output tensor
+    wire: str  # the same tensor in int8, made by these nodes too: what crosses a link
     scale: float
     zero_point: int
-    dtype: str
+    dtype: str  # of the wire, "uint8" or "int8"
 
 
 def quantize_layer(graph: LayerGraph, name: str, calibration: Calibration) -> QuantizedLayer:
-    """Rewrite one layer to int8.
-
-    Raises
-    ------
-    NoiseError : the layer is not one of Conv, ConvTranspose, Gemm, MatMul with constant weights and one output, or
-        the calibration is of another model
-    """
+    """Rewrite one layer to int8: a Conv, ConvTranspose, Gemm or MatMul with constant weights and one output."""
     model = graph.model
     if calibration.model_sha256 != model.sha256:
         made_for = f"the calibration was made for another model (sha256 {calibration.model_sha256[:12]}...)"

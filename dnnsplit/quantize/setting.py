@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from dnnsplit.ground.errors import NoiseError, nearest
+from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
 
 ACTIVATIONS = ("uint8", "int8")
@@ -47,10 +48,7 @@ class QuantizationSetting:
         if isinstance(setting, QuantizationSetting):
             return setting
         if isinstance(setting, Mapping):
-            unknown = sorted({*setting} - {f.name for f in fields(QuantizationSetting)})
-            if unknown:
-                raise NoiseError(f"a quantization setting has no {unknown[0]!r}")
-            return QuantizationSetting(**setting)
+            return formed(setting, QuantizationSetting, NoiseError, "quantization setting")
         if setting is not None and setting not in SETTINGS:
             raise NoiseError(f"quantization setting {setting!r} is unknown{nearest(setting, SETTINGS)}")
         return SETTINGS[setting or "default"]
@@ -64,9 +62,7 @@ SETTINGS = {"default": QuantizationSetting(), "thesis": THESIS}
 def check_one_setting(origins: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise NoiseError where int8 means two different things: noise of one setting beside times of another is worth nothing.
 
-    Parameters
-    ----------
-    origins : ``origin`` of samples, times, a plan and so on, by what they are called; one without a setting says nothing
+    `origins` are those of samples, times, a plan and so on, by what they are called; one without a setting says nothing.
     """
     known = {what: QuantizationSetting.of(origin["setting"]) for what, origin in origins.items() if origin.get("setting")}
     for what, setting in known.items():

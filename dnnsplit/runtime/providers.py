@@ -13,26 +13,15 @@ CPU = "CPUExecutionProvider"
 
 @dataclass(frozen=True)
 class Provider:
-    """What is known of an execution provider.
+    """What is known of an execution provider."""
 
-    Parameters
-    ----------
-    name : as people write it
-    ort_name : as ONNX Runtime names it
-    package : on PyPI, that brings it; "" where it is not known
-    compiles : whether it compiles whole subgraphs; ONNX Runtime then sees neither kernels nor fusions inside them
-    own_memory : whether its tensors are elsewhere than in the host's memory
-    then : providers that ONNX Runtime asks next for the nodes that this one does not take, before the CPU
-    device : which of several; "" takes the first. For OpenVINO its device type (CPU, GPU, NPU), else a number
-    """
-
-    name: str
-    ort_name: str
-    package: str = ""
-    compiles: bool = True
-    own_memory: bool = True
-    then: tuple[str, ...] = ()
-    device: str = ""
+    name: str  # as people write it
+    ort_name: str  # as ONNX Runtime names it
+    package: str = ""  # on PyPI, that brings it; "" where it is not known
+    compiles: bool = True  # whole subgraphs; ONNX Runtime then sees neither kernels nor fusions inside them
+    own_memory: bool = True  # whether its tensors are elsewhere than in the host's memory
+    then: tuple[str, ...] = ()  # providers that ONNX Runtime asks next for nodes that this one does not take, before the CPU
+    device: str = ""  # which of several; "" takes the first. For OpenVINO its device type (CPU, GPU, NPU), else a number
 
     @property
     def text(self) -> str:
@@ -54,16 +43,10 @@ class Provider:
         return time.thread_time if here else time.perf_counter
 
     def request(self, threads: int, installed: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-        """Return ONNX Runtime's ``providers`` argument: this one, those after it that are installed, and the CPU.
-
-        Parameters
-        ----------
-        threads : of the session; OpenVINO takes 8 unless it is told
-        installed : full names
-        """
+        """Return ONNX Runtime's ``providers`` argument: this one, those after it that are installed, and the CPU."""
         options = {"device_id": self.device} if self.device else {}
         if self.ort_name == "OpenVINOExecutionProvider":
-            options = {"device_type": self.device or "CPU", "num_of_threads": str(threads)}
+            options = {"device_type": self.device or "CPU", "num_of_threads": str(threads)}  # 8 unless it is told
         names = dict.fromkeys([*(name for name in self.then if name in installed), CPU])
         return [(self.ort_name, options), *((name, {}) for name in names if name != self.ort_name)]
 
@@ -80,15 +63,7 @@ KNOWN = (
 def find(text: str, installed: Sequence[str]) -> Provider:
     """Return a provider by its short or full name, which a device may follow: "cuda:1", "openvino:GPU".
 
-    One that is installed but unknown here (by its full name alone) is taken for one that compiles and has its own memory.
-
-    Parameters
-    ----------
-    installed : full names, as ``onnxruntime.get_available_providers()`` gives them
-
-    Raises
-    ------
-    OptionError : there is no such provider, or it is not installed; says which are, and which package brings it
+    One that is installed (`installed` are full names) but unknown here is taken for one that compiles and has its own memory.
     """
     name, _, device = text.partition(":")
     by_name = {p.ort_name.lower(): p for p in (*(Provider(n, n) for n in installed), *KNOWN)}

@@ -35,25 +35,11 @@ def find_provider(provider: str | Provider = "cpu") -> Provider:
     return provider if isinstance(provider, Provider) else find(provider, ort.get_available_providers())
 
 
-def session(
-    model: bytes | str | Path, options: ort.SessionOptions | None = None, provider: str | Provider = "cpu"
-) -> Session:
-    """Load a model on one execution provider. Nodes that it does not take run on the CPU, inside ONNX Runtime.
+def session(model: bytes | str | Path, options: ort.SessionOptions | None = None, provider: str | Provider = "cpu") -> Session:
+    """Load a model, a file or its content, on one execution provider that is named as `dnnsplit.runtime.providers.find` names it.
 
-    Parameters
-    ----------
-    model : file, or its content
-    options : None takes `session_options`
-    provider : "cpu", "cuda", "tensorrt", "openvino" or a full name; see `dnnsplit.runtime.providers.find`
-
-    Returns
-    -------
-    onnxruntime.InferenceSession, or, for a provider with its own memory, a `BoundSession`, which runs like it
-
-    Raises
-    ------
-    ModelError : ONNX Runtime cannot load the model
-    OptionError : the provider is not installed, or it cannot start; ONNX Runtime alone would take the CPU without a word
+    Nodes that it does not take run on the CPU, inside ONNX Runtime. One that cannot start is an error; ONNX Runtime alone would
+    take the CPU without a word. For a provider with its own memory it is a `BoundSession`, which runs like any other.
     """
     found, options = find_provider(provider), options or session_options()
     content = str(model) if isinstance(model, Path) else model
@@ -75,11 +61,8 @@ class BoundSession:
     """A session that runs through IO binding, so that each copy is made, and counted, once.
 
     Inputs are copied to the provider's memory when they are bound, before the run; outputs are written to arrays of the
-    host, which a deployed part has to send. A run ends when its outputs are there. Used like ``onnxruntime.InferenceSession``.
-
-    Parameters
-    ----------
-    one : its outputs have fixed shapes
+    host, which a deployed part has to send. A run ends when its outputs are there, which have fixed shapes. Used like
+    ``onnxruntime.InferenceSession``.
     """
 
     def __init__(self, one: ort.InferenceSession) -> None:

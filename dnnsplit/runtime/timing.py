@@ -23,16 +23,9 @@ _KERNEL = "_kernel_time"  # ends the names of the profiler's events that are run
 def cpu_seconds(
     one: Session, feed: Mapping[str, np.ndarray], runs: int, pause_s: float = 0.0, clock: Callable[[], float] = time.thread_time
 ) -> npt.NDArray[np.float64]:
-    """Return the CPU seconds of each run of a session, or those of another clock.
+    """Return the CPU seconds of each run of a session, or those of another `Provider.clock`, with a sleep before each.
 
-    Parameters
-    ----------
-    pause_s : sleep before each run, as between requests [s]
-    clock : `Provider.clock`, for a provider that computes elsewhere than in the calling thread
-
-    Returns
-    -------
-    float (runs,) [s] : of the calling thread, which is where a one-thread session computes
+    They are those of the calling thread, which is where a one-thread session computes.
     """
     seconds = np.empty(runs)
     for run in range(-WARM_UP, runs):
@@ -56,13 +49,7 @@ class KernelRun:
 def kernel_runs(
     model: bytes, feed: Mapping[str, np.ndarray], provider: str | Provider, runs: int = 1, optimized: Path | None = None
 ) -> list[KernelRun]:
-    """Run a model under ONNX Runtime's profiler; return what each kernel took each time.
-
-    Parameters
-    ----------
-    model : content of an ONNX file
-    optimized : where ONNX Runtime shall write the model as it executes it
-    """
+    """Run a model under ONNX Runtime's profiler; return what each kernel took, and write the model as executed to `optimized`."""
     with tempfile.TemporaryDirectory() as folder:
         options = session_options()
         options.enable_profiling = True
@@ -78,12 +65,7 @@ def kernel_runs(
 
 
 def left_to_cpu(model: bytes, feed: Mapping[str, np.ndarray], provider: Provider) -> list[str]:
-    """Return the executed nodes of a model that the provider leaves to the CPU; none where it is the CPU itself.
-
-    Raises
-    ------
-    ProfileError : the provider takes no node at all
-    """
+    """Return the executed nodes of a model that the provider leaves to the CPU; none where it is the CPU itself."""
     if provider.is_cpu:
         return []
     kernels = kernel_runs(model, feed, provider)

@@ -143,9 +143,7 @@ def _one(
     }
 
 
-def _compare(
-    graph: LayerGraph, plan: Plan, feeds: list[Feed], answers: list[Feed]
-) -> tuple[float, float]:
+def _compare(graph: LayerGraph, plan: Plan, feeds: list[Feed], answers: list[Feed]) -> tuple[float, float]:
     """Return rho of the answers against the float32 model, and their greatest relative difference from the same int8 model."""
     model = graph.model
     int8 = [name for name in graph.topological if name in plan.quantized]

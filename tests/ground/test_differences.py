@@ -49,7 +49,7 @@ def test_parts_that_give_no_numbers_do_not_pass(tmp_path, value):
     proto = helper.make_model(graph_of_it, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(proto, bundle.folder / last.file)
     with pytest.raises(ds.DeployError, match="the parts differ from the whole model by inf"):
-        verify(bundle, graph, {})
+        verify(bundle, graph, {}, {}, ds.Calibration({}, ds.QuantizationSetting(), "", ""))
 
 
 def test_a_model_that_itself_gives_infinities_and_nan_can_be_cut(tmp_path):

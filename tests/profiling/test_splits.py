@@ -38,7 +38,7 @@ def test_what_crosses_is_counted_by_hand(net):
     cut = {name: "server0" if name == "c1" else "server1" for name in net.layer_names}
     pictures, size = images(1), 12 * 12 * 6
     splits = [Split(cut), Split(cut, ("c1",)), whole_model(net)]
-    parts = measure_parts(net, splits, pictures, calibrate(net, pictures), runs=2, pause_s=0.0, progress=False)
+    parts = measure_parts(net, splits, pictures, calibrate(net, pictures), runs=2, progress=False)
     assert parts["split"].tolist() == [0, 0, 1, 1, 2]
     assert parts["bytes_out"].tolist() == [4 * size, 0, 4 * size, 0, 0]  # in float32 whatever crosses
     assert parts["bytes_in"].tolist() == [0, 4 * size, 0, 4 * size, 0]

@@ -267,7 +267,7 @@ def test_a_profile_is_complete_with_and_without_kernels(net, provider, monkeypat
         used.add(provider)
         return session(model, options, provider)
 
-    for module in ("profiling.kernels", "profiling.splits", "profiling.alone", "runtime.timing"):
+    for module in ("profiling.kernels", "profiling.splits", "runtime.timing"):
         monkeypatch.setattr(f"dnnsplit.{module}.session", traced)
     pictures = images(2, 32)
     times = ds.profile(
