@@ -232,7 +232,7 @@ def noise_meter(
         "setting": asdict(calibration.setting),
         "calibration": calibration.only(ranges_needed(graph, names)).to_json(),
     }
-    tree = build_tree(model, graph, names, calibration)
+    tree = build_tree(graph, names, calibration)
     return NoiseMeter(names, metric, origin, tree, feeds, detections, workers, None if resume is None else Path(resume))
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import onnxruntime as ort
 
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.graph.onnx_file import Model
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.parts import Boundary, boundary, build_part
 from dnnsplit.quantize.rewrite import quantize_layer
@@ -61,15 +60,15 @@ class PrefixTree:
             previous, first = row, len(self.segments)
 
 
-def build_tree(model: Model, graph: LayerGraph, layers: Sequence[str], calibration: Calibration) -> PrefixTree:
+def build_tree(graph: LayerGraph, layers: Sequence[str], calibration: Calibration) -> PrefixTree:
     """Cut a model at the layers that are toggled, whose names come in topological order."""
     cut = _cut(graph, layers, calibration)
     segments = (Segment(tuple(session(part) for part in parts), edge.inputs, edge.outputs) for edge, parts in cut)
-    return PrefixTree(tuple(segments), model.outputs)
+    return PrefixTree(tuple(segments), graph.model.outputs)
 
 
 def both_ways(
-    model: Model, graph: LayerGraph, layers: Sequence[str], calibration: Calibration, feed: Mapping[str, np.ndarray]
+    graph: LayerGraph, layers: Sequence[str], calibration: Calibration, feed: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the outputs with none and with all of some layers in int8, as a tree measures them, one segment at a time."""
     plain, int8 = ({name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in feed.items()} for _ in range(2))
@@ -79,7 +78,8 @@ def both_ways(
             found.append(Segment((session(part),), edge.inputs, edge.outputs).run(0, live))
         plain.update(*found[:1])
         int8.update(*found[-1:])
-    return {name: plain[name].numpy() for name in model.outputs}, {name: int8[name].numpy() for name in model.outputs}
+    exact, quantized = ({name: live[name].numpy() for name in graph.model.outputs} for live in (plain, int8))
+    return exact, quantized
 
 
 def _cut(graph: LayerGraph, layers: Sequence[str], calibration: Calibration) -> Iterator[tuple[Boundary, list[bytes]]]:

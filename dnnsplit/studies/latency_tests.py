@@ -145,13 +145,12 @@ def _one(
 
 def _compare(graph: LayerGraph, plan: Plan, feeds: list[Feed], answers: list[Feed]) -> tuple[float, float]:
     """Return rho of the answers against the float32 model, and their greatest relative difference from the same int8 model."""
-    model = graph.model
     int8 = [name for name in graph.topological if name in plan.quantized]
-    tree = build_tree(model, graph, int8, calibration_of(plan))
+    tree = build_tree(graph, int8, calibration_of(plan))
     found, wanted, sizes, worst = [], [], [], 0.0
     for feed, answer in zip(feeds, answers, strict=False):
         plain, same = tree.walk(feed, np.ones((1, len(int8)), np.int8))
-        outputs = [answer[name] for name in model.outputs]
+        outputs = [answer[name] for name in graph.model.outputs]
         found.append(np.mean([absolute(o, p).mean() for o, p in zip(outputs, plain, strict=True)]))
         wanted.append(np.mean([absolute(o, p).mean() for o, p in zip(same, plain, strict=True)]))
         sizes.append(np.mean([magnitude(p).mean() for p in plain]))
