@@ -61,7 +61,8 @@ def rooms_table() -> str:
         source = (ROOT / "dnnsplit" / room / "__init__.py").read_text(encoding="utf-8")
         found = ROOM.match(ast.get_docstring(ast.parse(source)) or "")
         if found is None:
-            raise SystemExit(f"the docstring of {room} is not 'What it is. / In: ... Out: ... / May import ...'")
+            message = f"the docstring of {room} is not 'What it is. / In: ... Out: ... / May import ...'"
+            raise SystemExit(message)
         rows.append(f"| {' | '.join([f'[{room}](../dnnsplit/{room})', *(' '.join(cell.split()) for cell in found.groups())])} |")
     return "\n".join(rows) + "\n"
 

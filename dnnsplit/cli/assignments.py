@@ -14,7 +14,8 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
 
     Raises
     ------
-    OptionError : no ``=``
+    OptionError
+        No ``=``.
     """
     return {name: _value(text) for name, text in map(_halves, texts)}
 
@@ -24,14 +25,16 @@ def grids(texts: Sequence[str]) -> dict[str, list[Any]]:
 
     Raises
     ------
-    OptionError : no ``=``, or no value after it
+    OptionError
+        No ``=``, or no value after it.
     """
     found: dict[str, list[Any]] = {}
     for name, text in map(_halves, texts):
         listed = _value(f"({text},)")  # commas inside brackets and quotes belong to a value
         values = list(listed) if isinstance(listed, tuple) else [_value(part.strip()) for part in text.split(",")]
         if "" in [part.strip() for part in text.split(",")]:
-            raise OptionError(f"-g {name}={text}: a value is missing between the commas")
+            message = f"-g {name}={text}: a value is missing between the commas"
+            raise OptionError(message)
         found[name] = [*found.get(name, []), *values]
     return found
 
@@ -39,7 +42,8 @@ def grids(texts: Sequence[str]) -> dict[str, list[Any]]:
 def _halves(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise OptionError(f"{text!r} is not NAME=VALUE")
+        message = f"{text!r} is not NAME=VALUE"
+        raise OptionError(message)
     return name.strip(), value
 
 

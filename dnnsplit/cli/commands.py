@@ -118,7 +118,8 @@ def _profile(options: argparse.Namespace) -> int:
 )
 def _power(options: argparse.Namespace) -> int:
     if (options.network is None) != (options.server is None):
-        raise ds.OptionError("give --network and --server together, or neither")
+        message = "give --network and --server together, or neither"
+        raise ds.OptionError(message)
     if options.network:
         ds.Network.load(options.network).server(options.server)  # a wrong name is told before measuring
     images = ds.examples.load_images(options.images, 1)
@@ -244,7 +245,8 @@ def _serve(options: argparse.Namespace) -> int:
     if options.at:
         pairs = [text.partition("=") for text in options.at]
         if hosts or not all(equals for _, equals, _ in pairs):
-            raise ds.OptionError(f"--at {' '.join(options.at)}: write SERVER=HOST:PORT, and leave --hosts out")
+            message = f"--at {' '.join(options.at)}: write SERVER=HOST:PORT, and leave --hosts out"
+            raise ds.OptionError(message)
         hosts = {server: address for server, _, address in pairs}
     ds.serve(
         options.bundle, options.server, hosts, options.host, options.port, _tls(options), options.model_server,
@@ -268,7 +270,8 @@ def _probe(options: argparse.Namespace) -> int:
         ds.answer_probes(options.host, port, _tls(options), started=lambda address: print(address, flush=True))
         return 0
     if options.address is None or (options.network is None) != (options.link is None):
-        raise ds.OptionError("give HOST:PORT (or --listen), and --network and --link together or not at all")
+        message = "give HOST:PORT (or --listen), and --network and --link together or not at all"
+        raise ds.OptionError(message)
     found = ds.probe(options.address, tls=_tls(options))
     print(found)
     if options.network:

@@ -93,18 +93,29 @@ class Bundle:
 
     Parameters
     ----------
-    folder : where `bundle.json` and the ONNX parts are
-    model_name : name under which the whole deployment answers
-    model_sha256 : of the ONNX file that was cut
-    source : server where requests arrive and where the outputs are delivered
-    servers : all servers that the parts may name
-    inputs : graph inputs, present at `source` when a request arrives
-    outputs : graph outputs
-    wires : tensors that the parts produce
-    parts : in topological order
-    plan : the plan's JSON, or {}
-    hops : all links of the wires that pass through other servers, in the order of travel; wires that are not named go
-        straight from their producer to each server that needs them
+    folder : Path
+        Where `bundle.json` and the ONNX parts are.
+    model_name : str
+        Name under which the whole deployment answers.
+    model_sha256 : str
+        Of the ONNX file that was cut.
+    source : str
+        Server where requests arrive and where the outputs are delivered.
+    servers : tuple[str, ...]
+        All servers that the parts may name.
+    inputs : tuple[Wire, ...]
+        Graph inputs, present at `source` when a request arrives.
+    outputs : tuple[Output, ...]
+        Graph outputs.
+    wires : tuple[Wire, ...]
+        Tensors that the parts produce.
+    parts : tuple[Part, ...]
+        In topological order.
+    plan : Mapping[str, Any], optional
+        The plan's JSON, or {}.
+    hops : tuple[Hop, ...], default ()
+        All links of the wires that pass through other servers, in the order of travel; wires that are not named go straight from
+        their producer to each server that needs them.
     """
 
     folder: Path
@@ -141,8 +152,9 @@ class Bundle:
 
         Raises
         ------
-        DeployError : no bundle, a damaged one, a changed part, a path that leaves the folder, tensors that nobody makes;
-            all problems at once
+        DeployError
+            No bundle, a damaged one, a changed part, a path that leaves the folder, tensors that nobody makes; all problems at
+            once.
         """
         path = Path(folder) / FILE
         bundle = formed(read_document(path, SCHEMA), Bundle, DeployError, str(path), complete=True, folder=Path(folder))

@@ -31,12 +31,15 @@ def read_document(path: Path, schema: int) -> dict[str, Any]:
     try:
         document = msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:
-        raise DeployError(f"there is no bundle in {path.parent}: {path.name} is missing; cut a model into it first") from None
+        message = f"there is no bundle in {path.parent}: {path.name} is missing; cut a model into it first"
+        raise DeployError(message) from None
     except (OSError, msgspec.DecodeError) as error:
-        raise DeployError(f"{path} is not readable as JSON: {error}; cut the model again") from None
+        message = f"{path} is not readable as JSON: {error}; cut the model again"
+        raise DeployError(message) from None
     found = document.pop("schema", None) if isinstance(document, dict) else document
     if found != schema or not isinstance(document, dict):
-        raise DeployError(f"{path} is not of schema {schema} (it says {found!r}); cut the model again")
+        message = f"{path} is not of schema {schema} (it says {found!r}); cut the model again"
+        raise DeployError(message)
     return document
 
 

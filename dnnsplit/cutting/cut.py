@@ -52,12 +52,18 @@ def cut(
 
     Parameters
     ----------
-    model : the graph the plan was made for, as `load` returned it, or its ONNX file
-    plan : from `split`
-    out : folder for the parts and ``bundle.json``; made if missing
-    calibration : ranges for the quantized layers; default: those the plan's noise was measured with
-    check : run the parts one after the other and compare them with the whole model before returning
-    providers : of a file: those that the plan's graph was read with, see `load`
+    model : LayerGraph | str | Path
+        The graph the plan was made for, as `load` returned it, or its ONNX file.
+    plan : Plan
+        From `split`.
+    out : str | Path
+        Folder for the parts and ``bundle.json``; made if missing.
+    calibration : Calibration | None, optional
+        Ranges for the quantized layers; default: those the plan's noise was measured with.
+    check : bool, default True
+        Run the parts one after the other and compare them with the whole model before returning.
+    providers : Sequence[str], default ("cpu",)
+        Of a file: those that the plan's graph was read with, see `load`.
 
     Returns
     -------
@@ -65,10 +71,13 @@ def cut(
 
     Raises
     ------
-    DeployError : layers are quantized but no calibration is known, the parts do not give what the whole model gives, or not
-        the noise that schemes are measured to have, or a layer of a part runs in another precision than the plan says
-    ModelError : the file is no usable model
-    DnnSplitError : the plan places other layers than the model has
+    DeployError
+        Layers are quantized but no calibration is known, the parts do not give what the whole model gives, or not the noise that
+        schemes are measured to have, or a layer of a part runs in another precision than the plan says.
+    ModelError
+        The file is no usable model.
+    DnnSplitError
+        The plan places other layers than the model has.
     """
     graph = model if isinstance(model, LayerGraph) else load(model, providers)
     read = graph.model
@@ -114,10 +123,11 @@ def calibration_of(plan: Plan) -> Calibration:
     if not plan.quantized:
         return Calibration({}, QuantizationSetting(), "", "")
     if "calibration" not in plan.origin:
-        raise DeployError(
+        message = (
             f"the plan quantizes {len(plan.quantized)} layers but its noise model has no calibration; "
             "pass calibration=calibrate(graph, images)"
         )
+        raise DeployError(message)
     return Calibration.from_json(plan.origin["calibration"])
 
 
@@ -221,7 +231,7 @@ def verify(
     feed = {name: rng.random(model.types[name][1]).astype(model.dtype(name)) for name in model.inputs}
     plain: dict[str, np.ndarray] = {}
     if int8:
-        plain, expected = both_ways(model, graph, [name for name in graph.topological if name in int8], calibration, feed)
+        plain, expected = both_ways(graph, [name for name in graph.topological if name in int8], calibration, feed)
     else:
         expected = whole(graph, int8, feed, bundle.folder, weights)
     found = run_parts(bundle, feed)
@@ -230,12 +240,14 @@ def verify(
     sizes = {name: one.mean() if int8 else one.max() for name, one in difference.items()}
     worst = max(float(size / max(magnitude(expected[name]).max(initial=0.0), TINY)) for name, size in sizes.items())
     if not worst <= TOLERANCE:
-        raise DeployError(f"the parts differ from the whole model by {worst:.3g} of its greatest output (at most {TOLERANCE:g})")
+        message = f"the parts differ from the whole model by {worst:.3g} of its greatest output (at most {TOLERANCE:g})"
+        raise DeployError(message)
     noise = sum(absolute(expected[name], plain[name]).mean() for name in plain)
     apart = sum(difference[name].mean() for name in plain)
     rounding = ROUNDING * sum(magnitude(expected[name]).mean() for name in plain)
     if not apart <= OF_NOISE * noise + rounding:
-        raise DeployError(
+        message = (
             f"the parts are {apart / max(noise, TINY):.1%} of the noise of their int8 layers away from what that noise was "
             f"measured on (at most {OF_NOISE:.0%}); another optimizer may be at work in {RUNTIME}: report it"
         )
+        raise DeployError(message)

@@ -31,7 +31,8 @@ class _Plan:
 
     def __post_init__(self) -> None:
         if Path(self.folder).name != self.folder:
-            raise DeployError(f"the plan folder {self.folder!r} is not a plain name; cut the plans again")
+            message = f"the plan folder {self.folder!r} is not a plain name; cut the plans again"
+            raise DeployError(message)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class PlanSet:
         try:
             prices = Prices(tuple(link.ends for link in document.links), noise, fixed, per_bandwidth)
         except DeployError as error:
-            raise DeployError(f"{path}: {error}; cut the plans again") from None
+            message = f"{path}: {error}; cut the plans again"
+            raise DeployError(message) from None
         return PlanSet(Path(folder), document.model_name, document.links, folders, digests, prices)
 
     def save(self) -> Path:
@@ -80,9 +82,11 @@ class PlanSet:
         bundles = tuple(Bundle.load(self.folder / name) for name in self.folders)
         for bundle, digest in zip(bundles, self.digests, strict=True):
             if bundle.digest != digest:
-                raise DeployError(f"{bundle.folder} was changed after the cut; cut the plans again")
+                message = f"{bundle.folder} was changed after the cut; cut the plans again"
+                raise DeployError(message)
             if (bundle.source, bundle.model_sha256) != (bundles[0].source, bundles[0].model_sha256):
-                raise DeployError(f"{bundle.folder} is of another model or source than {bundles[0].folder}; cut the plans again")
+                message = f"{bundle.folder} is of another model or source than {bundles[0].folder}; cut the plans again"
+                raise DeployError(message)
         return bundles
 
     @property

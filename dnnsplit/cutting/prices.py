@@ -27,7 +27,8 @@ class FollowedLink:
 
     def __post_init__(self) -> None:
         if not (self.bandwidth_bytes_per_s > 0 and self.latency_s >= 0 and self.serialise_s_per_byte >= 0):
-            raise DeployError(f"{self}: the bandwidth of a link must be above 0, its times 0 or more")
+            message = f"{self}: the bandwidth of a link must be above 0, its times 0 or more"
+            raise DeployError(message)
 
     @property
     def ends(self) -> tuple[str, str]:
@@ -51,9 +52,11 @@ class Prices:
     def __post_init__(self) -> None:
         rows = (self.noise, self.fixed, self.per_bandwidth)
         if not self.noise or len({len(row) for row in rows}) != 1 or any(len(p) != len(self.links) for p in self.per_bandwidth):
-            raise DeployError("prices need one noise, one fixed part and one value per link for every plan")
+            message = "prices need one noise, one fixed part and one value per link for every plan"
+            raise DeployError(message)
         if not (np.isfinite(self._fixed).all() and np.isfinite(self._slope).all() and all(n >= 0 for n in self.noise)):
-            raise DeployError("prices must be finite, and noises 0 or more")
+            message = "prices must be finite, and noises 0 or more"
+            raise DeployError(message)
 
     @cached_property
     def _fixed(self) -> np.ndarray:
@@ -70,10 +73,12 @@ class Prices:
     def allowed(self, max_noise: float = math.inf) -> tuple[int, ...]:
         """Return the plans that keep a noise limit; there must be one."""
         if not max_noise >= 0:
-            raise DeployError(f"max_noise is {max_noise!r}; give a number, 0 or more")
+            message = f"max_noise is {max_noise!r}; give a number, 0 or more"
+            raise DeployError(message)
         found = tuple(i for i, noise in enumerate(self.noise) if within(noise, max_noise))
         if not found:
-            raise DeployError(f"no stored plan keeps max_noise {max_noise:g}; the least noise of one is {min(self.noise):g}")
+            message = f"no stored plan keeps max_noise {max_noise:g}; the least noise of one is {min(self.noise):g}"
+            raise DeployError(message)
         return found
 
     def best(self, bandwidths: Sequence[float], max_noise: float = math.inf, current: int | None = None) -> int:

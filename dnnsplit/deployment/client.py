@@ -36,10 +36,14 @@ class Trace:
 
     Attributes
     ----------
-    latency_s : from the arrival of the request at the source to all outputs being there, in emulated seconds [s]
-    parts : one record per part; empty where the server is not one of ours
-    transfers : one record per tensor and target server
-    plan : folder of the plan it was run by, where the deployment has several (`cut_plans`); else empty
+    latency_s : float
+        From the arrival of the request at the source to all outputs being there, in emulated seconds [s].
+    parts : tuple[PartRecord, ...]
+        One record per part; empty where the server is not one of ours.
+    transfers : tuple[TransferRecord, ...]
+        One record per tensor and target server.
+    plan : str
+        Folder of the plan it was run by, where the deployment has several (`cut_plans`); else empty.
     """
 
     latency_s: float
@@ -67,11 +71,16 @@ class Client:
 
     Parameters
     ----------
-    address : ``host:port`` of the stage of the source server
-    model_name : name of the model there
-    deadline_s : limit on each call [s], in wall time
-    diagnose : returns a text that is added when a server is not reached in time (the test-bed tells which has died)
-    tls : files that secure the connection; None for a plain one
+    address : str
+        ``host:port`` of the stage of the source server.
+    model_name : str
+        Name of the model there.
+    deadline_s : float, default 60.0
+        Limit on each call [s], in wall time.
+    diagnose : Callable[[], str] | None, optional
+        Returns a text that is added when a server is not reached in time (the test-bed tells which has died).
+    tls : Tls | None, optional
+        Files that secure the connection; None for a plain one.
     """
 
     def __init__(
@@ -79,7 +88,8 @@ class Client:
         tls: Tls | None = None,
     ) -> None:  # fmt: skip
         if not (isinstance(deadline_s, int | float) and 0 < deadline_s < math.inf):
-            raise DeployError(f"deadline_s is {deadline_s!r}; give a finite number of seconds above 0")
+            message = f"deadline_s is {deadline_s!r}; give a finite number of seconds above 0"
+            raise DeployError(message)
         self.address, self.model_name, self.deadline_s = address, model_name, deadline_s
         self._diagnose = diagnose or (lambda: "")
         self._stub = Stub(address, tls=tls)
@@ -107,11 +117,13 @@ class Client:
 
         Parameters
         ----------
-        max_noise : where the deployment has several plans, the best one that keeps this noise limit is taken; None sets no limit
+        max_noise : float | None, optional
+            Where the deployment has several plans, the best one that keeps this noise limit is taken; None sets no limit.
 
         Raises
         ------
-        DeployError : wrong inputs (all of them at once), a limit that no plan keeps, or the error of the server
+        DeployError
+            Wrong inputs (all of them at once), a limit that no plan keeps, or the error of the server.
         """
         return self.trace(inputs, max_noise)[0]
 
@@ -124,7 +136,8 @@ class Client:
         response = self._call(self._stub.infer, request)
         plan = response.head.parameters["plan"].string_param
         if max_noise is not None and not plan:
-            raise DeployError(f"{self.model_name!r} at {self.address} has one plan, so it cannot keep max_noise; leave it out")
+            message = f"{self.model_name!r} at {self.address} has one plan, so it cannot keep max_noise; leave it out"
+            raise DeployError(message)
         outputs = tensors_of(response.head.outputs, response.contents, self.outputs)
         if TRACE not in response.head.parameters:
             return outputs, Trace(math.nan, (), (), plan)
@@ -162,7 +175,8 @@ class Client:
             texts = [f"{error.code().name}: {error.details()}", self._diagnose() if lost else ""]
         except ValueError as error:  # grpc's answer to the use of a closed channel
             texts = [str(error)]
-        raise DeployError(f"{self.model_name!r} at {self.address}: {'; '.join(filter(None, texts))}")
+        message = f"{self.model_name!r} at {self.address}: {'; '.join(filter(None, texts))}"
+        raise DeployError(message)
 
 
 def _kinds(entries: Any) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -16,11 +16,13 @@ def read_hosts(hosts: Mapping[str, str] | str | Path) -> dict[str, str]:
 
     Parameters
     ----------
-    hosts : the mapping itself, or a YAML or JSON file that holds it, one line ``edge: 192.168.0.7:7002`` per server
+    hosts : Mapping[str, str] | str | Path
+        The mapping itself, or a YAML or JSON file that holds it, one line ``edge: 192.168.0.7:7002`` per server.
 
     Raises
     ------
-    DeployError : the file is missing or holds something else, or addresses are wrong; all of them at once
+    DeployError
+        The file is missing or holds something else, or addresses are wrong; all of them at once.
     """
     where = "hosts"
     if not isinstance(hosts, Mapping):
@@ -28,9 +30,11 @@ def read_hosts(hosts: Mapping[str, str] | str | Path) -> dict[str, str]:
         try:
             hosts = read_texts(hosts)
         except YAML_ERRORS as error:
-            raise DeployError(f"{where} is not readable as YAML or JSON: {error}") from None
+            message = f"{where} is not readable as YAML or JSON: {error}"
+            raise DeployError(message) from None
         if not isinstance(hosts, dict):
-            raise DeployError(f"{where} must hold one line 'server: host:port' per server, not {hosts!r}")
+            message = f"{where} must hold one line 'server: host:port' per server, not {hosts!r}"
+            raise DeployError(message)
     raise_problems(DeployError, where, list(_problems(hosts)))
     return {str(server): str(address) for server, address in hosts.items()}
 

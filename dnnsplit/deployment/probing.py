@@ -31,11 +31,16 @@ class Probe:
 
     Attributes
     ----------
-    address : ``host:port`` that was asked
-    latency_s : half of what an empty message and its answer take, at their fastest [s]
-    bandwidth_bytes_per_s : [B/s], without what packing takes
-    serialise_s_per_byte : packing and unpacking a tensor on this machine [s/B]
-    largest_bytes : largest message that was sent [B]
+    address : str
+        ``host:port`` that was asked.
+    latency_s : float
+        Half of what an empty message and its answer take, at their fastest [s].
+    bandwidth_bytes_per_s : float
+        [B/s], without what packing takes.
+    serialise_s_per_byte : float
+        Packing and unpacking a tensor on this machine [s/B].
+    largest_bytes : int
+        Largest message that was sent [B].
     """
 
     address: str
@@ -55,7 +60,8 @@ class Probe:
         for name in (source, target):
             network.server(name)
         if source == target:
-            raise NetworkError(f"a link inside {source!r} is not what was measured; name two servers")
+            message = f"a link inside {source!r} is not what was measured; name two servers"
+            raise NetworkError(message)
         link = self.link(source, target)
         kept = [link if (old.source, old.target) == (source, target) else old for old in network.links]
         if link not in kept:
@@ -76,18 +82,25 @@ def probe(address: str, repeats: int = 10, most_bytes: int = 2**24, deadline_s: 
 
     Parameters
     ----------
-    address : ``host:port``
-    repeats : messages of each size
-    most_bytes : largest message [B]; a stage takes no more than its bundle needs, and then its limit counts
-    deadline_s : limit on each message [s]
-    tls : files that secure the connection
+    address : str
+        ``host:port``.
+    repeats : int, default 10
+        Messages of each size.
+    most_bytes : int, optional
+        Largest message [B]; a stage takes no more than its bundle needs, and then its limit counts.
+    deadline_s : float, default 30.0
+        Limit on each message [s].
+    tls : Tls | None, optional
+        Files that secure the connection.
 
     Raises
     ------
-    DeployError : nobody answers there, or messages of all sizes take the same time
+    DeployError
+        Nobody answers there, or messages of all sizes take the same time.
     """
     if repeats < 1 or most_bytes < 2 * FIRST_BYTES:
-        raise DeployError(f"repeats is {repeats!r} and most_bytes {most_bytes!r}; give at least 1 and {2 * FIRST_BYTES}")
+        message = f"repeats is {repeats!r} and most_bytes {most_bytes!r}; give at least 1 and {2 * FIRST_BYTES}"
+        raise DeployError(message)
     with closing(Stub(address, tls=tls)) as stub:
 
         def seconds(size: int) -> float:
@@ -108,13 +121,26 @@ def probe(address: str, repeats: int = 10, most_bytes: int = 2**24, deadline_s: 
     packing = _packing(size)
     per_byte = (large_s - small_s) / size - packing
     if not per_byte > 0:
-        raise DeployError(f"{address}: {size} B took no longer than 1 B, apart from packing; repeat it, or raise most_bytes")
+        message = f"{address}: {size} B took no longer than 1 B, apart from packing; repeat it, or raise most_bytes"
+        raise DeployError(message)
     return Probe(address, small_s / 2, 1 / per_byte, packing, size)
 
 
 def answer_probes(host: str = "127.0.0.1", port: int = 7000, tls: Tls | None = None,
                   started: Callable[[str], None] = print, stop: threading.Event | None = None) -> None:  # fmt: skip
-    """Answer the messages of `probe` until interrupted, or until `stop` is set; `started` is told ``host:port``."""
+    """Answer the messages of `probe` until interrupted, or until `stop` is set; `started` is told ``host:port``.
+
+    Parameters
+    ----------
+    host, port : str, int
+        Where to listen; by default this machine alone can call, port 0 lets the system choose.
+    tls : Tls | None, optional
+        Files that secure the connection; None for a plain one.
+    started : Callable[[str], None], optional
+        Is called with ``host:port`` once it listens.
+    stop : threading.Event | None, optional
+        Ends it when it is set; without one, Ctrl-C does.
+    """
     server = grpc.server(ThreadPoolExecutor(2), options=server_options(-1))
     answer = grpc.unary_unary_rpc_method_handler(lambda message, _: acknowledge(message), Infer.request, Infer.encode)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"ModelInfer": answer}),))

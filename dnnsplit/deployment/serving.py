@@ -36,30 +36,43 @@ def serve(
 
     Parameters
     ----------
-    bundle : folder of the cut model, or of several plans of it (`cut_plans`); every host needs a copy
-    server : which of the bundle's servers this is
-    hosts : ``host:port`` of every stage, this one among them, as a mapping or a YAML or JSON file; not needed where the
-        bundle has one stage
-    host : where to listen; by default this machine alone can call. "0.0.0.0" listens on all addresses
-    port : to listen on; None takes that of `server` in `hosts`, 0 lets the system choose
-    tls : files that secure all connections, see `Tls`
-    model_server : ``host:port`` of a Triton server that runs the parts in place of this process; its model repository is
-        the bundle
-    deadline_s : limit on each request [s]
-    in_flight : most requests at a time; more are refused, to be tried again
-    provider : execution provider of ONNX Runtime that runs the parts, as `dnnsplit.runtime.providers.find` names it; it has to be
-        installed on this host
+    bundle : str | Path
+        Folder of the cut model, or of several plans of it (`cut_plans`); every host needs a copy.
+    server : str
+        Which of the bundle's servers this is.
+    hosts : Mapping[str, str] | str | Path | None, optional
+        ``host:port`` of every stage, this one among them, as a mapping or a YAML or JSON file; not needed where the bundle has
+        one stage.
+    host : str, default "127.0.0.1"
+        Where to listen; by default this machine alone can call. "0.0.0.0" listens on all addresses.
+    port : int | None, optional
+        To listen on; None takes that of `server` in `hosts`, 0 lets the system choose.
+    tls : Tls | None, optional
+        Files that secure all connections, see `Tls`.
+    model_server : str, default ""
+        ``host:port`` of a Triton server that runs the parts in place of this process; its model repository is the bundle.
+    deadline_s : float, default 60.0
+        Limit on each request [s].
+    in_flight : int, default 8
+        Most requests at a time; more are refused, to be tried again.
+    provider : str, default "cpu"
+        Execution provider of ONNX Runtime that runs the parts, as `dnnsplit.runtime.providers.find` names it; it has to be
+        installed on this host.
 
     Raises
     ------
-    DeployError : a damaged bundle, unknown servers, wrong addresses, a port that is taken, parts that cannot be run
-    OptionError : the provider is not installed here, or a model server runs the parts and chooses its own
+    DeployError
+        A damaged bundle, unknown servers, wrong addresses, a port that is taken, parts that cannot be run.
+    OptionError
+        The provider is not installed here, or a model server runs the parts and chooses its own.
     """
     if find_provider(provider).name != "cpu" and model_server:
-        raise OptionError(f"the model server at {model_server} chooses its own provider; leave out {provider!r}, or the server")
+        message = f"the model server at {model_server} chooses its own provider; leave out {provider!r}, or the server"
+        raise OptionError(message)
     cut = load_cut(bundle)
     if server not in cut.stages:
-        raise DeployError(f"{server!r} has nothing to do in {cut}{nearest(server, cut.stages)}")
+        message = f"{server!r} has nothing to do in {cut}{nearest(server, cut.stages)}"
+        raise DeployError(message)
     addresses = read_hosts(hosts or {})
     if len(cut.stages) > 1:
         check_servers(addresses, cut.stages)

@@ -31,13 +31,15 @@ def data_folder() -> Path:
         if (folder / "models" / f"{SHIPPED}.onnx").is_file():
             return folder
     places = " and not in ".join(map(str, folders))
-    raise DnnSplitError(f"models/{SHIPPED}.onnx is not in {places}; install a wheel, or clone the repository: pip install -e .")
+    message = f"models/{SHIPPED}.onnx is not in {places}; install a wheel, or clone the repository: pip install -e ."
+    raise DnnSplitError(message)
 
 
 def network(topology: str = "device-edge-cloud") -> Network:
     """Return one of the slides' networks: device, device-edge or device-edge-cloud."""
     if topology not in TOPOLOGIES:
-        raise DnnSplitError(f"topology {topology!r} is unknown{nearest(topology, TOPOLOGIES)}")
+        message = f"topology {topology!r} is unknown{nearest(topology, TOPOLOGIES)}"
+        raise DnnSplitError(message)
     return Network.load(data_folder() / "networks" / f"{topology}.yaml")
 
 
@@ -46,7 +48,8 @@ def yolo11n(topology: str = "device-edge-cloud") -> Instance:
 
     Parameters
     ----------
-    topology : device, device-edge or device-edge-cloud
+    topology : str, default "device-edge-cloud"
+        Device, device-edge or device-edge-cloud.
     """
     data = data_folder()
     return Instance(
@@ -62,11 +65,15 @@ def load_images(path: str | Path = "", count: int = 8, seed: int = 0, start: int
 
     Parameters
     ----------
-    path : a ``.npy`` file of shape (n, *shape of one image), n >= count; empty draws scenes for the shipped model
-    count : how many
-    seed : which of the drawn scenes; of a file, which images: `count` of them from the seed times `count`-th on, round its end
-    start : of a file, the first image instead, so that images for one purpose are none of those for another; there is no way
-        round the end then
+    path : str | Path, default ""
+        A ``.npy`` file of shape (n, *shape of one image), n >= count; empty draws scenes for the shipped model.
+    count : int, default 8
+        How many.
+    seed : int, default 0
+        Which of the drawn scenes; of a file, which images: `count` of them from the seed times `count`-th on, round its end.
+    start : int | None, optional
+        Of a file, the first image instead, so that images for one purpose are none of those for another; there is no way round
+        the end then.
 
     Returns
     -------
@@ -77,11 +84,13 @@ def load_images(path: str | Path = "", count: int = 8, seed: int = 0, start: int
     try:
         array: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise OptionError(f"{path} is not readable as a .npy file of images: {error}") from None
+        message = f"{path} is not readable as a .npy file of images: {error}"
+        raise OptionError(message) from None
     there, needed = len(array) if array.ndim else 0, count + (start or 0)
     if array.ndim < 2 or there < needed:
         which = f"{count} are wanted" + (f" after the first {start}, which are for another purpose" if start else "")
-        raise OptionError(f"{path} holds {there} images; {which}: give it more images, or ask for fewer")
+        message = f"{path} holds {there} images; {which}: give it more images, or ask for fewer"
+        raise OptionError(message)
     first = seed * count if start is None else start
     return np.roll(array, -first, axis=0)[:count].astype(np.float32)
 
@@ -130,10 +139,14 @@ def random_problem(layers: int, servers: int, quantizable: int = 0, seed: int = 
 
     Parameters
     ----------
-    layers : how many; most follow their predecessor, some join a branch that left a few layers before
-    servers : how many; each is linked with every other
-    quantizable : how many layers may run in int8
-    seed : same seed, same problem
+    layers : int
+        How many; most follow their predecessor, some join a branch that left a few layers before.
+    servers : int
+        How many; each is linked with every other.
+    quantizable : int, default 0
+        How many layers may run in int8.
+    seed : int, default 0
+        Same seed, same problem.
     """
     rng = np.random.default_rng(seed)
     names = [f"layer{i}" for i in range(layers)]

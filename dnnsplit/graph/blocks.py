@@ -31,26 +31,32 @@ def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",)) -> La
 
     Parameters
     ----------
-    path : ONNX file with fixed input shapes
-    providers : execution providers that the servers run, as `dnnsplit.runtime.providers.find` names them; all of them installed
-        here. Where they fuse differently, the layers are the finest that cut no block of any of them. A provider that
-        compiles whole subgraphs (OpenVINO, TensorRT) shows ONNX Runtime no fusion: its layers are those of the CPU, and
-        what a cut inside of what it fuses costs is in the measured times (`LayerTimes.overhead`), not avoided
+    path : str | Path
+        ONNX file with fixed input shapes.
+    providers : Sequence[str | Provider], default ("cpu",)
+        Execution providers that the servers run, as `dnnsplit.runtime.providers.find` names them; all of them installed here.
+        Where they fuse differently, the layers are the finest that cut no block of any of them. A provider that compiles whole
+        subgraphs (OpenVINO, TensorRT) shows ONNX Runtime no fusion: its layers are those of the CPU, and what a cut inside of
+        what it fuses costs is in the measured times (`LayerTimes.overhead`), not avoided.
 
     Returns
     -------
-    LayerGraph : one layer per fused block (a convolution with its activation, and the like), named after the node that
-        does most of its work; node names are kept in ``Layer.nodes``. It keeps the model that was read (`LayerGraph.model`), so
-        that all that is measured and cut is of it, whatever becomes of the file
+    LayerGraph
+        One layer per fused block (a convolution with its activation, and the like), named after the node that does most of its
+        work; node names are kept in ``Layer.nodes``. It keeps the model that was read (`LayerGraph.model`), so that all that is
+        measured and cut is of it, whatever becomes of the file.
 
     Raises
     ------
-    ModelError : the file is missing, is no ONNX, is cyclic, or has shapes that are not fixed
-    OptionError : a provider is not installed or cannot start, or none is named
+    ModelError
+        The file is missing, is no ONNX, is cyclic, or has shapes that are not fixed.
+    OptionError
+        A provider is not installed or cannot start, or none is named.
     """
     found = [find_provider(name) for name in ([providers] if isinstance(providers, str) else providers)]
     if not found:
-        raise OptionError("load needs a provider to ask for its layers; write providers=('cpu',)")
+        message = "load needs a provider to ask for its layers; write providers=('cpu',)"
+        raise OptionError(message)
     model = read_model(path)
     kinds = dict.fromkeys(find_provider("cpu") if provider.compiles else provider for provider in found)
     blocks = finest_common([find_blocks(model, kind) for kind in kinds], _edges(model), list(model.nodes))

@@ -160,13 +160,15 @@ def sort_nodes(graph: onnx.GraphProto, path: Path) -> None:
     makers = {o: i for i, node in enumerate(graph.node) for o in node.output if o not in given}
     unknown = sorted({i for n in graph.node for i in node_inputs(n)} - given - makers.keys())
     if unknown:
-        raise ModelError(f"{path}: {unknown[0]!r} is read but nothing produces it ({len(unknown)} such tensors)")
+        message = f"{path}: {unknown[0]!r} is read but nothing produces it ({len(unknown)} such tensors)"
+        raise ModelError(message)
     order: nx.DiGraph[int] = nx.DiGraph()
     order.add_nodes_from(range(len(graph.node)))
     order.add_edges_from((makers[t], i) for i, node in enumerate(graph.node) for t in node_inputs(node) if t in makers)
     if not nx.is_directed_acyclic_graph(order):
         names = ", ".join(repr(graph.node[edge[0]].name) for edge in list(nx.find_cycle(order))[:3])
-        raise ModelError(f"{path} has a cycle through {names}; a network of layers must be acyclic")
+        message = f"{path} has a cycle through {names}; a network of layers must be acyclic"
+        raise ModelError(message)
     keep_nodes(graph, [graph.node[i] for i in nx.lexicographical_topological_sort(order)])
 
 

@@ -18,13 +18,15 @@ def feeds_of(model: Model, images: Images) -> list[Feed]:
     """Return the inputs of one inference per image; a model whose batch is k takes k images at a time."""
     by_name = images if isinstance(images, Mapping) else {model.inputs[0]: images}
     if set(by_name) != set(model.inputs):
-        raise NoiseError(f"the model's inputs are {', '.join(model.inputs)}; images were given for {', '.join(by_name)}")
+        message = f"the model's inputs are {', '.join(model.inputs)}; images were given for {', '.join(by_name)}"
+        raise NoiseError(message)
     feeds: list[Feed] = []
     for name, value in by_name.items():
         array, shape = np.asarray(value), model.types[name][1]
         if array.ndim != len(shape) or array.shape[1:] != shape[1:] or not len(array) or len(array) % shape[0]:
             needed = ", ".join(map(str, shape[1:]))
-            raise NoiseError(f"images for {name!r} have the shape {array.shape}; the model needs (n, {needed})")
+            message = f"images for {name!r} have the shape {array.shape}; the model needs (n, {needed})"
+            raise NoiseError(message)
         array = array.astype(model.dtype(name))
         feeds = feeds or [{} for _ in range(len(array) // shape[0])]
         for feed, start in zip(feeds, range(0, len(array), shape[0]), strict=True):

@@ -30,13 +30,20 @@ class Layer:
 
     Parameters
     ----------
-    name : unique
-    op_type : the operator that does the work, as ONNX names it
-    flops : floating-point operations of one inference (2 x multiply-accumulates)
-    weight_bytes : size of its constants [B]
-    nodes : names of the ONNX nodes that ONNX Runtime runs as this layer; empty for graphs built by hand
-    quantizable : whether an int8 kernel could run it; None derives it from `op_type`
-    shared : (name, size [B]) of the constants among its `weight_bytes` that other layers have too
+    name : str
+        Unique.
+    op_type : str, default ""
+        The operator that does the work, as ONNX names it.
+    flops : float, default 0.0
+        Floating-point operations of one inference (2 x multiply-accumulates).
+    weight_bytes : float, default 0.0
+        Size of its constants [B].
+    nodes : tuple[str, ...], default ()
+        Names of the ONNX nodes that ONNX Runtime runs as this layer; empty for graphs built by hand.
+    quantizable : bool | None, optional
+        Whether an int8 kernel could run it; None derives it from `op_type`.
+    shared : Shared, default ()
+        (name, size [B]) of the constants among its `weight_bytes` that other layers have too.
     """
 
     name: str
@@ -62,12 +69,18 @@ class Tensor:
 
     Parameters
     ----------
-    name : unique
-    producer : layer name, or None for an input of the graph
-    consumers : layer names; empty for a pure output
-    size_bytes : size in float32 (or its own type) [B]
-    is_output : whether the graph delivers it
-    shape, dtype : as ONNX gives them; empty for graphs built by hand
+    name : str
+        Unique.
+    producer : str | None
+        Layer name, or None for an input of the graph.
+    consumers : tuple[str, ...], default ()
+        Layer names; empty for a pure output.
+    size_bytes : float, default 0.0
+        Size in float32 (or its own type) [B].
+    is_output : bool, default False
+        Whether the graph delivers it.
+    shape, dtype : tuple[int, ...], str
+        As ONNX gives them; empty for graphs built by hand.
     """
 
     name: str
@@ -100,14 +113,19 @@ class LayerGraph:
 
     Parameters
     ----------
-    layers : at least one; kept in the order given
-    tensors : each with its producer and all its consumers
-    model_path, model_sha256 : the ONNX file it was read from by `dnnsplit.load`, and the hash of its content
-    providers : execution providers whose layers these are
+    layers : tuple[Layer, ...]
+        At least one; kept in the order given.
+    tensors : tuple[Tensor, ...]
+        Each with its producer and all its consumers.
+    model_path, model_sha256 : Path | None, str
+        The ONNX file it was read from by `dnnsplit.load`, and the hash of its content.
+    providers : tuple[str, ...], default ()
+        Execution providers whose layers these are.
 
     Raises
     ------
-    ModelError : duplicate or unknown names, negative sizes, a cycle; all of them at once
+    ModelError
+        Duplicate or unknown names, negative sizes, a cycle; all of them at once.
 
     Examples
     --------
@@ -133,7 +151,8 @@ class LayerGraph:
         for kind, entries in ((Layer, self.layers), (Tensor, self.tensors)):
             for entry in entries:
                 if not isinstance(entry, kind):
-                    raise ModelError(f"layer graph: {entry!r} is no {kind.__name__}; write dnnsplit.{kind.__name__}(...)")
+                    message = f"layer graph: {entry!r} is no {kind.__name__}; write dnnsplit.{kind.__name__}(...)"
+                    raise ModelError(message)
         raise_problems(ModelError, "layer graph", list(graph_problems(self)))
 
     @property
@@ -144,14 +163,16 @@ class LayerGraph:
 
         Raises
         ------
-        ModelError : the graph was built by hand; or it was pickled, and the file is gone or no longer the same
+        ModelError
+            The graph was built by hand; or it was pickled, and the file is gone or no longer the same.
         """
         model = self._model
         if model is None:
             from dnnsplit.graph.onnx_file import read_model  # here: who plans with given numbers does without ONNX
 
             if self.model_path is None:
-                raise ModelError("this graph was built by hand, with no model to run; take one from dnnsplit.load('model.onnx')")
+                message = "this graph was built by hand, with no model to run; take one from dnnsplit.load('model.onnx')"
+                raise ModelError(message)
             model = read_model(self.model_path, self.model_sha256)
             object.__setattr__(self, "_model", model)
         return model
@@ -177,7 +198,8 @@ class LayerGraph:
     def layer(self, name: str) -> Layer:
         """Return the layer called `name`."""
         if name not in self.layer_index:
-            raise ModelError(f"there is no layer {name!r}{nearest(name, self.layer_names)}")
+            message = f"there is no layer {name!r}{nearest(name, self.layer_names)}"
+            raise ModelError(message)
         return self.layers[self.layer_index[name]]
 
     @cached_property
@@ -212,13 +234,17 @@ class LayerGraph:
 
         Parameters
         ----------
-        count : how many; all candidates where there are fewer
-        by : "flops" (2 x multiply-accumulates: the time that int8 may save) or "wire" (bytes that the output saves in int8
-            where it crosses a link, three quarters of it)
-        without : names of layers to leave out, such as `dnnsplit.noise.metrics.fragile` ones
+        count : int, default 12
+            How many; all candidates where there are fewer.
+        by : str, default "flops"
+            "flops" (2 x multiply-accumulates: the time that int8 may save) or "wire" (bytes that the output saves in int8 where
+            it crosses a link, three quarters of it).
+        without : Iterable[str], default ()
+            Names of layers to leave out, such as `dnnsplit.noise.metrics.fragile` ones.
         """
         if not is_whole(count):
-            raise OptionError(f"count is {count!r}; it must be a whole number, 0 or more")
+            message = f"count is {count!r}; it must be a whole number, 0 or more"
+            raise OptionError(message)
         without = {without} if isinstance(without, str) else {*without}
         for name in without:
             self.layer(name)
@@ -227,7 +253,8 @@ class LayerGraph:
             "wire": lambda layer: 0.75 * sum(t.size_bytes for t in self.outputs_of[layer.name]),
         }
         if by not in saved:
-            raise OptionError(f"layers are quantized by 'flops' or by 'wire', not by {by!r}")
+            message = f"layers are quantized by 'flops' or by 'wire', not by {by!r}"
+            raise OptionError(message)
         candidates = [layer for layer in self.layers if layer.quantizable and layer.name not in without]
         chosen = {layer.name for layer in sorted(candidates, key=saved[by], reverse=True)[:count]}
         return tuple(name for name in self.topological if name in chosen)
@@ -264,9 +291,11 @@ class LayerGraph:
         """Build a graph from the tables that `frame` and `tensors_frame` give (also as read from CSV)."""
         for frame, needed in ((layers, ("layer",)), (tensors, ("tensor", "producer", "consumers", "size_bytes"))):
             if not isinstance(frame, pd.DataFrame):
-                raise ModelError(f"layers and tensors come as pandas DataFrames, not as {type(frame).__name__}")
+                message = f"layers and tensors come as pandas DataFrames, not as {type(frame).__name__}"
+                raise ModelError(message)
             if missing := [column for column in needed if column not in frame]:
-                raise ModelError(f"the table lacks the columns {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
+                message = f"the table lacks the columns {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}"
+                raise ModelError(message)
         # a column without any text comes back from a CSV as floats
         text = tensors.astype({"producer": object, "consumers": object}).fillna({"producer": "", "consumers": ""})
         texts = [c for c in ("op_type", "shared") if c in layers]

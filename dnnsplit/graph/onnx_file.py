@@ -99,30 +99,37 @@ def read_model(path: str | Path, expected_sha256: str = "") -> Model:
     try:
         content = path.read_bytes()
     except IsADirectoryError:
-        raise ModelError(f"{path} is a folder; give the .onnx file itself") from None
+        message = f"{path} is a folder; give the .onnx file itself"
+        raise ModelError(message) from None
     except OSError as error:
-        raise ModelError(f"there is no model file {path} ({error.strerror})") from None
+        message = f"there is no model file {path} ({error.strerror})"
+        raise ModelError(message) from None
     digest = sha256(content)
     if expected_sha256 not in ("", digest):
-        raise ModelError(f"{path} has changed since a graph was read from it; load it again")
+        message = f"{path} has changed since a graph was read from it; load it again"
+        raise ModelError(message)
     try:
         proto = onnx.load_from_string(content)
         del content
     except (DecodeError, ValueError) as error:
-        raise ModelError(f"{path} is no ONNX file ({error}); export the network with its framework's ONNX exporter") from None
+        message = f"{path} is no ONNX file ({error}); export the network with its framework's ONNX exporter"
+        raise ModelError(message) from None
     if not proto.graph.node or not proto.graph.output or not proto.opset_import:
-        raise ModelError(f"{path} is no ONNX model: it has no nodes, no outputs or no opset")
+        message = f"{path} is no ONNX model: it has no nodes, no outputs or no opset"
+        raise ModelError(message)
     try:
         onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(path.resolve().parent))
     except (onnx.checker.ValidationError, OSError, ValueError) as error:
-        raise ModelError(f"{path}: its weights are in another file that cannot be read ({error}); put it beside it") from None
+        message = f"{path}: its weights are in another file that cannot be read ({error}); put it beside it"
+        raise ModelError(message) from None
     put_in_order(proto.graph, path)
     try:
         bare = without_weights(proto)
         onnx.checker.check_model(bare, full_check=False)
         inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True).graph
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
-        raise ModelError(f"{path} is not a valid ONNX model: {str(error).strip().splitlines()[0]}") from None
+        message = f"{path} is not a valid ONNX model: {str(error).strip().splitlines()[0]}"
+        raise ModelError(message) from None
     graph = proto.graph
     for entries, found in ((graph.value_info, inferred.value_info), (graph.output, inferred.output)):
         del entries[:]
@@ -157,7 +164,8 @@ def read_model(path: str | Path, expected_sha256: str = "") -> Model:
         outputs=tuple(o.name for o in graph.output),
     )
     for name in filter(model.is_constant, model.outputs):
-        raise ModelError(f"{path}: output {name!r} rests on constants alone; take it out of the model's outputs")
+        message = f"{path}: output {name!r} rests on constants alone; take it out of the model's outputs"
+        raise ModelError(message)
     _check_shapes(model)
     return model
 

@@ -11,9 +11,12 @@ class DnnSplitError(ValueError):
 
     Parameters
     ----------
-    reason : what is wrong
-    way_out : what to do about it
-    details : one line each
+    reason : str
+        What is wrong.
+    way_out : str, default ""
+        What to do about it.
+    details : Iterable[str], default ()
+        One line each.
     """
 
     def __init__(self, reason: str, way_out: str = "", details: Iterable[str] = ()) -> None:
@@ -71,14 +74,20 @@ def raise_problems(error: type[DnnSplitError], heading: str, problems: list[str]
 
     Parameters
     ----------
-    error : class of the error
-    heading : what was being checked
-    problems : one sentence each
-    most : how many are printed; the rest is counted
+    error : type[DnnSplitError]
+        Class of the error.
+    heading : str
+        What was being checked.
+    problems : list[str]
+        One sentence each.
+    most : int, default 20
+        How many are printed; the rest is counted.
     """
     if not problems:
         return
     if len(problems) == 1:
-        raise error(f"{heading}: {problems[0]}")
+        message = f"{heading}: {problems[0]}"
+        raise error(message)
     more = [f"... and {len(problems) - most} more"] if len(problems) > most else []
-    raise error(f"{heading}: {len(problems)} problems", details=[*problems[:most], *more])
+    message = f"{heading}: {len(problems)} problems"
+    raise error(message, details=[*problems[:most], *more])

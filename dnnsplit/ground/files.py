@@ -60,7 +60,8 @@ def plain(value: Any) -> Any:
         return sorted(value)
     if isinstance(value, Path):
         return value.as_posix()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    message = f"{type(value).__name__} has no JSON form"
+    raise TypeError(message)
 
 
 def sha256(content: bytes | str | Path) -> str:

@@ -13,23 +13,27 @@ from dnnsplit.ground.errors import DnnSplitError, nearest, raise_problems
 Form = TypeVar("Form")
 
 
-def formed(
-    value: Any, form: type[Form], error: type[DnnSplitError], heading: str, complete: bool = False, **given: Any
-) -> Form:
+def formed(value: Any, form: type[Form], error: type[DnnSplitError], heading: str, complete: bool = False, **given: Any) -> Form:
     """Return a value that was read from a file as an object of a dataclass, with dataclasses and tuples of them inside.
 
     Parameters
     ----------
-    value : as a JSON or YAML reader returns it
-    form : a dataclass; types are not converted, but whole numbers may stand for floats, and lists become tuples
-    error, heading : of what is raised, see `raise_problems`
-    complete : every key must be there, also one that has a default
-    given : fields that are not in the file
+    value : Any
+        As a JSON or YAML reader returns it.
+    form : type[Form]
+        A dataclass; types are not converted, but whole numbers may stand for floats, and lists become tuples.
+    error, heading : type[DnnSplitError], str
+        Of what is raised, see `raise_problems`.
+    complete : bool, default False
+        Every key must be there, also one that has a default.
+    **given : Any
+        Fields that are not in the file.
 
     Raises
     ------
-    DnnSplitError : of the class `error`: unknown and missing keys, and values of a wrong type, all of them at once; or what
-        the dataclass itself refuses
+    DnnSplitError
+        Of the class `error`: unknown and missing keys, and values of a wrong type, all of them at once; or what the dataclass
+        itself refuses.
 
     Examples
     --------
@@ -46,7 +50,8 @@ def formed(
     try:
         return msgspec.convert({**value, **given}, form, dec_hook=lambda kind, raw: kind(raw))
     except msgspec.ValidationError as refused:
-        raise error(f"{heading}: {refused}") from None
+        message = f"{heading}: {refused}"
+        raise error(message) from None
 
 
 def _problems(value: Any, form: Any, where: str, complete: bool, given: tuple[str, ...] = ()) -> Iterable[str]:

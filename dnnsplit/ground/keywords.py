@@ -18,7 +18,8 @@ def named(*passed_to: Callable[..., Any]) -> Callable[[Callable[Given, Result]],
 
     Parameters
     ----------
-    passed_to : functions that get what its ``**`` collects; it then takes all that one of them takes by keyword
+    *passed_to : Callable[..., Any]
+        Functions that get what its ``**`` collects; it then takes all that one of them takes by keyword.
 
     Examples
     --------
@@ -42,7 +43,8 @@ def named(*passed_to: Callable[..., Any]) -> Callable[[Callable[Given, Result]],
             if len(args) > len(places):
                 value, by_place = args[len(places)], ", ".join(places)
                 way_out = f"only {by_place} may come without one; write {first}={value!r}, or what you mean"
-                raise OptionError(f"{function.__name__}: the value {value!r} has no name, and {way_out}")
+                message = f"{function.__name__}: the value {value!r} has no name, and {way_out}"
+                raise OptionError(message)
             lost = [f"there is no argument {name!r}{nearest(name, known)}" for name in options if name not in known]
             raise_problems(OptionError, function.__name__, lost)
             return function(*args, **options)

@@ -15,8 +15,10 @@ def shown(title: object, *tables: pd.DataFrame | Mapping[str, object]) -> str:
 
     Parameters
     ----------
-    title : its repr; one of several lines keeps them
-    tables : below it; a mapping is a table of two columns, names and values, without those that say nothing (None, "")
+    title : object
+        Its repr; one of several lines keeps them.
+    *tables : pd.DataFrame | Mapping[str, object]
+        Below it; a mapping is a table of two columns, names and values, without those that say nothing (None, "").
     """
     text = html.escape(str(title))
     head = f"<pre>{text}</pre>" if "\n" in text else f"<b>{text}</b>"

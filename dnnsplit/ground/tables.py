@@ -26,16 +26,20 @@ def read_table(path: str | Path, numbers: frozenset[str] = frozenset()) -> pd.Da
 
     Parameters
     ----------
-    path : as ``DataFrame.to_csv(index=False)`` writes it
-    numbers : columns that hold numbers here although they are called as texts elsewhere, such as how many ``layers``
+    path : str | Path
+        As ``DataFrame.to_csv(index=False)`` writes it.
+    numbers : frozenset[str], optional
+        Columns that hold numbers here although they are called as texts elsewhere, such as how many ``layers``.
 
     Returns
     -------
-    DataFrame : texts as they are (an empty one is ""), whole numbers, floats to the last bit (an empty one is NaN), bools
+    pd.DataFrame
+        Texts as they are (an empty one is ""), whole numbers, floats to the last bit (an empty one is NaN), bools.
 
     Raises
     ------
-    OSError, ValueError, pandas.errors.ParserError, pandas.errors.EmptyDataError : `TABLE_ERRORS`, unreadable files and entries
+    OSError, ValueError, pandas.errors.ParserError, pandas.errors.EmptyDataError
+        `TABLE_ERRORS`, unreadable files and entries.
     """
     text = Path(path).read_text(encoding="utf-8")
     comment = int(text.startswith("#"))
@@ -44,7 +48,8 @@ def read_table(path: str | Path, numbers: frozenset[str] = frozenset()) -> pd.Da
         if column in FLAGS:
             frame[column] = frame[column].map({"True": True, "False": False, "true": True, "false": False, "1": True, "0": False})
             if frame[column].isna().any():
-                raise ValueError(f"column {column!r} holds other than True and False")
+                message = f"column {column!r} holds other than True and False"
+                raise ValueError(message)
             frame[column] = frame[column].astype(bool)
         elif column not in TEXTS - numbers:
             frame[column] = _numbers(frame[column])

@@ -62,32 +62,40 @@ def parse(text: str | float, dimension: str) -> float:
 
     Parameters
     ----------
-    text : ``"5 MB/s"``; a bare number is taken as SI (B/s, s, W, J, B, CPU, s/B, J/B)
-    dimension : ``bandwidth``, ``latency``, ``power``, ``energy``, ``memory``, ``speed``, ``serialise`` or ``power_per_rate``
-        (W per B/s, which is J/B)
+    text : str | float
+        ``"5 MB/s"``; a bare number is taken as SI (B/s, s, W, J, B, CPU, s/B, J/B).
+    dimension : str
+        ``bandwidth``, ``latency``, ``power``, ``energy``, ``memory``, ``speed``, ``serialise`` or ``power_per_rate`` (W per B/s,
+        which is J/B).
 
     Returns
     -------
-    float : not negative, finite (only a bandwidth may be ``inf B/s``)
+    float
+        Not negative, finite (only a bandwidth may be ``inf B/s``).
 
     Raises
     ------
-    OptionError : not a number, an unknown unit, negative or not finite
+    OptionError
+        Not a number, an unknown unit, negative or not finite.
     """
     example = f"write it like '{_EXAMPLE[dimension]}'"
     if not isinstance(text, str) and not is_number(text):
-        raise OptionError(f"{dimension} {text!r} is not a quantity; {example}")
+        message = f"{dimension} {text!r} is not a quantity; {example}"
+        raise OptionError(message)
     if isinstance(text, str):
         match = _NUMBER.match(text)
         if not match:
-            raise OptionError(f"{dimension} {text!r} is not a number with a unit; {example}")
+            message = f"{dimension} {text!r} is not a number with a unit; {example}"
+            raise OptionError(message)
         value = float(match[1]) * _factor(match[2], dimension, text, example)
     else:
         value = float(text)
     if math.isnan(value) or (math.isinf(value) and (dimension != "bandwidth" or "inf" not in str(text))):
-        raise OptionError(f"{dimension} {text!r} is not finite; {example}")
+        message = f"{dimension} {text!r} is not finite; {example}"
+        raise OptionError(message)
     if value < 0:
-        raise OptionError(f"{dimension} {text!r} is negative; it must be 0 or more")
+        message = f"{dimension} {text!r} is negative; it must be 0 or more"
+        raise OptionError(message)
     return value
 
 
@@ -103,9 +111,11 @@ def _factor(unit: str, dimension: str, text: str, example: str) -> float:
     if dimension in _WHOLE and (meant := _meant(unit, dimension)):
         number = text[: text.rindex(unit)].strip()
         way_out = " or ".join(repr(f"{number} {one}") for one in meant)
-        raise OptionError(f"{dimension} {text!r} has the unknown unit {unit!r}; upper and lower case matter: write {way_out}")
+        message = f"{dimension} {text!r} has the unknown unit {unit!r}; upper and lower case matter: write {way_out}"
+        raise OptionError(message)
     known, prefixes = ", ".join(_UNITS[dimension]), "k, M, G, ..." if dimension in _WHOLE else "k, M, G, m, ..."
-    raise OptionError(f"{dimension} {text!r} has the unknown unit {unit!r} (known: {known}, with {prefixes}); {example}")
+    message = f"{dimension} {text!r} has the unknown unit {unit!r} (known: {known}, with {prefixes}); {example}"
+    raise OptionError(message)
 
 
 def _meant(unit: str, dimension: str) -> list[str]:

@@ -58,7 +58,8 @@ def read_texts(path: str | Path) -> Any:
 
     Raises
     ------
-    OSError, UnicodeDecodeError, yaml.YAMLError : `YAML_ERRORS`; a key that is given twice among them
+    OSError, UnicodeDecodeError, yaml.YAMLError
+        `YAML_ERRORS`; a key that is given twice among them.
     """
     return texts_of(Path(path).read_text(encoding="utf-8"))
 

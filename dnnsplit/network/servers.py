@@ -34,14 +34,22 @@ class Server:
 
     Parameters
     ----------
-    name : unique
-    compute_w : P^c_k [W], drawn while a layer runs
-    transmit_w : P^other_k [W], drawn while a tensor is sent to another server; its constant part where it grows with the rate
-    transmit_self_w : P^self_k [W], drawn while a tensor moves inside the server (only where a self link gives it a time)
-    memory_bytes : upper limit on the weights held [B], or None
-    speed_cpu : compute speed in CPUs of the test-bed [CPU]; used only to scale a profile, never by the solver
-    note : where the figures come from
-    transmit_j_per_byte : what P^other_k grows by per throughput [W per B/s, which is J/B]
+    name : str
+        Unique.
+    compute_w : float, default 0.0
+        P^c_k [W], drawn while a layer runs.
+    transmit_w : float, default 0.0
+        P^other_k [W], drawn while a tensor is sent to another server; its constant part where it grows with the rate.
+    transmit_self_w : float, default 0.0
+        P^self_k [W], drawn while a tensor moves inside the server (only where a self link gives it a time).
+    memory_bytes : float | None, optional
+        Upper limit on the weights held [B], or None.
+    speed_cpu : float | None, optional
+        Compute speed in CPUs of the test-bed [CPU]; used only to scale a profile, never by the solver.
+    note : str, default ""
+        Where the figures come from.
+    transmit_j_per_byte : float, default 0.0
+        What P^other_k grows by per throughput [W per B/s, which is J/B].
     """
 
     name: str
@@ -74,13 +82,19 @@ class Link:
 
     Parameters
     ----------
-    source, target : server names
-    bandwidth_bytes_per_s : [B/s], above 0; infinity is allowed for links inside a server
-    latency_s : one-way latency [s]
-    serialise_s_per_byte : measured cost of packing and unpacking [s/B]
-    handling_s, handling_s_per_byte : what the two servers themselves do where a model is cut, per tensor between layers
-        [s] and per byte of it in float32 [s/B]; set by `priced` from a profile
-    note : where the figures come from
+    source, target : str
+        Server names.
+    bandwidth_bytes_per_s : float
+        [B/s], above 0; infinity is allowed for links inside a server.
+    latency_s : float, default 0.0
+        One-way latency [s].
+    serialise_s_per_byte : float, default 0.0
+        Measured cost of packing and unpacking [s/B].
+    note : str, default ""
+        Where the figures come from.
+    handling_s, handling_s_per_byte : float, default 0.0
+        What the two servers themselves do where a model is cut, per tensor between layers [s] and per byte of it in float32
+        [s/B]; set by `priced` from a profile.
     """
 
     source: str
@@ -97,8 +111,9 @@ class Link:
 
         Parameters
         ----------
-        handled_bytes : of the tensor in float32 if a layer makes it and another reads it, as `Tensor.handled_bytes`; default:
-            `size_bytes`. Inputs and outputs of the model (0) are the same work wherever it runs: the layers' times hold that
+        handled_bytes : Size | None, optional
+            Of the tensor in float32 if a layer makes it and another reads it, as `Tensor.handled_bytes`; default: `size_bytes`.
+            Inputs and outputs of the model (0) are the same work wherever it runs: the layers' times hold that.
         """
         handled_bytes = size_bytes if handled_bytes is None else handled_bytes
         seconds = self.latency_s + size_bytes / self.bandwidth_bytes_per_s + size_bytes * self.serialise_s_per_byte
@@ -118,13 +133,19 @@ class Network:
 
     Parameters
     ----------
-    servers : at least one
-    links : directed; a pair without a link cannot exchange tensors
-    source : the device: graph inputs start here and graph outputs end here
+    servers : tuple[Server, ...]
+        At least one.
+    links : tuple[Link, ...], default ()
+        Directed; a pair without a link cannot exchange tensors.
+    source : str, default ""
+        The device: graph inputs start here and graph outputs end here.
+    name : str, default ""
+        For reports, such as that of its file.
 
     Raises
     ------
-    NetworkError : duplicate or unknown names, negative figures, a source that is not a server; all of them at once
+    NetworkError
+        Duplicate or unknown names, negative figures, a source that is not a server; all of them at once.
 
     Examples
     --------
@@ -143,7 +164,8 @@ class Network:
         for kind, entries in ((Server, self.servers), (Link, self.links)):
             for entry in entries:
                 if not isinstance(entry, kind):
-                    raise NetworkError(f"network: {entry!r} is no {kind.__name__}; write dnnsplit.{kind.__name__}(...)")
+                    message = f"network: {entry!r} is no {kind.__name__}; write dnnsplit.{kind.__name__}(...)"
+                    raise NetworkError(message)
         if not self.source and self.servers:
             object.__setattr__(self, "source", self.servers[0].name)
         raise_problems(NetworkError, f"network {self.name!r}" if self.name else "network", list(self._problems()))
@@ -179,7 +201,8 @@ class Network:
     def server(self, name: str) -> Server:
         """Return the server called `name`."""
         if name not in self.server_names:
-            raise NetworkError(f"there is no server {name!r}{nearest(name, self.server_names)}")
+            message = f"there is no server {name!r}{nearest(name, self.server_names)}"
+            raise NetworkError(message)
         return self.servers[self.server_names.index(name)]
 
     def link(self, source: str, target: str) -> Link | None:
@@ -195,12 +218,15 @@ class Network:
 
         Parameters
         ----------
-        size_bytes : float (n,) [B]
-        handled_bytes : float (n,) [B]; see `Link.transfer_s`
+        size_bytes : np.ndarray
+            float (n,) [B].
+        handled_bytes : np.ndarray | None, optional
+            float (n,) [B]; see `Link.transfer_s`.
 
         Returns
         -------
-        float (n, servers, servers) [s] : infinite where there is no link; 0 on the diagonal unless a self link is given
+        np.ndarray
+            float (n, servers, servers) [s]: infinite where there is no link; 0 on the diagonal unless a self link is given.
         """
         index = {name: k for k, name in enumerate(self.server_names)}
         size_bytes = np.asarray(size_bytes, float)
@@ -238,7 +264,8 @@ class Network:
         """Return the same network with some servers alone, links between them kept; the source must stay."""
         servers = tuple(self.server(name) for name in names)
         if self.source not in names:
-            raise NetworkError(f"the source {self.source!r} must stay in the network; you kept {', '.join(names)}")
+            message = f"the source {self.source!r} must stay in the network; you kept {', '.join(names)}"
+            raise NetworkError(message)
         links = tuple(link for link in self.links if link.source in names and link.target in names)
         return Network(servers, links, self.source, name="+".join(names))
 
@@ -278,12 +305,14 @@ class Network:
 
         Parameters
         ----------
-        path : file with ``source``, ``servers`` (name, compute, transmit, transmit_per_rate, memory, speed, note) and ``links``
-            (source, target, bandwidth, latency, note); quantities as ``5 MB/s``, ``5 ms``, ``2.9 W``, ``438 mW/(Mbit/s)``
+        path : str | Path
+            File with ``source``, ``servers`` (name, compute, transmit, transmit_per_rate, memory, speed, note) and ``links``
+            (source, target, bandwidth, latency, note); quantities as ``5 MB/s``, ``5 ms``, ``2.9 W``, ``438 mW/(Mbit/s)``.
 
         Raises
         ------
-        NetworkError : the file is missing or no YAML, has unknown keys, or describes a wrong network
+        NetworkError
+            The file is missing or no YAML, has unknown keys, or describes a wrong network.
         """
         path = Path(path)
         servers, links, source = yaml.read(path)

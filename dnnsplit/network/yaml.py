@@ -45,16 +45,20 @@ def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
 
     Raises
     ------
-    NetworkError : the file is missing or no YAML, or has unknown keys or wrong quantities; all of them at once
+    NetworkError
+        The file is missing or no YAML, or has unknown keys or wrong quantities; all of them at once.
     """
     try:
         document = read_texts(path)
     except FileNotFoundError:
-        raise NetworkError(f"there is no network file {path}") from None
+        message = f"there is no network file {path}"
+        raise NetworkError(message) from None
     except YAML_ERRORS as error:
-        raise NetworkError(f"{path} is not readable as YAML: {error}") from None
+        message = f"{path} is not readable as YAML: {error}"
+        raise NetworkError(message) from None
     if not isinstance(document, dict):
-        raise NetworkError(f"{path} must hold the keys source, servers and links, not {type(document).__name__}")
+        message = f"{path} must hold the keys source, servers and links, not {type(document).__name__}"
+        raise NetworkError(message)
     problems = [f"unknown key {key!r}{nearest(str(key), _TOP)}" for key in document if key not in _TOP]
     entries: dict[str, list[Any]] = {key: document.get(key) or [] for key in ("servers", "links")}
     for key, some in entries.items():

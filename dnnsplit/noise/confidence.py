@@ -27,7 +27,8 @@ def upper_bound(mean: ArrayLike, std: ArrayLike, images: ArrayLike, confidence: 
     0.05209
     """
     if not is_number(confidence) or not 0.5 <= confidence < 1:
-        raise OptionError(f"confidence is {confidence!r}; give a number from 0.5 up to 1, such as 0.95, or None for the mean")
+        message = f"confidence is {confidence!r}; give a number from 0.5 up to 1, such as 0.95, or None for the mean"
+        raise OptionError(message)
     return np.asarray(np.asarray(mean) + t.ppf(confidence, np.asarray(images) - 1) * std / np.sqrt(images))
 
 

@@ -28,18 +28,24 @@ def design_schemes(layers: int, budget: int = 40, samples: NoiseSamples | None =
 
     Parameters
     ----------
-    layers : how many
-    budget : of schemes in all, those of `samples` among them
-    samples : what was measured before, columns in the order of the layers
-    seed : of the `CANDIDATES`, where there are more schemes than that
+    layers : int
+        How many.
+    budget : int, default 40
+        Of schemes in all, those of `samples` among them.
+    samples : NoiseSamples | None, optional
+        What was measured before, columns in the order of the layers.
+    seed : int, default 0
+        Of the `CANDIDATES`, where there are more schemes than that.
 
     Returns
     -------
-    int8 (n, layers) : schemes that `samples` lacks; none when the budget is spent
+    int8 (n, layers)
+        Schemes that `samples` lacks; none when the budget is spent.
 
     Raises
     ------
-    NoiseError : a budget that does not cover the first stage, samples of other layers, or no layer with noise alone
+    NoiseError
+        A budget that does not cover the first stage, samples of other layers, or no layer with noise alone.
 
     Examples
     --------
@@ -48,12 +54,14 @@ def design_schemes(layers: int, budget: int = 40, samples: NoiseSamples | None =
     """
     least = layers + (layers > 1)
     if not is_whole(budget, least):
-        raise NoiseError(f"budget {budget!r}: {layers} layers need {least} or more, each alone and all together")
+        message = f"budget {budget!r}: {layers} layers need {least} or more, each alone and all together"
+        raise NoiseError(message)
     first = np.vstack([np.eye(layers), np.ones((least - layers, layers))]).astype(np.int8)
     if samples is None:
         return first
     if len(samples.layers) != layers:
-        raise NoiseError(f"the samples are of {len(samples.layers)} layers, the design is for {layers}")
+        message = f"the samples are of {len(samples.layers)} layers, the design is for {layers}"
+        raise NoiseError(message)
     known = samples.schemes[samples.schemes.any(axis=1)]
     number = min(int(budget), 2**layers - 1) - len(known)
     missing = first[~np.isin(pack_schemes(first), pack_schemes(known))]
@@ -61,7 +69,8 @@ def design_schemes(layers: int, budget: int = 40, samples: NoiseSamples | None =
         return missing[: max(number, 0)]
     alone = NoiseModel.measured(samples).predict(first[:layers])
     if not alone.any():
-        raise NoiseError("no layer has any noise alone; there is nothing to tell a good design from a bad one")
+        message = "no layer has any noise alone; there is nothing to tell a good design from a bad one"
+        raise NoiseError(message)
     if layers <= LISTED:
         rows = all_schemes(layers)[1:]
     else:

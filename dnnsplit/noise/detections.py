@@ -27,15 +27,18 @@ def non_maximum_suppression(detections: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    detections : (n, 6) rows, in any order
+    detections : np.ndarray
+        (n, 6) rows, in any order.
 
     Returns
     -------
-    (k, 6) array : the kept rows, best score first, at most `MOST_DETECTIONS`
+    (k, 6) array
+        The kept rows, best score first, at most `MOST_DETECTIONS`.
     """
     rows = np.asarray(detections)
     if rows.ndim != 2 or rows.shape[1] != 6:
-        raise DnnSplitError(f"detections must have the shape (n, 6), got {rows.shape}")
+        message = f"detections must have the shape (n, 6), got {rows.shape}"
+        raise DnnSplitError(message)
     rows = rows[np.argsort(-rows[:, 1], kind="stable")]
     kept = np.zeros(len(rows), dtype=bool)
     for label in np.unique(rows[:, 0]):
@@ -52,20 +55,25 @@ def decode(output: np.ndarray, threshold: float = 0.01) -> np.ndarray:
 
     Parameters
     ----------
-    output : (1, 4 + classes, anchors) or (4 + classes, anchors): cx, cy, w, h in pixels, then the class scores in [0, 1]
-    threshold : lowest score that counts; low for scoring (a curve needs the tail), 0.25 or so for showing
+    output : np.ndarray
+        (1, 4 + classes, anchors) or (4 + classes, anchors): cx, cy, w, h in pixels, then the class scores in [0, 1].
+    threshold : float, default 0.01
+        Lowest score that counts; low for scoring (a curve needs the tail), 0.25 or so for showing.
 
     Returns
     -------
-    (n, 6) float32 array : best score first; one anchor may stand for several classes
+    (n, 6) float32 array
+        Best score first; one anchor may stand for several classes.
     """
     if not 0 <= threshold <= 1:
-        raise DnnSplitError(f"threshold must lie between 0 and 1, got {threshold!r}")
+        message = f"threshold must lie between 0 and 1, got {threshold!r}"
+        raise DnnSplitError(message)
     table = np.asarray(output, dtype=np.float32)
     if table.ndim == 3 and len(table) == 1:
         table = table[0]
     if table.ndim != 2 or len(table) < 5:
-        raise DnnSplitError(f"a detector output has the shape (1, 4 + classes, anchors), got {np.shape(output)}")
+        message = f"a detector output has the shape (1, 4 + classes, anchors), got {np.shape(output)}"
+        raise DnnSplitError(message)
     labels, anchors = np.nonzero(table[4:] >= threshold)
     centres, half = table[:2, anchors].T, table[2:4, anchors].T / 2
     rows = np.column_stack([labels, table[4 + labels, anchors], centres - half, centres + half]).astype(np.float32)
@@ -91,7 +99,8 @@ def agreement(detections: np.ndarray, reference: np.ndarray) -> float:
 
     Parameters
     ----------
-    detections, reference : (n, 6) and (m, 6) rows, see `decode`
+    detections, reference : np.ndarray
+        (n, 6) and (m, 6) rows, see `decode`.
     """
     total = len(detections) + len(reference)
     if not total:

@@ -33,22 +33,28 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
 
     Parameters
     ----------
-    samples : measured noise
-    model : "polynomial" (the slides: least squares over all products of up to `degree` layers; q_i^2 = q_i), "link" (eta^p
-        is such a polynomial, p learned, with a prior that lets it do with fewer samples than terms: see `link`), "gp" (a
-        Gaussian process on eta^2, the best with few samples: see `gaussian`) or "measured" (no fit: the table itself)
-    degree : of the polynomial or the link, 1 or more
-    folds : of the cross-validation that the scores come from
+    samples : NoiseSamples
+        Measured noise.
+    model : str, default "polynomial"
+        "polynomial" (the slides: least squares over all products of up to `degree` layers; q_i^2 = q_i), "link" (eta^p is such a
+        polynomial, p learned, with a prior that lets it do with fewer samples than terms: see `link`), "gp" (a Gaussian process
+        on eta^2, the best with few samples: see `gaussian`) or "measured" (no fit: the table itself).
+    degree : int, default 2
+        Of the polynomial or the link, 1 or more.
+    folds : int, default 5
+        Of the cross-validation that the scores come from.
 
     Returns
     -------
-    NoiseModel : with ``scores``: samples; R2, MAPE_% and low_MAPE_% (of the lowest tenth) by cross-validation; and, where
-        the model has them, degree, terms, power and R2_fit on the rows it was fitted to. Designed samples are the hardest
-        to leave out, so that their cross-validation errs on the safe side
+    NoiseModel
+        With ``scores``: samples; R2, MAPE_% and low_MAPE_% (of the lowest tenth) by cross-validation; and, where the model has
+        them, degree, terms, power and R2_fit on the rows it was fitted to. Designed samples are the hardest to leave out, so that
+        their cross-validation errs on the safe side.
 
     Raises
     ------
-    NoiseError : unknown model, or too few samples for it
+    NoiseError
+        Unknown model, or too few samples for it.
     """
     if model == "measured":
         return NoiseModel.measured(samples)
@@ -69,10 +75,12 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
 
 def _check(samples: NoiseSamples, model: str, degree: int, folds: int) -> None:
     if model not in MODELS:
-        raise NoiseError(f"noise model {model!r} is unknown{nearest(model, MODELS)}")
+        message = f"noise model {model!r} is unknown{nearest(model, MODELS)}"
+        raise NoiseError(message)
     for what, value, least in (("degree", degree, 1), ("folds", folds, 2)):
         if not is_whole(value, least):
-            raise NoiseError(f"{what} {value!r} must be a whole number, {least} or more")
+            message = f"{what} {value!r} must be a whole number, {least} or more"
+            raise NoiseError(message)
     some = samples.schemes.any(axis=1)
     count, size, needed = np.count_nonzero(some), len(samples.layers), _least(model, degree, samples)
     what, way_out = f"model {model!r} over {size} layers needs {size} samples", "Measure more"
@@ -81,7 +89,8 @@ def _check(samples: NoiseSamples, model: str, degree: int, folds: int) -> None:
         way_out += ", lower the degree, or fit model='gp' or 'link', which need fewer"
     enough = max(folds, -(-needed * folds // (folds - 1)))
     if count < enough:
-        raise NoiseError(f"{what} and {folds}-fold cross-validation needs {enough} samples; there are {count}. {way_out}")
+        message = f"{what} and {folds}-fold cross-validation needs {enough} samples; there are {count}. {way_out}"
+        raise NoiseError(message)
     noise_scores(samples.noise[some], samples.noise[some])  # refuses noise that is 0 nearly everywhere
 
 
@@ -109,7 +118,8 @@ def noise_scores(measured: np.ndarray, predicted: np.ndarray) -> dict[str, float
     """Return R2, MAPE_% and low_MAPE_% (over the tenth with the least measured noise) where the measured noise is above 0."""
     keep = measured > 0
     if (above := np.count_nonzero(keep)) < 2:
-        raise NoiseError(f"{above} of {len(keep)} samples have a noise above 0; two or more are needed to score a model")
+        message = f"{above} of {len(keep)} samples have a noise above 0; two or more are needed to score a model"
+        raise NoiseError(message)
     measured, predicted = measured[keep], predicted[keep]
     error = 100.0 * np.abs(predicted - measured) / measured
     lowest = error[np.argsort(measured, kind="stable")[: max(1, len(error) // 10)]]
@@ -123,7 +133,8 @@ def first_order(noise: NoiseModel) -> np.ndarray:
     """
     values = noise.every()
     if not np.isfinite(values).all():
-        raise NoiseError(f"{np.isinf(values).sum()} of {len(values)} schemes were not measured; measure all, or fit a model")
+        message = f"{np.isinf(values).sum()} of {len(values)} schemes were not measured; measure all, or fit a model"
+        raise NoiseError(message)
     spread = values.var()
     effects: np.ndarray = (2.0 * all_schemes(len(noise.layers)) - 1.0).T @ values / len(values)
     return effects**2 / spread if spread > 0 else 0.0 * effects
@@ -136,27 +147,34 @@ def learning_curve(
 
     Parameters
     ----------
-    samples : measured noise; all schemes for a design
-    models : by title, the options ``model`` and ``degree`` of `fit_noise`, ``design``: True for the schemes that `design_schemes`
-        chooses, else random ones, and ``most``: no more samples than that. See `regressors`
-    sizes : how many samples to fit to
-    seeds : how often each is repeated
+    samples : NoiseSamples
+        Measured noise; all schemes for a design.
+    models : Mapping[str, Mapping[str, Any]]
+        By title, the options ``model`` and ``degree`` of `fit_noise`, ``design``: True for the schemes that `design_schemes`
+        chooses, else random ones, and ``most``: no more samples than that. See `regressors`.
+    sizes : Sequence[int]
+        How many samples to fit to.
+    seeds : int, default 3
+        How often each is repeated.
 
     Returns
     -------
-    DataFrame : model, samples, seed, R2, MAPE_%, low_MAPE_% on the rows left out; a size that is too small for a model
-        (fewer samples than coefficients, or than the first stage of a design) has no row
+    pd.DataFrame
+        model, samples, seed, R2, MAPE_%, low_MAPE_% on the rows left out; a size that is too small for a model (fewer samples
+        than coefficients, or than the first stage of a design) has no row.
 
     Raises
     ------
-    NoiseError : unknown model or option, a size that leaves nothing to test on, a designed scheme that was not measured
+    NoiseError
+        Unknown model or option, a size that leaves nothing to test on, a designed scheme that was not measured.
     """
     some = samples.quantizing
     for title, options in models.items():
         unknown = sorted({*options} - {"model", "degree", "design", "most"})
         if unknown or options.get("model", "polynomial") not in MODELS[:-1]:
             what = f"option {unknown[0]!r}" if unknown else f"model {options['model']!r}"
-            raise NoiseError(f"learning curve of {title!r}: {what} is unknown; there are model, degree, design and most")
+            message = f"learning curve of {title!r}: {what} is unknown; there are model, degree, design and most"
+            raise NoiseError(message)
     rows = []
     for size in sizes:
         for seed in range(seeds):
@@ -188,8 +206,10 @@ def _designed(samples: NoiseSamples, size: int, seed: int) -> tuple[NoiseSamples
         known = samples.only(chosen) if chosen.any() else None
         wanted = pack_schemes(design_schemes(len(samples.layers), size, known, seed))
         if not np.isin(wanted, keys).all():
-            raise NoiseError("a designed scheme is not among the samples; a design needs all schemes measured")
+            message = "a designed scheme is not among the samples; a design needs all schemes measured"
+            raise NoiseError(message)
         chosen |= np.isin(keys, wanted)
     if chosen.all():
-        raise NoiseError(f"{size} of {len(keys)} samples leaves none to test on")
+        message = f"{size} of {len(keys)} samples leaves none to test on"
+        raise NoiseError(message)
     return samples.only(chosen), samples.only(~chosen)

@@ -24,8 +24,10 @@ class GaussianProcess(NoiseModel):
 
     Attributes
     ----------
-    regressor, scale : fitted to eta^2 / scale
-    factor : of a bound, how much it is above the mean
+    regressor, scale : GaussianProcessRegressor, float
+        Fitted to eta^2 / scale.
+    factor : float
+        Of a bound, how much it is above the mean.
     """
 
     regressor: GaussianProcessRegressor

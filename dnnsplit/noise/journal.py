@@ -25,11 +25,13 @@ def read_journal(path: Path, identity: Mapping[str, Any]) -> tuple[np.ndarray, n
         with np.load(path, allow_pickle=False) as file:
             found, schemes, values = json.loads(str(file["identity"])), file["schemes"], file["values"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise NoiseError(f"{path} is not readable as a measurement to resume: {error}; delete it or name another file") from None
+        message = f"{path} is not readable as a measurement to resume: {error}; delete it or name another file"
+        raise NoiseError(message) from None
     wanted = json.loads(json.dumps(identity, default=plain))
     other = [key for key in wanted if found.get(key) != wanted[key]]
     if other:
-        raise NoiseError(f"{path} holds a measurement with other {', '.join(other)}; delete it or name another file")
+        message = f"{path} holds a measurement with other {', '.join(other)}; delete it or name another file"
+        raise NoiseError(message)
     return schemes, values
 
 

@@ -40,35 +40,51 @@ def measure_noise(
 
     Parameters
     ----------
-    graph : read from an ONNX file
-    images : (n, *shape of one image), or that by input name
-    layers : how many of the layers with most FLOPs, or their names
-    schemes : "all" 2^n of them, "alone" (none, and each layer alone), a number of them (none, each alone, all, then random
-        ones), or a 0/1 array (m, layers)
-    setting : how int8 is made, or its name ("thesis"); calibration is MinMax over the same images unless `calibration` is given
-    calibration : ranges measured before, on images of their own
-    seed : of random schemes, and of a design
-    workers : images measured side by side
-    progress : show a progress bar with the time left
-    budget : instead of `schemes`: measure that many, each layer alone and all together, then those that tell most about the
-        others (`dnnsplit.noise.design`)
-    metric : what is called noise: rho, relative, nsr, disagreement, or one of an output, like ``rho:output0``
-    detections : the first output is a YOLO detector's: tell the disagreement of its detections too
-    resume : file (.npz) that is written every few seconds; an interrupted measurement goes on from it, and a finished one is
-        read from it
+    graph : LayerGraph
+        Read from an ONNX file.
+    images : np.ndarray | Mapping[str, np.ndarray]
+        (n, *shape of one image), or that by input name.
+    layers : int | Sequence[str], default 12
+        How many of the layers with most FLOPs, or their names.
+    schemes : str | int | np.ndarray, default "all"
+        "all" 2^n of them, "alone" (none, and each layer alone), a number of them (none, each alone, all, then random ones), or a
+        0/1 array (m, layers).
+    setting : QuantizationSetting | str | None, optional
+        How int8 is made, or its name ("thesis"); calibration is MinMax over the same images unless `calibration` is given.
+    calibration : Calibration | None, optional
+        Ranges measured before, on images of their own.
+    seed : int, default 0
+        Of random schemes, and of a design.
+    workers : int, default 2
+        Images measured side by side.
+    progress : bool, default True
+        Show a progress bar with the time left.
+    budget : int | None, optional
+        Instead of `schemes`: measure that many, each layer alone and all together, then those that tell most about the others
+        (`dnnsplit.noise.design`).
+    metric : str, default "rho"
+        What is called noise: rho, relative, nsr, disagreement, or one of an output, like ``rho:output0``.
+    detections : bool, default False
+        The first output is a YOLO detector's: tell the disagreement of its detections too.
+    resume : str | Path | None, optional
+        File (.npz) that is written every few seconds; an interrupted measurement goes on from it, and a finished one is read from
+        it.
 
     Returns
     -------
-    NoiseSamples : with model, images, calibration, setting and metric in ``origin``, and every metric with its standard
-        deviation over the images in ``details``
+    NoiseSamples
+        With model, images, calibration, setting and metric in ``origin``, and every metric with its standard deviation over the
+        images in ``details``.
 
     Raises
     ------
-    NoiseError : unknown layers or metric, layers that no int8 kernel exists for, images of another shape, a budget smaller
-        than layers + 1, a file to resume from that is of another measurement
+    NoiseError
+        Unknown layers or metric, layers that no int8 kernel exists for, images of another shape, a budget smaller than layers +
+        1, a file to resume from that is of another measurement.
     """
     if budget is not None and not (isinstance(schemes, str) and schemes == "all"):
-        raise NoiseError(f"both schemes={schemes!r} and budget={budget!r} were given; a budget chooses the schemes")
+        message = f"both schemes={schemes!r} and budget={budget!r} were given; a budget chooses the schemes"
+        raise NoiseError(message)
     meter = noise_meter(graph, images, calibration, layers, setting, metric, detections, workers, resume)
     if budget is not None:
         return _designed(meter, budget, seed, progress)
@@ -86,12 +102,15 @@ def _schemes(schemes: str | int | np.ndarray, count: int, seed: int) -> np.ndarr
         if schemes == "alone":
             return np.vstack([np.zeros((1, count)), np.eye(count)]).astype(np.int8)
         if schemes != "all":
-            raise NoiseError(f"schemes {schemes!r} is unknown; give 'all', 'alone', a number, or a 0/1 array")
+            message = f"schemes {schemes!r} is unknown; give 'all', 'alone', a number, or a 0/1 array"
+            raise NoiseError(message)
         if count > 16:
-            raise NoiseError(f"all schemes of {count} layers are {2**count}; give a number of schemes, or a budget")
+            message = f"all schemes of {count} layers are {2**count}; give a number of schemes, or a budget"
+            raise NoiseError(message)
         return all_schemes(count)
     if isinstance(schemes, int | np.integer):
         if schemes < 1:
-            raise NoiseError(f"schemes is {schemes}; measure at least one")
+            message = f"schemes is {schemes}; measure at least one"
+            raise NoiseError(message)
         return sample_schemes(count, int(schemes), seed)
     return np.unique(check_schemes(schemes, count), axis=0).astype(np.int8)

@@ -38,9 +38,12 @@ class NoiseMeter:
 
     Attributes
     ----------
-    layers : V_Q, in topological order
-    metric : what it calls noise
-    origin : what that depends on: model, images, metric, setting, calibration
+    layers : tuple[str, ...]
+        V_Q, in topological order.
+    metric : str
+        What it calls noise.
+    origin : Mapping[str, Any]
+        What that depends on: model, images, metric, setting, calibration.
     """
 
     layers: tuple[str, ...]
@@ -80,12 +83,15 @@ class NoiseMeter:
 
         Parameters
         ----------
-        schemes : distinct 0/1 rows, (n, layers)
-        progress : show a progress bar with the time left
+        schemes : np.ndarray
+            Distinct 0/1 rows, (n, layers).
+        progress : bool, default True
+            Show a progress bar with the time left.
 
         Returns
         -------
-        NoiseSamples : in the order of the schemes, with ``details``
+        NoiseSamples
+            In the order of the schemes, with ``details``.
         """
         schemes = np.asarray(schemes, np.int8).reshape(-1, len(self.layers))
         self._read()
@@ -109,7 +115,8 @@ class NoiseMeter:
 
     def _samples(self, keys: Sequence[bytes]) -> NoiseSamples:
         if not keys:
-            raise NoiseError("there is no sample: no scheme was measured yet, or none was asked for")
+            message = "there is no sample: no scheme was measured yet, or none was asked for"
+            raise NoiseError(message)
         details = metrics_of(np.array([self._known[key] for key in keys]), self._tree.outputs, self._detections)
         frame = pd.DataFrame(self._rows(keys), columns=list(self.layers)).assign(
             noise=details[self.metric], noise_std=details[f"{self.metric} std"], noise_images=len(self._feeds)
@@ -161,7 +168,8 @@ class NoiseMeter:
             found = errors(reference, outputs, detections)
             if not np.isfinite(found[:: len(PER_OUTPUT)]).all():  # a difference that is no number; a ratio may be infinite
                 names = ", ".join(names_of(self.layers, key)) or "no layer"
-                raise NoiseError(f"image {image}: the outputs are not all numbers with {names} in int8")
+                message = f"image {image}: the outputs are not all numbers with {names} in int8"
+                raise NoiseError(message)
             self._known[key][image] = found
             told()
             self._save(SAVE_S)
@@ -203,23 +211,44 @@ def noise_meter(
 
     Parameters
     ----------
-    graph, images, calibration, layers, setting, metric, detections, workers, resume : as for `measure_noise`
+    graph : LayerGraph
+        As for `measure_noise`.
+    images : np.ndarray | Mapping[str, np.ndarray]
+        As for `measure_noise`.
+    calibration : Calibration | None, optional
+        As for `measure_noise`.
+    layers : int | Sequence[str], default 12
+        As for `measure_noise`.
+    setting : QuantizationSetting | str | None, optional
+        As for `measure_noise`.
+    metric : str, default "rho"
+        As for `measure_noise`.
+    detections : bool, default False
+        As for `measure_noise`.
+    workers : int, default 2
+        As for `measure_noise`.
+    resume : str | Path | None, optional
+        As for `measure_noise`.
 
     Returns
     -------
-    NoiseMeter : call it with names of layers
+    NoiseMeter
+        Call it with names of layers.
 
     Raises
     ------
-    NoiseError : see `measure_noise`
+    NoiseError
+        See `measure_noise`.
     """
     model = graph.model
     names = layers_of(graph, layers)
     calibration = calibration or calibrate(graph, images, setting)
     if setting is not None and QuantizationSetting.of(setting) != calibration.setting:
-        raise NoiseError(f"the calibration is for {calibration.setting}, not for {setting}; calibrate anew")
+        message = f"the calibration is for {calibration.setting}, not for {setting}; calibrate anew"
+        raise NoiseError(message)
     if workers < 1:
-        raise OptionError(f"workers is {workers!r}; it must be 1 or more")
+        message = f"workers is {workers!r}; it must be 1 or more"
+        raise OptionError(message)
     detections = detections or metric == "disagreement"
     check_metric(metric, model.outputs, detections)
     feeds = feeds_of(model, images)
@@ -240,7 +269,8 @@ def layers_of(graph: LayerGraph, layers: int | Sequence[str]) -> tuple[str, ...]
     """Return the names of V_Q, in topological order, from a count or a list of names."""
     if isinstance(layers, int):
         if layers < 1:
-            raise NoiseError(f"layers is {layers}; measure at least one layer")
+            message = f"layers is {layers}; measure at least one layer"
+            raise NoiseError(message)
         return graph.quantizable(layers)
     possible = graph.quantizable(10**9)
     lost = [f"{name!r} cannot run in int8{nearest(name, possible)}" for name in layers if name not in possible]

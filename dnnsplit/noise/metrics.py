@@ -99,7 +99,8 @@ def check_metric(metric: str, outputs: Sequence[str], detections: bool) -> None:
     names = [*PER_OUTPUT, *(kept(outputs) if len(outputs) > 1 else ()), *["disagreement"] * detections]
     if metric not in names:
         way_out = "; snr_db is infinite where nothing is quantized: take nsr" if metric.startswith("snr") else ""
-        raise NoiseError(f"metric {metric!r} is unknown{nearest(metric, names)}{way_out}")
+        message = f"metric {metric!r} is unknown{nearest(metric, names)}{way_out}"
+        raise NoiseError(message)
 
 
 def fragile(samples: NoiseSamples, times: float = 20.0, relative: float = 0.5) -> dict[str, float]:
@@ -110,22 +111,27 @@ def fragile(samples: NoiseSamples, times: float = 20.0, relative: float = 0.5) -
 
     Parameters
     ----------
-    samples : every layer alone among them; take many layers, so that the median is of layers that do no harm, like
-        ``measure_noise(graph, images, layers=10**9, schemes="alone")``
-    times, relative : the two thresholds; the second needs the samples' `details`
+    samples : NoiseSamples
+        Every layer alone among them; take many layers, so that the median is of layers that do no harm, like
+        ``measure_noise(graph, images, layers=10**9, schemes="alone")``.
+    times, relative : float, optional
+        The two thresholds; the second needs the samples' `details`.
 
     Returns
     -------
-    dict : noise alone by layer, the noisiest first
+    dict[str, float]
+        Noise alone by layer, the noisiest first.
 
     Raises
     ------
-    NoiseError : a layer was not measured alone
+    NoiseError
+        A layer was not measured alone.
     """
     where = samples.alone
     missing = [name for i, name in enumerate(samples.layers) if i not in where]
     if missing:
-        raise NoiseError(f"{len(missing)} layers were not measured alone ({missing[0]!r} is one); measure schemes='alone'")
+        message = f"{len(missing)} layers were not measured alone ({missing[0]!r} is one); measure schemes='alone'"
+        raise NoiseError(message)
     rows = [where[i] for i in range(len(samples.layers))]
     alone = samples.noise[rows]
     broken = alone > times * np.median(alone)

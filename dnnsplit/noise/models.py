@@ -33,12 +33,17 @@ class NoiseModel(ABC):
 
     Attributes
     ----------
-    layers : V_Q, in the order of the columns that `predict` expects
-    share : of predicted noise, its standard deviation over images as a share of it, on average over the samples, and how many
-        images they were; None where it is not known
-    mean : for upper bounds (see `bounded`), the model of what they bound
-    scores : how well it was found to predict (`fit_noise` fills them by cross-validation)
-    origin : what the samples behind it depend on
+    layers : tuple[str, ...]
+        V_Q, in the order of the columns that `predict` expects.
+    share : tuple[float, int] | None
+        Of predicted noise, its standard deviation over images as a share of it, on average over the samples, and how many images
+        they were; None where it is not known.
+    mean : NoiseModel | None
+        For upper bounds (see `bounded`), the model of what they bound.
+    scores : Mapping[str, float]
+        How well it was found to predict (`fit_noise` fills them by cross-validation).
+    origin : Mapping[str, Any]
+        What the samples behind it depend on.
     """
 
     layers: tuple[str, ...]
@@ -60,15 +65,21 @@ class NoiseModel(ABC):
 
         Parameters
         ----------
-        layers : V_Q
-        terms : coefficient by layer name or tuple of layer names
-        intercept : counts once any layer is quantized
-        origin : what the samples behind it depend on
-        power : above 0; what is not 1 makes it a "link"
+        layers : Sequence[str]
+            V_Q.
+        terms : Mapping[Sequence[str] | str, float]
+            Coefficient by layer name or tuple of layer names.
+        intercept : float, default 0.0
+            Counts once any layer is quantized.
+        origin : Mapping[str, Any] | None, optional
+            What the samples behind it depend on.
+        power : float, default 1.0
+            Above 0; what is not 1 makes it a "link".
 
         Raises
         ------
-        NoiseError : a term names a layer that is not in `layers`, a coefficient is not finite, a power that is not above 0
+        NoiseError
+            A term names a layer that is not in `layers`, a coefficient is not finite, a power that is not above 0.
 
         Examples
         --------
@@ -102,7 +113,8 @@ class NoiseModel(ABC):
         keys = pack_schemes(samples.schemes).tolist()
         table = dict(zip(keys, samples.noise.tolist(), strict=True))
         if table.get(0, 0.0) != 0.0:
-            raise NoiseError(f"the scheme that quantizes nothing has the noise {table[0]}; it must be 0")
+            message = f"the scheme that quantizes nothing has the noise {table[0]}; it must be 0"
+            raise NoiseError(message)
         pairs = [] if samples.spread is None else zip(keys, samples.spread.tolist(), strict=True)
         spread = {key: (std, int(images)) for key, (std, images) in pairs if images > 1}
         return Table(samples.layers, {0: 0.0} | table, spread, origin=samples.origin)
@@ -124,15 +136,18 @@ class NoiseModel(ABC):
 
         Parameters
         ----------
-        schemes : 0/1 (n, layers), columns in the order of `layers`
+        schemes : np.ndarray | Sequence[Sequence[int]]
+            0/1 (n, layers), columns in the order of `layers`.
 
         Returns
         -------
-        float (n,) : 0 exactly for the scheme that quantizes nothing; above 0 for every other, unless it was measured
+        float (n,)
+            0 exactly for the scheme that quantizes nothing; above 0 for every other, unless it was measured.
 
         Raises
         ------
-        NoiseError : wrong number of columns, entries other than 0 and 1, or (for a table) a scheme not measured
+        NoiseError
+            Wrong number of columns, entries other than 0 and 1, or (for a table) a scheme not measured.
         """
         return self._listed(check_schemes(schemes, len(self.layers)))
 
@@ -141,20 +156,23 @@ class NoiseModel(ABC):
 
         It is 0 for measured schemes and where nothing is quantized; a polynomial cannot tell.
         """
-        raise NoiseError(f"a {self.kind} tells no uncertainty; fit a Gaussian process (model='gp')")
+        message = f"a {self.kind} tells no uncertainty; fit a Gaussian process (model='gp')"
+        raise NoiseError(message)
 
     def every(self) -> np.ndarray:
         """Return the noise of all 2^n schemes, float (2^n,), first layer lowest; infinite where a table has no measurement.
 
         Raises
         ------
-        NoiseError : more than 18 layers
+        NoiseError
+            More than 18 layers.
         """
         if len(self.layers) > MOST_LISTED:
-            raise NoiseError(
+            message = (
                 f"this model ({self.kind}) needs all schemes listed, and those of {len(self.layers)} layers are too many (at "
                 f"most {MOST_LISTED} layers); quantize fewer, or fit model='polynomial', whose limit is made of linear rows"
             )
+            raise NoiseError(message)
         return self._listed(all_schemes(len(self.layers)).astype(bool))
 
     def of(self, quantized: Sequence[str]) -> float:
@@ -170,13 +188,16 @@ class NoiseModel(ABC):
 
         Raises
         ------
-        NoiseError : the spread over images is not known
-        OptionError : no confidence
+        NoiseError
+            The spread over images is not known.
+        OptionError
+            No confidence.
         """
-        raise NoiseError(
+        message = (
             f"the noise has no spread over images, which confidence={confidence!r} needs: measure it on two images or more "
             "(measure_noise keeps their spread), or take confidence=None, the plain mean"
         )
+        raise NoiseError(message)
 
     def certain(self) -> dict[int, float]:
         """Return the noise of the schemes that need no measurement, by their numbers."""
@@ -209,8 +230,10 @@ class Table(NoiseModel):
 
     Attributes
     ----------
-    table : noise by the number of the scheme (see `dnnsplit.noise.schemes`), that of no layer among them
-    spread : the standard deviation over images and their number, by scheme, where it is known
+    table : Mapping[int, float]
+        Noise by the number of the scheme (see `dnnsplit.noise.schemes`), that of no layer among them.
+    spread : Mapping[int, tuple[float, int]]
+        The standard deviation over images and their number, by scheme, where it is known.
     """
 
     table: Mapping[int, float]
@@ -226,7 +249,8 @@ class Table(NoiseModel):
         noise = super().predict(schemes)
         missing = np.isinf(noise).sum()
         if missing:
-            raise NoiseError(f"{missing} of {len(noise)} schemes were not measured; measure all, or fit a model (fit_noise)")
+            message = f"{missing} of {len(noise)} schemes were not measured; measure all, or fit a model (fit_noise)"
+            raise NoiseError(message)
         return noise
 
     def predict_std(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
@@ -257,9 +281,12 @@ class Polynomial(NoiseModel):
 
     Attributes
     ----------
-    terms : coefficient of each product of layers
-    intercept : added once any layer is quantized
-    power : what is not 1 makes it a "link"
+    terms : Mapping[tuple[str, ...], float]
+        Coefficient of each product of layers.
+    intercept : float
+        Added once any layer is quantized.
+    power : float
+        What is not 1 makes it a "link".
     """
 
     terms: Mapping[tuple[str, ...], float]

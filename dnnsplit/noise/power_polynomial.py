@@ -22,7 +22,8 @@ def fit_link(schemes: np.ndarray, noise: np.ndarray, degree: int = 2) -> tuple[d
 
     Returns
     -------
-    (terms, power) : coefficient by columns of `schemes`, and p
+    tuple[dict[tuple[int, ...], float], float]
+        (terms, power): coefficient by columns of `schemes`, and p.
     """
     count = schemes.shape[1]
     relative = noise / noise.max()

@@ -28,15 +28,19 @@ class NoiseSamples:
 
     Parameters
     ----------
-    frame : one 0/1 column per layer (1: it runs in int8) and the column ``noise`` (rho, 0 or more: the mean over images); where
-        it is known, also ``noise_std``, its sample standard deviation over the images (NaN of one), and ``noise_images``, how
-        many there were
-    origin : what the samples depend on: model, images, quantization setting, metric (JSON values)
-    details : one row per sample: other metrics, and their spread over images; neither saved nor divided
+    frame : pd.DataFrame
+        One 0/1 column per layer (1: it runs in int8) and the column ``noise`` (rho, 0 or more: the mean over images); where it is
+        known, also ``noise_std``, its sample standard deviation over the images (NaN of one), and ``noise_images``, how many
+        there were.
+    origin : Mapping[str, Any], optional
+        What the samples depend on: model, images, quantization setting, metric (JSON values).
+    details : pd.DataFrame | None, optional
+        One row per sample: other metrics, and their spread over images; neither saved nor divided.
 
     Raises
     ------
-    NoiseError : no ``noise`` column, entries other than 0 and 1, negative noise, a scheme given twice
+    NoiseError
+        No ``noise`` column, entries other than 0 and 1, negative noise, a scheme given twice.
     """
 
     frame: pd.DataFrame = field(repr=False)
@@ -45,17 +49,21 @@ class NoiseSamples:
 
     def __post_init__(self) -> None:
         if not isinstance(self.frame, pd.DataFrame):
-            raise NoiseError(f"noise samples come as a pandas DataFrame, not as {type(self.frame).__name__}")
+            message = f"noise samples come as a pandas DataFrame, not as {type(self.frame).__name__}"
+            raise NoiseError(message)
         frame = self.frame.reset_index(drop=True).copy()
         if "noise" not in frame or len(frame.columns) < 2:
-            raise NoiseError(f"noise samples need one column per layer and the column 'noise'; there are {list(frame.columns)}")
+            message = f"noise samples need one column per layer and the column 'noise'; there are {list(frame.columns)}"
+            raise NoiseError(message)
         same = frame.columns[frame.columns.duplicated()]
         if len(same):
-            raise NoiseError(f"noise samples: two columns are named {same[0]!r}; names must be unique")
+            message = f"noise samples: two columns are named {same[0]!r}; names must be unique"
+            raise NoiseError(message)
         layers = [c for c in frame if c not in OTHER]
         spread = [c for c in SPREAD if c in frame]
         if len(spread) == 1:
-            raise NoiseError(f"noise samples have the column {spread[0]!r}; a spread over images needs {' and '.join(SPREAD)}")
+            message = f"noise samples have the column {spread[0]!r}; a spread over images needs {' and '.join(SPREAD)}"
+            raise NoiseError(message)
         frame = frame[[*layers, "noise", *spread]].apply(pd.to_numeric, errors="coerce")
         problems = [f"column {c!r} holds values other than 0 and 1" for c in layers if not frame[c].isin((0, 1)).all()]
         bad = frame[~(frame["noise"] >= 0) | ~np.isfinite(frame["noise"])]
@@ -91,12 +99,12 @@ class NoiseSamples:
 
     @property
     def noise(self) -> np.ndarray:
-        """float (n,): measured rho."""
+        """Float (n,): measured rho."""
         return self.frame["noise"].to_numpy(float)
 
     @property
     def spread(self) -> np.ndarray | None:
-        """float (n, 2): standard deviation over the images (NaN of one), and how many they were; None where that is not known."""
+        """Float (n, 2): standard deviation over the images (NaN of one), and how many they were; None where that is not known."""
         return self.frame[list(SPREAD)].to_numpy(float) if "noise_std" in self.frame else None
 
     def updated(self, other: NoiseSamples) -> NoiseSamples:
@@ -106,12 +114,15 @@ class NoiseSamples:
 
         Raises
         ------
-        NoiseError : the others are of other layers, of another model, metric or quantization, or one of both tells no spread
+        NoiseError
+            The others are of other layers, of another model, metric or quantization, or one of both tells no spread.
         """
         if other.layers != self.layers:
-            raise NoiseError(f"the samples are of the layers {self.layers}, those that update them of {other.layers}")
+            message = f"the samples are of the layers {self.layers}, those that update them of {other.layers}"
+            raise NoiseError(message)
         if (self.spread is None) != (other.spread is None):
-            raise NoiseError("only one of the two tells the spread over images; measure both on two images or more")
+            message = "only one of the two tells the spread over images; measure both on two images or more"
+            raise NoiseError(message)
         keys = ("model_sha256", "metric", "setting", "calibration")
         apart = [k for k in keys if k in self.origin and k in other.origin and self.origin[k] != other.origin[k]]
         raise_problems(NoiseError, "samples of another noise", [f"{k} differs" for k in apart])
@@ -138,7 +149,8 @@ class NoiseSamples:
     def divide(self, count: int, seed: int = 0) -> tuple[NoiseSamples, NoiseSamples]:
         """Return `count` random samples and the others, to fit on the ones and test on the others."""
         if not is_whole(count, 1) or count >= len(self.frame):
-            raise NoiseError(f"{count!r} of {len(self.frame)} samples leaves none on one side; take 1 to {len(self.frame) - 1}")
+            message = f"{count!r} of {len(self.frame)} samples leaves none on one side; take 1 to {len(self.frame) - 1}"
+            raise NoiseError(message)
         order = np.random.default_rng(seed).permutation(len(self.frame))
         return self.only(np.sort(order[:count])), self.only(np.sort(order[count:]))
 
@@ -154,9 +166,11 @@ class NoiseSamples:
             first = comment_of(path)
             origin, frame = json.loads(first) if first else {}, read_table(path)
         except TABLE_ERRORS as error:
-            raise NoiseError(f"{path} is not readable as a table of noise samples: {error}") from None
+            message = f"{path} is not readable as a table of noise samples: {error}"
+            raise NoiseError(message) from None
         if not isinstance(origin, dict):
-            raise NoiseError(f"{path}: the origin in its first line is {origin!r}, not a JSON object")
+            message = f"{path}: the origin in its first line is {origin!r}, not a JSON object"
+            raise NoiseError(message)
         return NoiseSamples(frame, origin)
 
     def __repr__(self) -> str:

@@ -49,7 +49,8 @@ def all_schemes(count: int) -> np.ndarray:
 def sample_schemes(count: int, number: int, seed: int = 0) -> np.ndarray:
     """Return `number` distinct schemes of `count` layers, if there are so many: none, each layer alone, all, then random ones."""
     if number < 0:
-        raise OptionError(f"number is {number!r}; it must be 0 or more")
+        message = f"number is {number!r}; it must be 0 or more"
+        raise OptionError(message)
     if number >= 2**count:
         return all_schemes(count)
     first = np.vstack([np.zeros((1, count)), np.eye(count), np.ones((1, count))]).astype(np.int8)
@@ -65,13 +66,17 @@ def check_schemes(schemes: np.ndarray | Sequence[Sequence[int]], count: int) -> 
     try:
         q = np.atleast_2d(np.asarray(schemes))
     except ValueError:
-        raise NoiseError("the schemes have different numbers of entries; each needs one per layer") from None
+        message = "the schemes have different numbers of entries; each needs one per layer"
+        raise NoiseError(message) from None
     if q.ndim > 2:
-        raise NoiseError(f"schemes have the shape {q.shape}; give one row per scheme")
+        message = f"schemes have the shape {q.shape}; give one row per scheme"
+        raise NoiseError(message)
     if q.shape[1] != count:
-        raise NoiseError(f"a scheme has {q.shape[1]} entries; there are {count} layers, and each needs one")
+        message = f"a scheme has {q.shape[1]} entries; there are {count} layers, and each needs one"
+        raise NoiseError(message)
     if not np.isin(q, (0, 1)).all():
-        raise NoiseError("a scheme holds entries other than 0 and 1")
+        message = "a scheme holds entries other than 0 and 1"
+        raise NoiseError(message)
     return q.astype(bool)
 
 
@@ -79,7 +84,8 @@ def pack_schemes(schemes: np.ndarray) -> np.ndarray:
     """Return the number of each scheme, int64 (n,), from 0/1 rows (n, layers)."""
     schemes = np.atleast_2d(schemes)
     if schemes.shape[1] > 62:
-        raise OptionError(f"a scheme of {schemes.shape[1]} layers does not fit a whole number; choose 62 layers or fewer")
+        message = f"a scheme of {schemes.shape[1]} layers does not fit a whole number; choose 62 layers or fewer"
+        raise OptionError(message)
     return schemes.astype(np.int64) @ (1 << np.arange(schemes.shape[1], dtype=np.int64))
 
 
@@ -88,7 +94,8 @@ def cuts(excluded: np.ndarray, bits: int) -> tuple[list[int], list[int]]:
 
     Returns
     -------
-    (covers, single) : schemes all of whose supersets are excluded, the minimal ones; and the excluded ones beside those
+    tuple[list[int], list[int]]
+        (covers, single): schemes all of whose supersets are excluded, the minimal ones; and the excluded ones beside those.
     """
     above = excluded.copy()
     schemes = np.arange(len(excluded))

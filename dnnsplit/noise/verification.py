@@ -23,10 +23,14 @@ class Verified:
 
     Attributes
     ----------
-    quantized : the layers
-    noise : measured; at most the limit
-    measured : noise of every scheme that was measured for it, in that order
-    choice : what `choose` returned for it
+    quantized : tuple[str, ...]
+        The layers.
+    noise : float
+        Measured; at most the limit.
+    measured : Mapping[tuple[str, ...], float]
+        Noise of every scheme that was measured for it, in that order.
+    choice : Any
+        What `choose` returned for it.
     """
 
     quantized: tuple[str, ...]
@@ -66,27 +70,38 @@ def verify(
 
     Parameters
     ----------
-    noise : predicts; a Gaussian process learns from the measurements
-    measure : names of the quantized layers -> measured noise, by the same metric and setting as the samples
-    choose : noise model -> the best choice within max_noise by that model: names of layers, or an object with the attribute
-        ``quantized``, such as a plan
-    max_noise : eta_max
-    samples : measured before, such as those that `noise` was fitted to; they are not measured again
-    fresh : `measure` tells another number than the model's, on other images or a bound, so that nothing of a table is known
+    noise : NoiseModel
+        Predicts; a Gaussian process learns from the measurements.
+    measure : Callable[[tuple[str, ...]], float]
+        Names of the quantized layers -> measured noise, by the same metric and setting as the samples.
+    choose : Callable[[NoiseModel], Any]
+        Noise model -> the best choice within max_noise by that model: names of layers, or an object with the attribute
+        ``quantized``, such as a plan.
+    max_noise : float
+        eta_max.
+    samples : NoiseSamples | None, optional
+        Measured before, such as those that `noise` was fitted to; they are not measured again.
+    fresh : bool, default False
+        `measure` tells another number than the model's, on other images or a bound, so that nothing of a table is known.
 
     Returns
     -------
-    Verified : its noise was measured and keeps `max_noise`, to `dnnsplit.ground.tolerance.TOLERANCE`
+    Verified
+        Its noise was measured and keeps `max_noise`, to `dnnsplit.ground.tolerance.TOLERANCE`.
 
     Raises
     ------
-    OptionError : a limit below 0
-    NoiseError : samples of other layers, `choose` broke the limit, or `measure` returned something that is no noise
+    OptionError
+        A limit below 0.
+    NoiseError
+        Samples of other layers, `choose` broke the limit, or `measure` returned something that is no noise.
     """
     if not 0 <= max_noise < np.inf:
-        raise OptionError(f"max_noise is {max_noise!r}; it must be a number, 0 or more")
+        message = f"max_noise is {max_noise!r}; it must be a number, 0 or more"
+        raise OptionError(message)
     if samples is not None and samples.layers != noise.layers:
-        raise NoiseError(f"the samples are of the layers {samples.layers}, the noise model of {noise.layers}")
+        message = f"the samples are of the layers {samples.layers}, the noise model of {noise.layers}"
+        raise NoiseError(message)
     known = {0: 0.0} if fresh else noise.certain()
     if samples is not None:
         known |= dict(zip(pack_schemes(samples.schemes).tolist(), samples.noise.tolist(), strict=True))
@@ -101,10 +116,12 @@ def verify(
         if key not in known and more:
             value = measured[names] = float(measure(names))
             if not 0 <= value < np.inf:
-                raise NoiseError(f"the measured noise of {names} is {value!r}; it must be a number, 0 or more")
+                message = f"the measured noise of {names} is {value!r}; it must be a number, 0 or more"
+                raise NoiseError(message)
             known = known | {key: value}
             noise = noise.learn(scheme[None], np.array([value]))
         elif not within(known.get(key, np.inf), max_noise):
-            raise NoiseError(f"the choice {names} is not within max_noise {max_noise:g} by the model it was made with")
+            message = f"the choice {names} is not within max_noise {max_noise:g} by the model it was made with"
+            raise NoiseError(message)
         if within(known[key], max_noise):
             return Verified(names, known[key], measured, choice)

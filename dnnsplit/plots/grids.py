@@ -20,7 +20,8 @@ def bandwidth_grid(frame: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
 
     Parameters
     ----------
-    frame : from `dnnsplit.studies.grid.sweep_plans` with bandwidths and one pair of weights
+    frame : pd.DataFrame
+        From `dnnsplit.studies.grid.sweep_plans` with bandwidths and one pair of weights.
     """
     topologies, limits = list(frame["topology"].unique()), sorted(frame["max_noise"].unique())
     with style():
@@ -44,7 +45,8 @@ def energy_limits(frame: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
 
     Parameters
     ----------
-    frame : from `dnnsplit.studies.grid.sweep_plans` with several max_device_energy_j; points that no plan reaches are left out
+    frame : pd.DataFrame
+        From `dnnsplit.studies.grid.sweep_plans` with several max_device_energy_j; points that no plan reaches are left out.
     """
     limits, topologies = sorted(frame["max_noise"].unique()), list(frame["topology"].unique())
     most = frame["max_device_energy_j"].max()
@@ -69,9 +71,12 @@ def latency_energy(
 
     Parameters
     ----------
-    fronts : by topology, frame of an `energy_front`
-    baselines : from `dnnsplit.studies.grid.single_servers`
-    title : above the drawing
+    fronts : Mapping[str, pd.DataFrame]
+        By topology, frame of an `energy_front`.
+    baselines : pd.DataFrame | None, optional
+        From `dnnsplit.studies.grid.single_servers`.
+    title : str, default ""
+        Above the drawing.
     """
     with style():
         figure, axis = plt.subplots()

@@ -23,8 +23,10 @@ def noise_fit(models: Mapping[str, NoiseModel], test: NoiseSamples) -> tuple[Fig
 
     Parameters
     ----------
-    models : by the title of their panel
-    test : the held-out schemes
+    models : Mapping[str, NoiseModel]
+        By the title of their panel.
+    test : NoiseSamples
+        The held-out schemes.
     """
     with style():
         figure, axes = plt.subplots(1, len(models), figsize=(2.55 * len(models), 2.75), sharex=True, sharey=True, squeeze=False)
@@ -48,8 +50,10 @@ def sensitivity(samples: NoiseSamples, noise: NoiseModel | None = None) -> tuple
 
     Parameters
     ----------
-    samples : measured; a layer that was not measured alone has no bar
-    noise : tells the shares where not all schemes were measured; without it they are left out then
+    samples : NoiseSamples
+        Measured; a layer that was not measured alone has no bar.
+    noise : NoiseModel | None, optional
+        Tells the shares where not all schemes were measured; without it they are left out then.
     """
     alone = {samples.layers[i]: float(samples.noise[row]) for i, row in sorted(samples.alone.items())}
     every = samples.noise[samples.schemes.all(axis=1)]
@@ -82,7 +86,8 @@ def learning_curve(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
 
     Parameters
     ----------
-    rows : from `dnnsplit.noise.fit.learning_curve`: model, samples, seed, R2, MAPE_%, low_MAPE_%
+    rows : pd.DataFrame
+        From `dnnsplit.noise.fit.learning_curve`: model, samples, seed, R2, MAPE_%, low_MAPE_%.
     """
     rows = rows.reset_index(drop=True)
     panels = {"1 - $R^2$": 1 - rows["R2"], "MAPE [%]": rows["MAPE_%"], "MAPE of lowest tenth [%]": rows["low_MAPE_%"]}
@@ -109,10 +114,14 @@ def latency_noise(
 
     Parameters
     ----------
-    frame : of a `Front`, or read from its CSV: noise (or noise_upper, where a confidence was asked for), latency_s [s]
-    title : the topology
-    measured : rows with max_noise, latency_s, low_s, high_s (median and 5th to 95th percentile of the runs) [s]
-    most : right end of the noise axis; default: the largest noise of the front or of the measured rows
+    frame : pd.DataFrame
+        Of a `Front`, or read from its CSV: noise (or noise_upper, where a confidence was asked for), latency_s [s].
+    title : str
+        The topology.
+    measured : pd.DataFrame | None, optional
+        Rows with max_noise, latency_s, low_s, high_s (median and 5th to 95th percentile of the runs) [s].
+    most : float | None, optional
+        Right end of the noise axis; default: the largest noise of the front or of the measured rows.
     """
     limits = [] if measured is None else list(measured["max_noise"])
     limited = frame["noise_upper" if "noise_upper" in frame else "noise"]
@@ -140,10 +149,13 @@ def noise_fronts(exact: pd.DataFrame, predicted: Mapping[str, pd.DataFrame], tit
 
     Parameters
     ----------
-    exact : frame of the `Front` of a measured table: noise, latency_s [s]
-    predicted : by title, frame of the `Front` of a model, with the noise measured of each plan as ``measured``; a plan breaks
-        the limit it was chosen for where that is more than ``noise``
-    title : above the fronts
+    exact : pd.DataFrame
+        Frame of the `Front` of a measured table: noise, latency_s [s].
+    predicted : Mapping[str, pd.DataFrame]
+        By title, frame of the `Front` of a model, with the noise measured of each plan as ``measured``; a plan breaks the limit
+        it was chosen for where that is more than ``noise``.
+    title : str, default ""
+        Above the fronts.
     """
     right = 1.05 * max(part["noise"].max() for part in (exact, *predicted.values()))
     numbers: dict[str, Any] = {"title": title, "exact": exact[["noise", "latency_s"]].to_dict("list"), "predicted": {}}
@@ -170,9 +182,12 @@ def limit_coverage(table: pd.DataFrame, promised: float = 5.0, title: str = "") 
 
     Parameters
     ----------
-    table : from `dnnsplit.studies.coverage.coverage`, the value being a latency [s]
-    promised : share of cases in which the bound may be broken [%]
-    title : above the shares
+    table : pd.DataFrame
+        From `dnnsplit.studies.coverage.coverage`, the value being a latency [s].
+    promised : float, default 5.0
+        Share of cases in which the bound may be broken [%].
+    title : str, default ""
+        Above the shares.
     """
     by_rule = {rule: part.set_index("limit") for rule, part in table.groupby("rule", sort=False)}
     cost = 100.0 * (by_rule["bound"]["value"] / by_rule["mean"]["value"] - 1.0)

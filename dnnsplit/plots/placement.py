@@ -23,8 +23,10 @@ def placement(graph: LayerGraph, plan: Plan, title: str = "") -> tuple[Figure, d
 
     Parameters
     ----------
-    graph, plan : what is drawn
-    title : above the drawing
+    graph, plan : LayerGraph, Plan
+        What is drawn.
+    title : str, default ""
+        Above the drawing.
     """
     lanes = [s for s in plan.cost.compute_s if s in plan.servers or s == plan.source]
     colours = {s: SERVER_COLOURS[i % 6] for i, s in enumerate(plan.cost.compute_s)}  # the same in every plan of a network

@@ -45,14 +45,19 @@ def explore(
 
     Parameters
     ----------
-    graph, network, times, noise : as for `pareto`
-    max_noise : where the first slider starts
-    link : (source, target) whose bandwidth the second slider sets; empty: all that leave the source
-    latency_weight, energy_weight, asked : as for `pareto`
+    graph, network, times, noise : LayerGraph, Network, LayerTimes, NoiseModel
+        As for `pareto`.
+    max_noise : float
+        Where the first slider starts.
+    link : Sequence[str], default ()
+        (source, target) whose bandwidth the second slider sets; empty: all that leave the source.
+    latency_weight, energy_weight, **asked : float, float, Any
+        As for `pareto`.
 
     Raises
     ------
-    NetworkError : there is no such link
+    NetworkError
+        There is no such link.
     """
     links = _links(network, link)
 
@@ -96,7 +101,8 @@ def _links(network: Network, link: Sequence[str]) -> list[Link]:
     found = [one for one in network.links if (one.source, one.target) == tuple(link)]
     if not found:
         name, known = " to ".join(link), [f"{one.source} to {one.target}" for one in network.links]
-        raise NetworkError(f"there is no link {name!r}{nearest(name, known)}")
+        message = f"there is no link {name!r}{nearest(name, known)}"
+        raise NetworkError(message)
     return found
 
 

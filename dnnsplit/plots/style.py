@@ -43,14 +43,19 @@ def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, An
 
     Parameters
     ----------
-    figure : from one of the functions of this module
-    folder : made if missing
-    name : of the files, without ending
-    numbers : what is drawn, JSON values
+    figure : Figure
+        From one of the functions of this module.
+    folder : str | Path
+        Made if missing.
+    name : str
+        Of the files, without ending.
+    numbers : Mapping[str, Any]
+        What is drawn, JSON values.
 
     Returns
     -------
-    dict : path by ending
+    dict[str, Path]
+        Path by ending.
     """
     paths = {ending: Path(folder) / f"{name}.{ending}" for ending in ("svg", "png", "json")}
     with style():
@@ -66,8 +71,10 @@ def save_and_show(drawings: Mapping[str, tuple[Figure, Mapping[str, Any]]], fold
 
     Parameters
     ----------
-    drawings : figure and numbers, as the functions of `dnnsplit.plots` return them, by the name of their files
-    folder : see `save`
+    drawings : Mapping[str, tuple[Figure, Mapping[str, Any]]]
+        Figure and numbers, as the functions of `dnnsplit.plots` return them, by the name of their files.
+    folder : str | Path
+        See `save`.
     """
     from IPython.display import display
 

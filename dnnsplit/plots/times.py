@@ -41,9 +41,12 @@ def layer_seconds(times: LayerTimes, server: str, most: int = 24) -> tuple[Figur
 
     Parameters
     ----------
-    times : a profile
-    server : which of its servers
-    most : how many layers
+    times : LayerTimes
+        A profile.
+    server : str
+        Which of its servers.
+    most : int, default 24
+        How many layers.
     """
     table = _by_precision(times, server).nlargest(most, "float32")[::-1]
     origin = " / ".join(dict.fromkeys(times.frame.loc[times.frame["server"] == server, "origin"]))
@@ -71,10 +74,13 @@ def split_times(parts: pd.DataFrame, times: LayerTimes, server: str) -> tuple[Fi
 
     Parameters
     ----------
-    parts : from `dnnsplit.profiling.splits.predicted`, in seconds of `server`; as read from a CSV, the names of its
-        int8 layers are separated by blanks
-    times : a profile
-    server : which of its servers
+    parts : pd.DataFrame
+        From `dnnsplit.profiling.splits.predicted`, in seconds of `server`; as read from a CSV, the names of its int8 layers are
+        separated by blanks.
+    times : LayerTimes
+        A profile.
+    server : str
+        Which of its servers.
     """
     table = _by_precision(times, server)
     gain = (table["float32"] - table["int8"]).dropna()[::-1]
@@ -109,7 +115,8 @@ def predicted_measured(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
 
     Parameters
     ----------
-    rows : topology, predicted_s, latency_s [s]
+    rows : pd.DataFrame
+        topology, predicted_s, latency_s [s].
     """
     error = 100 * (rows["predicted_s"] / rows["latency_s"] - 1)
     with style():
@@ -131,8 +138,9 @@ def scale(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
 
     Parameters
     ----------
-    rows : layers, servers, method ("elimination", or a MILP, drawn dashed), cpu_s [s] and, where some solves were stopped,
-        status; one that is not "optimal" would have taken longer and is drawn hollow
+    rows : pd.DataFrame
+        layers, servers, method ("elimination", or a MILP, drawn dashed), cpu_s [s] and, where some solves were stopped, status;
+        one that is not "optimal" would have taken longer and is drawn hollow.
     """
     exact, largest = rows[rows["method"] == "elimination"], sorted(rows["layers"].unique())[-3:]
     with style():
@@ -161,9 +169,12 @@ def bandwidth(plans: BandwidthPlans | pd.DataFrame, title: str = "", mark: float
 
     Parameters
     ----------
-    plans : from `bandwidths`; or its frame, also as read from a CSV, with a column ``links``: its latency is drawn
-    title : above the drawing
-    mark : a bandwidth to mark, such as the network's own [B/s]
+    plans : BandwidthPlans | pd.DataFrame
+        From `bandwidths`; or its frame, also as read from a CSV, with a column ``links``: its latency is drawn.
+    title : str, default ""
+        Above the drawing.
+    mark : float | None, optional
+        A bandwidth to mark, such as the network's own [B/s].
     """
     if isinstance(plans, BandwidthPlans):
         rows, links = plans.frame, " and ".join(f"{a} to {b}" for a, b in plans.links)

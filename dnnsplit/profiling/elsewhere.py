@@ -39,15 +39,21 @@ def profile_here(
 
     Parameters
     ----------
-    model_path : ONNX file
-    server : the name that this machine has in the network
-    images : to run and to calibrate int8 on, as for `profile`
-    count : how many layers may run in int8; 0 measures float32 alone
-    runs, splits, progress, provider : see `profile`
+    model_path : str | Path
+        ONNX file.
+    server : str
+        The name that this machine has in the network.
+    images : Images
+        To run and to calibrate int8 on, as for `profile`.
+    count : int, default 12
+        How many layers may run in int8; 0 measures float32 alone.
+    runs, splits, progress, provider : int, int, bool, str | Provider
+        See `profile`.
 
     Returns
     -------
-    LayerTimes : of one server, origin "measured", without a factor (nothing was scaled); `made` says with what
+    LayerTimes
+        Of one server, origin "measured", without a factor (nothing was scaled); `made` says with what.
     """
     found = find_provider(provider)
     graph = load(model_path, [found])
@@ -84,9 +90,15 @@ def _version(package: str) -> str:
 def joined(*times: LayerTimes) -> LayerTimes:
     """Put the times of several servers into one table.
 
+    Parameters
+    ----------
+    *times : LayerTimes
+        Each with servers of its own.
+
     Raises
     ------
-    ProfileError : a server is in two of them, or two were measured with different models
+    ProfileError
+        A server is in two of them, or two were measured with different models.
     """
     servers = [server for one in times for server in one.frame["server"].unique()]
     twice = sorted({s for s in servers if servers.count(s) > 1})
@@ -106,20 +118,29 @@ def scaled_times(times: LayerTimes, source: str, server: str, factor: float, not
 
     Parameters
     ----------
-    source : the server that was measured
-    server : the one that is wanted
-    factor : its seconds per second of `source`, such as the ratio of two published benchmarks
-    note : where the factor comes from
+    times : LayerTimes
+        With those of `source`.
+    source : str
+        The server that was measured.
+    server : str
+        The one that is wanted.
+    factor : float
+        Its seconds per second of `source`, such as the ratio of two published benchmarks.
+    note : str, default ""
+        Where the factor comes from.
 
     Returns
     -------
-    LayerTimes : of `server` alone, origin "scaled"
+    LayerTimes
+        Of `server` alone, origin "scaled".
     """
     if not 0 < factor < math.inf:
-        raise OptionError(f"factor is {factor!r}; it must be above 0 (2: twice as slow as {source!r})")
+        message = f"factor is {factor!r}; it must be above 0 (2: twice as slow as {source!r})"
+        raise OptionError(message)
     known = times.frame["server"].unique()
     if source not in known:
-        raise ProfileError(f"there are no times of server {source!r}{nearest(source, known)}")
+        message = f"there are no times of server {source!r}{nearest(source, known)}"
+        raise ProfileError(message)
     rows = times.frame[times.frame["server"] == source]
     text = f"{factor:.4g} x {source}" + (f", {note}" if note else "")
     frame = rows.assign(server=server, seconds=rows["seconds"] * factor, origin="scaled", factor=rows["factor"] * factor,
@@ -138,18 +159,28 @@ def flops_times(
 
     Parameters
     ----------
-    flops_per_s : that the server reaches in float32 [FLOP/s]
-    bytes_per_s : of its memory [B/s]; a layer reads its weights and inputs and writes its outputs once
-    layers : that may run in int8; their estimate there is that of float32, because no data sheet tells a kernel's gain
-    note : where the figures come from
+    graph : LayerGraph
+        Gives the FLOPs and the bytes of each layer.
+    server : str
+        The name that it has in the network.
+    flops_per_s : float
+        That the server reaches in float32 [FLOP/s].
+    bytes_per_s : float
+        Of its memory [B/s]; a layer reads its weights and inputs and writes its outputs once.
+    layers : Sequence[str], default ()
+        That may run in int8; their estimate there is that of float32, because no data sheet tells a kernel's gain.
+    note : str, default ""
+        Where the figures come from.
 
     Returns
     -------
-    LayerTimes : of `server` alone, origin "flops"
+    LayerTimes
+        Of `server` alone, origin "flops".
     """
     for name, value in (("flops_per_s", flops_per_s), ("bytes_per_s", bytes_per_s)):
         if not 0 < value < math.inf:
-            raise OptionError(f"{name} is {value!r}; it must be above 0 and finite")
+            message = f"{name} is {value!r}; it must be above 0 and finite"
+            raise OptionError(message)
     moved = {layer.name: float(layer.weight_bytes) for layer in graph.layers}
     for tensor in graph.tensors:
         for name in (*tensor.consumers, *([] if tensor.producer is None else [tensor.producer])):

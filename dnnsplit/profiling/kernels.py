@@ -66,35 +66,52 @@ def profile(
 
     Parameters
     ----------
-    graph : read from an ONNX file
-    network : every server needs a ``speed`` in CPUs
-    images : (n, *shape of one image), or that by input name; the first is run
-    calibration : needed when `layers` are given
-    layers : those whose int8 time is wanted too
-    cpu_slowdown : how many times slower a CPU of the test-bed is than one core of this machine
-    source_seconds : instead of `cpu_slowdown`: what the whole float32 model shall take on the network's source [s]; gives
-        the same test-bed on every machine
-    runs : of the whole model
-    progress : show a progress bar
-    splits : random splits whose parts are measured, half of them with int8 layers where `layers` are given; 0 measures none,
-        else 3 or more; ignored for a model of one layer, which cannot be split
-    provider : execution provider, as `dnnsplit.runtime.providers.find` names it. `LayerTimes.made` has its full name, and
-        the nodes that it left to the CPU
+    graph : LayerGraph
+        Read from an ONNX file.
+    network : Network
+        Every server needs a ``speed`` in CPUs.
+    images : Images
+        (n, *shape of one image), or that by input name; the first is run.
+    calibration : Calibration | None, optional
+        Needed when `layers` are given.
+    layers : Sequence[str], default ()
+        Those whose int8 time is wanted too.
+    cpu_slowdown : float, default 1.0
+        How many times slower a CPU of the test-bed is than one core of this machine.
+    source_seconds : float | None, optional
+        Instead of `cpu_slowdown`: what the whole float32 model shall take on the network's source [s]; gives the same test-bed on
+        every machine.
+    runs : int, default 40
+        Of the whole model.
+    progress : bool, default True
+        Show a progress bar.
+    splits : int, default 24
+        Random splits whose parts are measured, half of them with int8 layers where `layers` are given; 0 measures none, else 3 or
+        more; ignored for a model of one layer, which cannot be split.
+    provider : str | Provider, default "cpu"
+        Execution provider, as `dnnsplit.runtime.providers.find` names it. `LayerTimes.made` has its full name, and the nodes that
+        it left to the CPU.
 
     Returns
     -------
-    LayerTimes : origin "measured" where the factor from this machine is 1, else "scaled", with the factor in ``factor``
+    LayerTimes
+        Origin "measured" where the factor from this machine is 1, else "scaled", with the factor in ``factor``.
 
     Raises
     ------
-    ProfileError : a server has no speed, a kernel belongs to no layer, or the provider takes no node
-    OptionError : the provider is not installed, cannot start, or its times would be scaled by the speeds of CPUs
+    ProfileError
+        A server has no speed, a kernel belongs to no layer, or the provider takes no node.
+    OptionError
+        The provider is not installed, cannot start, or its times would be scaled by the speeds of CPUs.
     """
     found = find_provider(provider)
     factors = slowdown(network, cpu_slowdown)  # what is wrong with the network is said before anything is measured
     if not found.is_cpu and (source_seconds is not None or set(factors.values()) != {1.0}):
-        raise OptionError(f"times on {found.name!r} cannot be scaled to servers by the speeds of CPUs; profile every server "
-                          "on itself (profile_here) and join the times")  # fmt: skip
+        message = (
+            f"times on {found.name!r} cannot be scaled to servers by the speeds of CPUs; profile every server "
+            "on itself (profile_here) and join the times"
+        )
+        raise OptionError(message)  # fmt: skip
     host, overhead, left = measured_here(graph, images, calibration, layers, runs, progress, splits, found)
     if source_seconds is not None:
         here = host.loc[host["precision"] == "float32", "seconds"].sum() * factors[network.source]
@@ -130,7 +147,8 @@ def measured_here(
 def slowdown(network: Network, cpu_slowdown: float) -> dict[str, float]:
     """Return, for each server, how many of its seconds one CPU second of this machine stands for; see `profile`."""
     if not cpu_slowdown > 0:
-        raise OptionError(f"cpu_slowdown is {cpu_slowdown!r}; it must be above 0 (1: a test-bed CPU is a core of this machine)")
+        message = f"cpu_slowdown is {cpu_slowdown!r}; it must be above 0 (1: a test-bed CPU is a core of this machine)"
+        raise OptionError(message)
     way_out = "write one in the network file, like 'speed: 0.5 CPU'"
     lacking = [f"server {s.name!r} has no speed to scale by; {way_out}" for s in network.servers if s.speed_cpu is None]
     raise_problems(ProfileError, "profile", lacking)

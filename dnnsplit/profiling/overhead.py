@@ -28,12 +28,17 @@ class Overhead:
 
     Attributes
     ----------
-    s_per_byte_in, s_per_byte_out : [s/B]
-    s_per_part : to start a part [s]
-    tensors_per_part : tensors that one more part brings, on average over the splits
-    error, worst : mean and greatest |relative error| of the summed time of all parts of a split, the links charged as
-        `priced` does, each split predicted by a fit to the others (without the correction of single layers)
-    splits : how many were measured
+    s_per_byte_in, s_per_byte_out : float
+        [s/B].
+    s_per_part : float
+        To start a part [s].
+    tensors_per_part : float
+        Tensors that one more part brings, on average over the splits.
+    error, worst : float
+        Mean and greatest |relative error| of the summed time of all parts of a split, the links charged as `priced` does, each
+        split predicted by a fit to the others (without the correction of single layers).
+    splits : int
+        How many were measured.
     """
 
     s_per_byte_in: float
@@ -47,7 +52,8 @@ class Overhead:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not is_number(value) or not 0 <= value < np.inf:
-                raise ProfileError(f"the overhead of a part has {name} = {value!r}; it must be a number, 0 or more")
+                message = f"the overhead of a part has {name} = {value!r}; it must be a number, 0 or more"
+                raise ProfileError(message)
 
     def _repr_html_(self) -> str:
         facts = {name: show(getattr(self, name), "s") for name in ("s_per_byte_in", "s_per_byte_out", "s_per_part")}
@@ -73,7 +79,10 @@ def priced(network: Network, overhead: Mapping[str, Overhead]) -> Network:
 
     Parameters
     ----------
-    overhead : by server, in seconds of that server, as `LayerTimes.overhead`; links between other servers stay as they are
+    network : Network
+        Whose links are charged; it stays as it is.
+    overhead : Mapping[str, Overhead]
+        By server, in seconds of that server, as `LayerTimes.overhead`; links between other servers stay as they are.
     """
     links = []
     for link in network.links:
@@ -93,7 +102,8 @@ def fit_overhead(parts: pd.DataFrame) -> tuple[float, Overhead]:
     """
     cut = [split for split, rows in parts.groupby("split") if len(rows) > 1]
     if len(cut) < 3:
-        raise ProfileError(f"{len(cut)} splits are too few to fit what a cut costs and to tell the error; measure 3 or more")
+        message = f"{len(cut)} splits are too few to fit what a cut costs and to tell the error; measure 3 or more"
+        raise ProfileError(message)
     design = np.column_stack([parts["layers_s"], parts["bytes_in"], parts["bytes_out"], np.ones(len(parts))]).astype(float)
     seconds, split = parts["seconds"].to_numpy(float), parts["split"].to_numpy()
     more = sum(int((split == s).sum()) - 1 for s in cut)

@@ -43,12 +43,17 @@ class Power:
 
     Attributes
     ----------
-    windows : one row per window: pair, state ("idle" or "busy"), seconds [s], runs, own_cpu and others_cpu (CPUs kept busy by
-        this process, and by all others; NaN where the system does not tell), and the energy of each counter [J]
-    counted : counters that make up the power; others of `windows` were there, and are not part of it
-    model, provider : what ran, and on which execution provider
-    meter : what read the counters, such as "zeus 0.16.0"
-    host, date : where and when
+    windows : pd.DataFrame
+        One row per window: pair, state ("idle" or "busy"), seconds [s], runs, own_cpu and others_cpu (CPUs kept busy by this
+        process, and by all others; NaN where the system does not tell), and the energy of each counter [J].
+    counted : tuple[str, ...]
+        Counters that make up the power; others of `windows` were there, and are not part of it.
+    model, provider : str
+        What ran, and on which execution provider.
+    meter : str
+        What read the counters, such as "zeus 0.16.0".
+    host, date : str
+        Where and when.
     """
 
     windows: pd.DataFrame = field(repr=False)
@@ -162,14 +167,23 @@ def measure_power(
 
     Parameters
     ----------
-    model : ONNX file, or the graph that was loaded from it
-    images : inputs to run, as for `profile`
-    seconds : of each window [s]; counters are read at its ends, so that long windows are more exact
-    pairs : of windows, at least 2
-    settle_s : pause before each window [s]
-    provider : execution provider of ONNX Runtime
-    meter : what reads the counters; ``zeus.monitor.ZeusMonitor`` by default. Anything with its `begin_window` and `end_window`
-        will do, which return its ``Measurement``
+    model : LayerGraph | str | Path
+        ONNX file, or the graph that was loaded from it.
+    images : Images
+        Inputs to run, as for `profile`.
+    seconds : float, default 10.0
+        Of each window [s]; counters are read at its ends, so that long windows are more exact.
+    pairs : int, default 5
+        Of windows, at least 2.
+    settle_s : float, default 1.0
+        Pause before each window [s].
+    provider : str, default "cpu"
+        Execution provider of ONNX Runtime.
+    meter : Any, optional
+        What reads the counters; ``zeus.monitor.ZeusMonitor`` by default. Anything with its `begin_window` and `end_window` will
+        do, which return its ``Measurement``.
+    progress : bool, default True
+        Show a progress bar.
 
     Returns
     -------
@@ -177,8 +191,10 @@ def measure_power(
 
     Raises
     ------
-    OptionError : windows that are too few or have no length
-    ProfileError : zeus is not installed, no counter is readable here, or the power cannot be told from idle
+    OptionError
+        Windows that are too few or have no length.
+    ProfileError
+        Zeus is not installed, no counter is readable here, or the power cannot be told from idle.
     """
     problems = [f"seconds is {seconds!r}; it must be above 0"] if not 0 < seconds < math.inf else []
     problems += [f"settle_s is {settle_s!r}; it must be 0 or more"] if not 0 <= settle_s < math.inf else []
@@ -207,8 +223,11 @@ def measure_power(
     power = Power(pd.DataFrame(rows), counted, read.path.name, found.name, name, host_name(), date)
     if not power.compute_w > 2 * power.spread_w / math.sqrt(pairs):
         above = f"{show(power.compute_w, 'W')} above idle, +- {show(power.spread_w, 'W')} over {pairs} pairs of windows"
-        raise ProfileError(f"the power of {power.model} cannot be told from idle ({above}); stop what else runs, or use longer "
-                           "windows (seconds) or more of them (pairs)")  # fmt: skip
+        message = (
+            f"the power of {power.model} cannot be told from idle ({above}); stop what else runs, or use longer "
+            "windows (seconds) or more of them (pairs)"
+        )
+        raise ProfileError(message)  # fmt: skip
     return power
 
 
@@ -241,7 +260,8 @@ def _counted(row: dict[str, Any], gpu: bool) -> tuple[str, ...]:
     found = tuple(name for name in names if name.rstrip(" 0123456789") in kinds)
     if not found:
         there = f"there are only {', '.join(names)}, and the model runs on the CPU" if names else "there is none"
-        raise ProfileError(f"no energy counter of what the model runs on is readable here: {there}; {WAY_OUT}")
+        message = f"no energy counter of what the model runs on is readable here: {there}; {WAY_OUT}"
+        raise ProfileError(message)
     return found
 
 
@@ -258,9 +278,8 @@ def _zeus_version() -> str:
     try:
         return version("zeus")
     except ImportError:
-        raise ProfileError(
-            "measuring power takes zeus, which is not installed: pip install -e '.[energy]', or pip install zeus"
-        ) from None
+        message = "measuring power takes zeus, which is not installed: pip install -e '.[energy]', or pip install zeus"
+        raise ProfileError(message) from None
 
 
 def _zeus_monitor() -> Any:
@@ -273,7 +292,8 @@ def _zeus_monitor() -> Any:
         why = f"{RAPL} is there, but may not be read: sudo chmod -R a+r {RAPL}" if RAPL.exists() else (
             f"there is no {RAPL}, no GPU that counts and no Jetson (a virtual machine or a container often hides them)"
         )  # fmt: skip
-        raise ProfileError(f"no energy counter is readable here: {why}; {WAY_OUT}")
+        message = f"no energy counter is readable here: {why}; {WAY_OUT}"
+        raise ProfileError(message)
     return monitor
 
 

@@ -249,6 +249,7 @@ def int8_layers(graph: LayerGraph, names: Iterable[str], calibration: Calibratio
     names = list(names)
     if calibration is None:
         if names:
-            raise ProfileError("int8 times need a calibration: pass calibration=calibrate(graph, images)")
+            message = "int8 times need a calibration: pass calibration=calibrate(graph, images)"
+            raise ProfileError(message)
         return {}
     return {name: quantize_layer(graph, name, calibration) for name in names}

@@ -33,16 +33,19 @@ class LayerTimes:
 
     Parameters
     ----------
-    frame : columns layer, server, precision ("float32" or "int8"), seconds [s], and optionally origin
-        ("measured", "scaled", "flops", "given"), factor (seconds there per CPU second of the machine it was measured
-        on) and note (that machine)
-    overhead : by server, what its parts take beside their layers, and how far predictions of them were off; empty where
-        no part was measured
-    made : by server, what its times were measured with: packages, CPU, provider, options, hashes (JSON values)
+    frame : pd.DataFrame
+        Columns layer, server, precision ("float32" or "int8"), seconds [s], and optionally origin ("measured", "scaled", "flops",
+        "given"), factor (seconds there per CPU second of the machine it was measured on) and note (that machine).
+    overhead : Mapping[str, Overhead], optional
+        By server, what its parts take beside their layers, and how far predictions of them were off; empty where no part was
+        measured.
+    made : Mapping[str, Mapping[str, Any]], optional
+        By server, what its times were measured with: packages, CPU, provider, options, hashes (JSON values).
 
     Raises
     ------
-    ProfileError : missing columns, negative or missing times, unknown precisions, rows given twice
+    ProfileError
+        Missing columns, negative or missing times, unknown precisions, rows given twice.
     """
 
     frame: pd.DataFrame = field(repr=False)
@@ -51,12 +54,14 @@ class LayerTimes:
 
     def __post_init__(self) -> None:
         if not isinstance(self.frame, pd.DataFrame):
-            raise ProfileError(f"layer times come as a pandas DataFrame, not as {type(self.frame).__name__}")
+            message = f"layer times come as a pandas DataFrame, not as {type(self.frame).__name__}"
+            raise ProfileError(message)
         frame = self.frame.reset_index(drop=True).copy()
         missing = [c for c in ("layer", "server", "precision", "seconds") if c not in frame]
         if missing:
             there = ", ".join(map(str, frame.columns))
-            raise ProfileError(f"layer times lack the columns {', '.join(missing)}; there are {there}")
+            message = f"layer times lack the columns {', '.join(missing)}; there are {there}"
+            raise ProfileError(message)
         for column, default in (("origin", "given"), ("factor", math.nan), ("note", "")):
             frame[column] = frame.get(column, default)
         seconds = pd.to_numeric(frame["seconds"], errors="coerce")
@@ -87,7 +92,8 @@ class LayerTimes:
         try:
             header, frame = json.loads(comment_of(path) or "{}"), read_table(path)
         except TABLE_ERRORS as error:
-            raise ProfileError(f"{path} is not readable as a table of layer times: {error}") from None
+            message = f"{path} is not readable as a table of layer times: {error}"
+            raise ProfileError(message) from None
         if "factor" in frame:
             frame["factor"] = pd.to_numeric(frame["factor"], errors="coerce")
         return formed(header, LayerTimes, ProfileError, str(path), frame=frame)
@@ -108,23 +114,28 @@ class LayerTimes:
         try:
             return self._seconds[layer, server, precision]
         except KeyError:
-            raise ProfileError(f"there is no {precision} time of layer {layer!r} on {server!r}; profile it, or give it") from None
+            message = f"there is no {precision} time of layer {layer!r} on {server!r}; profile it, or give it"
+            raise ProfileError(message) from None
 
     def array(self, graph: LayerGraph, network: Network, quantizable: tuple[str, ...] = ()) -> npt.NDArray[np.float64]:
         """Return the times as an array.
 
         Parameters
         ----------
-        graph, network : whose layers and servers are wanted
-        quantizable : layers whose int8 times are wanted too
+        graph, network : LayerGraph, Network
+            Whose layers and servers are wanted.
+        quantizable : tuple[str, ...], default ()
+            Layers whose int8 times are wanted too.
 
         Returns
         -------
-        float (layers, servers, 2) [s] : [..., 0] float32, [..., 1] int8; NaN in int8 for layers that are not quantizable
+        npt.NDArray[np.float64]
+            float (layers, servers, 2) [s]: [..., 0] float32, [..., 1] int8; NaN in int8 for layers that are not quantizable.
 
         Raises
         ------
-        ProfileError : a time that is needed is missing; all of them are named
+        ProfileError
+            A time that is needed is missing; all of them are named.
         """
         array = np.full((len(graph.layers), len(network.servers), 2), np.nan)
         strangers = [f"{n!r} is no layer{nearest(n, graph.layer_names)}" for n in quantizable if n not in graph.layer_index]
@@ -149,7 +160,8 @@ class LayerTimes:
         rows = self.frame[(self.frame["server"] == server) & (self.frame["precision"] == precision)]
         if rows.empty:
             known = self.frame["server"].unique()
-            raise ProfileError(f"there are no {precision} times of server {server!r}{nearest(server, known)}")
+            message = f"there are no {precision} times of server {server!r}{nearest(server, known)}"
+            raise ProfileError(message)
         return float(rows["seconds"].sum())
 
     def error_s(self, compute_s: Mapping[str, float]) -> float:
@@ -157,11 +169,13 @@ class LayerTimes:
 
         Parameters
         ----------
-        compute_s : T^c_k by server, as `Cost.compute_s`
+        compute_s : Mapping[str, float]
+            T^c_k by server, as `Cost.compute_s`.
 
         Returns
         -------
-        float : NaN where the plan computes on a server whose parts were never measured
+        float
+            NaN where the plan computes on a server whose parts were never measured.
         """
         unknown = [server for server, seconds in compute_s.items() if seconds > 0 and server not in self.overhead]
         if unknown:

@@ -31,9 +31,12 @@ class Calibration:
 
     Attributes
     ----------
-    ranges : (least, greatest) value by tensor
-    setting : how int8 is made from them
-    model_sha256, images_sha256 : what they were measured on
+    ranges : Mapping[str, tuple[float, float]]
+        (least, greatest) value by tensor.
+    setting : QuantizationSetting
+        How int8 is made from them.
+    model_sha256, images_sha256 : str
+        What they were measured on.
     """
 
     ranges: Mapping[str, tuple[float, float]] = field(repr=False)
@@ -64,10 +67,12 @@ class Calibration:
     def parameters(self, tensor: str) -> tuple[float, int]:
         """Return scale and zero point of an int8 tensor."""
         if tensor not in self.ranges:
-            raise NoiseError(f"the calibration has no range of tensor {tensor!r}; calibrate this model")
+            message = f"the calibration has no range of tensor {tensor!r}; calibrate this model"
+            raise NoiseError(message)
         low, high = (np.float32(v) for v in self.ranges[tensor])
         if not np.isfinite([low, high]).all():
-            raise NoiseError(f"tensor {tensor!r} ranges from {low} to {high}: it cannot be quantized; look for what made it so")
+            message = f"tensor {tensor!r} ranges from {low} to {high}: it cannot be quantized; look for what made it so"
+            raise NoiseError(message)
         kind, symmetric = _TYPES[self.setting.activation].tensor_type, self.setting.activation == "int8"
         zero, scale = compute_data_quant_params(np.array([low, high], np.float32), kind, symmetric)
         return float(scale), int(zero)
@@ -78,9 +83,12 @@ def calibrate(graph: LayerGraph, images: Images, setting: QuantizationSetting | 
 
     Parameters
     ----------
-    graph : read from an ONNX file
-    images : float32 (n, *shape of one image) for a model with one input, else an array by input name
-    setting : kept with the ranges; or its name, "thesis" for the thesis' S8S8, symmetric, per tensor
+    graph : LayerGraph
+        Read from an ONNX file.
+    images : Images
+        float32 (n, *shape of one image) for a model with one input, else an array by input name.
+    setting : QuantizationSetting | str | None, optional
+        Kept with the ranges; or its name, "thesis" for the thesis' S8S8, symmetric, per tensor.
 
     Returns
     -------

@@ -45,12 +45,14 @@ def quantize_layer(graph: LayerGraph, name: str, calibration: Calibration) -> Qu
     model = graph.model
     if calibration.model_sha256 != model.sha256:
         made_for = f"the calibration was made for another model (sha256 {calibration.model_sha256[:12]}...)"
-        raise NoiseError(f"{made_for}; calibrate {model.path.name}")
+        message = f"{made_for}; calibrate {model.path.name}"
+        raise NoiseError(message)
     layer = graph.layer(name)
     outputs = {t.name for t in graph.outputs_of[name]}
     chief = model.nodes[name]
     if not layer.quantizable or len(outputs) != 1:
-        raise NoiseError(f"layer {name!r} ({layer.op_type}) cannot run in int8; graph.quantizable() names those that can")
+        message = f"layer {name!r} ({layer.op_type}) cannot run in int8; graph.quantizable() names those that can"
+        raise NoiseError(message)
     (output,) = outputs
     build = _Builder(calibration)
     core = copy.deepcopy(chief)

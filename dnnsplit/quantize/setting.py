@@ -19,10 +19,14 @@ class QuantizationSetting:
 
     Attributes
     ----------
-    activation : "uint8" (asymmetric) or "int8" (symmetric)
-    per_channel : one scale per output channel of the weights, which are always symmetric int8
-    reduce_range : weights use 7 of the 8 bits, which keeps CPUs without VNNI from saturating 16-bit sums
-    calibration : "minmax"
+    activation : str
+        "uint8" (asymmetric) or "int8" (symmetric).
+    per_channel : bool
+        One scale per output channel of the weights, which are always symmetric int8.
+    reduce_range : bool
+        Weights use 7 of the 8 bits, which keeps CPUs without VNNI from saturating 16-bit sums.
+    calibration : str
+        "minmax".
     """
 
     activation: str = "uint8"
@@ -32,9 +36,11 @@ class QuantizationSetting:
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
-            raise NoiseError(f"activation type {self.activation!r} is unknown{nearest(self.activation, ACTIVATIONS)}")
+            message = f"activation type {self.activation!r} is unknown{nearest(self.activation, ACTIVATIONS)}"
+            raise NoiseError(message)
         if self.calibration != "minmax":
-            raise NoiseError(f"calibration {self.calibration!r} is unknown; there is 'minmax'")
+            message = f"calibration {self.calibration!r} is unknown; there is 'minmax'"
+            raise NoiseError(message)
 
     def _repr_html_(self) -> str:
         zero, bits = "asymmetric" if self.activation == "uint8" else "symmetric", 7 if self.reduce_range else 8
@@ -50,7 +56,8 @@ class QuantizationSetting:
         if isinstance(setting, Mapping):
             return formed(setting, QuantizationSetting, NoiseError, "quantization setting")
         if setting is not None and setting not in SETTINGS:
-            raise NoiseError(f"quantization setting {setting!r} is unknown{nearest(setting, SETTINGS)}")
+            message = f"quantization setting {setting!r} is unknown{nearest(setting, SETTINGS)}"
+            raise NoiseError(message)
         return SETTINGS[setting or "default"]
 
 
@@ -68,7 +75,8 @@ def check_one_setting(origins: Mapping[str, Mapping[str, Any]]) -> None:
     for what, setting in known.items():
         first = next(iter(known))
         if setting != known[first]:
-            raise NoiseError(
+            message = (
                 f"the {first} and the {what} are of two quantization settings: the {what} are for {setting}, "
                 f"the {first} for {known[first]}; measure both with one setting"
             )
+            raise NoiseError(message)

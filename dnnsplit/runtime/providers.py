@@ -70,12 +70,17 @@ def find(text: str, installed: Sequence[str]) -> Provider:
     by_name |= {p.name: p for p in KNOWN}
     here = [p.name for p in {p.ort_name: p for p in by_name.values()}.values() if p.ort_name in installed]
     if name.lower() not in by_name:
-        raise OptionError(f"there is no execution provider {name!r}{nearest(name, [p.name for p in by_name.values()])}; "
-                          f"installed: {', '.join(here)}")  # fmt: skip
+        message = (
+            f"there is no execution provider {name!r}{nearest(name, [p.name for p in by_name.values()])}; "
+            f"installed: {', '.join(here)}"
+        )
+        raise OptionError(message)  # fmt: skip
     found = by_name[name.lower()]
     if found.ort_name not in installed:
         way = f"uninstall the onnxruntime package that is here, then: pip install {found.package}"
-        raise OptionError(f"execution provider {found.name!r} is not installed here; installed: {', '.join(here)}; {way}")
+        message = f"execution provider {found.name!r} is not installed here; installed: {', '.join(here)}; {way}"
+        raise OptionError(message)
     if device and found.is_cpu:
-        raise OptionError(f"provider {text!r}: the CPU has no devices to choose from; write {found.name!r}")
+        message = f"provider {text!r}: the CPU has no devices to choose from; write {found.name!r}"
+        raise OptionError(message)
     return replace(found, device=device)

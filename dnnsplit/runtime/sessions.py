@@ -48,12 +48,14 @@ def session(model: bytes | str | Path, options: ort.SessionOptions | None = None
         one = ort.InferenceSession(content, options, providers=asked, enable_fallback=0, disabled_optimizers=DISABLED)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         where = "" if found.is_cpu else f" on {found.name!r}"
-        raise ModelError(f"ONNX Runtime cannot load the model{where}: {str(error).strip().splitlines()[0]}") from None
+        message = f"ONNX Runtime cannot load the model{where}: {str(error).strip().splitlines()[0]}"
+        raise ModelError(message) from None
     if found.ort_name not in one.get_providers():
-        raise OptionError(
+        message = (
             f"execution provider {found.name!r} is installed but cannot start on this machine (a driver, a library or the device "
             "is missing; ONNX Runtime's message above says which); use 'cpu', or mend that"
         )
+        raise OptionError(message)
     return BoundSession(one) if found.own_memory else one
 
 

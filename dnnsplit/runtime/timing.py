@@ -71,5 +71,6 @@ def left_to_cpu(model: bytes, feed: Mapping[str, np.ndarray], provider: Provider
     kernels = kernel_runs(model, feed, provider)
     left = [kernel.node for kernel in kernels if kernel.provider == CPU]
     if len(left) == len(kernels):
-        raise ProfileError(f"execution provider {provider.name!r} takes no node of the model: all run on the CPU; profile 'cpu'")
+        message = f"execution provider {provider.name!r} takes no node of the model: all run on the CPU; profile 'cpu'"
+        raise ProfileError(message)
     return left

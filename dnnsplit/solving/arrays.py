@@ -27,20 +27,33 @@ class Problem:
 
     Attributes
     ----------
-    graph, times : what it was made from
-    network : where it runs, its links charged with what the servers do with a tensor (`priced`), without those that are forbidden
-    quantizable : positions of the layers of V_Q
-    layer_s : float (layers, servers, 2) [s]; NaN in [..., 1] for layers that are not quantizable
-    transfer_s : float (tensors, servers, servers, 2) [s], by the producer's precision; infinite without a link
-    size_bytes : float (tensors, 2) [B], by the producer's precision
-    held_bytes : float (layers, 2) [B], weights of each layer by its precision, those that it shares divided by how many do: the
-        sum over the layers of a server is what it holds, or less
-    producer : position of each tensor's producer, -1 for graph inputs (they are at the source)
-    receivers : positions of each tensor's consumers; -1 stands for the delivery of an output to the source
-    allowed : bool (layers, servers); pins and prohibitions
-    colocated : pairs of layers that must share a server
-    source : position of the source server
-    routing : "direct": a tensor crosses the link between its two servers; "relay": it may pass through other servers
+    graph, times : LayerGraph, LayerTimes
+        What it was made from.
+    network : Network
+        Where it runs, its links charged with what the servers do with a tensor (`priced`), without those that are forbidden.
+    quantizable : tuple[int, ...]
+        Positions of the layers of V_Q.
+    layer_s : np.ndarray
+        float (layers, servers, 2) [s]; NaN in [..., 1] for layers that are not quantizable.
+    transfer_s : np.ndarray
+        float (tensors, servers, servers, 2) [s], by the producer's precision; infinite without a link.
+    size_bytes : np.ndarray
+        float (tensors, 2) [B], by the producer's precision.
+    held_bytes : np.ndarray
+        float (layers, 2) [B], weights of each layer by its precision, those that it shares divided by how many do: the sum over
+        the layers of a server is what it holds, or less.
+    producer : tuple[int, ...]
+        Position of each tensor's producer, -1 for graph inputs (they are at the source).
+    receivers : tuple[tuple[int, ...], ...]
+        Positions of each tensor's consumers; -1 stands for the delivery of an output to the source.
+    allowed : np.ndarray
+        bool (layers, servers); pins and prohibitions.
+    colocated : tuple[tuple[int, int], ...]
+        Pairs of layers that must share a server.
+    source : int
+        Position of the source server.
+    routing : str
+        "direct": a tensor crosses the link between its two servers; "relay": it may pass through other servers.
     """
 
     graph: LayerGraph
@@ -82,8 +95,10 @@ class Problem:
 
         Parameters
         ----------
-        by : what is minimised, and what decides between equals, if anything; latency and then energy by default
-        usable : bool (tensors, servers, servers), the links that each tensor may take; all by default
+        *by : Weights
+            What is minimised, and what decides between equals, if anything; latency and then energy by default.
+        usable : np.ndarray | None, optional
+            bool (tensors, servers, servers), the links that each tensor may take; all by default.
         """
         by = by or (latency_weights(self.network), energy_weights(self.network))
         worth = np.stack([w.moves(self) for w in by])
@@ -115,10 +130,14 @@ class Weights:
 
     Attributes
     ----------
-    compute : float (servers,), of a second of compute
-    transfer : float (servers, servers), of a second of transfer
-    held : float (servers,), of a byte of weights, or 0
-    sent : float (servers, servers), of a byte that crosses, or 0
+    compute : np.ndarray
+        float (servers,), of a second of compute.
+    transfer : np.ndarray
+        float (servers, servers), of a second of transfer.
+    held : np.ndarray | float
+        float (servers,), of a byte of weights, or 0.
+    sent : np.ndarray | float
+        float (servers, servers), of a byte that crosses, or 0.
     """
 
     compute: np.ndarray
@@ -188,8 +207,10 @@ def build_problem(
 
     Parameters
     ----------
-    quantizable : layers that may run in int8
-    request : whose pins, prohibitions and routing hold
+    quantizable : Sequence[str], default ()
+        Layers that may run in int8.
+    request : Request | None, optional
+        Whose pins, prohibitions and routing hold.
     """
     request = request or Request()
     pins, forbid, colocate = request.pins, request.forbid, request.colocate

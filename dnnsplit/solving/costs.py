@@ -36,7 +36,19 @@ INT8_SHARE = 0.25  # an int8 tensor, or weight, has a quarter of the bytes of it
 
 @dataclass(frozen=True)
 class Transfer:
-    """A tensor that crosses one link: y_tn = 1."""
+    """A tensor that crosses one link: y_tn = 1.
+
+    Attributes
+    ----------
+    tensor : str
+        Name.
+    source, target : str
+        Servers.
+    size_bytes : float
+        As it is sent [B].
+    seconds : float
+        That the link takes [s].
+    """
 
     tensor: str
     source: str
@@ -55,15 +67,22 @@ class Cost:
 
     Attributes
     ----------
-    latency_s : T = T^c + T^x [s], the slides' sum
-    compute_s : T^c_k by server [s]
-    transfers : every y_tn = 1, with bytes and seconds, a relayed tensor once per link; moves inside a server only where a
-        self link prices them
-    energy_j : E [J]
-    server_energy_j : E_k by server [J]
-    device_energy_j : E_0, of the network's source [J]
-    weight_bytes : weights held by server [B]: each constant once, whichever of its float32 layers read it, and the int8 copies of
-        each quantized layer, which are its own. (A server that runs several parts which read one constant has it in each file.)
+    latency_s : float
+        T = T^c + T^x [s], the slides' sum.
+    compute_s : Mapping[str, float]
+        T^c_k by server [s].
+    transfers : tuple[Transfer, ...]
+        Every y_tn = 1, with bytes and seconds, a relayed tensor once per link; moves inside a server only where a self link
+        prices them.
+    energy_j : float
+        E [J].
+    server_energy_j : Mapping[str, float]
+        E_k by server [J].
+    device_energy_j : float
+        E_0, of the network's source [J].
+    weight_bytes : Mapping[str, float]
+        Weights held by server [B]: each constant once, whichever of its float32 layers read it, and the int8 copies of each
+        quantized layer, which are its own. (A server that runs several parts which read one constant has it in each file.)
     """
 
     latency_s: float
@@ -133,17 +152,24 @@ def evaluate(
 
     Parameters
     ----------
-    assignment : server by layer, for every layer
-    quantized : layers that run in int8
-    routes : (source, target) of the links between servers that a tensor takes, by its name; it pays each of them once, and
-        the sender of each pays the energy. Tensors without an entry take the link from their producer's server to each
-        receiver's
+    graph, network, times : LayerGraph, Network, LayerTimes
+        What is placed, on what, and the seconds of each layer there.
+    assignment : Mapping[str, str]
+        Server by layer, for every layer.
+    quantized : Iterable[str], default ()
+        Layers that run in int8.
+    routes : Routes | None, optional
+        (source, target) of the links between servers that a tensor takes, by its name; it pays each of them once, and the sender
+        of each pays the energy. Tensors without an entry take the link from their producer's server to each receiver's.
 
     Raises
     ------
-    ModelError, NetworkError : the assignment names unknown layers or servers, or misses a layer; routes of unknown tensors
-    ProfileError : times that are needed are missing
-    InfeasibleError : a tensor would have to cross where there is no link, or its route does not bring it where it is needed
+    ModelError, NetworkError
+        The assignment names unknown layers or servers, or misses a layer; routes of unknown tensors.
+    ProfileError
+        Times that are needed are missing.
+    InfeasibleError
+        A tensor would have to cross where there is no link, or its route does not bring it where it is needed.
     """
     quantized = tuple(quantized)
     problems = [f"layer {n!r} has no server" for n in graph.layer_names if n not in assignment]

@@ -38,8 +38,10 @@ class Front:
 
     Attributes
     ----------
-    plans : ascending in what is limited, strictly descending in the objective
-    limited : what that is: "noise", "noise_upper" (with a confidence) or "energy_j"
+    plans : tuple[Plan, ...]
+        Ascending in what is limited, strictly descending in the objective.
+    limited : str
+        What that is: "noise", "noise_upper" (with a confidence) or "energy_j".
     """
 
     plans: tuple[Plan, ...] = field(repr=False)
@@ -48,11 +50,13 @@ class Front:
     def at(self, limit: float) -> Plan:
         """Return the optimal plan for a limit on the noise, on its upper bound, or on the energy [J]."""
         if not limit >= 0:
-            raise OptionError(f"the limit is {limit!r}; it must be a number, 0 or more")
+            message = f"the limit is {limit!r}; it must be a number, 0 or more"
+            raise OptionError(message)
         found = next((plan for plan in reversed(self.plans) if within(getattr(plan, self.limited), limit)), None)
         if found is None:
             least = getattr(self.plans[0], self.limited)
-            raise InfeasibleError(f"no plan keeps {self.limited} <= {limit:g}; the least is {least:g}")
+            message = f"no plan keeps {self.limited} <= {limit:g}; the least is {least:g}"
+            raise InfeasibleError(message)
         return found
 
     @property
@@ -102,26 +106,45 @@ def pareto(
 
     Parameters
     ----------
-    graph, network, times, noise, pins, forbid, colocate, forbid_links : as for `split`
-    latency_weight, energy_weight : as for `split` with ``normalise="fixed"``: along a front objectives have to compare
-    confidence : as for `split`; the front is then against the upper confidence bound of the noise
-    verify : as for `split`: the schemes of the front are measured, all together, those that turn out noisier leave it, and so on
-        until every scheme of the front was measured
-    progress : show a progress bar for each of these rounds
+    graph, network, times, noise : LayerGraph, Network, LayerTimes, NoiseModel
+        As for `split`.
+    latency_weight, energy_weight : float, optional
+        As for `split` with ``normalise="fixed"``: along a front objectives have to compare.
+    pins : Mapping[str, str] | None, optional
+        As for `split`.
+    forbid : Mapping[str, Sequence[str]] | None, optional
+        As for `split`.
+    colocate : Sequence[Sequence[str]], default ()
+        As for `split`.
+    forbid_links : Sequence[tuple[str, str]], default ()
+        As for `split`.
+    confidence : float | None, optional
+        As for `split`; the front is then against the upper confidence bound of the noise.
+    verify : Measure | None, optional
+        As for `split`: the schemes of the front are measured, all together, those that turn out noisier leave it, and so on until
+        every scheme of the front was measured.
+    progress : bool, default True
+        Show a progress bar for each of these rounds.
 
     Returns
     -------
-    Front : every breakpoint
+    Front
+        Every breakpoint.
 
     Raises
     ------
-    OptionError : a server's memory limit cuts the front; ask `split` point by point then
-    InfeasibleError : no placement exists
-    NoiseError : no noise model; see `split` for what confidence and verify need
-    SolverError : too many quantizable layers or servers for one pass
+    OptionError
+        A server's memory limit cuts the front; ask `split` point by point then.
+    InfeasibleError
+        No placement exists.
+    NoiseError
+        No noise model; see `split` for what confidence and verify need.
+    SolverError
+        Too many quantizable layers or servers for one pass.
     """
     if noise is None:
-        raise NoiseError("a front against noise needs a noise model: pass noise=fit_noise(samples)")
+        message = "a front against noise needs a noise model: pass noise=fit_noise(samples)"
+        raise NoiseError(message)
     request = Request(
         latency_weight=latency_weight, energy_weight=energy_weight, pins=pins or {}, forbid=forbid or {}, colocate=colocate,
         forbid_links=forbid_links, normalise="fixed", confidence=confidence,
@@ -158,7 +181,8 @@ def _plans(question: Question) -> tuple[Plan, ...]:
     plans = tuple(question.plan(*p, "elimination", question.price(*p), reason=ALL_AT_ONCE) for p in placements)
     broken = [b for plan in plans for b in question.limits.broken(question.problem, plan.cost)]
     if broken:
-        raise OptionError(f"the front would break a limit: {broken[0]}; call split for each noise limit instead")
+        message = f"the front would break a limit: {broken[0]}; call split for each noise limit instead"
+        raise OptionError(message)
     return plans
 
 
@@ -181,19 +205,25 @@ def energy_front(
 
     Parameters
     ----------
-    graph, network, times, noise, max_noise : as for `split`
-    resolution : points nearer to each other than this share of the range of energies, or than the tolerance of limits (two
-        parts in a million), may be merged
-    progress : show a progress bar
-    asked : other arguments of `split`: pins, forbid, colocate, forbid_links, max_device_energy_j, solver, ...
+    graph, network, times, noise, max_noise : LayerGraph, Network, LayerTimes, NoiseModel | None, float | None
+        As for `split`.
+    resolution : float, default 1e-5
+        Points nearer to each other than this share of the range of energies, or than the tolerance of limits (two parts in a
+        million), may be merged.
+    progress : bool, default True
+        Show a progress bar.
+    **asked : Any
+        Other arguments of `split`: pins, forbid, colocate, forbid_links, max_device_energy_j, solver, ...
 
     Returns
     -------
-    Front : limited "energy_j"; ascending in energy, strictly descending in latency
+    Front
+        Limited "energy_j"; ascending in energy, strictly descending in latency.
 
     Raises
     ------
-    SolverError : a point could not be proved optimal, for example within time_limit_s
+    SolverError
+        A point could not be proved optimal, for example within time_limit_s.
     """
     own = [f"{name} is not yours to set: the front minimises latency under limits on energy" for name in OWN if name in asked]
     raise_problems(OptionError, "energy_front", own)
@@ -207,7 +237,8 @@ def energy_front(
         while limit > frugal.energy_j:
             plan = split(*problem, max_energy_j=limit, **asked)
             if plan.status != "optimal":
-                raise SolverError(f"the plan for {limit:.6g} J was not proved optimal (gap {plan.gap:.2%}); give it more time")
+                message = f"the plan for {limit:.6g} J was not proved optimal (gap {plan.gap:.2%}); give it more time"
+                raise SolverError(message)
             found.append(plan)
             limit = min(plan.energy_j, limit) - step
             bar.update()

@@ -19,7 +19,15 @@ from dnnsplit.profiling.times import LayerTimes
 
 
 class Instance(NamedTuple):
-    """What `split` needs; unpacks in the order in which `split` takes it."""
+    """What `split` needs; unpacks in the order in which `split` takes it.
+
+    Parameters
+    ----------
+    graph, network, times : LayerGraph, Network, LayerTimes
+        What is placed, on what, and the seconds of each layer there.
+    noise : NoiseModel | None, optional
+        eta(q); None: no layer runs in int8.
+    """
 
     graph: LayerGraph
     network: Network
@@ -36,15 +44,17 @@ class Instance(NamedTuple):
 
         Parameters
         ----------
-        folder : as `save` writes it; ``noise.csv`` has one row per product of layers (names separated by blanks) with its
-            coefficient; the row without layers is the intercept, which counts once any layer is quantized
+        folder : str | Path
+            As `save` writes it; ``noise.csv`` has one row per product of layers (names separated by blanks) with its coefficient;
+            the row without layers is the intercept, which counts once any layer is quantized.
         """
         folder = Path(folder)
         names = ("layers", "tensors", "noise") if (folder / "noise.csv").exists() else ("layers", "tensors")
         try:
             tables = {name: read_table(folder / f"{name}.csv") for name in names}
         except TABLE_ERRORS as error:
-            raise DnnSplitError(f"{folder} is no instance (layers.csv, tensors.csv, times.csv, network.yaml): {error}") from None
+            message = f"{folder} is no instance (layers.csv, tensors.csv, times.csv, network.yaml): {error}"
+            raise DnnSplitError(message) from None
         graph = LayerGraph.from_frames(tables["layers"], tables["tensors"])
         noise = _noise(graph, tables["noise"]) if "noise" in tables else None
         return Instance(graph, Network.load(folder / "network.yaml"), LayerTimes.load(folder / "times.csv"), noise)
@@ -53,7 +63,8 @@ class Instance(NamedTuple):
         """Write the files that `load` reads; a noise model must be a polynomial."""
         folder = Path(folder)
         if self.noise is not None and not (isinstance(self.noise, Polynomial) and self.noise.power == 1):
-            raise NoiseError("an instance holds a noise polynomial; fit one to the measured table (fit_noise) first")
+            message = "an instance holds a noise polynomial; fit one to the measured table (fit_noise) first"
+            raise NoiseError(message)
         write_text(folder / "layers.csv", self.graph.frame.to_csv(index=False))
         write_text(folder / "tensors.csv", self.graph.tensors_frame.to_csv(index=False))
         self.times.save(folder / "times.csv")
@@ -65,7 +76,8 @@ class Instance(NamedTuple):
 
 def _noise(graph: LayerGraph, table: pd.DataFrame) -> NoiseModel:
     if not {"layers", "coefficient"} <= set(table):
-        raise NoiseError(f"noise.csv needs the columns layers and coefficient; it has {', '.join(map(str, table))}")
+        message = f"noise.csv needs the columns layers and coefficient; it has {', '.join(map(str, table))}"
+        raise NoiseError(message)
     rows = zip(table["layers"], table["coefficient"], strict=True)
     terms: dict[Sequence[str] | str, float] = {tuple(names.split()): float(value) for names, value in rows}
     intercept = terms.pop((), 0.0)

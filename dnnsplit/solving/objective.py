@@ -23,11 +23,15 @@ class Reference:
 
     Attributes
     ----------
-    latency_s : (least T, T of the plan with least E) [s]
-    energy_j : (least E, E of the plan with least T) [J]
-    under : "limited": payoffs under the limits of the question, so that the optimum has both terms in [0, 1], as on the
-        slides; "fixed": without limits, pins and prohibitions, so that objectives compare from one limit to another
-    proved : whether both payoffs were proved optimal
+    latency_s : tuple[float, float]
+        (least T, T of the plan with least E) [s].
+    energy_j : tuple[float, float]
+        (least E, E of the plan with least T) [J].
+    under : str
+        "limited": payoffs under the limits of the question, so that the optimum has both terms in [0, 1], as on the slides;
+        "fixed": without limits, pins and prohibitions, so that objectives compare from one limit to another.
+    proved : bool
+        Whether both payoffs were proved optimal.
     """
 
     latency_s: tuple[float, float]

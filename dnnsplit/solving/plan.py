@@ -27,24 +27,41 @@ class Plan:
 
     Attributes
     ----------
-    assignment : server by layer, x
-    quantized : layers that run in int8, q, in topological order
-    cost : latency, energy and transfers, re-priced by `evaluate`
-    noise : eta(q), the mean over images; its kind says whether it was "measured", "predicted" or "none" (nothing is quantized)
-    noise_upper : where a confidence was asked for, the upper bound of the mean over all images, which keeps the limit; else NaN
-    objective : value of what was minimised; `objective_name` says what that is
-    reference : of a normalised sum, what it is normalised by (`dnnsplit.solving.objective.Reference`): latency_s and energy_j
-        (least, most), under which limits, and whether that was proved; else empty
-    status : "optimal" (proved) or "feasible" (a limit of time or gap stopped the proof)
-    bound, gap : lower bound on the objective, and (objective - bound) / |objective|; NaN where the solver tells none
-    method, solver, solve_s : how it was found, and the CPU seconds that took [s]
-    reason : why by this method
-    limits : the limits it was asked to keep
-    source : the server where inputs start and outputs end
-    times_origin : where the layer times came from: "measured", "scaled", ...
-    origin : what the noise behind it depends on (model, images, quantization setting)
-    measurements : schemes that were measured to verify this plan
-    error_s : how far the compute time may be off, by splits that were measured [s]; NaN where none were
+    assignment : Mapping[str, str]
+        Server by layer, x.
+    quantized : tuple[str, ...]
+        Layers that run in int8, q, in topological order.
+    cost : Cost
+        Latency, energy and transfers, re-priced by `evaluate`.
+    noise : float
+        eta(q), the mean over images; its kind says whether it was "measured", "predicted" or "none" (nothing is quantized).
+    noise_upper : float
+        Where a confidence was asked for, the upper bound of the mean over all images, which keeps the limit; else NaN.
+    objective : float
+        Value of what was minimised; `objective_name` says what that is.
+    reference : Mapping[str, Any]
+        Of a normalised sum, what it is normalised by (`dnnsplit.solving.objective.Reference`): latency_s and energy_j (least,
+        most), under which limits, and whether that was proved; else empty.
+    status : str
+        "optimal" (proved) or "feasible" (a limit of time or gap stopped the proof).
+    bound, gap : float
+        Lower bound on the objective, and (objective - bound) / |objective|; NaN where the solver tells none.
+    method, solver, solve_s : str, str, float
+        How it was found, and the CPU seconds that took [s].
+    reason : str
+        Why by this method.
+    limits : Mapping[str, Any]
+        The limits it was asked to keep.
+    source : str
+        The server where inputs start and outputs end.
+    times_origin : str
+        Where the layer times came from: "measured", "scaled", ...
+    origin : Mapping[str, Any]
+        What the noise behind it depends on (model, images, quantization setting).
+    measurements : int
+        Schemes that were measured to verify this plan.
+    error_s : float
+        How far the compute time may be off, by splits that were measured [s]; NaN where none were.
     """
 
     assignment: Mapping[str, str]
@@ -150,14 +167,16 @@ class Plan:
         try:
             document = json.loads(Path(path).read_text(encoding="utf-8"))
             if document.pop("schema", None) != SCHEMA:
-                raise DnnSplitError(f"{path} is no plan of schema {SCHEMA}")
+                message = f"{path} is no plan of schema {SCHEMA}"
+                raise DnnSplitError(message)
             cost = document.pop("cost")
             cost["transfers"] = tuple(Transfer(**t) for t in cost["transfers"])
             for key in ("bound", "gap", "error_s", "noise_upper"):
                 document[key] = math.nan if document.get(key) is None else document[key]
             return Plan(cost=Cost(**cost), **document | {"quantized": tuple(document["quantized"])})
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise DnnSplitError(f"{path} is not readable as a plan: {error}") from None
+            message = f"{path} is not readable as a plan: {error}"
+            raise DnnSplitError(message) from None
 
     def check(self, names: tuple[str, ...]) -> None:
         """Raise unless the plan places exactly the layers `names`."""

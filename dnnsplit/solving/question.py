@@ -47,14 +47,15 @@ class Question:
 
     @cached_property
     def scheme_noise(self) -> np.ndarray:
-        """float (2^n,): noise of every scheme; infinite where it is not known."""
+        """Float (2^n,): noise of every scheme; infinite where it is not known."""
         return self.noise.every() if self.noise else np.zeros(1)
 
     @cached_property
     def optima(self) -> Optima:
         """The best placement of every scheme, by elimination."""
         if self.objective.bottleneck:
-            raise SolverError("the slowest stage is no sum over layers, which elimination needs", "use method='milp'")
+            message = "the slowest stage is no sum over layers, which elimination needs"
+            raise SolverError(message, "use method='milp'")
         return eliminate(self.problem, self.objective.weights, self.objective.ties)
 
     def with_noise(self, noise: NoiseModel) -> Question:
@@ -80,7 +81,7 @@ class Question:
 
     @cached_property
     def allowed(self) -> np.ndarray:
-        """bool (2^n,): schemes within the noise limit."""
+        """Bool (2^n,): schemes within the noise limit."""
         return self.limits.quiet(self.scheme_noise)
 
     def best_scheme(self) -> int:
@@ -98,8 +99,15 @@ class Question:
         return self.problem.price(placement, scheme, self.objective.weights, self.objective.ties)
 
     def plan(
-        self, placement: Sequence[int], scheme: int, method: str, cost: Cost, solver: str = "", reason: str = "",
-        status: str = "optimal", bound: float | None = None,
+        self,
+        placement: Sequence[int],
+        scheme: int,
+        method: str,
+        cost: Cost,
+        solver: str = "",
+        reason: str = "",
+        status: str = "optimal",
+        bound: float | None = None,
     ) -> Plan:
         """Turn positions and their price into a plan; without a bound (on the objective without its constant) it is one."""
         assignment, quantized = self.problem.names(placement, scheme)
@@ -148,9 +156,11 @@ def ask(
     started, request = time.process_time(), request or Request()
     if noise is None:
         if request.max_noise is not None:
-            raise NoiseError("max_noise needs a noise model: pass noise=fit_noise(samples), or leave max_noise out")
+            message = "max_noise needs a noise model: pass noise=fit_noise(samples), or leave max_noise out"
+            raise NoiseError(message)
         if request.confidence is not None:
-            raise NoiseError("confidence is about a noise: pass noise=fit_noise(samples), or leave confidence out")
+            message = "confidence is about a noise: pass noise=fit_noise(samples), or leave confidence out"
+            raise NoiseError(message)
     else:
         check_one_setting({"noise": noise.origin} | {f"times of {server}": made for server, made in times.made.items()})
         noise = noise if request.confidence is None else noise.bounded(request.confidence)

@@ -38,9 +38,11 @@ class Request:
         object.__setattr__(self, "pins", dict(self.pins or {}))
         if self.max_noise is not None:
             if not is_number(self.max_noise) or math.isnan(self.max_noise):
-                raise NoiseError(f"max_noise is {self.max_noise!r}, not a number; give 0 or more, or None for no limit")
+                message = f"max_noise is {self.max_noise!r}, not a number; give 0 or more, or None for no limit"
+                raise NoiseError(message)
             if self.max_noise < 0:
-                raise NoiseError(f"max_noise is {self.max_noise!r}; it must be 0 or more (0 keeps every layer in float32)")
+                message = f"max_noise is {self.max_noise!r}; it must be 0 or more (0 keeps every layer in float32)"
+                raise NoiseError(message)
         problems = []
         for name in ("latency_weight", "energy_weight"):
             if not is_number(value := getattr(self, name)) or not 0 <= value < math.inf:
@@ -72,7 +74,8 @@ class Effort:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise OptionError(f"method {self.method!r} is unknown{nearest(self.method, METHODS)}")
+            message = f"method {self.method!r} is unknown{nearest(self.method, METHODS)}"
+            raise OptionError(message)
         given = {"gap": self.gap} | ({} if self.time_limit_s is None else {"time_limit_s": self.time_limit_s})
         wrong = [f"{name} is {value!r}" for name, value in given.items() if not is_number(value) or not value >= 0]
         raise_problems(OptionError, "options", [f"{one}; it must be a number, 0 or more" for one in wrong])

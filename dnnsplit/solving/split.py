@@ -67,49 +67,74 @@ def split(
 
     Parameters
     ----------
-    graph, network, times : what is placed, on what, and the seconds of each layer there
-    noise : eta(q); its layers are the ones that may run in int8. Without it every layer stays float32
-    max_noise : eta_max; None means no limit
-    latency_weight, energy_weight : with one of them 0, the raw seconds or joules of the other are minimised; with both,
-        the slides' ``latency_weight * T^norm + energy_weight * E^norm``, see `normalise`
-    max_device_energy_j : J_0, hard limit on the energy of the network's source [J]
-    max_energy_j : hard limit on the energy of all servers [J]
-    pins : server by layer
-    forbid : servers by layer, where it must not run
-    colocate : groups of layers that must share a server
-    forbid_links : (source, target) of links that no tensor may use
-    routing : "direct": a tensor crosses the link between its two servers, or there is none; "relay": it may pass through
-        other servers, and pays each link once
-    method : "elimination" (exact, milliseconds; with branch and bound over q where all schemes are too many), "milp" (tight
-        formulation, for limits that couple layers), "slides" (the slides' formulation to the letter), or "auto":
-        elimination, and the tight MILP only where a limit on energy or memory cuts off what elimination finds and
-        multipliers leave a gap, or where its tables would be too large
-    solver : HiGHS, CBC, CPLEX, GUROBI or SCIP, for the MILP
-    gap : relative gap at which the MILP may stop
-    time_limit_s : wall time after which the MILP, or branch and bound, must stop [s]
-    objective : "latency", the slides' weighted sum, or "throughput": the seconds of the slowest stage of a pipeline, where
-        each server's compute and each link is a stage (`Cost.stage_s`); the weights do not count then
-    verify : names of the quantized layers -> measured noise. With it no plan is returned on a prediction: its scheme is
-        measured, and one above max_noise is excluded and the next best sought (`dnnsplit.noise.verification`). A `noise_meter` on
-        other images than those of `noise` measures every scheme anew, on images that did not choose it
-    samples : what was measured before by the same measure, such as what `noise` was fitted to; it is not measured again
-    normalise : by what the sum of both is normalised, T^norm = (T - T_min) / (T_max - T_min) and E^norm alike, with T_min the
-        least T, E_max the least E at that T, and E_min and T_max the same the other way round: "limited", under the same
-        limits, pins and prohibitions, so that both terms of the optimum are in [0, 1], as on the slides
-        (`dnnsplit.solving.payoffs`); or "fixed", without any of them, so that objectives compare from one limit to another
-    confidence : such as 0.95: max_noise is kept by the upper confidence bound of the mean over all images, which the plan tells
-        as ``noise_upper`` (`dnnsplit.noise.confidence`); None: by the mean over those that were measured, as on the slides
+    graph, network, times : LayerGraph, Network, LayerTimes
+        What is placed, on what, and the seconds of each layer there.
+    noise : NoiseModel | None, optional
+        eta(q); its layers are the ones that may run in int8. Without it every layer stays float32.
+    max_noise : float | None, optional
+        eta_max; None means no limit.
+    latency_weight, energy_weight : float, optional
+        With one of them 0, the raw seconds or joules of the other are minimised; with both, the slides'
+        ``latency_weight * T^norm + energy_weight * E^norm``, see `normalise`.
+    max_device_energy_j : float | None, optional
+        J_0, hard limit on the energy of the network's source [J].
+    max_energy_j : float | None, optional
+        Hard limit on the energy of all servers [J].
+    pins : Mapping[str, str] | None, optional
+        Server by layer.
+    forbid : Mapping[str, Sequence[str]] | None, optional
+        Servers by layer, where it must not run.
+    colocate : Sequence[Sequence[str]], default ()
+        Groups of layers that must share a server.
+    forbid_links : Sequence[tuple[str, str]], default ()
+        (source, target) of links that no tensor may use.
+    routing : str, default "direct"
+        "direct": a tensor crosses the link between its two servers, or there is none; "relay": it may pass through other servers,
+        and pays each link once.
+    method : str, default "auto"
+        "elimination" (exact, milliseconds; with branch and bound over q where all schemes are too many), "milp" (tight
+        formulation, for limits that couple layers), "slides" (the slides' formulation to the letter), or "auto": elimination, and
+        the tight MILP only where a limit on energy or memory cuts off what elimination finds and multipliers leave a gap, or
+        where its tables would be too large.
+    solver : str, default "HiGHS"
+        HiGHS, CBC, CPLEX, GUROBI or SCIP, for the MILP.
+    gap : float, default 1e-9
+        Relative gap at which the MILP may stop.
+    time_limit_s : float | None, optional
+        Wall time after which the MILP, or branch and bound, must stop [s].
+    objective : str, default "latency"
+        "latency", the slides' weighted sum, or "throughput": the seconds of the slowest stage of a pipeline, where each server's
+        compute and each link is a stage (`Cost.stage_s`); the weights do not count then.
+    verify : Callable[[tuple[str, ...]], float] | None, optional
+        Names of the quantized layers -> measured noise. With it no plan is returned on a prediction: its scheme is measured, and
+        one above max_noise is excluded and the next best sought (`dnnsplit.noise.verification`). A `noise_meter` on other images
+        than those of `noise` measures every scheme anew, on images that did not choose it.
+    samples : NoiseSamples | None, optional
+        What was measured before by the same measure, such as what `noise` was fitted to; it is not measured again.
+    normalise : str, default "limited"
+        By what the sum of both is normalised, T^norm = (T - T_min) / (T_max - T_min) and E^norm alike, with T_min the least T,
+        E_max the least E at that T, and E_min and T_max the same the other way round: "limited", under the same limits, pins and
+        prohibitions, so that both terms of the optimum are in [0, 1], as on the slides (`dnnsplit.solving.payoffs`); or "fixed",
+        without any of them, so that objectives compare from one limit to another.
+    confidence : float | None, optional
+        Such as 0.95: max_noise is kept by the upper confidence bound of the mean over all images, which the plan tells as
+        ``noise_upper`` (`dnnsplit.noise.confidence`); None: by the mean over those that were measured, as on the slides.
 
     Returns
     -------
-    Plan : re-priced by `evaluate`; it keeps every limit
+    Plan
+        Re-priced by `evaluate`; it keeps every limit.
 
     Raises
     ------
-    InfeasibleError : with how far each limit is from reachable
-    NoiseError, OptionError : a limit or an option that is not usable
-    ModelError, NetworkError, ProfileError : graph, network and times do not fit each other
-    SolverError : no solver can answer
+    InfeasibleError
+        With how far each limit is from reachable.
+    NoiseError, OptionError
+        A limit or an option that is not usable.
+    ModelError, NetworkError, ProfileError
+        Graph, network and times do not fit each other.
+    SolverError
+        No solver can answer.
     """
     request = Request(
         max_noise=max_noise, latency_weight=latency_weight, energy_weight=energy_weight, max_energy_j=max_energy_j,
@@ -120,7 +145,8 @@ def split(
     if verify is None:
         return answer(pose(ask(graph, network, times, noise, request), effort), effort)
     if noise is None or max_noise is None:
-        raise NoiseError("verify needs a limit to verify: give noise and max_noise")
+        message = "verify needs a limit to verify: give noise and max_noise"
+        raise NoiseError(message)
     # what verifies tells bounds itself
     question = replace(ask(graph, network, times, noise, replace(request, confidence=None)), request=request)
     measure = measurer(noise, verify, confidence, samples)
@@ -208,7 +234,8 @@ def _by_milp(question: Question, formulation: str, effort: Effort, reason: str, 
             why = {OutOfTime: slow, InfeasibleError: wrong}.get(type(error), f"nothing better was found, for {error}")
             return fall_back(why)
         if isinstance(error, InfeasibleError):
-            raise InfeasibleError("no placement satisfies the limits", details=_explain(question)) from None
+            message = "no placement satisfies the limits"
+            raise InfeasibleError(message, details=_explain(question)) from None
         raise
     scheme = pack(solution.quantized)
     cost = problem.price(solution.placement, scheme, objective.weights, objective.ties, routes=solution.routes)

@@ -24,10 +24,14 @@ class Measurer:
 
     Attributes
     ----------
-    measure : names of the quantized layers -> noise; a `dnnsplit.noise.meter.NoiseMeter`, where bounds are asked for
-    layers : V_Q, in the order of schemes
-    fresh : whether it tells another number than the noise model does: on other images, or a bound
-    confidence : of the bounds; None takes the mean for its own bound
+    measure : Measure
+        Names of the quantized layers -> noise; a `dnnsplit.noise.meter.NoiseMeter`, where bounds are asked for.
+    layers : tuple[str, ...]
+        V_Q, in the order of schemes.
+    fresh : bool
+        Whether it tells another number than the noise model does: on other images, or a bound.
+    confidence : float | None
+        Of the bounds; None takes the mean for its own bound.
     """
 
     measure: Measure
@@ -57,7 +61,8 @@ class Measurer:
         bounds = samples.noise
         if self.confidence is not None:
             if samples.spread is None or (samples.spread[:, 1] < 2).any():
-                raise NoiseError("verify measures on one image; a confidence needs the spread over two or more")
+                message = "verify measures on one image; a confidence needs the spread over two or more"
+                raise NoiseError(message)
             bounds = upper_bound(samples.noise, samples.spread[:, 0], samples.spread[:, 1], self.confidence)
         order = np.array([samples.layers.index(n) for n in self.layers])
         for row, mean, most in zip(samples.schemes[:, order], samples.noise.tolist(), bounds.tolist(), strict=True):
@@ -84,9 +89,11 @@ def measurer(
     problems += ["calibration: its ranges are others" for k in other if k == "calibration"]
     raise_problems(NoiseError, "verify measures another noise than the model predicts", problems)
     if confidence is not None and not hasattr(verify, "samples"):
-        raise OptionError("with a confidence, verify must tell the spread over images: pass a noise_meter")
+        message = "with a confidence, verify must tell the spread over images: pass a noise_meter"
+        raise OptionError(message)
     images = noise.origin.get("images_sha256"), origin.get("images_sha256")
     alike = None in images or images[0] == images[1]
     if samples is not None and not alike and samples.origin.get("images_sha256") != images[1]:
-        raise NoiseError("the samples are of other images than verify measures on; leave samples out")
+        message = "the samples are of other images than verify measures on; leave samples out"
+        raise NoiseError(message)
     return Measurer(verify, noise.layers, not alike or confidence is not None, confidence)

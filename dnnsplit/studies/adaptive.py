@@ -42,9 +42,12 @@ class AdaptivePlans:
 
     Attributes
     ----------
-    plans : ascending in noise
-    prices : their objective as a function of the bandwidths
-    objective_name : what is minimised
+    plans : tuple[Plan, ...]
+        Ascending in noise.
+    prices : Prices
+        Their objective as a function of the bandwidths.
+    objective_name : str
+        What is minimised.
     """
 
     plans: tuple[Plan, ...] = field(repr=False)
@@ -55,7 +58,8 @@ class AdaptivePlans:
     def of(plans: BandwidthPlans) -> AdaptivePlans:
         """Take the plans of `bandwidths`; where several links share the bandwidth, the objective must be the latency."""
         if len(plans.links) > 1 and plans.objective_name != "latency_s":
-            raise OptionError(f"{plans.objective_name} of {len(plans.links)} links with one bandwidth; use adaptive_plans")
+            message = f"{plans.objective_name} of {len(plans.links)} links with one bandwidth; use adaptive_plans"
+            raise OptionError(message)
         if len(plans.links) == 1:
             slopes: list[tuple[float, ...]] = [(line.objective[1],) for line in plans.lines]
         else:
@@ -104,36 +108,49 @@ def adaptive_plans(
 
     Parameters
     ----------
-    graph, network, times, noise : as for `split`; without noise every plan is in float32
-    bandwidths : (source, target) -> bandwidths of that link [B/s], or as people write them; other links stay as they are
-    max_noises : noise limits; None takes every plan of the exact front (`pareto`)
-    progress : show a bar
-    asked : other arguments of `pareto`, or of `split` where there are limits or no noise. A sum of latency and energy is
-        normalised as with ``normalise="fixed"``, and plans are compared by the reference of the network as given
+    graph, network, times, noise : LayerGraph, Network, LayerTimes, NoiseModel | None
+        As for `split`; without noise every plan is in float32.
+    bandwidths : Mapping[Ends, Iterable[float | str]]
+        (source, target) -> bandwidths of that link [B/s], or as people write them; other links stay as they are.
+    max_noises : Sequence[float] | None, optional
+        Noise limits; None takes every plan of the exact front (`pareto`).
+    progress : bool, default True
+        Show a bar.
+    **asked : Any
+        Other arguments of `pareto`, or of `split` where there are limits or no noise. A sum of latency and energy is normalised
+        as with ``normalise="fixed"``, and plans are compared by the reference of the network as given.
 
     Returns
     -------
-    AdaptivePlans : links on whose bandwidth no choice depends are left out
+    AdaptivePlans
+        Links on whose bandwidth no choice depends are left out.
 
     Raises
     ------
-    NetworkError : there is no such link
-    OptionError : no bandwidths; throughput as the objective, which is not affine in 1 / bandwidth
-    InfeasibleError : no plan keeps a limit
+    NetworkError
+        There is no such link.
+    OptionError
+        No bandwidths; throughput as the objective, which is not affine in 1 / bandwidth.
+    InfeasibleError
+        No plan keeps a limit.
     """
     links = check_links(network, bandwidths)
     grid = [[parse(b, "bandwidth") for b in bandwidths[ends]] for ends in links]
     if not grid or not all(grid) or not all(b > 0 for values in grid for b in values):
-        raise OptionError("give at least one link, and for each at least one bandwidth above 0")
+        message = "give at least one link, and for each at least one bandwidth above 0"
+        raise OptionError(message)
     if noise is None and max_noises is not None:
-        raise OptionError("max_noises go with a noise model; pass noise=fit_noise(samples)")
+        message = "max_noises go with a noise model; pass noise=fit_noise(samples)"
+        raise OptionError(message)
     limits: list[dict[str, Any]] = [{}] if max_noises is None else [{"max_noise": limit} for limit in max_noises]
     if asked.setdefault("normalise", "fixed") != "fixed":
-        raise OptionError("plans of several limits and bandwidths compare by one objective; leave normalise='fixed'")
+        message = "plans of several limits and bandwidths compare by one objective; leave normalise='fixed'"
+        raise OptionError(message)
     question, _ = inquire(graph, network, times, noise, asked)
     objective = question.objective
     if objective.bottleneck:
-        raise OptionError("the slowest stage is not affine in 1 / bandwidth; plans are for latency, energy or their sum")
+        message = "the slowest stage is not affine in 1 / bandwidth; plans are for latency, energy or their sum"
+        raise OptionError(message)
     found: list[Plan] = []
     for values in tqdm(list(itertools.product(*grid)), desc="bandwidths", disable=not progress):
         there = network.with_bandwidths(dict(zip(links, values, strict=True)))
@@ -162,24 +179,33 @@ def cut_plans(
 
     Parameters
     ----------
-    model : the graph the plans were made for, as `load` returned it, or its ONNX file
-    plans : from `adaptive_plans` or `bandwidths`
-    network : the latencies of the links, and their bandwidths until they are measured, are taken from it
-    out : folder; made if missing
-    calibration, check : as for `cut`
-    progress : show a bar
+    model : LayerGraph | str | Path
+        The graph the plans were made for, as `load` returned it, or its ONNX file.
+    plans : AdaptivePlans | BandwidthPlans
+        From `adaptive_plans` or `bandwidths`.
+    network : Network
+        The latencies of the links, and their bandwidths until they are measured, are taken from it.
+    out : str | Path
+        Folder; made if missing.
+    calibration, check : Calibration | None, bool
+        As for `cut`.
+    progress : bool, default True
+        Show a bar.
 
     Raises
     ------
-    OptionError : the network lacks a link
-    DeployError : see `cut`
+    OptionError
+        The network lacks a link.
+    DeployError
+        See `cut`.
     """
     if isinstance(plans, BandwidthPlans):
         plans = AdaptivePlans.of(plans)
     followed = []
     for source, target in plans.prices.links:
         if (link := network.link(source, target)) is None:
-            raise OptionError(f"the network has no link {source!r} -> {target!r}")
+            message = f"the network has no link {source!r} -> {target!r}"
+            raise OptionError(message)
         followed.append(FollowedLink(source, target, link.bandwidth_bytes_per_s, link.latency_s, link.serialise_s_per_byte))
     out, bundles, graph = Path(out), [], model if isinstance(model, LayerGraph) else load(model)
     files: dict[str, Path] = {}

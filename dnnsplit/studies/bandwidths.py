@@ -33,8 +33,10 @@ class Line:
 
     Attributes
     ----------
-    plan : priced at a bandwidth where it is optimal
-    objective, latency_s, energy_j : (fixed, per_bandwidth) of each; the objective without the constant of a normalised sum
+    plan : Plan
+        Priced at a bandwidth where it is optimal.
+    objective, latency_s, energy_j : tuple[float, float]
+        (fixed, per_bandwidth) of each; the objective without the constant of a normalised sum.
     """
 
     plan: Plan
@@ -54,10 +56,14 @@ class BandwidthPlans:
 
     Attributes
     ----------
-    links : (source, target) of the links whose bandwidth is meant
-    breakpoints : bandwidths where the plan changes, with both ends of the range, ascending [B/s]
-    lines : one per interval between two breakpoints
-    objective_name : what is minimised
+    links : tuple[Ends, ...]
+        (source, target) of the links whose bandwidth is meant.
+    breakpoints : tuple[float, ...]
+        Bandwidths where the plan changes, with both ends of the range, ascending [B/s].
+    lines : tuple[Line, ...]
+        One per interval between two breakpoints.
+    objective_name : str
+        What is minimised.
     """
 
     links: tuple[Ends, ...]
@@ -75,7 +81,8 @@ class BandwidthPlans:
         low, high = self.breakpoints[0], self.breakpoints[-1]
         value = parse(bandwidth, "bandwidth")
         if not low <= value <= high:
-            raise OptionError(f"bandwidth {show(value, 'B/s')} is outside {show(low, 'B/s')} to {show(high, 'B/s')}")
+            message = f"bandwidth {show(value, 'B/s')} is outside {show(low, 'B/s')} to {show(high, 'B/s')}"
+            raise OptionError(message)
         return next(line for line, end in zip(self.lines, self.breakpoints[1:], strict=True) if value <= end)
 
     def at(self, bandwidth: float | str) -> Plan:
@@ -136,30 +143,42 @@ def bandwidths(
 
     Parameters
     ----------
-    graph, network, times, noise, max_noise : as for `split`
-    link : (source, target), or several of them that share one bandwidth; what it is in the network does not matter
-    low, high : ends of the range [B/s], or as people write them; high may be infinite
-    both_ways : the link back has the same bandwidth
-    asked : other arguments of `split`. A normalised sum keeps the reference of the network as given, at every bandwidth
+    graph, network, times, noise, max_noise : LayerGraph, Network, LayerTimes, NoiseModel | None, float | None
+        As for `split`.
+    link : tuple[str, str] | Sequence[tuple[str, str]], default ("device", "edge")
+        (source, target), or several of them that share one bandwidth; what it is in the network does not matter.
+    low, high : float | str, optional
+        Ends of the range [B/s], or as people write them; high may be infinite.
+    both_ways : bool, default False
+        The link back has the same bandwidth.
+    **asked : Any
+        Other arguments of `split`. A normalised sum keeps the reference of the network as given, at every bandwidth.
 
     Raises
     ------
-    NetworkError : there is no such link
-    OptionError : an empty range; a limit on energy, which allows other plans at other bandwidths; throughput as the objective
-    InfeasibleError : no plan keeps the limits
-    SolverError : a plan was not proved optimal
+    NetworkError
+        There is no such link.
+    OptionError
+        An empty range; a limit on energy, which allows other plans at other bandwidths; throughput as the objective.
+    InfeasibleError
+        No plan keeps the limits.
+    SolverError
+        A plan was not proved optimal.
     """
     links = _links(network, link, both_ways)
     ends = parse(low, "bandwidth"), parse(high, "bandwidth")
     if not 0 < ends[0] < ends[1]:
-        raise OptionError(f"the range of bandwidths is {low!r} to {high!r}; give low above 0 and below high")
+        message = f"the range of bandwidths is {low!r} to {high!r}; give low above 0 and below high"
+        raise OptionError(message)
     limits = [name for name in ("max_device_energy_j", "max_energy_j") if asked.get(name) is not None]
     if limits:
         way_out = "call split at each bandwidth, or minimise energy instead (latency_weight, energy_weight)"
-        raise OptionError(f"with {limits[0]} other plans are allowed at each bandwidth, and breakpoints are not exact; {way_out}")
+        message = f"with {limits[0]} other plans are allowed at each bandwidth, and breakpoints are not exact; {way_out}"
+        raise OptionError(message)
     question, effort = inquire(graph, network, times, noise, {"max_noise": max_noise, **asked})
     if question.objective.bottleneck:
-        raise OptionError("the slowest stage is not linear in 1 / bandwidth; bandwidths are for latency, energy or their sum")
+        message = "the slowest stage is not linear in 1 / bandwidth; bandwidths are for latency, energy or their sum"
+        raise OptionError(message)
     weights = (question.objective.weights, latency_weights(network), energy_weights(network))
     price = affine(question, links)
 
@@ -167,7 +186,8 @@ def bandwidths(
         plan = answer(question.again(network.with_bandwidths(dict.fromkeys(links, bandwidth))), effort)
         if plan.status != "optimal":
             at = show(bandwidth, "B/s")
-            raise SolverError(f"the plan at {at} was not proved optimal (gap {plan.gap:.2%}); give it more time")
+            message = f"the plan at {at} was not proved optimal (gap {plan.gap:.2%}); give it more time"
+            raise SolverError(message)
         prices = ((fixed, math.fsum(slopes)) for fixed, slopes in (price(plan, each) for each in weights))
         return Line(plan, *prices)
 
@@ -179,7 +199,8 @@ def _links(network: Network, link: Ends | Sequence[Ends], both_ways: bool) -> tu
     """Return the links that are meant, each once; refuse what is not in the network."""
     pairs: list[Any] = [link] if len(link) == 2 and all(isinstance(end, str) for end in link) else list(link)
     if isinstance(link, str) or not pairs or any(isinstance(pair, str) or len(pair) != 2 for pair in pairs):
-        raise NetworkError(f"link {link!r} is not a link; write (source, target), or a list of them")
+        message = f"link {link!r} is not a link; write (source, target), or a list of them"
+        raise NetworkError(message)
     return check_links(network, (way for a, b in pairs for way in (((a, b), (b, a)) if both_ways else ((a, b),))))
 
 

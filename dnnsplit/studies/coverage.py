@@ -39,14 +39,21 @@ def coverage(
 
     Parameters
     ----------
-    meter : has measured the schemes that there are to choose from, such as those of fronts
-    graph, network, times : the latency of a scheme is that of its best placement
-    limits : on the noise; by default eight, evenly from none to the most that was measured
-    measured, confidence, resamples, seed : as for `resampled`; by default as many images as there are are measured
+    meter : NoiseMeter
+        Has measured the schemes that there are to choose from, such as those of fronts.
+    graph, network, times : LayerGraph, Network, LayerTimes
+        The latency of a scheme is that of its best placement.
+    measured : int | None, optional
+        As for `resampled`; by default as many images as there are.
+    limits : Sequence[float] | None, optional
+        On the noise; by default eight, evenly from none to the most that was measured.
+    confidence, resamples, seed : float, int, int
+        As for `resampled`.
 
     Returns
     -------
-    DataFrame : as of `resampled`, the value being the latency [s]
+    pd.DataFrame
+        As of `resampled`, the value being the latency [s].
     """
     schemes = np.vstack([np.zeros(len(meter.layers)), meter.measured.schemes]).astype(np.int8)
     schemes = np.unique(schemes, axis=0)
@@ -74,21 +81,29 @@ def resampled(
 
     Parameters
     ----------
-    noise : float (schemes, images), of each scheme on each image; one of them is 0 on all
-    value : float (schemes,), what is least of those that keep the limit, such as the latency of the best placement [s]
-    limits : on the noise
-    measured : how many images are drawn, with replacement
-    confidence : of the bound
-    resamples, seed : how often images are drawn, and which
+    noise : np.ndarray
+        float (schemes, images), of each scheme on each image; one of them is 0 on all.
+    value : np.ndarray
+        float (schemes,), what is least of those that keep the limit, such as the latency of the best placement [s].
+    limits : Sequence[float]
+        On the noise.
+    measured : int
+        How many images are drawn, with replacement.
+    confidence : float, default 0.95
+        Of the bound.
+    resamples, seed : int, optional
+        How often images are drawn, and which.
 
     Returns
     -------
-    DataFrame, one row per limit and rule: limit, rule ("mean" or "bound"), broken_% (share of resamples whose limit is broken),
-    most_over_% (by how much at most), value (mean of the chosen ones)
+    pd.DataFrame
+        One row per limit and rule: limit, rule ("mean" or "bound"), broken_% (share of resamples whose limit is broken),
+        most_over_% (by how much at most), value (mean of the chosen ones).
 
     Raises
     ------
-    NoiseError : no scheme without noise, or too few images
+    NoiseError
+        No scheme without noise, or too few images.
     """
     noise, value = np.asarray(noise, float), np.asarray(value, float)
     problems = []

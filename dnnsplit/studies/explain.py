@@ -41,8 +41,10 @@ class Alternative:
 
     Attributes
     ----------
-    servers : the ones that may run layers
-    plan, reason : one of the two
+    servers : tuple[str, ...]
+        The ones that may run layers.
+    plan, reason : Plan | None, str
+        One of the two.
     """
 
     servers: tuple[str, ...]
@@ -61,13 +63,19 @@ class Explanation:
 
     Attributes
     ----------
-    plan : what is explained
-    alternatives : the best plans on fewer servers; everything on one server among them
-    next_cut : the best plan that places at least one layer elsewhere, whatever its precision; None where no such plan is known
-    next_precision : the best plan that quantizes other layers, wherever they run; None where no such plan is known
-    pin_prices : float, layers x servers: rise of the objective if the layer is pinned to the server, all else chosen anew; 0 on
-        the plan's server, infinite where no plan exists. A lower bound where limits couple layers: `note` says so
-    note : what is not proved, and why
+    plan : Plan
+        What is explained.
+    alternatives : tuple[Alternative, ...]
+        The best plans on fewer servers; everything on one server among them.
+    next_cut : Plan | None
+        The best plan that places at least one layer elsewhere, whatever its precision; None where no such plan is known.
+    next_precision : Plan | None
+        The best plan that quantizes other layers, wherever they run; None where no such plan is known.
+    pin_prices : pd.DataFrame
+        float, layers x servers: rise of the objective if the layer is pinned to the server, all else chosen anew; 0 on the plan's
+        server, infinite where no plan exists. A lower bound where limits couple layers: `note` says so.
+    note : str
+        What is not proved, and why.
     """
 
     plan: Plan
@@ -126,7 +134,8 @@ class Explanation:
 
         Raises
         ------
-        ModelError, NetworkError : no such layer or server
+        ModelError, NetworkError
+            No such layer or server.
         """
         try:
             return answer(pinned(self._question, layer, server), self._effort).objective - self.plan.objective
@@ -164,19 +173,24 @@ def explain(
 
     Parameters
     ----------
-    plan : from `split`
-    graph, network, times, noise, max_noise : as for that `split`
-    asked : the other arguments of that `split`: latency_weight, energy_weight, pins, max_device_energy_j, solver, ...; with
-        `verify`, alternatives are by the noise model alone
+    plan : Plan
+        From `split`.
+    graph, network, times, noise, max_noise : LayerGraph, Network, LayerTimes, NoiseModel | None, float | None
+        As for that `split`.
+    **asked : Any
+        The other arguments of that `split`: latency_weight, energy_weight, pins, max_device_energy_j, solver, ...; with `verify`,
+        alternatives are by the noise model alone.
 
     Returns
     -------
-    Explanation : with the servers' subsets that contain the source compared (above five servers: the source alone, the
-        source with one other, and all)
+    Explanation
+        With the servers' subsets that contain the source compared (above five servers: the source alone, the source with one
+        other, and all).
 
     Raises
     ------
-    OptionError : the plan was made for another question
+    OptionError
+        The plan was made for another question.
     """
     question, effort = inquire(graph, network, times, noise, {"max_noise": max_noise, **asked})
     placement, scheme = positions(question, plan)

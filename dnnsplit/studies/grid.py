@@ -44,27 +44,40 @@ def sweep_plans(
 
     Parameters
     ----------
-    graph, times, noise : as for `split`
-    networks : by the name of the topology
-    max_noise : noise limits
-    bandwidths : of `links` [B/s], or as people write them; none: those of the networks
-    links : (source, target) whose bandwidth is varied, where a topology has them; default: those that leave its source
-    weights : pairs (latency_weight, energy_weight)
-    max_device_energy_j : limits on the device's energy [J]; None is no limit
-    normalise : of the sum of latency and energy, at each point under its own limits ("limited") or at all by the same payoffs
-        ("fixed"), see `split`
-    asked : what `split` and `pareto` both take: pins, forbid, colocate, forbid_links
+    graph : LayerGraph
+        As for `split`.
+    networks : Mapping[str, Network]
+        By the name of the topology.
+    times, noise : LayerTimes, NoiseModel
+        As for `split`.
+    max_noise : Sequence[float]
+        Noise limits.
+    bandwidths : Sequence[float | str], default ()
+        Of `links` [B/s], or as people write them; none: those of the networks.
+    links : Sequence[tuple[str, str]] | None, optional
+        (source, target) whose bandwidth is varied, where a topology has them; default: those that leave its source.
+    weights : Sequence[tuple[float, float]], default ((1.0, 0.0),)
+        Pairs (latency_weight, energy_weight).
+    max_device_energy_j : Sequence[float | None], default (None,)
+        Limits on the device's energy [J]; None is no limit.
+    normalise : str, default "limited"
+        Of the sum of latency and energy, at each point under its own limits ("limited") or at all by the same payoffs ("fixed"),
+        see `split`.
+    **asked : Any
+        What `split` and `pareto` both take: pins, forbid, colocate, forbid_links.
 
     Returns
     -------
-    DataFrame, one row per point: topology, bandwidth_bytes_per_s (NaN: as in the network) [B/s], latency_weight,
-    energy_weight, max_device_energy_j [J], max_noise, status ("optimal", "feasible" or "infeasible"), noise, latency_s [s],
-    energy_j [J], device_energy_j [J], objective, latency_norm, energy_norm (of a normalised sum), servers, int8 (count),
-    quantized (names). Figures of infeasible points are NaN
+    pd.DataFrame
+        One row per point: topology, bandwidth_bytes_per_s (NaN: as in the network) [B/s], latency_weight, energy_weight,
+        max_device_energy_j [J], max_noise, status ("optimal", "feasible" or "infeasible"), noise, latency_s [s], energy_j [J],
+        device_energy_j [J], objective, latency_norm, energy_norm (of a normalised sum), servers, int8 (count), quantized (names).
+        Figures of infeasible points are NaN.
 
     Raises
     ------
-    OptionError, NetworkError : an empty axis, or a link that is in no topology
+    OptionError, NetworkError
+        An empty axis, or a link that is in no topology.
     """
     axes = {"networks": networks, "max_noise": max_noise, "weights": weights, "max_device_energy_j": max_device_energy_j}
     empty = [f"{name} is empty; give at least one" for name, axis in axes.items() if len(axis) == 0]
@@ -104,11 +117,13 @@ def single_servers(graph: LayerGraph, network: Network, times: LayerTimes) -> pd
 
     Parameters
     ----------
-    graph, network, times : as for `split`
+    graph, network, times : LayerGraph, Network, LayerTimes
+        As for `split`.
 
     Returns
     -------
-    DataFrame : server, latency_s [s], energy_j [J], device_energy_j [J]; NaN where the server cannot be reached or used
+    pd.DataFrame
+        server, latency_s [s], energy_j [J], device_energy_j [J]; NaN where the server cannot be reached or used.
     """
     rows = []
     for server in network.server_names:

@@ -82,7 +82,8 @@ def pinned(question: Question, layer: str, server: str) -> Question:
     """Ask with one more pin."""
     pins = question.request.pins
     if pins.get(layer, server) != server:
-        raise InfeasibleError(f"layer {layer!r} is pinned to {pins[layer]!r}")
+        message = f"layer {layer!r} is pinned to {pins[layer]!r}"
+        raise InfeasibleError(message)
     return question.again(pins={**pins, layer: server})
 
 

@@ -48,30 +48,44 @@ def latency_tests(
 
     Parameters
     ----------
-    graph : read from an ONNX file
-    networks : by the name of the topology
-    times : scaled from this machine, so that the test-bed knows how much slower each server is
-    noise : with the calibration that its layers are quantized by
-    max_noise : the noise limits
-    images : requests carry them in turn; the noise of a plan is measured over all of them
-    build : folder for the parts; each plan's also gets ``terms.csv``, predicted beside measured for every term
-    repeats, warm_up : requests that count, and those before them that do not (the thesis: 25 and 10)
-    results : CSV that gets each row as soon as it is there; rows that it holds of the same plans and times are kept
-    time_dilation : see `testbed`
-    progress : show a progress bar
-    confidence : of the limits, as for `split`
+    graph : LayerGraph
+        Read from an ONNX file.
+    networks : Mapping[str, Network]
+        By the name of the topology.
+    times : LayerTimes
+        Scaled from this machine, so that the test-bed knows how much slower each server is.
+    noise : NoiseModel
+        With the calibration that its layers are quantized by.
+    max_noise : Sequence[float]
+        The noise limits.
+    images : Images
+        Requests carry them in turn; the noise of a plan is measured over all of them.
+    build : str | Path
+        Folder for the parts; each plan's also gets ``terms.csv``, predicted beside measured for every term.
+    repeats, warm_up : int, optional
+        Requests that count, and those before them that do not (the thesis: 25 and 10).
+    results : str | Path | None, optional
+        CSV that gets each row as soon as it is there; rows that it holds of the same plans and times are kept.
+    time_dilation : float | None, optional
+        See `testbed`.
+    progress : bool, default True
+        Show a progress bar.
+    confidence : float | None, optional
+        Of the limits, as for `split`.
 
     Returns
     -------
-    DataFrame, one row per plan: topology, max_noise, predicted_s, latency_s (median), low_s, high_s (5th and 95th
-    percentile) [s], error_% of the prediction, noise and noise_upper (of the plan), output_noise (rho of what the deployment
-    returned), output_difference (greatest, relative, from the model with the same layers in int8 as its noise is measured),
-    servers, parts, int8_layers, repeats, plan_id
+    pd.DataFrame
+        One row per plan: topology, max_noise, predicted_s, latency_s (median), low_s, high_s (5th and 95th percentile) [s],
+        error_% of the prediction, noise and noise_upper (of the plan), output_noise (rho of what the deployment returned),
+        output_difference (greatest, relative, from the model with the same layers in int8 as its noise is measured), servers,
+        parts, int8_layers, repeats, plan_id.
 
     Raises
     ------
-    DeployError : what a deployment returned has not the noise of its plan's scheme on the same images, or, where these are the
-        images that the plan's noise was measured on, not the plan's noise, to 1 %. The rows before it are in `results`
+    DeployError
+        What a deployment returned has not the noise of its plan's scheme on the same images, or, where these are the images that
+        the plan's noise was measured on, not the plan's noise, to 1 %. The rows before it are in `results`.
     """
     feeds = feeds_of(graph.model, images)
     run = (graph.model.sha256, images_sha256(feeds), times.slowdown, repeats, warm_up, time_dilation)
@@ -113,7 +127,8 @@ def _one(
     bundle = cut(graph, plan, build)
     slowdown = {server: times.slowdown[server] for server in bundle.stages if server in times.slowdown}
     if missing := [server for server in bundle.stages if server not in slowdown]:
-        raise DeployError(f"the times do not say how {missing[0]!r} is scaled from this machine; profile it (dnnsplit.profile)")
+        message = f"the times do not say how {missing[0]!r} is scaled from this machine; profile it (dnnsplit.profile)"
+        raise DeployError(message)
     answers, traces = [], []
     with testbed(bundle, network, slowdown, time_dilation) as client:
         for i in range(-warm_up, repeats):

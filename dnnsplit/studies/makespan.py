@@ -28,13 +28,19 @@ def makespan(
 
     Parameters
     ----------
-    assignment : server by layer
-    quantized : layers that run in int8
-    routes : links by tensor, as for `evaluate`
+    graph, network, times : LayerGraph, Network, LayerTimes
+        What is placed, on what, and the seconds of each layer there.
+    assignment : Mapping[str, str]
+        Server by layer.
+    quantized : Iterable[str], default ()
+        Layers that run in int8.
+    routes : Routes | None, optional
+        Links by tensor, as for `evaluate`.
 
     Raises
     ------
-    ModelError, NetworkError, ProfileError, InfeasibleError : as `evaluate`
+    ModelError, NetworkError, ProfileError, InfeasibleError
+        As `evaluate`.
     """
     quantized = tuple(quantized)
     cost = evaluate(graph, network, times, assignment, quantized, routes)

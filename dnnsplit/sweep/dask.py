@@ -20,14 +20,18 @@ def on_workers(jobs: Sequence[Job], scheduler: str, again: bool = False) -> Iter
 
     Parameters
     ----------
-    jobs : each after those it needs
-    scheduler : address of a Dask scheduler, whose workers see the same files under the same paths and have this package;
-        start them with ``--nthreads`` notebooks side by side
-    again : see `dnnsplit.sweep.local.work`
+    jobs : Sequence[Job]
+        Each after those it needs.
+    scheduler : str
+        Address of a Dask scheduler, whose workers see the same files under the same paths and have this package; start them with
+        ``--nthreads`` notebooks side by side.
+    again : bool, default False
+        See `dnnsplit.sweep.local.work`.
 
     Raises
     ------
-    OptionError : no scheduler answers
+    OptionError
+        No scheduler answers.
     """
     sweep = uuid.uuid4().hex[:8]  # names in the scheduler are unique, or a result of an earlier sweep would be taken
     with _connected(scheduler) as client:
@@ -48,7 +52,8 @@ def _connected(scheduler: str) -> distributed.Client:
     try:
         return distributed.Client(scheduler, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:
-        raise OptionError(f"no Dask scheduler answers at {scheduler}: {error}; start one with: dask scheduler") from None
+        message = f"no Dask scheduler answers at {scheduler}: {error}; start one with: dask scheduler"
+        raise OptionError(message) from None
 
 
 def _lost(job: Job, future: Any) -> dict[str, Any]:

@@ -25,11 +25,16 @@ class Job:
 
     Attributes
     ----------
-    name : unique in a sweep; the files that the run leaves are called by it
-    notebook : that is run, in its own folder
-    parameters : all of them, defaults included, JSON values
-    folder : for the executed notebook, its log and its record
-    needs : names of the jobs that must be done before
+    name : str
+        Unique in a sweep; the files that the run leaves are called by it.
+    notebook : Path
+        That is run, in its own folder.
+    parameters : Mapping[str, Any]
+        All of them, defaults included, JSON values.
+    folder : Path
+        For the executed notebook, its log and its record.
+    needs : tuple[str, ...]
+        Names of the jobs that must be done before.
     """
 
     name: str
@@ -96,14 +101,19 @@ def jobs_of(
 
     Parameters
     ----------
-    path : ``.ipynb``, or ``.yaml``: ``parameters`` for all, and ``runs``, a list of {notebook, name, parameters, grid, needs}
-    parameters : win over the file's; in a sweep they go to the notebooks that have them
-    grid : values by name; as for parameters, and every combination becomes a job
-    folder : see `Job`
+    path : Path
+        ``.ipynb``, or ``.yaml``: ``parameters`` for all, and ``runs``, a list of {notebook, name, parameters, grid, needs}.
+    parameters : Mapping[str, Any]
+        Win over the file's; in a sweep they go to the notebooks that have them.
+    grid : Mapping[str, Sequence[Any]]
+        Values by name; as for parameters, and every combination becomes a job.
+    folder : Path
+        See `Job`.
 
     Raises
     ------
-    OptionError : unknown notebooks, parameters, names or keys, or two jobs of one name
+    OptionError
+        Unknown notebooks, parameters, names or keys, or two jobs of one name.
     """
     if path.suffix not in (".yaml", ".yml"):
         return tuple(_expanded(path.stem, path, parameters, grid, folder, ()))
@@ -122,7 +132,8 @@ def jobs_of(
         values = {**shared, **(entry.parameters or {}), **last}
         name, needs = entry.called, entry.needs or ()
         if name in made:
-            raise OptionError(f"{path.name}: two runs are called {name!r}; give one of them another name")
+            message = f"{path.name}: two runs are called {name!r}; give one of them another name"
+            raise OptionError(message)
         unknown = [f"{name} needs {n!r}, which does not come before it{nearest(n, made)}" for n in needs if n not in made]
         raise_problems(OptionError, path.name, unknown)
         before = tuple(job for need in needs for job in made[need])
@@ -137,7 +148,8 @@ def points(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     """Yield every combination of a grid's values; the last name changes fastest, and no name gives one empty point."""
     for name, values in grid.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-            raise OptionError(f"the grid of {name!r} is {values!r}; give a list of values")
+            message = f"the grid of {name!r} is {values!r}; give a list of values"
+            raise OptionError(message)
     return (dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values()))
 
 
@@ -159,9 +171,11 @@ def _read(path: Path) -> _Sweep:
     try:
         document = read_values(path)
     except FileNotFoundError:
-        raise OptionError(f"there is no sweep file {path}") from None
+        message = f"there is no sweep file {path}"
+        raise OptionError(message) from None
     except YAML_ERRORS as error:
-        raise OptionError(f"{form}: {error}") from None
+        message = f"{form}: {error}"
+        raise OptionError(message) from None
     sweep = formed(document, _Sweep, OptionError, form)
     wrong = [run.called for run in sweep.runs if re.search(r"^\.|[/\\\x00-\x1f]", run.called) or len(run.called) > LONGEST]
     way_out = "is no file name, and the files of the run are called by it, in one folder"

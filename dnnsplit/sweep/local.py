@@ -26,9 +26,12 @@ def side_by_side(jobs: Sequence[Job], workers: int, again: bool = False) -> Iter
 
     Parameters
     ----------
-    jobs : each after those it needs; a worker that is free takes the first that can be run
-    workers : how many run at a time
-    again : see `work`
+    jobs : Sequence[Job]
+        Each after those it needs; a worker that is free takes the first that can be run.
+    workers : int
+        How many run at a time.
+    again : bool, default False
+        See `work`.
     """
     rows: dict[str, dict[str, Any]] = {}
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -60,13 +63,17 @@ def work(job: Job, needed: Sequence[Mapping[str, Any]] = (), again: bool = False
 
     Parameters
     ----------
-    job : what is run
-    needed : rows of what it needs
-    again : run it even if it was finished before
+    job : Job
+        What is run.
+    needed : Sequence[Mapping[str, Any]], default ()
+        Rows of what it needs.
+    again : bool, default False
+        Run it even if it was finished before.
 
     Returns
     -------
-    dict : run, notebook, status ("done", "kept", "failed" or "blocked"), cell, error, seconds [s], cpu_s [s], output, results
+    dict[str, Any]
+        Run, notebook, status ("done", "kept", "failed" or "blocked"), cell, error, seconds [s], cpu_s [s], output, results.
     """
     if settled := _settled(job, needed, again):
         return settled
@@ -90,8 +97,10 @@ def ticking(tell: Callable[[], Any], seen: bool = True) -> Iterator[None]:
 
     Parameters
     ----------
-    tell : is called from a thread of its own
-    seen : False calls it now alone, as for a line that goes to a file
+    tell : Callable[[], Any]
+        Is called from a thread of its own.
+    seen : bool, default True
+        False calls it now alone, as for a line that goes to a file.
     """
     over = threading.Event()
 

@@ -19,19 +19,22 @@ def parameters_of(notebook: str | Path) -> dict[str, Any]:
 
     Raises
     ------
-    OptionError : no such file, no notebook, no tagged cell, or a default that is no literal
+    OptionError
+        No such file, no notebook, no tagged cell, or a default that is no literal.
     """
     path = Path(notebook)
     cells = [c for c in _code_cells(path) if "parameters" in c["metadata"].get("tags", [])]
     if len(cells) != 1:
-        raise OptionError(
+        message = (
             f"{path.name} has {len(cells)} cells tagged 'parameters' and needs one; in JupyterLab open the property inspector "
             "(the cogs) of the cell and add the tag"
         )
+        raise OptionError(message)
     try:
         statements = ast.parse("".join(cells[0]["source"])).body
     except SyntaxError as error:
-        raise OptionError(f"{path.name}: the parameters cell is no Python (line {error.lineno}): {error.msg}") from None
+        message = f"{path.name}: the parameters cell is no Python (line {error.lineno}): {error.msg}"
+        raise OptionError(message) from None
     found: dict[str, Any] = {}
     for statement in statements:
         match statement:
@@ -39,10 +42,12 @@ def parameters_of(notebook: str | Path) -> dict[str, Any]:
                 try:
                     found[name] = ast.literal_eval(value)
                 except ValueError:
-                    raise OptionError(f"{path.name}: the default of {name!r} is no literal") from None
+                    message = f"{path.name}: the default of {name!r} is no literal"
+                    raise OptionError(message) from None
             case _:
                 where = f"{path.name}: the parameters cell"
-                raise OptionError(f"{where} may only assign literals to names (line {statement.lineno})")
+                message = f"{where} may only assign literals to names (line {statement.lineno})"
+                raise OptionError(message)
     return found
 
 
@@ -51,7 +56,8 @@ def check_parameters(notebook: str | Path, given: Mapping[str, Any]) -> dict[str
 
     Raises
     ------
-    OptionError : an unknown name, or a value that no notebook can be given
+    OptionError
+        An unknown name, or a value that no notebook can be given.
     """
     defaults = parameters_of(notebook)
     problems = [f"there is no parameter {name!r}{nearest(name, defaults)}" for name in given if name not in defaults]
@@ -70,7 +76,8 @@ def publish(**results: Any) -> None:
 
     Parameters
     ----------
-    results : JSON values, numpy scalars or paths, by name
+    **results : Any
+        JSON values, numpy scalars or paths, by name.
     """
     from IPython.display import display
 
@@ -92,12 +99,15 @@ def _code_cells(notebook: Path) -> list[dict[str, Any]]:
 
     Raises
     ------
-    OptionError : no such file, or no notebook of format 4
+    OptionError
+        No such file, or no notebook of format 4.
     """
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         return [cell for cell in cells if cell["cell_type"] == "code" and cell["metadata"] is not None]
     except FileNotFoundError:
-        raise OptionError(f"there is no notebook {notebook}") from None
+        message = f"there is no notebook {notebook}"
+        raise OptionError(message) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OptionError(f"{notebook} is no notebook of format 4: {str(error).splitlines()[0]}") from None
+        message = f"{notebook} is no notebook of format 4: {str(error).splitlines()[0]}"
+        raise OptionError(message) from None

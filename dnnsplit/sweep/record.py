@@ -20,9 +20,12 @@ def write_record(job: Job, row: Mapping[str, Any], read: Iterable[str], written:
 
     Parameters
     ----------
-    job : that was run
-    row : of the table
-    read, written : paths of files, from `dnnsplit.sweep.tracing`
+    job : Job
+        That was run.
+    row : Mapping[str, Any]
+        Of the table.
+    read, written : Iterable[str]
+        Paths of files, from `dnnsplit.sweep.tracing`.
     """
     runner = {str(path.resolve()) for path in (job.output, job.log, job.record)}
     document = {

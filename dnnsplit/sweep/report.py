@@ -45,19 +45,25 @@ def write_report(notebook: str | Path, out: str | Path, title: str = "dnnsplit",
 
     Parameters
     ----------
-    notebook : executed; code cells are left out, their outputs stay
-    out : path of the page
-    title : of the page
-    runs : of the sweep behind it; their parameters, versions and hashes are added at the end
+    notebook : str | Path
+        Executed; code cells are left out, their outputs stay.
+    out : str | Path
+        Path of the page.
+    title : str, default "dnnsplit"
+        Of the page.
+    runs : Runs | None, optional
+        Of the sweep behind it; their parameters, versions and hashes are added at the end.
 
     Raises
     ------
-    OptionError : there is no such notebook
+    OptionError
+        There is no such notebook.
     """
     try:
         document = nbformat.read(notebook, as_version=4)
     except (OSError, nbformat.reader.NotJSONError) as error:
-        raise OptionError(f"{notebook} is no executed notebook: {error}") from None
+        message = f"{notebook} is no executed notebook: {error}"
+        raise OptionError(message) from None
     exporter = HTMLExporter(
         template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True
     )

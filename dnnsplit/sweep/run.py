@@ -33,8 +33,10 @@ class Runs:
 
     Attributes
     ----------
-    jobs : what was asked for, in order
-    rows : by the name of the run; a sweep that was stopped has fewer
+    jobs : tuple[Job, ...]
+        What was asked for, in order.
+    rows : Mapping[str, Mapping[str, Any]]
+        By the name of the run; a sweep that was stopped has fewer.
     """
 
     jobs: tuple[Job, ...]
@@ -94,16 +96,24 @@ def run(
 
     Parameters
     ----------
-    notebook : an ``.ipynb``, or a ``.yaml`` with ``runs``, a list of {notebook, name, parameters, grid, needs}, relative to
-        the file, and optionally ``parameters`` for all of them; ``needs`` lists names of earlier runs
-    parameters : of every notebook of a sweep that has them; of a single notebook all must exist
-    out : folder for executed notebooks, logs, records and the table ``<sweep>.csv``; default ``data/runs`` beside the folder
-        of the notebook
-    progress : show a progress line
-    grid : values by parameter; every combination is a run of its own
-    workers : how many runs side by side; more than one distorts what notebooks measure
-    scheduler : address of a Dask scheduler, such as ``tcp://host:8786``, whose workers run them instead of this machine
-    again : run what is finished, too
+    notebook : str | Path
+        An ``.ipynb``, or a ``.yaml`` with ``runs``, a list of {notebook, name, parameters, grid, needs}, relative to the file,
+        and optionally ``parameters`` for all of them; ``needs`` lists names of earlier runs.
+    parameters : Mapping[str, Any] | None, optional
+        Of every notebook of a sweep that has them; of a single notebook all must exist.
+    out : str | Path | None, optional
+        Folder for executed notebooks, logs, records and the table ``<sweep>.csv``; default ``data/runs`` beside the folder of the
+        notebook.
+    progress : bool, default True
+        Show a progress line.
+    grid : Mapping[str, Sequence[Any]] | None, optional
+        Values by parameter; every combination is a run of its own.
+    workers : int, default 1
+        How many runs side by side; more than one distorts what notebooks measure.
+    scheduler : str | None, optional
+        Address of a Dask scheduler, such as ``tcp://host:8786``, whose workers run them instead of this machine.
+    again : bool, default False
+        Run what is finished, too.
 
     Returns
     -------
@@ -111,11 +121,13 @@ def run(
 
     Raises
     ------
-    OptionError : unknown notebooks or parameters, or no scheduler there; nothing was run then
+    OptionError
+        Unknown notebooks or parameters, or no scheduler there; nothing was run then.
     """
     path = Path(notebook).resolve()
     if workers < 1:
-        raise OptionError(f"workers is {workers}; it must be 1 or more")
+        message = f"workers is {workers}; it must be 1 or more"
+        raise OptionError(message)
     folder = Path(out).resolve() if out else path.parent.parent / "data" / "runs"
     jobs = jobs_of(path, parameters or {}, grid or {}, folder)
     rows: dict[str, Mapping[str, Any]] = {}

@@ -40,7 +40,7 @@ def test_any_text_and_any_float_come_back(tmp_path_factory, names, value):
 
 
 def test_comments_and_columns_that_are_called_like_texts(tmp_path):
-    (tmp_path / "t.csv").write_text("# {\"a\": 1}\nlayers,servers,method\n100,3,slides\n")
+    (tmp_path / "t.csv").write_text('# {"a": 1}\nlayers,servers,method\n100,3,slides\n')
     assert comment_of(tmp_path / "t.csv") == '{"a": 1}'
     assert read_table(tmp_path / "t.csv")["layers"].tolist() == ["100"]
     assert read_table(tmp_path / "t.csv", numbers={"layers", "servers"})["layers"].tolist() == [100]

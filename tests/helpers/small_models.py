@@ -8,8 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 def conv_net(path, size=12, channels=6, seed=0):
     """Write a small network with SiLU convolutions, a branch that joins again, and two outputs; return its path.
 
-        x -> c1 -> c2 -> add -> c3 -> out
-              \\-----------/ \\-> pool -> side
+    x -> c1 -> c2 -> add -> c3 -> out
+          \\-----------/ \\-> pool -> side
     """
     rng = np.random.default_rng(seed)
     nodes, weights = [], []

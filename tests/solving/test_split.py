@@ -118,8 +118,13 @@ def test_pins_and_prohibitions_hold_and_match_brute_force():
     for method in ("elimination", "milp", "slides"):
         plan = ds.split(graph, network, times, noise, pins={"n1": "s2"}, forbid={"n3": ("s0", "s1")}, method=method)
         assert (plan.assignment["n1"], plan.assignment["n3"]) == ("s2", "s2")
-        best = brute_force(graph, network, times, noise,
-                           allowed=lambda n, s: not (n == "n1" and s != "s2") and not (n == "n3" and s in ("s0", "s1")))
+        best = brute_force(
+            graph,
+            network,
+            times,
+            noise,
+            allowed=lambda n, s: not (n == "n1" and s != "s2") and not (n == "n3" and s in ("s0", "s1")),
+        )
         assert plan.latency_s == pytest.approx(best, rel=1e-7)
 
 

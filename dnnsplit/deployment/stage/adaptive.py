@@ -50,14 +50,16 @@ class AdaptiveStage:
 
     def __init__(self, plans: PlanSet, config: Config) -> None:
         if config.model_server:
-            raise DeployError("a model server runs the parts of one bundle; serve the folder of one plan with it")
+            message = "a model server runs the parts of one bundle; serve the folder of one plan with it"
+            raise DeployError(message)
         self.plans, self.config = plans, config
         self.stages: dict[str, Stage] = {}
         for bundle in plans.bundles:
             if config.server in bundle.stages:
                 self.stages[bundle.model_name] = Stage(bundle, replace(config, bundle=str(bundle.folder)))
         if not self.stages:
-            raise DeployError(f"{config.server!r} has nothing to do in any plan of {plans.folder}")
+            message = f"{config.server!r} has nothing to do in any plan of {plans.folder}"
+            raise DeployError(message)
         self.first = next(iter(self.stages.values()))
         self.tls = self.first.tls
         self.is_source = config.server == plans.source
@@ -107,7 +109,8 @@ class AdaptiveStage:
 
         Raises
         ------
-        DeployError : none does
+        DeployError
+            None does.
         """
         prices = self.plans.prices
         allowed = prices.allowed(max_noise)

@@ -20,17 +20,28 @@ class Config:
 
     Parameters
     ----------
-    bundle : folder of the bundle
-    server : which of its servers this stage is
-    host, port : where to listen; port 0 lets the system choose. The address is printed as the first line
-    peers : server -> ``host:port`` of every other stage; when empty, they are awaited as a ``<model>/peers`` message
-    emulation : of the server and its links; by default there is none
-    deadline_s : wall seconds after which an unanswered request is dropped
-    in_flight : most requests in flight at a time
-    tls : files that secure all connections; without them they are plain
-    model_server : ``host:port`` of a server of the Open Inference Protocol, such as Triton, that runs the parts instead
-    provider : execution provider of ONNX Runtime that runs the parts here
-    parent_pid : the stage exits when this process is no longer its parent
+    bundle : str
+        Folder of the bundle.
+    server : str
+        Which of its servers this stage is.
+    host, port : str, int
+        Where to listen; port 0 lets the system choose. The address is printed as the first line.
+    peers : Mapping[str, str], optional
+        Server -> ``host:port`` of every other stage; when empty, they are awaited as a ``<model>/peers`` message.
+    emulation : Emulation, optional
+        Of the server and its links; by default there is none.
+    deadline_s : float, default 60.0
+        Wall seconds after which an unanswered request is dropped.
+    in_flight : int, default 8
+        Most requests in flight at a time.
+    tls : Tls | None, optional
+        Files that secure all connections; without them they are plain.
+    model_server : str, default ""
+        ``host:port`` of a server of the Open Inference Protocol, such as Triton, that runs the parts instead.
+    provider : str, default "cpu"
+        Execution provider of ONNX Runtime that runs the parts here.
+    parent_pid : int | None, optional
+        The stage exits when this process is no longer its parent.
     """
 
     bundle: str
@@ -52,5 +63,6 @@ class Config:
         try:
             document = msgspec.json.decode(Path(path).read_bytes())
         except (OSError, msgspec.DecodeError) as error:
-            raise DeployError(f"{path} is not readable as the configuration of a stage: {error}") from None
+            message = f"{path} is not readable as the configuration of a stage: {error}"
+            raise DeployError(message) from None
         return formed(document, Config, DeployError, f"{path} is not usable as the configuration of a stage")

@@ -19,10 +19,14 @@ class Emulation:
 
     Parameters
     ----------
-    slowdown : emulated seconds per CPU second of this machine; None for a real host, where nothing is dilated
-    time_dilation : wall seconds per emulated second, 1 or more; what is reported is divided by it
-    links : target server -> (latency_s [s], seconds_per_byte [s/B]); a target that is not named is not paced
-    shaped : whether the kernel paces the links, so that the sender waits for their latency alone
+    slowdown : float | None, optional
+        Emulated seconds per CPU second of this machine; None for a real host, where nothing is dilated.
+    time_dilation : float, default 1.0
+        Wall seconds per emulated second, 1 or more; what is reported is divided by it.
+    links : Mapping[str, tuple[float, float]], optional
+        Target server -> (latency_s [s], seconds_per_byte [s/B]); a target that is not named is not paced.
+    shaped : bool, default False
+        Whether the kernel paces the links, so that the sender waits for their latency alone.
     """
 
     slowdown: float | None = None

@@ -29,7 +29,8 @@ def main(arguments: list[str]) -> NoReturn:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         if len(arguments) != 1:
-            raise DeployError("give one argument: the JSON file with the configuration of the stage")
+            message = "give one argument: the JSON file with the configuration of the stage"
+            raise DeployError(message)
         config = Config.load(arguments[0])
         if config.parent_pid:
             threading.Thread(target=_follow, args=(config.parent_pid,), daemon=True).start()

@@ -52,7 +52,8 @@ class Stage:
 
     def __init__(self, bundle: Bundle, config: Config) -> None:
         if config.server not in bundle.servers:
-            raise DeployError(f"{config.server!r} is no server of the bundle{nearest(config.server, bundle.servers)}")
+            message = f"{config.server!r} is no server of the bundle{nearest(config.server, bundle.servers)}"
+            raise DeployError(message)
         self.bundle, self.config = bundle, config
         self.sessions: dict[str, Any] = {}
         self.tls = config.tls
@@ -92,7 +93,8 @@ class Stage:
         elif len(self.bundle.stages) == 1:
             self.addressed.set()
         if not self.addressed.wait(READY_S):
-            raise DeployError(f"nobody told {self.config.server!r} within {READY_S:g} s where the other stages are")
+            message = f"nobody told {self.config.server!r} within {READY_S:g} s where the other stages are"
+            raise DeployError(message)
         self.ready.set()
 
     def ServerLive(self, request: Any, context: grpc.ServicerContext) -> Any:

@@ -20,9 +20,12 @@ class RemotePart:
 
     Parameters
     ----------
-    bundle, part : what is run
-    address : ``host:port`` of the model server's gRPC service
-    deadline_s : limit on each run [s]
+    bundle, part : Bundle, Part
+        What is run.
+    address : str
+        ``host:port`` of the model server's gRPC service.
+    deadline_s : float
+        Limit on each run [s].
     """
 
     def __init__(self, bundle: Bundle, part: Part, address: str, deadline_s: float) -> None:
@@ -39,10 +42,12 @@ class RemotePart:
             tensors = {name: array.reshape(array.shape or (1,)) for name, array in inputs.items()}
             answer = self.stub.infer(infer_request(self.part.name, tensors=tensors), timeout=self.deadline_s)
         except grpc.RpcError as error:
-            raise DeployError(f"the model server at {self.address}: {error.code().name}: {error.details()}") from None
+            message = f"the model server at {self.address}: {error.code().name}: {error.details()}"
+            raise DeployError(message) from None
         arrays = tensors_of(answer.head.outputs, answer.contents, self.kinds)
         if missing := [name for name in outputs if name not in arrays]:
-            raise DeployError(f"the model server at {self.address} did not return {missing[0]!r}")
+            message = f"the model server at {self.address} did not return {missing[0]!r}"
+            raise DeployError(message)
         return [arrays[name].reshape(self.shapes[name]) for name in outputs]
 
 
@@ -53,7 +58,8 @@ def load(bundle: Bundle, part: Part, model_server: str = "", deadline_s: float =
 
     Raises
     ------
-    DeployError : the file cannot be loaded or run, or its inputs and outputs are not those of the bundle
+    DeployError
+        The file cannot be loaded or run, or its inputs and outputs are not those of the bundle.
     """
     try:
         loaded: Any = RemotePart(bundle, part, model_server, deadline_s) if model_server else _session(bundle, part, provider)
@@ -61,7 +67,8 @@ def load(bundle: Bundle, part: Part, model_server: str = "", deadline_s: float =
         for _ in range(2):
             loaded.run(list(part.outputs), {wire.name: np.zeros(wire.shape, wire.dtype) for wire in wires})
     except Exception as error:  # onnxruntime has no common class of its errors
-        raise DeployError(f"part {part.name!r} cannot be run: {error}") from None
+        message = f"part {part.name!r} cannot be run: {error}"
+        raise DeployError(message) from None
     return loaded
 
 
@@ -69,5 +76,6 @@ def _session(bundle: Bundle, part: Part, provider: str) -> Any:
     loaded = session(bundle.folder / part.file, session_options(threads=1), provider)
     names = ({i.name for i in loaded.get_inputs()}, {o.name for o in loaded.get_outputs()})
     if names != (set(part.inputs), set(part.outputs)):
-        raise DeployError(f"{part.file!r} has the inputs {sorted(names[0])} and outputs {sorted(names[1])}")
+        message = f"{part.file!r} has the inputs {sorted(names[0])} and outputs {sorted(names[1])}"
+        raise DeployError(message)
     return loaded

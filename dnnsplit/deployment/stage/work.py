@@ -46,9 +46,12 @@ class Runner:
 
     Parameters
     ----------
-    bundle, server : what is run, and which of its servers this is
-    emulation : pace of this server and of the links that leave it
-    sessions : part name -> onnxruntime session, filled before the first request
+    bundle, server : Bundle, str
+        What is run, and which of its servers this is.
+    emulation : Emulation
+        Pace of this server and of the links that leave it.
+    sessions : Mapping[str, Any]
+        Part name -> onnxruntime session, filled before the first request.
     """
 
     def __init__(self, bundle: Bundle, server: str, emulation: Emulation, sessions: Mapping[str, Any]) -> None:
@@ -102,7 +105,8 @@ class Runner:
 
         Raises
         ------
-        Refusal : RESOURCE_EXHAUSTED when `limit` requests are in flight
+        Refusal
+            RESOURCE_EXHAUSTED when `limit` requests are in flight.
         """
         with self.state:
             if identity not in self.requests:

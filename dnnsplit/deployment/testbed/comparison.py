@@ -21,22 +21,26 @@ def compare(test: LatencyTest, bundle: Bundle) -> pd.DataFrame:
 
     Parameters
     ----------
-    test : of a deployment of `bundle`
-    bundle : with its plan
+    test : LatencyTest
+        Of a deployment of `bundle`.
+    bundle : Bundle
+        With its plan.
 
     Returns
     -------
-    DataFrame : term ("compute on <server>", "<tensor>: <source> -> <target>", "hand-over" for what is in none of them,
-        negative where branches ran side by side, and "latency"), predicted_s, measured_s (medians) [s], error_% of the
-        prediction
+    pd.DataFrame
+        term ("compute on <server>", "<tensor>: <source> -> <target>", "hand-over" for what is in none of them, negative where
+        branches ran side by side, and "latency"), predicted_s, measured_s (medians) [s], error_% of the prediction.
 
     Raises
     ------
-    DeployError : the bundle has no plan
+    DeployError
+        The bundle has no plan.
     """
     cost = bundle.plan.get("cost")
     if not cost:
-        raise DeployError(f"{bundle} was not cut by a plan, so nothing is predicted")
+        message = f"{bundle} was not cut by a plan, so nothing is predicted"
+        raise DeployError(message)
     frame = test.frame
     parts, transfers = (frame[frame["kind"] == kind] for kind in ("part", "transfer"))
     tensor_of = {wire.name: wire.tensor or wire.name for wire in bundle.inputs + bundle.wires}

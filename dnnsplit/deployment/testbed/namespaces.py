@@ -34,10 +34,14 @@ class Place:
 
     Attributes
     ----------
-    command : what its command line starts with
-    address : ``host:port`` by which the client calls it
-    peers : ``host:port`` by which it calls the other stages
-    cgroup : folder whose quota it is under
+    command : tuple[str, ...]
+        What its command line starts with.
+    address : str
+        ``host:port`` by which the client calls it.
+    peers : Mapping[str, str]
+        ``host:port`` by which it calls the other stages.
+    cgroup : Path
+        Folder whose quota it is under.
     """
 
     command: tuple[str, ...]
@@ -53,9 +57,11 @@ class Place:
 def check_machine() -> None:
     """Raise a `DeployError` that says why, where this machine cannot run namespaces."""
     if os.name != "posix" or os.geteuid() != 0:
-        raise DeployError("it needs root")
+        message = "it needs root"
+        raise DeployError(message)
     if missing := [tool for tool in ("ip", "tc") if shutil.which(tool) is None]:
-        raise DeployError(f"{' and '.join(missing)} (iproute2) is missing")
+        message = f"{' and '.join(missing)} (iproute2) is missing"
+        raise DeployError(message)
     cpu_controller()
     with ExitStack() as stack:
         name = f"ds{os.getpid()}t"
@@ -72,10 +78,14 @@ def namespaces(
 
     Parameters
     ----------
-    stages : servers that run a stage
-    network : its links between two stages are built, `dilation` times slower
-    share : CPUs that a server may use [CPU], above 0
-    dilation : wall seconds per emulated second
+    stages : Sequence[str]
+        Servers that run a stage.
+    network : Network
+        Its links between two stages are built, `dilation` times slower.
+    share : Mapping[str, float]
+        CPUs that a server may use [CPU], above 0.
+    dilation : float
+        Wall seconds per emulated second.
     """
     tag = f"ds{os.getpid()}"
     number = {name: i for i, name in enumerate(stages)}
@@ -149,23 +159,28 @@ def cpu_controller(root: Path = CGROUPS) -> Path:
 
     Raises
     ------
-    DeployError : there is none, with the reason for each version
+    DeployError
+        There is none, with the reason for each version.
     """
     for folder in (root / "cpu", root / "cpu,cpuacct"):
         if (folder / "cpu.cfs_quota_us").exists() or (folder / "cgroup.procs").exists():
             if os.access(folder, os.W_OK):
                 return folder
-            raise DeployError(f"the cgroups in {folder} may not be written; run as root of the machine, not of a container")
+            message = f"the cgroups in {folder} may not be written; run as root of the machine, not of a container"
+            raise DeployError(message)
     for folder in (root, root / "unified"):
         if not (folder / "cgroup.controllers").exists() or "cpu" not in (folder / "cgroup.controllers").read_text().split():
             continue
         if not os.access(folder, os.W_OK):
-            raise DeployError(f"the cgroups in {folder} may not be written; mount them for writing")
+            message = f"the cgroups in {folder} may not be written; mount them for writing"
+            raise DeployError(message)
         control = folder / "cgroup.subtree_control"
         if "cpu" not in control.read_text().split():
-            raise DeployError(f"the groups in {folder} have no cpu controller; give it to them: echo +cpu > {control}")
+            message = f"the groups in {folder} have no cpu controller; give it to them: echo +cpu > {control}"
+            raise DeployError(message)
         return folder
-    raise DeployError(f"no cgroup in {root} has a cpu controller, of version 1 (cpu) or of version 2 (cgroup.controllers)")
+    message = f"no cgroup in {root} has a cpu controller, of version 1 (cpu) or of version 2 (cgroup.controllers)"
+    raise DeployError(message)
 
 
 def quota_us(cpus: float) -> tuple[int, int]:
@@ -173,7 +188,8 @@ def quota_us(cpus: float) -> tuple[int, int]:
 
     Raises
     ------
-    DeployError : less than a thousandth of a CPU, which the kernel cannot give
+    DeployError
+        Less than a thousandth of a CPU, which the kernel cannot give.
 
     Examples
     --------
@@ -183,7 +199,8 @@ def quota_us(cpus: float) -> tuple[int, int]:
     least = LEAST_QUOTA_US / PERIODS_US[1]
     if not least <= cpus < float("inf"):
         way_out = "take a smaller slowdown or time_dilation, or kind='emulated'"
-        raise DeployError(f"a quota of {cpus:.3g} CPU cannot be given, the least is {least:g}; {way_out}")
+        message = f"a quota of {cpus:.3g} CPU cannot be given, the least is {least:g}; {way_out}"
+        raise DeployError(message)
     period = min(max(round(LEAST_QUOTA_US / cpus), PERIODS_US[0]), PERIODS_US[1])
     return max(round(cpus * period), LEAST_QUOTA_US), period
 
@@ -194,7 +211,8 @@ def quota_files(folder: Path, cpus: float) -> dict[Path, str]:
     if (folder / "cpu.max").exists():
         return {folder / "cpu.max": f"{quota} {period}"}
     if not (folder / "cpu.cfs_quota_us").exists():
-        raise DeployError(f"{folder} has neither cpu.max nor cpu.cfs_quota_us: this kernel gives no CPU quota")
+        message = f"{folder} has neither cpu.max nor cpu.cfs_quota_us: this kernel gives no CPU quota"
+        raise DeployError(message)
     return {folder / "cpu.cfs_period_us": str(period), folder / "cpu.cfs_quota_us": str(quota)}
 
 
@@ -216,5 +234,6 @@ def _leave(folder: Path) -> None:
 def _run(*command: str, check: bool = True) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     if check and done.returncode:
-        raise DeployError(f"'{' '.join(command)}' failed: {done.stderr.strip() or done.returncode}")
+        message = f"'{' '.join(command)}' failed: {done.stderr.strip() or done.returncode}"
+        raise DeployError(message)
     return done.stdout

@@ -40,9 +40,12 @@ class PacedClient(Client):
 
     Parameters
     ----------
-    cut : what is in operation
-    stages : ``host:port`` of the stage of every server
-    arguments : as of a `Client`
+    cut : Bundle | PlanSet
+        What is in operation.
+    stages : Mapping[str, str]
+        ``host:port`` of the stage of every server.
+    *arguments : Any
+        As of a `Client`.
     """
 
     def __init__(self, cut: Bundle | PlanSet, stages: Mapping[str, str], *arguments: Any) -> None:
@@ -54,7 +57,8 @@ class PacedClient(Client):
 
         Raises
         ------
-        DeployError : the network lacks a link that is needed; a stage does not answer
+        DeployError
+            The network lacks a link that is needed; a stage does not answer.
         """
         raise_problems(DeployError, "test-bed", list(link_problems(self._cut, network)))
         for server, address in self._stages.items():

@@ -125,10 +125,12 @@ def _until(step: Callable[[], Any], stage: StageProcess, stages: Mapping[str, St
         except grpc.RpcError as error:
             problem = f" ({error.details()})"
         if dead := deaths(stages.values(), 0.0):
-            raise DeployError(f"the test-bed did not start: {dead}")
+            message = f"the test-bed did not start: {dead}"
+            raise DeployError(message)
         if time.monotonic() > limit:
             late = f"the stage of {stage.server!r} is not ready after {READY_S:g} s{problem}"
-            raise DeployError(f"{late}; its stderr: {stage.tail}")
+            message = f"{late}; its stderr: {stage.tail}"
+            raise DeployError(message)
         time.sleep(POLL_S)
 
 

@@ -56,32 +56,43 @@ def testbed(
 
     Parameters
     ----------
-    bundle : the cut model, or several plans of it (`cut_plans`), or the folder of either
-    network : the servers and links that are emulated
-    slowdown : emulated seconds per CPU second of this machine, by server, such as ``times.slowdown``; 1.0 where not given, and
-        servers that the bundle does not have may be among them if all of its own are
-    time_dilation : wall seconds per emulated second. None takes the smallest value of 1 or more for which every slowdown *
-        dilation is 1.25 or more: a server that is faster than this machine cannot be emulated in real time, so everything
-        runs slower by the same factor and the reported times are divided by it
-    deadline_s : limit on each request [s], in wall time
-    kind : "emulated", "netns" or "hosts"
-    hosts : for "hosts", ``host:port`` by server, or the YAML or JSON file that the stages were given
-    tls : for "hosts", files that secure the connections
+    bundle : Bundle | PlanSet | str | Path
+        The cut model, or several plans of it (`cut_plans`), or the folder of either.
+    network : Network
+        The servers and links that are emulated.
+    slowdown : Mapping[str, float] | None, optional
+        Emulated seconds per CPU second of this machine, by server, such as ``times.slowdown``; 1.0 where not given, and servers
+        that the bundle does not have may be among them if all of its own are.
+    time_dilation : float | None, optional
+        Wall seconds per emulated second. None takes the smallest value of 1 or more for which every slowdown * dilation is 1.25
+        or more: a server that is faster than this machine cannot be emulated in real time, so everything runs slower by the same
+        factor and the reported times are divided by it.
+    deadline_s : float, default 60.0
+        Limit on each request [s], in wall time.
+    kind : str, default "emulated"
+        "emulated", "netns" or "hosts".
+    hosts : Mapping[str, str] | str | Path | None, optional
+        For "hosts", ``host:port`` by server, or the YAML or JSON file that the stages were given.
+    tls : Tls | None, optional
+        For "hosts", files that secure the connections.
 
     Raises
     ------
-    DeployError : unknown servers, links that are needed and not there, wrong numbers (all at once); a stage that dies or
-        does not get ready, with the end of its stderr; hosts that do not answer or serve another bundle
+    DeployError
+        Unknown servers, links that are needed and not there, wrong numbers (all at once); a stage that dies or does not get
+        ready, with the end of its stderr; hosts that do not answer or serve another bundle.
     """
     if kind not in KINDS:
-        raise DeployError(f"there is no test-bed of the kind {kind!r}{nearest(kind, KINDS)}")
+        message = f"there is no test-bed of the kind {kind!r}{nearest(kind, KINDS)}"
+        raise DeployError(message)
     if isinstance(bundle, Bundle):
         bundle.check()
     elif not isinstance(bundle, PlanSet):
         bundle = load_cut(bundle)
     others = {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
     if foreign := [name for name, value in others.items() if value is not None]:
-        raise DeployError(f"{foreign[0]} does not go with a test-bed of the kind {kind!r}; leave it out")
+        message = f"{foreign[0]} does not go with a test-bed of the kind {kind!r}; leave it out"
+        raise DeployError(message)
     given = dict(slowdown or {})
     # times tell of every server they know, also of those that this network, or this bundle, has not
     strange = [] if set(bundle.stages) <= set(given) else [s for s in given if s not in (*network.server_names, *bundle.stages)]
@@ -106,7 +117,8 @@ def testbed(
             try:
                 check_machine()
             except DeployError as error:
-                raise DeployError(f"no test-bed of the kind 'netns' here: {error}; take kind='emulated'") from None
+                message = f"no test-bed of the kind 'netns' here: {error}; take kind='emulated'"
+                raise DeployError(message) from None
             share = {server: 1 / (slowdown[server] * dilation) for server in bundle.stages}
             places = stack.enter_context(namespaces(bundle.stages, network, share, dilation))
             for server, place in places.items():
@@ -125,9 +137,11 @@ class LatencyTest:
 
     Attributes
     ----------
-    latency_s : float (n,) emulated end-to-end seconds, measured at the source from the arrival of the request to all
-        outputs being there, and divided by the time dilation [s]; the client's own call is not part of it
-    traces : the n traces
+    latency_s : np.ndarray
+        float (n,) emulated end-to-end seconds, measured at the source from the arrival of the request to all outputs being there,
+        and divided by the time dilation [s]; the client's own call is not part of it.
+    traces : tuple[Trace, ...]
+        The n traces.
     """
 
     latency_s: np.ndarray
@@ -163,23 +177,31 @@ def latency_test(
 
     Parameters
     ----------
-    client : of a running deployment
-    inputs : input name -> array
-    repeats : requests that count
-    warm_up : requests before them that do not
-    progress : show a bar
+    client : Client
+        Of a running deployment.
+    inputs : Mapping[str, np.ndarray]
+        Input name -> array.
+    repeats : int, default 25
+        Requests that count.
+    warm_up : int, default 3
+        Requests before them that do not.
+    progress : bool, default True
+        Show a bar.
 
     Raises
     ------
-    DeployError : a request fails, or the server reports no latency because it is not one of ours
+    DeployError
+        A request fails, or the server reports no latency because it is not one of ours.
     """
     if repeats < 1 or warm_up < 0:
-        raise DeployError(f"repeats is {repeats!r} and warm_up is {warm_up!r}; give at least 1 and 0")
+        message = f"repeats is {repeats!r} and warm_up is {warm_up!r}; give at least 1 and 0"
+        raise DeployError(message)
     for _ in range(warm_up):
         client.trace(inputs)
     traces = [client.trace(inputs)[1] for _ in tqdm(range(repeats), desc="requests", disable=not progress)]
     if any(math.isnan(trace.latency_s) for trace in traces):
-        raise DeployError(f"the server at {client.address} reports no latency; test the stage of a test-bed")
+        message = f"the server at {client.address} reports no latency; test the stage of a test-bed"
+        raise DeployError(message)
     return LatencyTest(np.array([trace.latency_s for trace in traces]), tuple(traces))
 
 

@@ -31,9 +31,12 @@ class Tls:
 
     Parameters
     ----------
-    cert, key : certificate chain and private key of this side; a stage needs them, a client only where stages ask for them
-    ca : certificates of the authorities that this side trusts; without them, callers trust those of the system
-    mutual : whether a stage that has `ca` lets in only callers with a certificate of theirs
+    cert, key : str, default ""
+        Certificate chain and private key of this side; a stage needs them, a client only where stages ask for them.
+    ca : str, default ""
+        Certificates of the authorities that this side trusts; without them, callers trust those of the system.
+    mutual : bool, default True
+        Whether a stage that has `ca` lets in only callers with a certificate of theirs.
     """
 
     cert: str = ""
@@ -63,7 +66,8 @@ class Tls:
         """Return the credentials of the called side."""
         key, cert, ca = self._read()
         if key is None:
-            raise DeployError("TLS: a stage needs a certificate and its private key")
+            message = "TLS: a stage needs a certificate and its private key"
+            raise DeployError(message)
         if ca is None or not self.mutual:
             return grpc.ssl_server_credentials([(key, cert)])
         return grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
@@ -85,10 +89,14 @@ class Stub:
 
     Parameters
     ----------
-    address : ``host:port``
-    limit_bytes : greatest message [B]; -1 allows any size
-    tls : files that secure the connection; None for a plain one
-    peer : whether the other side is a stage, which may be asked often whether it lives
+    address : str
+        ``host:port``.
+    limit_bytes : int, default -1
+        Greatest message [B]; -1 allows any size.
+    tls : Tls | None, optional
+        Files that secure the connection; None for a plain one.
+    peer : bool, default False
+        Whether the other side is a stage, which may be asked often whether it lives.
     """
 
     def __init__(self, address: str, limit_bytes: int = -1, tls: Tls | None = None, peer: bool = False) -> None:
@@ -139,5 +147,6 @@ def listen(server: grpc.Server, host: str, port: int, tls: Tls | None) -> int:
     try:
         bound: int = server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls.of_server())
     except RuntimeError as error:
-        raise DeployError(f"cannot listen on {address}: {error}; choose port 0 or a free one") from None
+        message = f"cannot listen on {address}: {error}; choose port 0 or a free one"
+        raise DeployError(message) from None
     return bound

@@ -28,9 +28,12 @@ class Infer:
 
     Attributes
     ----------
-    head : ModelInferRequest or ModelInferResponse without raw contents
-    contents : flat views of bytes
-    problem : why the bytes that were received are no such message; empty for a good one
+    head : Any
+        ModelInferRequest or ModelInferResponse without raw contents.
+    contents : Sequence[memoryview]
+        Flat views of bytes.
+    problem : str
+        Why the bytes that were received are no such message; empty for a good one.
     """
 
     head: Any
@@ -95,9 +98,11 @@ def _decode(data: bytes, kind: Any) -> Infer:
             elif wire_type in (FIXED32, FIXED64):
                 size = 4 if wire_type == FIXED32 else 8
             else:
-                raise DecodeError(f"wire type {wire_type}")
+                message = f"wire type {wire_type}"
+                raise DecodeError(message)
             if position + size > len(view):
-                raise DecodeError("it ends too early")
+                message = "it ends too early"
+                raise DecodeError(message)
             if key == raw_field << 3 | BYTES:
                 contents.append(view[position : position + size])
             else:
@@ -124,4 +129,5 @@ def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
         position, shift = position + 1, shift + 7
         if digit < 128:
             return value, position
-    raise DecodeError("a number is too long")
+    message = "a number is too long"
+    raise DecodeError(message)

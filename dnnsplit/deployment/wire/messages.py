@@ -120,16 +120,20 @@ def tensors_of(
 
     Parameters
     ----------
-    entries, contents : descriptions (name, datatype, shape) and raw bytes
-    expected : name -> (numpy dtype, shape) that each must have
+    entries, contents : Iterable[Any], Iterable[memoryview]
+        Descriptions (name, datatype, shape) and raw bytes.
+    expected : Mapping[str, tuple[str, tuple[int, ...]]]
+        Name -> (numpy dtype, shape) that each must have.
 
     Returns
     -------
-    dict : name -> read-only array
+    dict[str, np.ndarray]
+        Name -> read-only array.
 
     Raises
     ------
-    Refusal : INVALID_ARGUMENT that names every tensor that is unknown, repeated or of a wrong type, shape or size
+    Refusal
+        INVALID_ARGUMENT that names every tensor that is unknown, repeated or of a wrong type, shape or size.
     """
     entries, contents = list(entries), list(contents)
     problems = []

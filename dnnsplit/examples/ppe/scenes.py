@@ -47,7 +47,8 @@ _SIGNS = (
 def _require_positive(**values: int) -> None:
     for name, value in values.items():
         if not is_whole(value, 1):
-            raise DnnSplitError(f"{name} must be a whole number of at least 1, got {value!r}")
+            message = f"{name} must be a whole number of at least 1, got {value!r}"
+            raise DnnSplitError(message)
 
 
 def _pick(rng: np.random.Generator, palette: tuple[_Colour, ...]) -> _Colour:
@@ -142,8 +143,10 @@ def draw_scene(rng: np.random.Generator, size: int = 160) -> tuple[np.ndarray, n
 
     Parameters
     ----------
-    rng : source of everything random in the scene; it is advanced
-    size : side of the picture in pixels
+    rng : np.random.Generator
+        Source of everything random in the scene; it is advanced.
+    size : int, default 160
+        Side of the picture in pixels.
 
     Returns
     -------
@@ -155,7 +158,8 @@ def draw_scene(rng: np.random.Generator, size: int = 160) -> tuple[np.ndarray, n
 
     Raises
     ------
-    DnnSplitError : `size` is no whole number of at least 1
+    DnnSplitError
+        `size` is no whole number of at least 1.
     """
     _require_positive(size=size)
     side = size * _SUPERSAMPLING
@@ -186,9 +190,12 @@ def draw_canvas(rng: np.random.Generator, tiles: int = 2, size: int = 160) -> tu
 
     Parameters
     ----------
-    rng : source of everything random in the scenes; it is advanced
-    tiles : scenes per row and per column
-    size : side of one scene in pixels
+    rng : np.random.Generator
+        Source of everything random in the scenes; it is advanced.
+    tiles : int, default 2
+        Scenes per row and per column.
+    size : int, default 160
+        Side of one scene in pixels.
 
     Returns
     -------
@@ -199,7 +206,8 @@ def draw_canvas(rng: np.random.Generator, tiles: int = 2, size: int = 160) -> tu
 
     Raises
     ------
-    DnnSplitError : `tiles` or `size` is no whole number of at least 1
+    DnnSplitError
+        `tiles` or `size` is no whole number of at least 1.
     """
     _require_positive(tiles=tiles, size=size)
     canvas, tables = np.zeros((tiles * size, tiles * size, 3), dtype=np.uint8), []
@@ -215,10 +223,14 @@ def labelled_canvases(count: int, seed: int, tiles: int = 2, size: int = 160) ->
 
     Parameters
     ----------
-    count : number of canvases; more of them start with the same ones
-    seed : equal seeds give equal canvases
-    tiles : scenes per row and per column of a canvas
-    size : side of one scene in pixels
+    count : int
+        Number of canvases; more of them start with the same ones.
+    seed : int
+        Equal seeds give equal canvases.
+    tiles : int, default 2
+        Scenes per row and per column of a canvas.
+    size : int, default 160
+        Side of one scene in pixels.
 
     Returns
     -------
@@ -229,7 +241,8 @@ def labelled_canvases(count: int, seed: int, tiles: int = 2, size: int = 160) ->
 
     Raises
     ------
-    DnnSplitError : `count`, `tiles` or `size` is no whole number of at least 1
+    DnnSplitError
+        `count`, `tiles` or `size` is no whole number of at least 1.
     """
     _require_positive(count=count)
     rng = np.random.default_rng(seed)
@@ -242,8 +255,10 @@ def images(count: int, seed: int = 0) -> np.ndarray:
 
     Parameters
     ----------
-    count : number of canvases
-    seed : equal seeds give equal canvases
+    count : int
+        Number of canvases.
+    seed : int, default 0
+        Equal seeds give equal canvases.
 
     Returns
     -------
@@ -252,7 +267,8 @@ def images(count: int, seed: int = 0) -> np.ndarray:
 
     Raises
     ------
-    DnnSplitError : `count` is no whole number of at least 1
+    DnnSplitError
+        `count` is no whole number of at least 1.
     """
     return labelled_canvases(count, seed)[0]
 
@@ -264,11 +280,16 @@ def write_yolo_dataset(folder: str | Path, train: int, val: int, seed: int, size
 
     Parameters
     ----------
-    folder : made if missing; pictures go to images/train and images/val, labels to labels/train and labels/val
-    train : number of training scenes
-    val : number of validation scenes, the same ones whatever `train` is
-    seed : equal seeds give equal sets
-    size : side of one scene in pixels
+    folder : str | Path
+        Made if missing; pictures go to images/train and images/val, labels to labels/train and labels/val.
+    train : int
+        Number of training scenes.
+    val : int
+        Number of validation scenes, the same ones whatever `train` is.
+    seed : int
+        Equal seeds give equal sets.
+    size : int, default 160
+        Side of one scene in pixels.
 
     Returns
     -------
@@ -277,7 +298,8 @@ def write_yolo_dataset(folder: str | Path, train: int, val: int, seed: int, size
 
     Raises
     ------
-    DnnSplitError : `train`, `val` or `size` is no whole number of at least 1
+    DnnSplitError
+        `train`, `val` or `size` is no whole number of at least 1.
     """
     _require_positive(train=train, val=val, size=size)
     root = Path(folder)

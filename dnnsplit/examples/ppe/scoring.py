@@ -18,9 +18,12 @@ def true_boxes(boxes: np.ndarray, width: int, height: int | None = None) -> np.n
 
     Parameters
     ----------
-    boxes : (n, 5) rows `class, cx, cy, w, h`, the last four as fractions of the picture
-    width : picture width in pixels
-    height : picture height in pixels; None means square
+    boxes : np.ndarray
+        (n, 5) rows `class, cx, cy, w, h`, the last four as fractions of the picture.
+    width : int
+        Picture width in pixels.
+    height : int | None, optional
+        Picture height in pixels; None means square.
 
     Returns
     -------
@@ -29,7 +32,8 @@ def true_boxes(boxes: np.ndarray, width: int, height: int | None = None) -> np.n
     """
     table = np.asarray(boxes, dtype=np.float32)
     if table.ndim != 2 or table.shape[1] != 5:
-        raise DnnSplitError(f"boxes must have the shape (n, 5), got {table.shape}")
+        message = f"boxes must have the shape (n, 5), got {table.shape}"
+        raise DnnSplitError(message)
     scale = np.array([width, height or width], dtype=np.float32)
     half = table[:, 3:] / 2
     return np.column_stack([table[:, 0], (table[:, 1:3] - half) * scale, (table[:, 1:3] + half) * scale])
@@ -42,9 +46,12 @@ def interpolated_precision(scores: np.ndarray, hits: np.ndarray, truths: int) ->
 
     Parameters
     ----------
-    scores : (n,) scores of the detections
-    hits : (n,) whether each detection matched a true box
-    truths : number of true boxes, at least 1
+    scores : np.ndarray
+        (n,) scores of the detections.
+    hits : np.ndarray
+        (n,) whether each detection matched a true box.
+    truths : int
+        Number of true boxes, at least 1.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     correct = np.cumsum(np.asarray(hits, dtype=np.int64)[order])
@@ -65,10 +72,14 @@ def average_precision50(
 
     Parameters
     ----------
-    predictions : one (n, 6) array per picture, see `decode`
-    truths : one (m, 5) array per picture, see `true_boxes`
-    classes : number of classes
-    least : intersection over union that counts as found; 0.5 makes this mAP50
+    predictions : Sequence[np.ndarray]
+        One (n, 6) array per picture, see `decode`.
+    truths : Sequence[np.ndarray]
+        One (m, 5) array per picture, see `true_boxes`.
+    classes : int
+        Number of classes.
+    least : float, default 0.5
+        Intersection over union that counts as found; 0.5 makes this mAP50.
 
     Returns
     -------
@@ -78,7 +89,8 @@ def average_precision50(
         Average precision in [0, 1]; NaN for a class that does not occur.
     """
     if len(predictions) != len(truths) or not len(truths):
-        raise DnnSplitError(f"{len(predictions)} predictions and {len(truths)} truths; give one of each per picture")
+        message = f"{len(predictions)} predictions and {len(truths)} truths; give one of each per picture"
+        raise DnnSplitError(message)
     per_class = np.full(classes, np.nan)
     for label in range(classes):
         wanted = [truth[truth[:, 0] == label] for truth in truths]
@@ -90,7 +102,8 @@ def average_precision50(
         hits = np.concatenate([claimed(rows, truth, least) > 0 for rows, truth in zip(found, wanted, strict=True)])
         per_class[label] = interpolated_precision(np.concatenate(found)[:, 1], hits, total)
     if np.isnan(per_class).all():
-        raise DnnSplitError("the pictures hold no true box of any class, so there is nothing to score")
+        message = "the pictures hold no true box of any class, so there is nothing to score"
+        raise DnnSplitError(message)
     return float(np.nanmean(per_class)), per_class
 
 
@@ -103,9 +116,12 @@ def average_precision50_spread(
 
     Parameters
     ----------
-    predictions, truths, classes : as for `average_precision50`
-    draws : sets of pictures; those without any true box are left out
-    seed : of the draws
+    predictions, truths, classes : Sequence[np.ndarray], Sequence[np.ndarray], int
+        As for `average_precision50`.
+    draws : int, default 100
+        Sets of pictures; those without any true box are left out.
+    seed : int, default 0
+        Of the draws.
     """
     mean, _ = average_precision50(predictions, truths, classes)
     rng, values = np.random.default_rng(seed), []

@@ -30,7 +30,8 @@ def versions() -> dict[str, str]:
 
     Raises
     ------
-    DnnSplitError : some are missing; the message says which and how to install them
+    DnnSplitError
+        Some are missing; the message says which and how to install them.
     """
     found, missing = {}, []
     for name in MAKERS:
@@ -39,13 +40,15 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             missing.append(name)
     if missing:
-        raise DnnSplitError(f"training needs {', '.join(missing)}, not installed here; install: {INSTALL}")
+        message = f"training needs {', '.join(missing)}, not installed here; install: {INSTALL}"
+        raise DnnSplitError(message)
     return found
 
 
 def _require_side(size: int) -> None:
     if size < 32 or size % 32:
-        raise DnnSplitError(f"size must be a multiple of 32 (the coarsest stride of the detector), got {size}")
+        message = f"size must be a multiple of 32 (the coarsest stride of the detector), got {size}"
+        raise DnnSplitError(message)
 
 
 def _load_ultralytics(threads: int) -> Any:
@@ -61,7 +64,8 @@ def _load_ultralytics(threads: int) -> Any:
         from ultralytics import YOLO
         from ultralytics.utils import torch_utils
     except (ImportError, RuntimeError) as problem:  # a torchvision that was built for another PyTorch raises a RuntimeError
-        raise DnnSplitError(f"PyTorch, torchvision or Ultralytics does not load ({problem}); install: {INSTALL}") from problem
+        message = f"PyTorch, torchvision or Ultralytics does not load ({problem}); install: {INSTALL}"
+        raise DnnSplitError(message) from problem
     # Ultralytics sets PyTorch's thread count to a constant of its own whenever it selects a device.
     torch_utils.NUM_THREADS = threads
     torch.set_num_threads(threads)
@@ -83,15 +87,24 @@ def train_detector(
 
     Parameters
     ----------
-    data : path of the data.yaml, e.g. from `dnnsplit.examples.ppe.scenes.write_yolo_dataset`
-    folder : where the run is written; a run that is already there is replaced
-    epochs : passes over the training pictures
-    size : side of the square training pictures in pixels, a multiple of 32
-    batch : pictures per optimiser step
-    learning_rate : initial learning rate of AdamW
-    seed : seed of the initial weights and of the augmentation
-    threads : CPU threads
-    architecture : an Ultralytics model description; it names the architecture, no weights
+    data : str | Path
+        Path of the data.yaml, e.g. from `dnnsplit.examples.ppe.scenes.write_yolo_dataset`.
+    folder : str | Path
+        Where the run is written; a run that is already there is replaced.
+    epochs : int, default 25
+        Passes over the training pictures.
+    size : int, default 160
+        Side of the square training pictures in pixels, a multiple of 32.
+    batch : int, default 16
+        Pictures per optimiser step.
+    learning_rate : float, default 1.5e-3
+        Initial learning rate of AdamW.
+    seed : int, default 0
+        Seed of the initial weights and of the augmentation.
+    threads : int, default 1
+        CPU threads.
+    architecture : str, default "yolo11n.yaml"
+        An Ultralytics model description; it names the architecture, no weights.
 
     Returns
     -------
@@ -100,12 +113,15 @@ def train_detector(
 
     Raises
     ------
-    DnnSplitError : no data set, a bad value, the extra `train` is not installed, or training left no checkpoint
+    DnnSplitError
+        No data set, a bad value, the extra `train` is not installed, or training left no checkpoint.
     """
     if not Path(data).is_file():
-        raise DnnSplitError(f"no data set description at {data}")
+        message = f"no data set description at {data}"
+        raise DnnSplitError(message)
     if epochs < 1 or batch < 1 or threads < 1 or learning_rate <= 0:
-        raise DnnSplitError("epochs, batch and threads must be at least 1 and learning_rate above 0")
+        message = "epochs, batch and threads must be at least 1 and learning_rate above 0"
+        raise DnnSplitError(message)
     _require_side(size)
     network, target = _load_ultralytics(threads)(architecture), Path(folder).resolve()
     network.train(
@@ -115,7 +131,8 @@ def train_detector(
     )  # fmt: skip
     best = target / "weights" / "best.pt"
     if not best.is_file():
-        raise DnnSplitError(f"training ended without a checkpoint at {best}")
+        message = f"training ended without a checkpoint at {best}"
+        raise DnnSplitError(message)
     return best
 
 
@@ -124,11 +141,16 @@ def export_onnx(checkpoint: str | Path, path: str | Path, size: int = 320, opset
 
     Parameters
     ----------
-    checkpoint : file that `train_detector` returned
-    path : where the ONNX file goes, whole or not at all; its output is (1, 4 + classes, anchors), see `noise.detections.decode`
-    size : side of the input in pixels, a multiple of 32
-    opset : ONNX operator set
-    threads : CPU threads
+    checkpoint : str | Path
+        File that `train_detector` returned.
+    path : str | Path
+        Where the ONNX file goes, whole or not at all; its output is (1, 4 + classes, anchors), see `noise.detections.decode`.
+    size : int, default 320
+        Side of the input in pixels, a multiple of 32.
+    opset : int, default 17
+        ONNX operator set.
+    threads : int, default 1
+        CPU threads.
 
     Returns
     -------
@@ -138,11 +160,13 @@ def export_onnx(checkpoint: str | Path, path: str | Path, size: int = 320, opset
 
     Raises
     ------
-    DnnSplitError : no checkpoint, a bad value, or the extra `train` is not installed
+    DnnSplitError
+        No checkpoint, a bad value, or the extra `train` is not installed.
     """
     _require_side(size)
     if not Path(checkpoint).is_file():
-        raise DnnSplitError(f"no checkpoint at {checkpoint}")
+        message = f"no checkpoint at {checkpoint}"
+        raise DnnSplitError(message)
     network = _load_ultralytics(threads)(str(checkpoint))
     exported = network.export(format="onnx", opset=opset, imgsz=size, simplify=True, device="cpu")
     import onnx

@@ -32,10 +32,14 @@ class Bracket:
 
     Attributes
     ----------
-    low : no plan has a lower bottleneck [s]
-    high : bottleneck of the best plan found [s], infinite if none was
-    plan : its placement and scheme
-    routes : with relays, its links by tensor
+    low : float
+        No plan has a lower bottleneck [s].
+    high : float
+        Bottleneck of the best plan found [s], infinite if none was.
+    plan : tuple[tuple[int, ...], int] | None
+        Its placement and scheme.
+    routes : dict[str, tuple[tuple[str, str], ...]] | None
+        With relays, its links by tensor.
     """
 
     low: float = 0.0

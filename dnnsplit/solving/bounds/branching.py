@@ -54,7 +54,8 @@ def branch(question: Question, time_limit_s: float | None = None) -> Branched:
     while waiting and waiting[0][0] < best.value * (1 - TIE):
         if time_limit_s is not None and time.monotonic() - started > time_limit_s:
             if not best.placement:
-                raise SolverError(f"branch and bound found no plan within {time_limit_s:g} s", "give it more time")
+                message = f"branch and bound found no plan within {time_limit_s:g} s"
+                raise SolverError(message, "give it more time")
             return replace(best, bound=waiting[0][0], nodes=nodes)
         node = heapq.heappop(waiting)[2]
         nodes += 1

@@ -31,10 +31,14 @@ class Relaxation:
 
     Attributes
     ----------
-    bound : no plan within the limits has a lower objective (without the objective's constant)
-    value : objective of the best plan found, infinite if none was
-    plan : its placement, its scheme and its cost
-    problem : the problem without the servers of layers that no better plan can use
+    bound : float
+        No plan within the limits has a lower objective (without the objective's constant).
+    value : float
+        Objective of the best plan found, infinite if none was.
+    plan : tuple[tuple[int, ...], int, Cost] | None
+        Its placement, its scheme and its cost.
+    problem : Problem
+        The problem without the servers of layers that no better plan can use.
     """
 
     bound: float

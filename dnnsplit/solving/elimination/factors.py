@@ -28,9 +28,12 @@ class Form:
 
     Attributes
     ----------
-    scopes : variables of each table, in the order of `values`; a q bit j is -1 - j
-    sizes : how many values the variables have
-    starred : tensors with a variable of their own, the set of servers that they are brought to
+    scopes : tuple[Scope, ...]
+        Variables of each table, in the order of `values`; a q bit j is -1 - j.
+    sizes : Sizes
+        How many values the variables have.
+    starred : frozenset[int]
+        Tensors with a variable of their own, the set of servers that they are brought to.
     """
 
     scopes: tuple[Scope, ...]

@@ -48,8 +48,10 @@ class Sum:
 
     Attributes
     ----------
-    inputs : (position of a table, its shape among the axes): factors come first, then the result of each step
-    axes : variables of the sum
+    inputs : tuple[tuple[int, tuple[int, ...]], ...]
+        (position of a table, its shape among the axes): factors come first, then the result of each step.
+    axes : Scope
+        Variables of the sum.
     """
 
     inputs: tuple[tuple[int, tuple[int, ...]], ...]
@@ -79,11 +81,16 @@ class Ordering:
 
     Attributes
     ----------
-    steps : one per variable that is minimised over
-    last : the sum of what is left, over all variables that are not
-    entries : of all sums together; the work
-    largest : entries of the largest sum, which is made in blocks
-    peak_bytes : most memory held at once
+    steps : tuple[Step, ...]
+        One per variable that is minimised over.
+    last : Sum
+        The sum of what is left, over all variables that are not.
+    entries : int
+        Of all sums together; the work.
+    largest : int
+        Entries of the largest sum, which is made in blocks.
+    peak_bytes : int
+        Most memory held at once.
     """
 
     steps: tuple[Step, ...] = field(repr=False)
@@ -99,9 +106,12 @@ def find_ordering(scopes: tuple[Scope, ...], sizes: Sizes, bits: int, first: int
 
     Parameters
     ----------
-    scopes : variables of each factor
-    bits : how many q bits there are
-    objectives : how many values each entry has
+    scopes : tuple[Scope, ...]
+        Variables of each factor.
+    bits : int
+        How many q bits there are.
+    objectives : int, default 2
+        How many values each entry has.
     """
     order, entries = _greedy(scopes, sizes, first)
     if entries > MANY_ENTRIES:
@@ -219,8 +229,11 @@ def _too_large(axes: Scope, sizes: Sizes, needed: str) -> NoReturn:
     """Refuse an elimination, by its largest table."""
     bits, layers = sum(a < 0 for a in axes), sum(0 <= a < sizes.layers for a in axes)
     sets = f", {len(axes) - bits - layers} sets of servers" if len(axes) > bits + layers else ""
-    raise SolverError(
+    message = (
         f"elimination needs {needed} of memory (limit {show(MAX_BYTES, 'B')}): its largest table spans {layers} layers on "
-        f"{sizes.servers} servers{sets} and {bits} q bits",
+        f"{sizes.servers} servers{sets} and {bits} q bits"
+    )
+    raise SolverError(
+        message,
         "use method='milp', fewer servers, or fewer quantizable layers",
     )

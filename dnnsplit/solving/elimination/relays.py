@@ -31,10 +31,13 @@ class Trees:
 
     Attributes
     ----------
-    price : float (objectives, tensors, servers, sets); infinite where a target is out of reach. A target that is the first
-        server itself costs what its self link does
-    targets : server positions
-    column : int (2^targets,): where the price of a set stands; bit j of a set is targets[j]. 0 for sets that are too large
+    price : np.ndarray
+        float (objectives, tensors, servers, sets); infinite where a target is out of reach. A target that is the first server
+        itself costs what its self link does.
+    targets : tuple[int, ...]
+        Server positions.
+    column : np.ndarray
+        int (2^targets,): where the price of a set stands; bit j of a set is targets[j]. 0 for sets that are too large.
     """
 
     price: np.ndarray
@@ -69,15 +72,19 @@ def multicast(price: np.ndarray, targets: Sequence[int] | None = None, most: int
 
     Parameters
     ----------
-    price : float (objectives, tensors, from, to), 0 or more: what each link costs a tensor. The first objective is
-        minimised, and infinite where there is no link; a second one decides between equals. The diagonal holds the self
-        links, paid once where a target is the first server
-    targets : server positions; all servers by default
-    most : sets of more targets than this are not needed
+    price : np.ndarray
+        float (objectives, tensors, from, to), 0 or more: what each link costs a tensor. The first objective is minimised, and
+        infinite where there is no link; a second one decides between equals. The diagonal holds the self links, paid once where a
+        target is the first server.
+    targets : Sequence[int] | None, optional
+        Server positions; all servers by default.
+    most : int | None, optional
+        Sets of more targets than this are not needed.
 
     Raises
     ------
-    SolverError : too many sets
+    SolverError
+        Too many sets.
     """
     objectives, tensors, servers, _ = price.shape
     targets = tuple(range(servers) if targets is None else targets)
@@ -85,9 +92,12 @@ def multicast(price: np.ndarray, targets: Sequence[int] | None = None, most: int
     sets = [math.comb(len(targets), size) for size in range(most + 1)]
     joins = sum(count * (2 ** (size - 1) - 1) for size, count in enumerate(sets) if size) * servers * tensors
     if joins > MAX_JOINS or sum(sets) * servers * tensors > MAX_PRICES:
-        raise SolverError(
+        message = (
             f"tensors that go to {most} of {len(targets)} servers can be relayed in too many ways to compare "
-            f"({sum(sets)} sets of servers for each of {tensors} tensors)",
+            f"({sum(sets)} sets of servers for each of {tensors} tensors)"
+        )
+        raise SolverError(
+            message,
             "use routing='direct', or fewer servers",
         )
     near, hop = _shortest(price)
@@ -133,12 +143,15 @@ def relay_tables(price: np.ndarray, tensors: Mapping[int, tuple[int, Sequence[in
 
     Parameters
     ----------
-    price : float (objectives, tensors, precisions, from, to); as in `multicast`. Precisions may take different trees
-    tensors : positions of the layers that make and read each tensor; -1 is the source
+    price : np.ndarray
+        float (objectives, tensors, precisions, from, to); as in `multicast`. Precisions may take different trees.
+    tensors : Mapping[int, tuple[int, Sequence[int]]]
+        Positions of the layers that make and read each tensor; -1 is the source.
 
     Returns
     -------
-    dict : by tensor, float (objectives, precisions, one axis per layer, ascending)
+    dict[int, np.ndarray]
+        By tensor, float (objectives, precisions, one axis per layer, ascending).
     """
     servers = price.shape[-1]
     found: dict[int, np.ndarray] = {}

@@ -120,14 +120,18 @@ def eliminate(problem: Problem, *objectives: Weights, free_bits: bool = False, b
 
     Parameters
     ----------
-    objectives : the first is minimised; the second decides between placements whose first one is equal (to 1e-12 of its
-        value); of others the values are told
-    free_bits : minimise over the q bits as well: one optimum, whatever its noise
-    bit_costs : float (quantizable layers, 2), added to the objective for each value of each q bit; infinity fixes a bit
+    *objectives : Weights
+        The first is minimised; the second decides between placements whose first one is equal (to 1e-12 of its value); of others
+        the values are told.
+    free_bits : bool, default False
+        Minimise over the q bits as well: one optimum, whatever its noise.
+    bit_costs : np.ndarray | None, optional
+        float (quantizable layers, 2), added to the objective for each value of each q bit; infinity fixes a bit.
 
     Raises
     ------
-    SolverError : the tables would be too large
+    SolverError
+        The tables would be too large.
     """
     return Optima(problem, *_ordered(problem, len(objectives), free_bits, bit_costs), objectives, bit_costs)
 
@@ -173,9 +177,8 @@ def _ordered(
     """Return how the problem is written down, and the steps of its elimination; what would be too large is refused."""
     bits = len(problem.quantizable)
     if bits > MAX_BITS and not free_bits:
-        raise SolverError(
-            f"{bits} quantizable layers are too many to treat every scheme at once (at most {MAX_BITS})", "use method='milp'"
-        )
+        message = f"{bits} quantizable layers are too many to treat every scheme at once (at most {MAX_BITS})"
+        raise SolverError(message, "use method='milp'")
     more = () if bit_costs is None else tuple((-1 - j,) for j in range(bits))
     form = factors.best_form(problem, free_bits, more)
     return form, find_ordering(form.scopes + more, form.sizes, bits, -bits if free_bits else 0, objectives)

@@ -30,8 +30,10 @@ class Slides:
 
     Attributes
     ----------
-    variables : integer or not, by key: ("x", i, k), ("q", i), ("y", t, k, h), ("xq", i, k), ("yq", t, k, h), and others
-    integers : the kinds that are integer; None means all
+    variables : dict[Key, bool]
+        Integer or not, by key: ("x", i, k), ("q", i), ("y", t, k, h), ("xq", i, k), ("yq", t, k, h), and others.
+    integers : tuple[str, ...] | None
+        The kinds that are integer; None means all.
     """
 
     integers: tuple[str, ...] | None = None

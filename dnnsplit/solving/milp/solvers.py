@@ -45,13 +45,20 @@ class Solution:
 
     Attributes
     ----------
-    placement : server position of each layer
-    quantized : q bit of each quantizable layer
-    status : "optimal" only if proved, else "feasible"
-    bound : lower bound on the objective; NaN where the solver tells none
-    routes : with relays, the links of each tensor that leaves its server, by names
-    note : what kept it from a proof, if anything did
-    values : of all variables, by key
+    placement : tuple[int, ...]
+        Server position of each layer.
+    quantized : tuple[int, ...]
+        q bit of each quantizable layer.
+    status : str
+        "optimal" only if proved, else "feasible".
+    bound : float
+        Lower bound on the objective; NaN where the solver tells none.
+    routes : dict[str, tuple[tuple[str, str], ...]] | None
+        With relays, the links of each tensor that leaves its server, by names.
+    note : str
+        What kept it from a proof, if anything did.
+    values : dict[Key, float]
+        Of all variables, by key.
     """
 
     placement: tuple[int, ...]
@@ -76,15 +83,21 @@ def solve_milp(
 
     Parameters
     ----------
-    weights : the objective; with `known` it only decides between routes, where there are relays
-    noise : over exactly the problem's quantizable layers, needed with a limit on noise
-    formulation : "slides" (to the letter) or "milp" (tight)
-    known : what is known of the bottleneck, which is then minimised instead (see `dnnsplit.solving.milp.throughput`)
+    weights : Weights
+        The objective; with `known` it only decides between routes, where there are relays.
+    noise : NoiseModel | None, optional
+        Over exactly the problem's quantizable layers, needed with a limit on noise.
+    formulation : str, default "slides"
+        "slides" (to the letter) or "milp" (tight).
+    known : Bracket | None, optional
+        What is known of the bottleneck, which is then minimised instead (see `dnnsplit.solving.milp.throughput`).
 
     Raises
     ------
-    InfeasibleError : no placement satisfies the limits
-    SolverError : the solver is missing or known to be wrong, failed (`SolverFailed`), or found nothing in time (`OutOfTime`)
+    InfeasibleError
+        No placement satisfies the limits.
+    SolverError
+        The solver is missing or known to be wrong, failed (`SolverFailed`), or found nothing in time (`OutOfTime`).
     """
     solver, time_limit_s = effort.solver, effort.time_limit_s
     check_solver(solver)
@@ -94,16 +107,20 @@ def solve_milp(
     try:
         log = _run(programme, effort)
     except pulp.PulpSolverError as error:
-        raise SolverFailed(f"{solver} failed: {error}; try another solver") from None
+        message = f"{solver} failed: {error}; try another solver"
+        raise SolverFailed(message) from None
     # PuLP's status says "Optimal" of an unproved incumbent too; sol_status does not.
     # CBC's "Integer infeasible" sets the status and not sol_status.
     none = (pulp.LpSolutionInfeasible, pulp.LpSolutionUnbounded)
     if programme.status == pulp.LpStatusInfeasible or programme.sol_status in none:
-        raise InfeasibleError("no placement satisfies the limits")
+        message = "no placement satisfies the limits"
+        raise InfeasibleError(message)
     if programme.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
         if time_limit_s is None or not _out_of_time(programme, solver):
-            raise SolverFailed(f"{solver} failed: it ended as {pulp.LpStatus[programme.status]!r}; try another solver")
-        raise OutOfTime(f"{solver} found no plan within its limit of time; give it more than time_limit_s={time_limit_s}")
+            message = f"{solver} failed: it ended as {pulp.LpStatus[programme.status]!r}; try another solver"
+            raise SolverFailed(message)
+        message = f"{solver} found no plan within its limit of time; give it more than time_limit_s={time_limit_s}"
+        raise OutOfTime(message)
     optimal = programme.sol_status == pulp.LpSolutionOptimal
     objective = pulp.value(programme.objective)
     bound = _bound(programme, solver, log, objective, optimal)
@@ -154,7 +171,8 @@ def build(
     senses = {"<=": pulp.LpConstraintLE, ">=": pulp.LpConstraintGE, "==": pulp.LpConstraintEQ}
     for r in rows:
         if not r.terms:
-            raise InfeasibleError("no placement satisfies the limits")
+            message = "no placement satisfies the limits"
+            raise InfeasibleError(message)
         expression = pulp.LpAffineExpression([(variables[key], value) for key, value in r.terms])
         programme.addConstraint(pulp.LpConstraint(expression, senses[r.sense], rhs=r.bound), r.name)
     return programme, variables, unit
@@ -176,15 +194,18 @@ def available_solvers() -> tuple[str, ...]:
 def check_solver(name: str) -> None:
     """Raise SolverError unless a solver is known, installed, and of a version without known wrong answers."""
     if name not in SOLVERS:
-        raise SolverError(f"solver {name!r} is unknown{nearest(name, SOLVERS)}")
+        message = f"solver {name!r} is unknown{nearest(name, SOLVERS)}"
+        raise SolverError(message)
     if not _solver(name).available():
-        raise SolverError(f"solver {name!r} is not installed here; there are {', '.join(available_solvers())}")
+        message = f"solver {name!r} is not installed here; there are {', '.join(available_solvers())}"
+        raise SolverError(message)
     if name == "HiGHS" and tuple(map(int, version("highspy").split(".")[:3])) < LEAST_HIGHS:
         least = ".".join(map(str, LEAST_HIGHS))
-        raise SolverError(
+        message = (
             f"HiGHS {version('highspy')} is known to call optimal what is not (github.com/ERGO-Code/HiGHS, issues 2980 and "
             f"3043); pip install 'highspy>={least}', or take solver='CBC'"
         )
+        raise SolverError(message)
 
 
 @cache
@@ -206,7 +227,8 @@ def _prove(name: str) -> None:
         _run(programme, Effort(solver=name))
         found = pulp.value(programme.objective)
         if found is None or abs(found - optimum) > 1e-6 * optimum:
-            raise SolverError(f"{name} gives {found} for a problem whose optimum is {optimum}; take another version or solver")
+            message = f"{name} gives {found} for a problem whose optimum is {optimum}; take another version or solver"
+            raise SolverError(message)
 
 
 class _QuietHighs(highspy.Highs):
