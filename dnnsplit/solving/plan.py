@@ -13,6 +13,7 @@ import pandas as pd
 
 from dnnsplit.ground.errors import DnnSplitError, raise_problems
 from dnnsplit.ground.files import write_json
+from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
 from dnnsplit.solving.costs import Cost, Transfer, readable
@@ -163,20 +164,24 @@ class Plan:
 
     @staticmethod
     def load(path: str | Path) -> Plan:
-        """Read the JSON that `save` writes."""
+        """Read the JSON that `save` writes.
+
+        Raises
+        ------
+        DnnSplitError
+            It is no plan: missing, no JSON, of another schema, or of another form; all that is wrong with that at once.
+        """
+        heading = f"{path} is not readable as a plan"
         try:
             document = json.loads(Path(path).read_text(encoding="utf-8"))
-            if document.pop("schema", None) != SCHEMA:
-                message = f"{path} is no plan of schema {SCHEMA}"
-                raise DnnSplitError(message)
-            cost = document.pop("cost")
-            cost["transfers"] = tuple(Transfer(**t) for t in cost["transfers"])
-            for key in ("bound", "gap", "error_s", "noise_upper"):
-                document[key] = math.nan if document.get(key) is None else document[key]
-            return Plan(cost=Cost(**cost), **document | {"quantized": tuple(document["quantized"])})
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            message = f"{path} is not readable as a plan: {error}"
+        except (OSError, ValueError) as error:
+            message = f"{heading}: {error}"
             raise DnnSplitError(message) from None
+        if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
+            message = f"{path} is no plan of schema {SCHEMA}"
+            raise DnnSplitError(message)
+        unknown = {key: math.nan for key in ("bound", "gap", "error_s", "noise_upper") if document.get(key) is None}
+        return formed(document | unknown, Plan, DnnSplitError, heading)
 
     def check(self, names: tuple[str, ...]) -> None:
         """Raise unless the plan places exactly the layers `names`."""

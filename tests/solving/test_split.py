@@ -1,6 +1,7 @@
 """Elimination, the slides' MILP and brute force agree; limits hold; bad requests are told what is wrong."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -453,6 +454,26 @@ def test_plan_round_trip(tmp_path):
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(ds.DnnSplitError, match="no plan of schema 1"):
         ds.Plan.load(tmp_path / "bad.json")
+
+
+def test_all_that_is_wrong_with_the_form_of_a_plan_is_told_at_once(tmp_path):
+    ds.split(*ds.examples.tiny(), max_noise=0.02).save(path := tmp_path / "plan.json")
+    document = json.loads(path.read_text())
+    document["quantised"] = document.pop("quantized")
+    document["assignment"] = "device"
+    document["cost"]["transfers"][0]["seconds"] = "soon"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ds.DnnSplitError, match=r"plan\.json is not readable as a plan: 4 problems") as error:
+        ds.Plan.load(path)
+    text = "\n".join(error.value.details)
+    assert "the key 'quantized' is missing" in text
+    assert "the key 'quantised' is unknown (did you mean 'quantized'?)" in text
+    assert "assignment is 'device'" in text
+    assert "cost.transfers[0].seconds is 'soon'" in text
+    for content in ("[]", "null", "{", '"plan"'):
+        path.write_text(content)
+        with pytest.raises(ds.DnnSplitError, match="plan"):
+            ds.Plan.load(path)
 
 
 def test_a_real_instance_reaches_the_known_optima(instance):
