@@ -165,8 +165,8 @@ def _spread(price: np.ndarray, p: int, receivers: tuple[int, ...], source: int) 
     if p < 0:
         price = price[..., [source], :]
     delivered, layers, outer = -1 in receivers, [r for r in receivers if r >= 0], price.ndim - 2
-    total = price[..., source] if delivered else np.zeros(price.shape[:-1])
-    for n in range(len(layers)):  # one more axis for each receiver, the last
+    total = price[..., source] if delivered else price
+    for n in range(not delivered, len(layers)):  # one more axis for each receiver, the last
         wider = total[..., None] + price.reshape(*price.shape[:-1], *[1] * n, -1)
         for earlier in range(outer + 1, outer + 1 + n):  # whoever shares its server with one before it finds the tensor there
             there = [*range(earlier), total.ndim, *range(earlier + 1, total.ndim)]

@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import NoReturn
 
@@ -64,12 +64,12 @@ class Step(Sum):
 
     variable: int
 
-    @property
+    @cached_property
     def rest(self) -> Scope:
         """Variables of the result."""
         return tuple(a for a in self.axes if a != self.variable)
 
-    @property
+    @cached_property
     def axis(self) -> int:
         """Position of the variable among the axes."""
         return self.axes.index(self.variable)
