@@ -325,7 +325,7 @@ class TestEncoding:
             "b": np.array(1).astype(dtype),
             "c": np.ones((200, 3), dtype)[::2],
         }
-        message = infer_request("m", "id", arrays, text="t", number=1.5)
+        message = infer_request("m", "id", arrays, {"text": "t", "number": 1.5})
         plain = service_pb2.ModelInferRequest.FromString(message.encode())
         assert list(plain.raw_input_contents) == [array.tobytes() for array in arrays.values()]
         read = Infer.request(plain.SerializeToString())
@@ -342,7 +342,7 @@ class TestEncoding:
             assert (np.frombuffer(content, "u1").ctypes.data - np.frombuffer(data, "u1").ctypes.data) % 16 == 0
 
     def test_a_message_cut_short_is_refused(self):
-        data = infer_request("m", "id", {"a": np.ones((3, 5), "float32")}, text="t").encode()
+        data = infer_request("m", "id", {"a": np.ones((3, 5), "float32")}, {"text": "t"}).encode()
         whole = Infer.request(data)
         assert not whole.problem
         for length in range(len(data)):
