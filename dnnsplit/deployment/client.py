@@ -22,7 +22,6 @@ from dnnsplit.deployment.wire.messages import (
     TransferRecord,
     infer_request,
     mismatch,
-    set_parameter,
     tensors_of,
 )
 from dnnsplit.ground.errors import DeployError, raise_problems
@@ -130,12 +129,10 @@ class Client:
     def trace(self, inputs: Mapping[str, np.ndarray], max_noise: float | None = None) -> tuple[dict[str, np.ndarray], Trace]:
         """Run the model once; return the outputs and what every part and transfer took."""
         self._check(inputs)
-        request = infer_request(self.model_name, tensors=inputs)
-        if max_noise is not None:
-            set_parameter(request.head, "max_noise", float(max_noise))
-        response = self._call(self._stub.infer, request)
+        limit = {} if max_noise is None else {"max_noise": float(max_noise)}
+        response = self._call(self._stub.infer, infer_request(self.model_name, tensors=inputs, parameters=limit))
         plan = response.head.parameters["plan"].string_param
-        if max_noise is not None and not plan:
+        if limit and not plan:
             message = f"{self.model_name!r} at {self.address} has one plan, so it cannot keep max_noise; leave it out"
             raise DeployError(message)
         outputs = tensors_of(response.head.outputs, response.contents, self.outputs)

@@ -221,7 +221,7 @@ def test_a_stage_checks_what_other_stages_send(running):
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         for text, (name, array) in wrong.items():
             with pytest.raises(grpc.RpcError) as caught:
-                call(infer_request("mlp/tensors", "one", {name: array}, remaining_s=5.0).encode(), timeout=10)
+                call(infer_request("mlp/tensors", "one", {name: array}, {"remaining_s": 5.0}).encode(), timeout=10)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert text in caught.value.details()
         with pytest.raises(grpc.RpcError) as caught:
@@ -246,7 +246,7 @@ def test_a_repeated_request_is_answered_again_and_a_repeated_tensor_counts_once(
         del call
     with grpc.insecure_channel(running.addresses["cloud"]) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        message = infer_request("mlp/tensors", "twice", {"h0": np.zeros((64, 256), "float32")}, remaining_s=0.3).encode()
+        message = infer_request("mlp/tensors", "twice", {"h0": np.zeros((64, 256), "float32")}, {"remaining_s": 0.3}).encode()
         for _ in range(3):
             call(message, timeout=10)
     with running.client() as client:

@@ -32,6 +32,8 @@ from dnnsplit.cutting.triton import part_config, part_file
 from dnnsplit.deployment.client import Client
 from dnnsplit.deployment.hosts import read_hosts
 from dnnsplit.deployment.serving import serve
+from dnnsplit.deployment.stage.config import Config
+from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.testbed.comparison import compare
 from dnnsplit.deployment.testbed.testbed import latency_test, testbed
 from dnnsplit.deployment.wire.channels import Tls
@@ -321,7 +323,7 @@ class TestEncoding:
             "b": np.array(1).astype(dtype),
             "c": np.ones((200, 3), dtype)[::2],
         }
-        message = infer_request("m", "id", arrays, text="t", number=1.5)
+        message = infer_request("m", "id", arrays, {"text": "t", "number": 1.5})
         plain = service_pb2.ModelInferRequest.FromString(message.encode())
         assert list(plain.raw_input_contents) == [array.tobytes() for array in arrays.values()]
         read = Infer.request(plain.SerializeToString())
@@ -338,7 +340,7 @@ class TestEncoding:
             assert (np.frombuffer(content, "u1").ctypes.data - np.frombuffer(data, "u1").ctypes.data) % 16 == 0
 
     def test_a_message_cut_short_is_refused(self):
-        data = infer_request("m", "id", {"a": np.ones((3, 5), "float32")}, text="t").encode()
+        data = infer_request("m", "id", {"a": np.ones((3, 5), "float32")}, {"text": "t"}).encode()
         whole = Infer.request(data)
         assert not whole.problem
         for length in range(len(data)):
@@ -362,3 +364,20 @@ def test_a_network_of_one_server_needs_no_hosts(tmp_path):
         assert client.infer({"index": np.array([4])})["value"] == [40.0]
     with testbed(alone, Network([Server("device")], [Link("device", "device", 1e9)])) as client:
         assert client.infer({"index": np.array([4])})["value"] == [40.0]
+
+
+def test_the_configuration_of_a_stage_is_checked(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"bundle": "b", "server": "edge", "emulation": {"slowdown": 2, "links": {"cloud": [0.1, 1e-6]}}}))
+    assert Config.load(file) == Config("b", "edge", emulation=Emulation(2.0, links={"cloud": (0.1, 1e-6)}))
+    for content, text in (
+        ("{", "is not readable as the configuration of a stage"),
+        ('{"bundle": "b"}', "the key 'server' is missing"),
+        ('{"bundle": "b", "server": "edge", "prot": 7001}', "the key 'prot' is unknown .did you mean 'port'"),
+        ('{"bundle": "b", "server": "edge", "port": "7001"}', "port is '7001': Expected `int`"),
+        ('{"bundle": "b", "server": "edge", "emulation": {"links": {"cloud": [1]}}}', "emulation.links is"),
+        ('{"bundle": "b", "server": "edge", "tls": {"ca": "none.pem"}}', r"the ca file 'none\.pem' is missing"),
+    ):
+        file.write_text(content)
+        with pytest.raises(DeployError, match=text):
+            Config.load(file)

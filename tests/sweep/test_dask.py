@@ -60,13 +60,18 @@ def test_a_killed_worker_loses_no_run_and_none_counts_twice(tmp_path, scheduler,
     assert list(runs.frame["status"]) == ["kept"] * 4
 
 
-def test_a_failure_on_workers_blocks_what_needs_it_and_nothing_else(tmp_path):
+@pytest.mark.parametrize("there", [True, False])
+def test_a_failure_blocks_what_needs_it_and_nothing_else(tmp_path, request, there):
+    """On the workers of a scheduler, and side by side on this machine."""
+    where = {"scheduler": request.getfixturevalue("scheduler")} if there else {"workers": 2}
+    if there:
+        request.getfixturevalue("workers")
     notebook(tmp_path / "bad.ipynb", "raise ValueError('no luck')")
     notebook(tmp_path / "good.ipynb", "y = 1")
     (tmp_path / "all.yaml").write_text(
         "runs: [{notebook: bad.ipynb}, {notebook: good.ipynb}, {notebook: good.ipynb, name: after, needs: [bad, good]}]"
     )
-    frame = ds.run(tmp_path / "all.yaml", out=tmp_path / "out", progress=False, workers=2).frame.set_index("run")
+    frame = ds.run(tmp_path / "all.yaml", out=tmp_path / "out", progress=False, **where).frame.set_index("run")
     assert frame["status"].to_dict() == {"bad": "failed", "good": "done", "after": "blocked"}
     assert frame.loc["after", "error"] == "needs bad"
 

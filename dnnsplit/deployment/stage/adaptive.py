@@ -135,7 +135,8 @@ class AdaptiveStage:
             if link.source == self.config.server:
                 seconds = self._seconds(link.target, size)
             else:
-                message = infer_request(f"{self.plans.model_name}/measure", target=link.target, size_bytes=float(size))
+                asked: dict[str, str | float] = {"target": link.target, "size_bytes": float(size)}
+                message = infer_request(f"{self.plans.model_name}/measure", parameters=asked)
                 answer = self._runner(link.source).peers[link.source].stub.infer(message, timeout=self.config.deadline_s)
                 seconds = answer.head.parameters["seconds"].double_param
             gauge.take(size, seconds)

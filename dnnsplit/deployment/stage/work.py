@@ -134,12 +134,11 @@ class Runner:
 
     def wait(self, request: Request) -> None:
         """Block until all graph outputs are at the source; a `Refusal` says why they are not."""
-
-        def over() -> bool:
-            return request.error is not None or all(name in request.tensors for name in self.awaited)
-
         with self.state:
-            done = self.state.wait_for(over, timeout=request.deadline - time.monotonic())
+            done = self.state.wait_for(
+                lambda: request.error is not None or all(name in request.tensors for name in self.awaited),
+                timeout=request.deadline - time.monotonic(),
+            )
         if not done:
             self.fail(request, grpc.StatusCode.DEADLINE_EXCEEDED, self._overdue(request))
         if request.error:
@@ -185,9 +184,7 @@ class Runner:
 
     def tell(self, peer: Peer, kind: str, identity: str, limit_s: float, **parameters: str) -> Any:
         """Send a control message without waiting for the answer; return its future."""
-        message = infer_request(f"{self.bundle.model_name}/{kind}", identity)
-        for key, value in parameters.items():
-            set_parameter(message.head, key, value)
+        message = infer_request(f"{self.bundle.model_name}/{kind}", identity, parameters=parameters)
         future = peer.stub.infer.future(message, timeout=limit_s)
         self.told.add(future)  # a future that nobody holds is cancelled
         future.add_done_callback(self.told.discard)
@@ -254,7 +251,7 @@ class Runner:
                 self.deliver(request, name, array)
 
     def _compute(self, request: Request, part: Part) -> list[np.ndarray]:
-        self._move_inside(request)
+        request.move_inside(self.server, self.bundle.inside.get(self.server, ()), self.emulation)
         inputs = {name: request.tensors[name] for name in part.inputs}
         wall, cpu = time.monotonic(), self.clock()
         arrays: list[np.ndarray] = self.sessions[part.name].run(list(part.outputs), inputs)
@@ -270,19 +267,6 @@ class Runner:
             overrun_s = max(-rest_s, 0.0) / dilation
             request.parts.append(PartRecord(part.name, self.server, emulated_s, wall_s / dilation, overrun_s))
         return arrays
-
-    def _move_inside(self, request: Request) -> None:
-        """Take the time that a link of this server to itself prices, all at once before the first part; see `Bundle.inside`.
-
-        Real hosts have no such link: there nothing is waited for, and a plan that prices one is off by that much.
-        """
-        moves = () if request.moved or self.server not in self.emulation.links else self.bundle.inside.get(self.server, ())
-        request.moved = True
-        for tensor, size_bytes in moves:
-            started, paced_s = time.monotonic(), self.emulation.transfer_s(self.server, size_bytes)
-            request.dropped.wait(paced_s * self.emulation.time_dilation)
-            seconds = (time.monotonic() - started) / self.emulation.time_dilation
-            request.transfers.append(TransferRecord(tensor, self.server, self.server, size_bytes, seconds, paced_s))
 
     def _send_all(self, peer: Peer) -> None:
         while (item := peer.queue.get()) is not None:

@@ -63,4 +63,5 @@ class PacedClient(Client):
         raise_problems(DeployError, "test-bed", list(link_problems(self._cut, network)))
         for server, address in self._stages.items():
             with closing(Stub(address)) as stub:
-                self._call(stub.infer, infer_request(LINKS, links=json.dumps(paces(self._cut, network, server))))
+                links = json.dumps(paces(self._cut, network, server))
+                self._call(stub.infer, infer_request(LINKS, parameters={"links": links}))

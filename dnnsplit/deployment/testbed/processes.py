@@ -22,7 +22,7 @@ from dnnsplit.cutting.plan_set import PlanSet
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.testbed.namespaces import Place
 from dnnsplit.deployment.wire.channels import Stub
-from dnnsplit.deployment.wire.messages import infer_request, set_parameter
+from dnnsplit.deployment.wire.messages import infer_request
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.files import write_json
 
@@ -92,11 +92,10 @@ def running(
         limit = time.monotonic() + READY_S
         for stage in stages.values():
             _until(partial(getattr, stage, "address"), stage, stages, limit)
-        message = infer_request(f"{bundle.model_name}/peers")
-        for stage in stages.values():
-            set_parameter(message.head, stage.server, stage.address)
+        addresses = {server: stage.address for server, stage in stages.items()}
+        message = infer_request(f"{bundle.model_name}/peers", parameters=addresses)
         with ExitStack() as stack:
-            stubs = {server: stack.enter_context(closing(Stub(stage.address))) for server, stage in stages.items()}
+            stubs = {server: stack.enter_context(closing(Stub(address))) for server, address in addresses.items()}
             for server, stage in stages.items() if not places else ():
                 _until(partial(stubs[server].infer, message, timeout=READY_S), stage, stages, limit)
             for server, stage in stages.items():  # each asks its peers, which opens the connections that requests will use

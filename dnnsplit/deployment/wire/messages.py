@@ -84,11 +84,13 @@ def earlier(remaining_s: float) -> float:
     return max(0.95 * remaining_s, remaining_s - 1.0)
 
 
-def infer_request(model: str, identity: str = "", tensors: Mapping[str, np.ndarray] | None = None,
-                  **parameters: str | float) -> Infer:  # fmt: skip
+def infer_request(
+    model: str, identity: str = "", tensors: Mapping[str, np.ndarray] | None = None,
+    parameters: Mapping[str, str | float] | None = None,
+) -> Infer:  # fmt: skip
     """Build a ModelInfer request with raw tensors; text and float parameters."""
     message = service_pb2.ModelInferRequest(model_name=model, id=identity)
-    for key, value in parameters.items():
+    for key, value in (parameters or {}).items():
         set_parameter(message, key, value)
     return Infer(message, describe(message.inputs, tensors or {}))
 

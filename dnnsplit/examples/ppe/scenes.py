@@ -2,6 +2,7 @@
 
 A *scene* is one small square picture, a *canvas* a square mosaic of scenes: a detector trained on 160-pixel
 scenes is tied to the object sizes in them, and a 2 x 2 canvas fills a 320-pixel input with unchanged objects.
+Counts and sizes are whole numbers of at least 1; others raise a DnnSplitError.
 """
 
 from __future__ import annotations
@@ -155,11 +156,6 @@ def draw_scene(rng: np.random.Generator, size: int = 160) -> tuple[np.ndarray, n
     boxes : (n, 5) float32 array
         Rows `class, cx, cy, w, h`: an index into `CLASSES`, then centre and size as fractions of the side, cut off
         at the border of the picture.
-
-    Raises
-    ------
-    DnnSplitError
-        `size` is no whole number of at least 1.
     """
     _require_positive(size=size)
     side = size * _SUPERSAMPLING
@@ -203,11 +199,6 @@ def draw_canvas(rng: np.random.Generator, tiles: int = 2, size: int = 160) -> tu
         RGB, rows from the top, 0 to 255; the scenes are drawn row by row.
     boxes : (n, 5) float32 array
         As `draw_scene` returns them, as fractions of the side of the canvas.
-
-    Raises
-    ------
-    DnnSplitError
-        `tiles` or `size` is no whole number of at least 1.
     """
     _require_positive(tiles=tiles, size=size)
     canvas, tables = np.zeros((tiles * size, tiles * size, 3), dtype=np.uint8), []
@@ -237,12 +228,7 @@ def labelled_canvases(count: int, seed: int, tiles: int = 2, size: int = 160) ->
     pixels : (count, 3, tiles * size, tiles * size) float32 array
         RGB in [0, 1], channels first.
     boxes : list of (n, 5) float32 arrays
-        One table per canvas, see `draw_canvas`; `dnnsplit.noise.detections.true_boxes` turns them into pixels.
-
-    Raises
-    ------
-    DnnSplitError
-        `count`, `tiles` or `size` is no whole number of at least 1.
+        One table per canvas, see `draw_canvas`; `dnnsplit.examples.ppe.scoring.true_boxes` turns them into pixels.
     """
     _require_positive(count=count)
     rng = np.random.default_rng(seed)
@@ -264,11 +250,6 @@ def images(count: int, seed: int = 0) -> np.ndarray:
     -------
     (count, 3, 320, 320) float32 array
         RGB in [0, 1], channels first.
-
-    Raises
-    ------
-    DnnSplitError
-        `count` is no whole number of at least 1.
     """
     return labelled_canvases(count, seed)[0]
 
@@ -295,11 +276,6 @@ def write_yolo_dataset(folder: str | Path, train: int, val: int, seed: int, size
     -------
     Path
         The data.yaml.  Label rows are `class cx cy w h` as in `draw_scene`, with six decimals.
-
-    Raises
-    ------
-    DnnSplitError
-        `train`, `val` or `size` is no whole number of at least 1.
     """
     _require_positive(train=train, val=val, size=size)
     root = Path(folder)
