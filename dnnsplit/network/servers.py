@@ -106,6 +106,11 @@ class Link:
     handling_s: float = 0.0
     handling_s_per_byte: float = 0.0
 
+    @property
+    def s_per_byte(self) -> float:
+        """Seconds that a byte on the link adds [s/B]: 1 / bandwidth + serialisation."""
+        return 1 / self.bandwidth_bytes_per_s + self.serialise_s_per_byte
+
     def transfer_s(self, size_bytes: Size, handled_bytes: Size | None = None) -> Size:
         """Seconds to move `size_bytes` over this link: g(t, n) = latency + bytes / bandwidth (+ serialisation, + handling).
 

@@ -32,7 +32,7 @@ def paces(cut: Bundle | PlanSet, network: Network, server: str) -> dict[str, tup
     used = {target for (_, source), targets in routes if source == server for target in targets}
     used |= {server for bundle in cut.bundles if server in bundle.inside}
     links = [link for link in network.links if link.source == server and link.target in used]
-    return {link.target: (link.latency_s, 1 / link.bandwidth_bytes_per_s + link.serialise_s_per_byte) for link in links}
+    return {link.target: (link.latency_s, link.s_per_byte) for link in links}
 
 
 class PacedClient(Client):
