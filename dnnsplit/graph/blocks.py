@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import networkx as nx
-import onnx
 import onnxruntime as ort
 
 from dnnsplit.graph.cleanup import node_inputs
@@ -18,38 +17,47 @@ from dnnsplit.graph.external_data import save
 from dnnsplit.graph.flops import node_flops
 from dnnsplit.graph.fusion import MOVES, fused, join_absorbed, join_activations, join_round_trips, untangled
 from dnnsplit.graph.layers import QUANTIZABLE_OPS, Layer, LayerGraph, Tensor
-from dnnsplit.graph.onnx_file import Model, read_model
+from dnnsplit.graph.onnx_file import Model
+from dnnsplit.graph.opset import INT8
+from dnnsplit.graph.optimizing import optimize
 from dnnsplit.graph.partitions import finest_common, quotient, sorted_blocks
+from dnnsplit.graph.reading import read_model
 from dnnsplit.graph.shared_weights import find_shared
+from dnnsplit.graph.signature import Shapes
 from dnnsplit.ground.errors import OptionError
 from dnnsplit.runtime.providers import Provider
-from dnnsplit.runtime.sessions import find_provider, session, session_options
+from dnnsplit.runtime.sessions import find_provider
 
 
-def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",)) -> LayerGraph:
+def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",), shapes: Shapes | None = None) -> LayerGraph:
     """Read an ONNX file as the graph of layers that ONNX Runtime executes.
 
     Parameters
     ----------
     path : str | Path
-        ONNX file with fixed input shapes.
+        ONNX file of any opset from 7 on.
     providers : Sequence[str | Provider], default ("cpu",)
         Execution providers that the servers run, as `dnnsplit.runtime.providers.find` names them; all of them installed here.
         Where they fuse differently, the layers are the finest that cut no block of any of them. A provider that compiles whole
         subgraphs (OpenVINO, TensorRT) shows ONNX Runtime no fusion: its layers are those of the CPU, and what a cut inside of
         what it fuses costs is in the measured times (`LayerTimes.overhead`), not avoided.
+    shapes : Shapes | None, optional
+        Extents by name of an input, for inputs that are open in the file: ``{"images": (1, 3, 640, 640)}``.
 
     Returns
     -------
     LayerGraph
         One layer per fused block (a convolution with its activation, and the like), named after the node that does most of its
         work; node names are kept in ``Layer.nodes``. It keeps the model that was read (`LayerGraph.model`), so that all that is
-        measured and cut is of it, whatever becomes of the file.
+        measured and cut is of it, whatever becomes of the file. What follows from constants and from the shapes of inputs is
+        neither a layer nor sent. Nodes around tensors that cannot be sent (their shape depends on data, or they are sequences or
+        texts) are one layer, and `LayerGraph.notes` says so.
 
     Raises
     ------
     ModelError
-        The file is missing, is no ONNX, is cyclic, or has shapes that are not fixed.
+        The file is missing, is no ONNX, is cyclic, is refused by ONNX Runtime, has open inputs that `shapes` does not settle, or
+        takes or delivers what is no tensor of numbers.
     OptionError
         A provider is not installed or cannot start, or none is named.
     """
@@ -57,9 +65,10 @@ def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",)) -> La
     if not found:
         message = "load needs a provider to ask for its layers; write providers=('cpu',)"
         raise OptionError(message)
-    model = read_model(path)
+    model = read_model(path, shapes=shapes)
     kinds = dict.fromkeys(find_provider("cpu") if provider.compiles else provider for provider in found)
-    blocks = finest_common([find_blocks(model, kind) for kind in kinds], _edges(model), list(model.nodes))
+    partitions = [*(find_blocks(model, kind) for kind in kinds), _whole(model)]
+    blocks = finest_common(partitions, _edges(model), list(model.nodes))
     return _graph(model, blocks, tuple(provider.text for provider in found))
 
 
@@ -74,30 +83,23 @@ def find_blocks(model: Model, provider: str | Provider = "cpu") -> list[tuple[st
     with blocked layouts a convolution adds the residual too. Blocks never form a cycle, and come in topological order.
     The provider is one that does not compile (CPU, CUDA), because ONNX Runtime cannot write a compiled model.
     """
-    optimized = optimize(model.proto, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, provider)
+    with tempfile.TemporaryDirectory() as folder:
+        file = save(model.proto, Path(folder), apart=True)
+        optimized = optimize(file, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, provider)
+        executed = optimize(file, provider=provider)
     groups = untangled(model, fused(model, optimized), optimized)
     join_round_trips(model, groups)
     join_activations(model, groups, optimized)
-    join_absorbed(model, groups, optimize(model.proto, provider=provider))
+    join_absorbed(model, groups, executed)
     return _acyclic(model, [tuple(members) for members in groups.to_sets()])
 
 
-def optimize(
-    model: onnx.ModelProto | Path,
-    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-    provider: str | Provider = "cpu",
-) -> onnx.ModelProto:
-    """Return a model, or a file, as ONNX Runtime rewrites it at one optimisation level; large weights stay in a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimized.onnx"
-        options = session_options()
-        options.graph_optimization_level = level
-        options.optimized_model_filepath = str(path)
-        # neither encoded nor read back: only the nodes are of interest
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
-        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-        session(model if isinstance(model, Path) else save(model, Path(folder)), options, provider)
-        return onnx.load(path, load_external_data=False)
+def _whole(model: Model) -> list[tuple[str, ...]]:
+    """Group the nodes that make or read a tensor that cannot be sent."""
+    groups: nx.utils.UnionFind[str] = nx.utils.UnionFind()
+    for tensor in model.open:
+        groups.union(model.producer[tensor], *model.consumers.get(tensor, ()))
+    return [tuple(group) for group in groups.to_sets()]
 
 
 def _edges(model: Model) -> list[tuple[str, str]]:
@@ -118,13 +120,15 @@ def _acyclic(model: Model, blocks: list[tuple[str, ...]]) -> list[tuple[str, ...
 
 
 def _quantizable(model: Model, nodes: tuple[str, ...], chief: str) -> bool:
-    """Whether the block has one product, with constant float32 weights."""
+    """Whether the block has one product, with constant float32 weights that the file has not quantized itself."""
     node = model.nodes[chief]
     return (
         node.op_type in QUANTIZABLE_OPS
         and sum(model.nodes[n].op_type in QUANTIZABLE_OPS for n in nodes) == 1
         and not model.is_constant(node.input[0])
-        and all(name in model.weights and model.dtype(name) == "float32" for name in node.input[1:3] if name)
+        and all(model.is_constant(name) and model.dtype(name) == "float32" for name in node.input[1:3] if name)
+        and model.opset >= INT8
+        and not any(constant.op_type == "DequantizeLinear" for constant in model.constants(node.input)[0])
     )
 
 
@@ -149,6 +153,14 @@ def _graph(model: Model, blocks: list[tuple[str, ...]], providers: tuple[str, ..
         if consumers or tensor in model.outputs:
             is_output, shape, dtype = tensor in model.outputs, model.types[tensor][1], str(model.dtype(tensor))
             tensors.append(Tensor(tensor, producer, consumers, model.size_bytes(tensor), is_output, shape, dtype))
+    kept = {of[model.producer[tensor]]: why for tensor, why in reversed(list(model.open.items())) if tensor in model.consumers}
+    notes = [
+        f"layer {layer.name!r} keeps {len(layer.nodes)} nodes on one server, because of {kept[layer.name]}"
+        for layer in layers
+        if layer.name in kept
+    ]
     made, shared = Counter(tensor.producer for tensor in tensors), find_shared(held)
     layers = [replace(x, shared=shared[x.name], quantizable=x.quantizable and made[x.name] == 1) for x in layers]
-    return LayerGraph(tuple(layers), tuple(tensors), model.path, model.sha256, providers, model)
+    return LayerGraph(
+        tuple(layers), tuple(tensors), model.path, model.sha256, providers, model.shapes, (*model.notes, *notes), model
+    )

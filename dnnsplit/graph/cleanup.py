@@ -38,10 +38,19 @@ def put_in_order(graph: onnx.GraphProto, path: Path) -> None:
     """Make a graph, in place, what is indexed: see the functions below. `path` is for messages."""
     name_nodes(graph)
     constants_to_weights(graph)
+    sparse_to_dense(graph)
     unsigned(graph)
     one_reader_each(graph)
     sort_nodes(graph, path)
     drop_unused(graph)
+
+
+def drop_weight_inputs(graph: onnx.GraphProto) -> None:
+    """Take weights off the inputs of a graph, in place: old files list them there."""
+    weights = {weight.name for weight in graph.initializer} | {weight.values.name for weight in graph.sparse_initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    del graph.input[:]
+    graph.input.extend(inputs)
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
@@ -68,6 +77,34 @@ def constants_to_weights(graph: onnx.GraphProto) -> None:
             weight.name = node.output[0]
             graph.initializer.append(weight)
     keep_nodes(graph, kept)
+
+
+def sparse_to_dense(graph: onnx.GraphProto) -> None:
+    """Write sparse initializers out, in place, as ONNX Runtime does when it loads a model."""
+    for sparse in graph.sparse_initializer:
+        values, places = (numpy_helper.to_array(one) for one in (sparse.values, sparse.indices))
+        dense = np.zeros(tuple(sparse.dims), values.dtype)
+        if places.ndim > 1:
+            dense[tuple(places.T)] = values
+        else:
+            dense.reshape(-1)[places] = values
+        graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
+    del graph.sparse_initializer[:]
+
+
+def deliver_constants(graph: onnx.GraphProto) -> None:
+    """Give each output that is a constant a node that makes it, in place: what is delivered comes from a layer."""
+    constants = {weight.name: weight for weight in graph.initializer}
+    taken = {*constants, *(n.name for n in graph.node), *(name for n in graph.node for name in (*n.input, *n.output))}
+    for name in dict.fromkeys(output.name for output in graph.output if output.name in constants):
+        constants[name].name = free(f"{name}/constant", taken)
+        for node in graph.node:
+            for i, read in enumerate(node.input):
+                if read == name:
+                    node.input[i] = constants[name].name
+        graph.node.add(
+            op_type="Identity", name=free(name, taken) if name in taken else name, input=[constants[name].name], output=[name]
+        )
 
 
 def unsigned(graph: onnx.GraphProto) -> None:
@@ -99,7 +136,7 @@ def unsigned(graph: onnx.GraphProto) -> None:
             changed.add(node.output[0])
             for one, zero in zip(pair, zeros, strict=True):
                 if zero.name not in renamed:
-                    renamed[zero.name] = _free(f"{zero.name}/uint8", taken)
+                    renamed[zero.name] = free(f"{zero.name}/uint8", taken)
                     value = (numpy_helper.to_array(zero).astype(np.int16) + 128).astype(np.uint8)
                     graph.initializer.append(numpy_helper.from_array(value, renamed[zero.name]))
                 one.input[2] = renamed[zero.name]
@@ -127,7 +164,7 @@ def one_reader_each(graph: onnx.GraphProto) -> None:
                 kept.add(tensor)
                 continue
             own = deepcopy(shared[tensor])
-            own.name, own.output[0] = (_free(name, taken) for name in (own.name, tensor))
+            own.name, own.output[0] = (free(name, taken) for name in (own.name, tensor))
             copies.append(own)
             for i, name in enumerate(reader.input):
                 if name == tensor:
@@ -135,7 +172,8 @@ def one_reader_each(graph: onnx.GraphProto) -> None:
     graph.node.extend(copies)
 
 
-def _free(stem: str, taken: set[str]) -> str:
+def free(stem: str, taken: set[str]) -> str:
+    """Return a name that is not taken, and take it."""
     name = next(name for count in itertools.count(2) if (name := f"{stem}#{count}") not in taken)
     taken.add(name)
     return name
@@ -173,13 +211,16 @@ def sort_nodes(graph: onnx.GraphProto, path: Path) -> None:
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:
-    """Drop the nodes that no output of the graph rests on, in place, as ONNX Runtime does; they are sorted."""
+    """Drop the nodes and weights that no output of the graph rests on, in place, as ONNX Runtime does; nodes are sorted."""
     needed, kept = {o.name for o in graph.output}, []
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             needed.update(node_inputs(node))
             kept.append(node)
     keep_nodes(graph, kept[::-1])
+    for i in reversed(range(len(graph.initializer))):
+        if graph.initializer[i].name not in needed:
+            del graph.initializer[i]
 
 
 def keep_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
@@ -189,19 +230,20 @@ def keep_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
     graph.node.extend(nodes)
 
 
-def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose large weights are inputs instead: what checks and shape inference need, in a small message."""
-    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+def without_weights(model: onnx.ModelProto, above: float = SMALL) -> onnx.ModelProto:
+    """Return a copy whose weights above some size are inputs instead: what there is to ask about a model, in a small message."""
+    # from this version on, what is no input is a constant for ONNX Runtime
+    bare = onnx.ModelProto(ir_version=max(model.ir_version, 4), opset_import=model.opset_import, functions=model.functions)
     graph, old = bare.graph, model.graph
     graph.name = old.name
-    for entries, more in ((graph.node, old.node), (graph.input, old.input), (graph.output, old.output)):
-        entries.extend(more)
+    weights = {weight.name for weight in old.initializer}
+    graph.node.extend(old.node)
+    graph.input.extend(value for value in old.input if value.name not in weights)
+    graph.output.extend(old.output)
     graph.value_info.extend(old.value_info)
-    graph.sparse_initializer.extend(old.sparse_initializer)
-    known = {value.name for value in old.input}
     for weight in old.initializer:
-        if math.prod(weight.dims) <= SMALL:
+        if math.prod(weight.dims) <= above:
             graph.initializer.append(weight)
-        elif weight.name not in known:
+        else:
             graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
     return bare

@@ -1,4 +1,4 @@
-"""Constants that a node holds wherever they are written down: initializers, bodies of If, Loop and Scan, local functions."""
+"""Constants that a node holds wherever they are written down: initializers, and bodies of If, Loop and Scan."""
 
 from __future__ import annotations
 
@@ -11,24 +11,21 @@ from onnx import helper
 from dnnsplit.graph.cleanup import node_inputs, subgraphs
 from dnnsplit.graph.onnx_file import Model
 
-Functions = dict[tuple[str, str], onnx.FunctionProto]
-
 
 def held_weights(model: Model, node: onnx.NodeProto) -> dict[str, int]:
     """Return the size [B] of every constant that a server holds to run one node, by name.
 
     Initializers of the graph that the node, its bodies at any depth, or constant nodes before it read have their own names, so
-    that two nodes share one where the names are equal. What is written in a body or a local function is held by each node
-    that has it, as ONNX Runtime writes a function out at each call; its name begins with the node's.
+    that two nodes share one where the names are equal. What is written in a body is held by each node that has it; its name
+    begins with the node's.
     """
-    functions = {(f.domain, f.name): f for f in model.proto.functions}
     nodes, names = model.constants(node_inputs(node))
     held = {name: model.size_bytes(name) for name in sorted(names)}
-    return held | {name: size for one in (*nodes, node) for name, size in _inside(one, one.name, functions)}
+    return held | {name: size for one in (*nodes, node) for name, size in _inside(one, one.name)}
 
 
-def _inside(node: onnx.NodeProto, path: str, functions: Functions) -> Iterator[tuple[str, int]]:
-    """Yield name and size of the constants that are written in the attributes, bodies and function of a node."""
+def _inside(node: onnx.NodeProto, path: str) -> Iterator[tuple[str, int]]:
+    """Yield name and size of the constants that are written in the attributes and bodies of a node."""
     for attribute in node.attribute:
         values = [attribute.t] if attribute.HasField("t") else list(attribute.tensors)
         sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else list(attribute.sparse_tensors)
@@ -41,14 +38,12 @@ def _inside(node: onnx.NodeProto, path: str, functions: Functions) -> Iterator[t
             inside = f"{path}/{attribute.name}" + (f"#{i}" if i else "")
             yield from ((f"{inside}/{weight.name}", _bytes(weight)) for weight in body.initializer)
             yield from ((f"{inside}/{weight.values.name}", _bytes(weight)) for weight in body.sparse_initializer)
-            yield from _within(body.node, inside, functions)
-    if function := functions.get((node.domain, node.op_type)):
-        yield from _within(function.node, f"{path}/{function.name}", functions)
+            yield from _within(body.node, inside)
 
 
-def _within(nodes: Iterable[onnx.NodeProto], path: str, functions: Functions) -> Iterator[tuple[str, int]]:
+def _within(nodes: Iterable[onnx.NodeProto], path: str) -> Iterator[tuple[str, int]]:
     for i, node in enumerate(nodes):
-        yield from _inside(node, f"{path}/{i}", functions)
+        yield from _inside(node, f"{path}/{i}")
 
 
 def _bytes(value: onnx.TensorProto | onnx.SparseTensorProto) -> int:

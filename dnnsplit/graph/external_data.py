@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,14 +28,34 @@ def is_large(proto: onnx.ModelProto) -> bool:
     return sum(int(math.prod(weight.dims)) for weight in proto.graph.initializer) >= LARGE
 
 
-def save(proto: onnx.ModelProto, folder: Path) -> Path:
-    """Write a model into a folder, with the weights of a large one in a file beside it; return its path."""
-    if is_large(proto):
-        proto = deepcopy(proto)
-        move_weights(proto, folder / "model.data")
+def save(proto: onnx.ModelProto, folder: Path, apart: bool = False) -> Path:
+    """Write a model into a folder, with the weights of a large one, or of any, in a file beside it; return its path."""
     path = folder / "model.onnx"
+    if apart or is_large(proto):
+        proto = _shell(proto, folder / "model.data")
     path.write_bytes(proto.SerializeToString())
     return path
+
+
+def _shell(proto: onnx.ModelProto, data: Path) -> onnx.ModelProto:
+    """Return a copy of a model that takes its weights from a file, which is written; they are never held twice."""
+    shell = type(proto)()
+    for field, value in proto.ListFields():
+        if field.name != "graph":
+            setattr(shell, field.name, value) if not field.is_repeated else getattr(shell, field.name).extend(value)
+    for field, value in proto.graph.ListFields():
+        if field.name != "initializer":
+            setattr(shell.graph, field.name, value) if not field.is_repeated else getattr(shell.graph, field.name).extend(value)
+    with data.open("wb") as file:
+        for weight in proto.graph.initializer:
+            if not _is_outsized(weight):
+                shell.graph.initializer.append(weight)
+                continue
+            file.seek(-(-file.tell() // PAGE_BYTES) * PAGE_BYTES)
+            own = shell.graph.initializer.add(name=weight.name, data_type=weight.data_type, dims=weight.dims)
+            _borrow(own, (data.name, file.tell(), len(weight.raw_data)))
+            file.write(weight.raw_data)
+    return shell
 
 
 def move_weights(proto: onnx.ModelProto, path: Path) -> tuple[dict[str, Place], str]:
@@ -61,10 +80,18 @@ def borrow_weights(proto: onnx.ModelProto, places: Mapping[str, Place]) -> None:
     for weight in _outsized(proto):
         if weight.name in places:
             weight.ClearField("raw_data")
-            weight.data_location = type(weight).EXTERNAL
-            for key, value in zip(("location", "offset", "length"), places[weight.name], strict=True):
-                weight.external_data.add(key=key, value=str(value))
+            _borrow(weight, places[weight.name])
+
+
+def _borrow(weight: onnx.TensorProto, place: Place) -> None:
+    weight.data_location = type(weight).EXTERNAL
+    for key, value in zip(("location", "offset", "length"), place, strict=True):
+        weight.external_data.add(key=key, value=str(value))
 
 
 def _outsized(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    return [w for w in proto.graph.initializer if math.prod(w.dims) > SMALL and w.HasField("raw_data")]
+    return [weight for weight in proto.graph.initializer if _is_outsized(weight)]
+
+
+def _is_outsized(weight: onnx.TensorProto) -> bool:
+    return bool(math.prod(weight.dims) > SMALL and weight.HasField("raw_data"))

@@ -66,7 +66,7 @@ def _einsum(model: Model, node: onnx.NodeProto) -> float:
 
 
 def _shape(model: Model, tensor: str) -> tuple[int, ...]:
-    return model.types[tensor][1]
+    return model.extents(tensor)
 
 
 def _elements(model: Model, tensor: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -121,6 +121,10 @@ class LayerGraph:
         The ONNX file it was read from by `dnnsplit.load`, and the hash of its content.
     providers : tuple[str, ...], default ()
         Execution providers whose layers these are.
+    shapes : Mapping[str, tuple[int, ...]], optional
+        Of inputs that are open in the file, as they were given to `dnnsplit.load`.
+    notes : tuple[str, ...], default ()
+        What is worth knowing of how the file was read, a sentence each.
 
     Raises
     ------
@@ -143,6 +147,8 @@ class LayerGraph:
     model_path: Path | None = field(default=None, compare=False)
     model_sha256: str = field(default="", compare=False)
     providers: tuple[str, ...] = field(default=(), compare=False)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
     _model: Model | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -168,12 +174,12 @@ class LayerGraph:
         """
         model = self._model
         if model is None:
-            from dnnsplit.graph.onnx_file import read_model  # here: who plans with given numbers does without ONNX
+            from dnnsplit.graph.reading import read_model  # here: who plans with given numbers does without ONNX
 
             if self.model_path is None:
                 message = "this graph was built by hand, with no model to run; take one from dnnsplit.load('model.onnx')"
                 raise ModelError(message)
-            model = read_model(self.model_path, self.model_sha256)
+            model = read_model(self.model_path, self.model_sha256, self.shapes)
             object.__setattr__(self, "_model", model)
         return model
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from dnnsplit.graph.external_data import save
 from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.graph.onnx_file import read_model
+from dnnsplit.graph.reading import read_model
 from dnnsplit.ground.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show

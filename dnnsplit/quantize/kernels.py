@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from dnnsplit.graph.blocks import optimize
 from dnnsplit.graph.fusion import node_of
 from dnnsplit.graph.layers import QUANTIZABLE_OPS, LayerGraph
 from dnnsplit.graph.onnx_file import Model
+from dnnsplit.graph.optimizing import optimize
 
 # Products in integers. What only moves or compares int8 values (MaxPool, Transpose, ...) rounds nothing that the plan does not.
 INTEGER = frozenset({

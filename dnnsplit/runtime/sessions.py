@@ -35,17 +35,23 @@ def find_provider(provider: str | Provider = "cpu") -> Provider:
     return provider if isinstance(provider, Provider) else find(provider, ort.get_available_providers())
 
 
-def session(model: bytes | str | Path, options: ort.SessionOptions | None = None, provider: str | Provider = "cpu") -> Session:
+def session(
+    model: bytes | str | Path,
+    options: ort.SessionOptions | None = None,
+    provider: str | Provider = "cpu",
+    disabled: Sequence[str] = DISABLED,
+) -> Session:
     """Load a model, a file or its content, on one execution provider that is named as `dnnsplit.runtime.providers.find` names it.
 
     Nodes that it does not take run on the CPU, inside ONNX Runtime. One that cannot start is an error; ONNX Runtime alone would
     take the CPU without a word. For a provider with its own memory it is a `BoundSession`, which runs like any other.
+    Optimizers that are `disabled` stay out.
     """
     found, options = find_provider(provider), options or session_options()
     content = str(model) if isinstance(model, Path) else model
     asked = found.request(options.intra_op_num_threads, ort.get_available_providers())
     try:
-        one = ort.InferenceSession(content, options, providers=asked, enable_fallback=0, disabled_optimizers=DISABLED)
+        one = ort.InferenceSession(content, options, providers=asked, enable_fallback=0, disabled_optimizers=disabled)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         where = "" if found.is_cpu else f" on {found.name!r}"
         message = f"ONNX Runtime cannot load the model{where}: {str(error).strip().splitlines()[0]}"

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from dnnsplit.cutting.cut import whole
 from dnnsplit.graph.blocks import find_blocks, load
 from dnnsplit.graph.cleanup import node_inputs
-from dnnsplit.graph.onnx_file import read_model
+from dnnsplit.graph.reading import read_model
 from dnnsplit.ground.errors import ModelError
 from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.quantize.rewrite import quantize_layer

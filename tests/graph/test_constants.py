@@ -8,7 +8,7 @@ from onnx.helper import make_node as node
 
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.constants import held_weights
-from dnnsplit.graph.onnx_file import read_model
+from dnnsplit.graph.reading import read_model
 
 WIDE = 16
 SIZE = WIDE * WIDE * 4

@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dnnsplit.graph.flops import node_flops
-from dnnsplit.graph.onnx_file import read_model
+from dnnsplit.graph.reading import read_model
 
 node = helper.make_node
 

@@ -12,7 +12,7 @@ from onnxruntime.quantization import QuantType
 
 import dnnsplit as ds
 from dnnsplit.graph.blocks import load, optimize
-from dnnsplit.graph.onnx_file import read_model
+from dnnsplit.graph.reading import read_model
 from dnnsplit.profiling.kernels import profile_host
 from dnnsplit.quantize.parts import build_part
 

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dnnsplit.graph.cleanup import node_inputs
-from dnnsplit.graph.onnx_file import read_model
+from dnnsplit.graph.reading import read_model
 from dnnsplit.ground.errors import ModelError
 
 node = helper.make_node

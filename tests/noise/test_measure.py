@@ -13,7 +13,7 @@ from helpers.small_models import conv_net, images
 
 import dnnsplit as ds
 from dnnsplit.cutting.cut import run_parts, whole
-from dnnsplit.graph.onnx_file import read_model
+from dnnsplit.graph.reading import read_model
 from dnnsplit.noise.meter import noise_meter
 from dnnsplit.quantize.calibration import Calibration, calibrate
 from dnnsplit.quantize.rewrite import quantize_layer

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import dnnsplit as ds
 from dnnsplit.cutting.cut import run_parts, whole
-from dnnsplit.graph.blocks import optimize
+from dnnsplit.graph.optimizing import optimize
 from dnnsplit.noise import prefix_tree
 from dnnsplit.quantize.kernels import stray_layers
 from dnnsplit.quantize.rewrite import quantize_layer

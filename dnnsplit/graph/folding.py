@@ -1,0 +1,85 @@
+"""Constants and shapes, asked of ONNX Runtime: it decides which model is valid, what is constant, and how large tensors are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+
+import onnx
+import onnxruntime as ort
+
+from dnnsplit.graph.cleanup import free, keep_nodes, name_nodes, without_weights
+from dnnsplit.graph.optimizing import optimize
+from dnnsplit.ground.errors import ModelError
+
+# All that ONNX Runtime does at its first level besides folding constants, a branch of an If and functions: the layers of a graph
+# are the file's own nodes, and what is fused is asked later. A name that some version does not know is ignored there.
+_OTHERS = (
+    "CastChainElimination", "CastElimination", "ClipQuantFusion", "CommonSubexpressionElimination", "ConstantSharing",
+    "ConvAddFusion", "ConvBNFusion", "ConvMulFusion", "DivMulFusion", "DoubleQDQPairsRemover", "EliminateDropout",
+    "EliminateIdentity", "EliminateSlice", "EnsureUniqueDQForNodeUnit", "ExpandElimination",
+    "FuseFp16InitializerToFp32NodeTransformer", "FuseReluClip", "GatherSliceToSplitFusion", "GatherToSliceFusion",
+    "GemmSumFusion", "GemmTransposeFusion", "LabelEncoderFusion", "Level1_RuleBasedTransformer", "MatMulAddFusion",
+    "MatMul_BatchNormalization_Fusion", "NoopElimination", "NotWhereFusion", "PadFusion", "PreShapeNodeElimination",
+    "PropagateCastOps", "QDQPropagationTransformer", "ReluQuantFusion", "RemoveDuplicateCastTransformer", "ReshapeFusion",
+    "TransposeOptimizer", "UnsqueezeElimination", "WeightBiasQuantization", "WhereDummyDq",
+)  # fmt: skip
+
+
+def fold(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
+    """Take out of a model, in place, what follows from constants alone; return the types of all tensors that are left.
+
+    Nodes keep their names and form, so that a model without such is what it was. Large weights are left out of the question:
+    what rests on them stays as it is. Functions are written out where ONNX Runtime has no kernel of them.
+
+    Raises
+    ------
+    ModelError
+        ONNX Runtime does not take the model.
+    """
+    own = {weight.name for weight in proto.graph.initializer}
+    try:
+        folded = _folded(without_weights(proto), own)
+    except ModelError:  # some kernels want their weights to be constants
+        folded = _folded(without_weights(proto, math.inf), own)
+    graph, old = proto.graph, {node.name: node for node in proto.graph.node}
+    position, last = {name: i for i, name in enumerate(old)}, -1
+    ranked, new = [], False
+    for node in folded.graph.node:
+        last = position.get(node.name, last)  # what is new, like the body of a function, comes with what it follows
+        known = old.get(node.name, node)
+        same = known is not node and (known.op_type, known.domain) == (node.op_type, node.domain)
+        ranked.append((last, known if same else node))
+        new |= not same
+    ranked.sort(key=lambda pair: pair[0])
+    keep_nodes(graph, [node for _, node in ranked])
+    graph.initializer.extend(weight for weight in folded.graph.initializer if weight.name not in own)
+    del proto.functions[:]
+    proto.ir_version = max(proto.ir_version, 4)  # from which on weights need not be inputs too
+    add_domains(proto, folded.opset_import)
+    if new:  # of which the tensors have not been asked for
+        name_nodes(graph)
+        return fold(proto)
+    return {value.name: value.type for value in (*folded.graph.input, *folded.graph.output)}
+
+
+def _folded(proto: onnx.ModelProto, known: Collection[str]) -> onnx.ModelProto:
+    """Return a model as ONNX Runtime folds it, all its tensors among its outputs; in place."""
+    graph = proto.graph
+    there = {*known, *(value.name for value in graph.output)}
+    graph.output.extend(
+        onnx.ValueInfoProto(name=name) for node in graph.node for name in node.output if name and name not in there
+    )
+    # ONNX Runtime writes down what it infers only where it changed the graph: there is always this one constant to fold
+    mark = free("folded", there)
+    graph.initializer.add(name=f"{mark}/constant", data_type=onnx.TensorProto.INT64, int64_data=[0])
+    graph.node.add(op_type="Identity", name=mark, input=[f"{mark}/constant"], output=[mark])
+    graph.output.add(name=mark)
+    return optimize(proto, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, disabled=_OTHERS, known=known)
+
+
+def add_domains(proto: onnx.ModelProto, known: Iterable[onnx.OperatorSetIdProto]) -> None:
+    """Import the domains of nodes that a model does not import yet, in place, in the versions that are known."""
+    there = {one.domain for one in proto.opset_import}
+    used = {node.domain for node in proto.graph.node}
+    proto.opset_import.extend(one for one in known if one.domain in used - there)

@@ -1,0 +1,35 @@
+"""One run of a model here, for what only a run tells."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from dnnsplit.graph.external_data import save
+from dnnsplit.ground.errors import ModelError
+from dnnsplit.runtime.sessions import session, session_options
+
+SILENT = 4  # of ONNX Runtime's levels: what fails is told by an error
+
+
+def run_once(proto: onnx.ModelProto, outputs: Sequence[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Run a model on one inference's inputs; return some of its outputs.
+
+    Raises
+    ------
+    ModelError
+        ONNX Runtime does not load it, or the run fails.
+    """
+    options = session_options()
+    options.log_severity_level = SILENT
+    with tempfile.TemporaryDirectory() as folder:
+        one = session(save(proto, Path(folder)), options)
+        try:
+            return list(one.run(list(outputs), feed))
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            message = f"a run fails: {str(error).strip().splitlines()[0]}"
+            raise ModelError(message) from None
