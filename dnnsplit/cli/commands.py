@@ -6,11 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dnnsplit as ds
-from dnnsplit.cli.assignments import assignments, grids
+from dnnsplit.cli.assignments import assignments, grids, shapes
+from dnnsplit.graph.feeds import made_up
 
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 Command = Callable[[argparse.Namespace], int]
@@ -33,8 +35,13 @@ def _argument(*names: str, **options: Any) -> Argument:
 
 
 OUT = _argument("-o", "--out", type=Path, help="write the result here instead of printing it")
-PROBLEM = (
+MODEL = (
     _argument("model", type=Path, help="ONNX file"),
+    _argument("--shape", action="append", default=[], metavar="NAME=1,3,640,640",
+              help="shape of an input that the file leaves open (repeatable)"),
+)  # fmt: skip
+PROBLEM = (
+    *MODEL,
     _argument("network", type=Path, help="network YAML"),
     _argument("times", type=Path, help="CSV of layer times"),
     _argument("--noise", type=Path, help="CSV of noise samples; without it nothing is quantized"),
@@ -81,25 +88,51 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if len(runs.failed) else 0
 
 
-IMAGES = _argument("--images", default="", help=".npy file of images (default: scenes drawn for the shipped model)")
+FILES = ".npy of shape (n, ...), or .npz of such arrays by the names of inputs"
+RANDOM = "measured on made-up values"
+IMAGES = _argument("--images", default="", help=f"{FILES} (default: scenes drawn for the shipped model)")
 PROVIDER = _argument("--provider", default="cpu", metavar="NAME[:DEVICE]",
                      help="of ONNX Runtime: cpu, cuda, tensorrt, openvino, or a full name (default: cpu)")  # fmt: skip
 LAYERS = _argument("--layers", type=int, default=12, help="how many layers may run in int8, those with most FLOPs (default: 12)")
 
 
+def _load(options: argparse.Namespace, provider: str = "cpu") -> ds.LayerGraph:
+    """Read the model, and say what was done to it."""
+    graph = ds.load(options.model, [provider], shapes=shapes(options.shape))
+    _tell(*getattr(graph, "notes", ()))
+    return graph
+
+
+def _tell(*notes: str) -> None:
+    for note in notes:
+        print(f"dnnsplit: {note}", file=sys.stderr)
+
+
 @_command(
     "profile",
     "measure a model on this machine, which is the server itself",
-    _argument("model", type=Path, help="ONNX file"),
+    *MODEL,
     _argument("--server", required=True, help="name of this server in the network YAML"),
     _argument("-o", "--out", type=Path, required=True, help="CSV of layer times to write, and to bring back"),
-    IMAGES,
+    _argument(
+        "--images", default="", help=f"{FILES}, or 'random' for made-up values (default: scenes drawn for the shipped model)"
+    ),
+    _argument("--runs", type=int, default=40, help="most runs of the whole model (default: 40)"),
+    _argument("--splits", type=int, default=24, help="most random splits whose parts are measured; 0: none (default: 24)"),
     LAYERS,
     PROVIDER,
 )
 def _profile(options: argparse.Namespace) -> int:
-    images = ds.examples.load_images(options.images, 16, seed=1)
-    times = ds.profile_here(options.model, options.server, images, options.layers, provider=options.provider)
+    graph = _load(options, options.provider)
+    random = options.images == "random"
+    images = made_up(graph.model) if random else ds.examples.load_images(options.images, 16, seed=1, graph=graph)
+    if options.layers and not graph.quantizable(options.layers):
+        _tell(f"no layer of {options.model.name} can run in int8: float32 alone is measured")
+    effort = {"runs": options.runs, "splits": options.splits, "provider": options.provider}
+    times = ds.profile_here(graph, options.server, images, options.layers, **effort)
+    if random:
+        _tell(f"times are {RANDOM}; ranges of int8, and what depends on data, may differ on yours")
+        times = replace(times, frame=times.frame.assign(note=times.frame["note"] + f"; {RANDOM}"))
     times.save(options.out)
     print(times)
     return 0
@@ -108,7 +141,7 @@ def _profile(options: argparse.Namespace) -> int:
 @_command(
     "power",
     "measure what this machine draws while a model runs, by its energy counters",
-    _argument("model", type=Path, help="ONNX file"),
+    *MODEL,
     _argument("--network", type=Path, help="network YAML to write the power into"),
     _argument("--server", help="name of this machine in it"),
     _argument("--seconds", type=float, default=10.0, help="length of each window [s] (default: 10)"),
@@ -122,8 +155,9 @@ def _power(options: argparse.Namespace) -> int:
         raise ds.OptionError(message)
     if options.network:
         ds.Network.load(options.network).server(options.server)  # a wrong name is told before measuring
-    images = ds.examples.load_images(options.images, 1)
-    found = ds.measure_power(options.model, images, options.seconds, options.pairs, provider=options.provider)
+    graph = _load(options)
+    images = ds.examples.load_images(options.images, 1, graph=graph)
+    found = ds.measure_power(graph, images, options.seconds, options.pairs, provider=options.provider)
     print(found)
     if options.network:
         found.write(options.network, options.server)
@@ -133,7 +167,7 @@ def _power(options: argparse.Namespace) -> int:
 @_command(
     "noise",
     "measure the noise of quantization schemes",
-    _argument("model", type=Path, help="ONNX file"),
+    *MODEL,
     _argument("-o", "--out", type=Path, required=True, help="CSV of noise samples to write; stopped work goes on from there"),
     _argument("--budget", type=int, help="measure this many designed schemes (default: all of them)"),
     _argument("--count", type=int, default=8, help="how many images (default: 8)"),
@@ -141,9 +175,11 @@ def _power(options: argparse.Namespace) -> int:
     LAYERS,
 )
 def _noise(options: argparse.Namespace) -> int:
-    graph, journal = ds.load(options.model), options.out.with_suffix(".journal.npz")
-    calibration = ds.calibrate(graph, ds.examples.load_images(options.images, 16, seed=1))
-    pictures = ds.examples.load_images(options.images, options.count, seed=2)
+    graph, journal = _load(options), options.out.with_suffix(".journal.npz")
+    if not graph.quantizable(options.layers):
+        _tell(f"no layer of {options.model.name} can run in int8: there is no noise")
+    calibration = ds.calibrate(graph, ds.examples.load_images(options.images, 16, seed=1, graph=graph))
+    pictures = ds.examples.load_images(options.images, options.count, seed=2, graph=graph)
     samples = ds.measure_noise(graph, pictures, options.layers, calibration=calibration, budget=options.budget, resume=journal)
     samples.save(options.out)
     journal.unlink(missing_ok=True)
@@ -193,12 +229,16 @@ def _pareto(options: argparse.Namespace) -> int:
 @_command(
     "cut",
     "cut a model by a plan",
-    _argument("model", type=Path, help="ONNX file"),
+    *MODEL,
     _argument("plan", type=Path, help="JSON from 'dnnsplit split -o'"),
     _argument("-o", "--out", type=Path, default=Path("build"), help="folder of the parts (default: build)"),
+    _argument("--images", default="", help=f"{FILES}, to check the parts with (default: made-up values)"),
+    _argument("--no-check", action="store_true", help="do not compare the parts with the whole model"),
 )
 def _cut(options: argparse.Namespace) -> int:
-    print(ds.cut(options.model, ds.Plan.load(options.plan), options.out))
+    plan, graph = ds.Plan.load(options.plan), _load(options)
+    images = ds.examples.load_images(options.images, 1, graph=graph) if options.images else None
+    print(ds.cut(graph, plan, options.out, check=not options.no_check, images=images))
     return 0
 
 
@@ -207,7 +247,7 @@ def _problem(options: argparse.Namespace) -> tuple[Any, ...]:
     if options.noise:
         samples = ds.NoiseSamples.load(options.noise)
         noise = ds.fit_noise(samples, degree=options.degree) if options.degree else ds.fit_noise(samples, "measured")
-    return ds.load(options.model), ds.Network.load(options.network), ds.LayerTimes.load(options.times), noise
+    return _load(options), ds.Network.load(options.network), ds.LayerTimes.load(options.times), noise
 
 
 ADDRESS = (

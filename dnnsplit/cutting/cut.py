@@ -35,7 +35,7 @@ from dnnsplit.solving.plan import Plan
 if TYPE_CHECKING:
     import onnx
 
-CHECK = "give inputs that the model takes (images=...), or leave the check out (check=False)"
+CHECK = "give inputs that the model takes (images=..., --images), or leave the check out (check=False, --no-check)"
 TOLERANCE = 1e-3  # relative to the largest output; other kernels are chosen where a model is cut
 OF_NOISE = 0.01  # of the int8 layers' noise: a plan's is a deployment's to 1 %; the same kernels give 0
 
@@ -228,8 +228,8 @@ def _told() -> Iterator[None]:
     except DeployError:
         raise
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        why = str(error).strip().splitlines()[0]
-        message = f"the parts are written, but cannot be checked: {why}; {CHECK}"
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        message = f"the parts cannot be checked: {why}; {CHECK}"
         raise DeployError(message) from None
 
 
@@ -252,7 +252,8 @@ def verify(
     them.
     """
     if drawn := _random_nodes(graph.model):
-        message = f"no two runs of the model agree, as {drawn[0]} draws random numbers without a seed; pass check=False"
+        way_out = "leave the check out (check=False, --no-check)"
+        message = f"no two runs of the model agree, as {drawn[0]} draws random numbers without a seed; {way_out}"
         raise DeployError(message)
     stray = [
         f"{name!r} runs as {kernel} in {part.name}"
@@ -268,7 +269,7 @@ def verify(
     found = run_parts(bundle, feed)
     # Rounding at the border of two int8 steps may fall either way in other kernels, so int8 is compared by its mean.
     told = {name: _difference(found[name], expected[name], mean=bool(int8)) for name in graph.model.outputs}
-    heading = "the parts differ from the whole model (check=False takes them as they are)"
+    heading = "the parts differ from the whole model (check=False, or --no-check, takes them as they are)"
     raise_problems(DeployError, heading, [f"output {name!r} {text}" for name, text in told.items() if text])
     plain = {name: array for name, array in plain.items() if array.size and array.dtype.kind in "biuf"}
     noise = sum(absolute(expected[name], plain[name]).mean() for name in plain)

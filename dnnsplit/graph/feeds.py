@@ -156,7 +156,7 @@ def made_up(model: Model) -> Feed:
             try:
                 outputs = one.run(list(model.outputs), feed)
             except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-                refusals.append(str(error).strip().splitlines()[0])
+                refusals.append((str(error).strip() or type(error).__name__).splitlines()[0])
                 continue
             taken.append(feed)
             if all(np.isfinite(o).all() for o in outputs if isinstance(o, np.ndarray) and o.dtype.kind == "f"):

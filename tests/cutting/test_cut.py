@@ -204,14 +204,12 @@ def test_inputs_for_the_check_can_be_given(tmp_path):
              helper.make_node("Cast", ["r"], ["f"], to=TensorProto.FLOAT), helper.make_node("Exp", ["f"], ["z"])]  # fmt: skip
     inputs = [tensor("d", [1], TensorProto.INT64)]
     path = saved(tmp_path / "m.onnx", nodes, inputs, [tensor("z", [1])], {"much": np.array([100_000])})
-    with pytest.raises(
-        ds.DeployError, match=r"cannot be checked: m.onnx runs on none of .*\(images=...\).*\(check=False\)"
-    ) as caught:
+    with pytest.raises(ds.DeployError, match=r"cannot be checked: m.onnx runs on none of .*images=.*check=False") as caught:
         one_each(path, tmp_path / "made-up")
     assert "\n" not in str(caught.value)
     assert one_each(path, tmp_path / "given", images={"d": np.array([200_000])}).parts
     assert one_each(path, tmp_path / "unchecked", check=False).parts
-    with pytest.raises(ds.DeployError, match=r"cannot be checked: .*by zero.*\(images=...\).*\(check=False\)"):
+    with pytest.raises(ds.DeployError, match=r"cannot be checked: .*by zero.*images=.*check=False"):
         one_each(path, tmp_path / "bad", images={"d": np.array([7])})
     with pytest.raises(ds.NoiseError, match=r"hold 0\.5, which int64 cannot"):
         one_each(path, tmp_path / "wrong", images=[0.5])
@@ -258,6 +256,6 @@ def test_a_model_that_draws_random_numbers_says_so(tmp_path):
         if options or (kind == "Dropout" and "on" not in read):
             assert one_each(path, tmp_path / "parts").parts
             continue
-        with pytest.raises(ds.DeployError, match=f"no two runs of the model agree, as {kind} 'draw' .*; pass check=False"):
+        with pytest.raises(ds.DeployError, match=f"no two runs of the model agree, as {kind} 'draw' .*check=False"):
             one_each(path, tmp_path / "parts")
         assert one_each(path, tmp_path / "parts", check=False).parts

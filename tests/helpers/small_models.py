@@ -57,3 +57,10 @@ def saved(path, nodes, inputs, outputs, weights=None, opset=17):
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
+
+
+def double(path, inputs):
+    """Write a model of the sum of its inputs, shapes by name, twice; return its path."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
+    nodes = [helper.make_node("Sum", [*inputs], ["sum"]), helper.make_node("Add", ["sum", "sum"], ["twice"])]
+    return saved(path, nodes, ends, [helper.make_tensor_value_info("twice", TensorProto.FLOAT, next(iter(inputs.values())))])
