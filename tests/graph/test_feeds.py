@@ -1,5 +1,7 @@
 """What is given for the inputs of a model, read for each inference; and inputs that are made up."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.small_models import conv_net, images, saved
@@ -146,6 +148,25 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
         feeds_of(model, {"left": np.ones((2, 4)), "right": np.ones((3, 4)), "below": np.ones((2, 4))})
     with pytest.raises(ds.NoiseError, match="one array is given, and the model reads 3 inputs; give arrays by name"):
         feeds_of(model, np.ones((2, 4)))
+
+
+def test_inputs_that_nothing_reads_are_left_out(tmp_path):
+    inputs = {"x": ("float32", (1, 4)), "token_type_ids": ("int64", (1, 4))}
+    model = model_of(tmp_path / "m.onnx", inputs, [helper.make_node("Exp", ["x"], ["z"])], (1, 4))
+    values = np.arange(8.0).reshape(2, 4)
+    for given in (values, {"x": values}, {"x": values, "token_type_ids": "whatever"}):
+        feeds = feeds_of(model, given)
+        assert [feed.keys() for feed in feeds] == [{"x"}, {"x"}]
+    assert made_up(model).keys() == {"x"}
+    with pytest.raises(ds.NoiseError, match=r"there is no input 'token_type_id' \(did you mean 'token_type_ids'\?\)"):
+        feeds_of(model, {"x": values, "token_type_id": values})
+
+
+def test_a_model_that_reads_nothing_has_one_inference(tmp_path):
+    model = replace(model_of(tmp_path / "m.onnx", {"x": ("float32", (1, 4))}), inputs=())
+    assert feeds_of(model, {}) == [{}]
+    with pytest.raises(ds.NoiseError, match="one array is given, and the model reads no input"):
+        feeds_of(model, np.ones((1, 4)))
 
 
 def test_four_axes_are_called_images(tmp_path):
