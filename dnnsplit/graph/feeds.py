@@ -68,12 +68,8 @@ def _by_name(model: Model, images: Images) -> tuple[Mapping[str, npt.ArrayLike],
     if not isinstance(images, Mapping):
         if len(model.inputs) == 1:
             return {model.inputs[0]: images}, []
-        way_out = (
-            f"give arrays by name, {{{', '.join(f'{name!r}: ...' for name in model.inputs)}}}" if model.inputs else "give {}"
-        )
-        return {}, [
-            f"one array is given, and the model reads {len(model.inputs) or 'no'} input{'s' * bool(model.inputs)}; {way_out}"
-        ]
+        names = ", ".join(f"{name!r}: ..." for name in model.inputs)
+        return {}, [f"one array is given, and the model reads {len(model.inputs)} inputs; give arrays by name, {{{names}}}"]
     known = [*model.inputs, *unread(model)]
     problems = [f"there is no input {name!r}{nearest(str(name), known)}" for name in images if name not in known]
     lacking = [name for name in model.inputs if name not in images]

@@ -4,7 +4,7 @@ import networkx as nx
 import numpy as np
 import pytest
 from helpers.plans import SERVERS, any_network, plan_for
-from helpers.small_models import conv_net, images, saved
+from helpers.small_models import conv_net, double, images, saved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -196,6 +196,14 @@ def test_an_input_that_must_not_be_zero_is_made_up_for_the_check(tmp_path):
     path = saved(tmp_path / "m.onnx", nodes, inputs, [tensor("z", [1, 8])], {"hundred": np.array([100])})
     bundle = one_each(path, tmp_path / "parts")
     assert run_parts(bundle, {"x": np.ones((1, 8), np.float32), "d": np.array([3])})["z"].tolist() == [[33.0] * 8]
+
+
+def test_a_file_with_open_shapes_is_cut_with_those_of_the_plan(tmp_path):
+    path, shapes = double(tmp_path / "open.onnx", {"x": [1, "length"]}), {"x": (1, 5)}
+    graph = ds.load(path, shapes=shapes)
+    bundle = ds.cut(path, plan_for(graph, dict.fromkeys(graph.layer_names, "edge")), tmp_path / "parts", shapes=shapes)
+    assert bundle.inputs[0].shape == (1, 5)
+    assert run_parts(bundle, {"x": np.ones((1, 5), np.float32)})["twice"].tolist() == [[2.0] * 5]
 
 
 def test_inputs_for_the_check_can_be_given(tmp_path):

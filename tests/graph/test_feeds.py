@@ -165,7 +165,7 @@ def test_inputs_that_nothing_reads_are_left_out(tmp_path):
 def test_a_model_that_reads_nothing_has_one_inference(tmp_path):
     model = replace(model_of(tmp_path / "m.onnx", {"x": ("float32", (1, 4))}), inputs=())
     assert feeds_of(model, {}) == [{}]
-    with pytest.raises(ds.NoiseError, match="one array is given, and the model reads no input"):
+    with pytest.raises(ds.NoiseError, match="one array is given, and the model reads 0 inputs"):
         feeds_of(model, np.ones((1, 4)))
 
 
