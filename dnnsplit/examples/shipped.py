@@ -87,13 +87,15 @@ def load_images(
     Returns
     -------
     np.ndarray | dict[str, np.ndarray]
-        (count, *shape of one image), or that by name.
+        (count, *shape of one image), or that by name; nothing for a model that reads nothing.
 
     Raises
     ------
     OptionError
         No readable file, too few images in it, or no file for another model than the shipped one.
     """
+    if graph is not None and not graph.model.inputs:
+        return {}
     if not path:
         _check_shipped(graph)
         return scenes.images(count, seed)

@@ -1,5 +1,8 @@
 """The ready-made inputs."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from helpers.small_models import double
@@ -79,6 +82,7 @@ def test_scenes_are_drawn_for_the_shipped_model_alone(tmp_path):
         ds.examples.load_images(graph=one)
     with pytest.raises(ds.OptionError, match=r"images.npz with 'x' of shape \(n, 3\), 'y' of shape \(n, 3\)"):
         ds.examples.load_images(graph=two)
+    assert ds.examples.load_images(graph=SimpleNamespace(model=replace(one.model, inputs=()))) == {}
 
 
 def test_random_problems_are_repeatable_and_solvable():
