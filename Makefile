@@ -1,5 +1,6 @@
 # make figures   the main job: from the ONNX file to figures/ and figures/report.html; on a model of yours, into figures/<name>:
-#                MODEL=path.onnx IMAGES=images.npy, and ARGS="-p schemes=1000 ..." for parameters of the notebooks
+#                MODEL=path.onnx IMAGES=images.npy (.npz: by input name), SHAPES="{'x': [1, 3, 640, 640]}" where it leaves
+#                them open, and ARGS="-p schemes=1000 ..." for parameters of the notebooks
 # make test      all tests
 # make bench     all benchmarks: agreement, solving (BENCH="--instance FOLDER" adds yours), noise (NOISE="--samples CSV"), times, ...
 # make lab       JupyterLab on the notebooks
@@ -18,7 +19,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS := 1
 
 help:
-	@sed -n 's/^# //p' Makefile | head -10
+	@sed -n 's/^# //p' Makefile | head -11
 
 # Installed again only when what is to be installed changes.
 $(READY): pyproject.toml constraints.txt
@@ -35,7 +36,8 @@ $(READY): pyproject.toml constraints.txt
 # The notebooks run in notebooks/, so paths that are given become absolute.
 FIGURES := figures$(if $(MODEL),/$(basename $(notdir $(MODEL))))
 GIVEN := $(if $(MODEL),-p "model=$(abspath $(MODEL))" -p "figures=$(abspath $(FIGURES))" \
-	-p "build=$(abspath data/runs/$(notdir $(FIGURES))/build)" -o "data/runs/$(notdir $(FIGURES))") $(if $(IMAGES),-p "images=$(abspath $(IMAGES))") $(ARGS)
+	-p "build=$(abspath data/runs/$(notdir $(FIGURES))/build)" -o "data/runs/$(notdir $(FIGURES))") $(if $(IMAGES),-p "images=$(abspath $(IMAGES))") \
+	$(if $(SHAPES),-p "shapes=$(SHAPES)") $(ARGS)
 
 figures: $(READY)
 	.venv/bin/dnnsplit run notebooks/thesis.yaml --report "$(FIGURES)/report.html" $(GIVEN)

@@ -1,4 +1,4 @@
-"""Parameters and grids as they are written on the command line."""
+"""Parameters, grids and shapes as they are written on the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
-from dnnsplit.ground.errors import OptionError
+from dnnsplit.ground.errors import OptionError, raise_problems
 
 
 def assignments(texts: Sequence[str]) -> dict[str, Any]:
@@ -36,6 +36,29 @@ def grids(texts: Sequence[str]) -> dict[str, list[Any]]:
             message = f"-g {name}={text}: a value is missing between the commas"
             raise OptionError(message)
         found[name] = [*found.get(name, []), *values]
+    return found
+
+
+def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes written as ``name=1,3,640,640``, by name; ``name=`` is a scalar.
+
+    Raises
+    ------
+    OptionError
+        No ``=``, extents that are no whole numbers, or a name given twice.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    problems = []
+    for text in texts:
+        name, equals, extents = (part.strip() for part in text.rpartition("="))
+        numbers = [part.strip() for part in extents.split(",")] if extents else []
+        if not equals or not name or not all(number.isdecimal() for number in numbers):
+            problems.append(f"{text!r} is not NAME=1,3,640,640")
+        elif name in found:
+            problems.append(f"{name!r} is given twice")
+        else:
+            found[name] = tuple(map(int, numbers))
+    raise_problems(OptionError, "--shape", problems)
     return found
 
 

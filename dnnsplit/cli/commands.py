@@ -6,13 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dnnsplit as ds
 from dnnsplit.cli.assignments import assignments, grids
+from dnnsplit.cli.models import FILES, IMAGES, MODEL, Argument, argument, load, tell
 
-Argument = tuple[tuple[str, ...], dict[str, Any]]
 Command = Callable[[argparse.Namespace], int]
 COMMANDS: dict[str, tuple[Command, str, tuple[Argument, ...]]] = {}
 
@@ -27,19 +28,14 @@ def _command(name: str, summary: str, *arguments: Argument) -> Callable[[Command
     return register
 
 
-def _argument(*names: str, **options: Any) -> Argument:
-    """Name an argument as ``argparse.ArgumentParser.add_argument`` takes it."""
-    return names, options
-
-
-OUT = _argument("-o", "--out", type=Path, help="write the result here instead of printing it")
+OUT = argument("-o", "--out", type=Path, help="write the result here instead of printing it")
 PROBLEM = (
-    _argument("model", type=Path, help="ONNX file"),
-    _argument("network", type=Path, help="network YAML"),
-    _argument("times", type=Path, help="CSV of layer times"),
-    _argument("--noise", type=Path, help="CSV of noise samples; without it nothing is quantized"),
-    _argument("--degree", type=int, default=0, help="of the noise polynomial; 0 (default) takes the table itself"),
-    _argument("--confidence", type=float, help="keep noise limits by upper bounds of this confidence (default: the mean)"),
+    *MODEL,
+    argument("network", type=Path, help="network YAML"),
+    argument("times", type=Path, help="CSV of layer times"),
+    argument("--noise", type=Path, help="CSV of noise samples; without it nothing is quantized"),
+    argument("--degree", type=int, default=0, help="of the noise polynomial; 0 (default) takes the table itself"),
+    argument("--confidence", type=float, help="keep noise limits by upper bounds of this confidence (default: the mean)"),
     OUT,
 )
 
@@ -47,15 +43,15 @@ PROBLEM = (
 @_command(
     "run",
     "run a notebook, a grid of it, or a sweep file",
-    _argument("notebook", type=Path, help=".ipynb or .yaml"),
-    _argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter (repeatable)"),
-    _argument("-g", dest="grid", action="append", default=[], metavar="NAME=V1,V2,...",
+    argument("notebook", type=Path, help=".ipynb or .yaml"),
+    argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter (repeatable)"),
+    argument("-g", dest="grid", action="append", default=[], metavar="NAME=V1,V2,...",
               help="values of a parameter; every combination is a run (repeatable)"),
-    _argument("-o", "--out", type=Path, help="folder of executed notebooks, logs and the table (default: data/runs)"),
-    _argument("-w", "--workers", type=int, default=1, help="runs side by side; more than 1 distorts measured times (default: 1)"),
-    _argument("--scheduler", metavar="ADDRESS", help="run on the workers of a Dask scheduler, such as tcp://host:8786"),
-    _argument("--again", action="store_true", help="run what is finished, too"),
-    _argument("--report", type=Path, help="write the last executed notebook as one HTML page"),
+    argument("-o", "--out", type=Path, help="folder of executed notebooks, logs and the table (default: data/runs)"),
+    argument("-w", "--workers", type=int, default=1, help="runs side by side; more than 1 distorts measured times (default: 1)"),
+    argument("--scheduler", metavar="ADDRESS", help="run on the workers of a Dask scheduler, such as tcp://host:8786"),
+    argument("--again", action="store_true", help="run what is finished, too"),
+    argument("--report", type=Path, help="write the last executed notebook as one HTML page"),
 )  # fmt: skip
 def _run(options: argparse.Namespace) -> int:
     parameters, grid = assignments(options.parameters), grids(options.grid)
@@ -81,25 +77,37 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if len(runs.failed) else 0
 
 
-IMAGES = _argument("--images", default="", help=".npy file of images (default: scenes drawn for the shipped model)")
-PROVIDER = _argument("--provider", default="cpu", metavar="NAME[:DEVICE]",
-                     help="of ONNX Runtime: cpu, cuda, tensorrt, openvino, or a full name (default: cpu)")  # fmt: skip
-LAYERS = _argument("--layers", type=int, default=12, help="how many layers may run in int8, those with most FLOPs (default: 12)")
+PROVIDER = argument("--provider", default="cpu", metavar="NAME[:DEVICE]",
+                    help="of ONNX Runtime: cpu, cuda, tensorrt, openvino, or a full name (default: cpu)")  # fmt: skip
+LAYERS = argument("--layers", type=int, default=12, help="how many layers may run in int8, those with most FLOPs (default: 12)")
 
 
 @_command(
     "profile",
     "measure a model on this machine, which is the server itself",
-    _argument("model", type=Path, help="ONNX file"),
-    _argument("--server", required=True, help="name of this server in the network YAML"),
-    _argument("-o", "--out", type=Path, required=True, help="CSV of layer times to write, and to bring back"),
-    IMAGES,
+    *MODEL,
+    argument("--server", required=True, help="name of this server in the network YAML"),
+    argument("-o", "--out", type=Path, required=True, help="CSV of layer times to write, and to bring back"),
+    argument("--images", default="", help=f"{FILES}, or 'random': made-up values (default: scenes drawn for the shipped model)"),
+    argument("--runs", type=int, default=40, help="most runs of the whole model (default: 40)"),
+    argument("--splits", type=int, default=24, help="most random splits whose parts are measured; 0: none (default: 24)"),
     LAYERS,
     PROVIDER,
 )
 def _profile(options: argparse.Namespace) -> int:
-    images = ds.examples.load_images(options.images, 16, seed=1)
-    times = ds.profile_here(options.model, options.server, images, options.layers, provider=options.provider)
+    from dnnsplit.graph.feeds import made_up  # a host that only serves has no onnx
+
+    graph = load(options, options.provider)
+    random = options.images == "random"
+    images = made_up(graph.model) if random else ds.examples.load_images(options.images, 16, seed=1, graph=graph)
+    if options.layers and not graph.quantizable(options.layers):
+        tell(f"no layer of {options.model.name} can run in int8: float32 alone is measured")
+    effort = {"runs": options.runs, "splits": options.splits, "provider": options.provider}
+    times = ds.profile_here(graph, options.server, images, options.layers, **effort)
+    if random:
+        made = "measured on made-up values"
+        tell(f"times are {made}; ranges of int8, and what depends on data, may differ on yours")
+        times = replace(times, frame=times.frame.assign(note=times.frame["note"] + f"; {made}"))
     times.save(options.out)
     print(times)
     return 0
@@ -108,11 +116,11 @@ def _profile(options: argparse.Namespace) -> int:
 @_command(
     "power",
     "measure what this machine draws while a model runs, by its energy counters",
-    _argument("model", type=Path, help="ONNX file"),
-    _argument("--network", type=Path, help="network YAML to write the power into"),
-    _argument("--server", help="name of this machine in it"),
-    _argument("--seconds", type=float, default=10.0, help="length of each window [s] (default: 10)"),
-    _argument("--pairs", type=int, default=5, help="windows that run the model, and as many that do not (default: 5)"),
+    *MODEL,
+    argument("--network", type=Path, help="network YAML to write the power into"),
+    argument("--server", help="name of this machine in it"),
+    argument("--seconds", type=float, default=10.0, help="length of each window [s] (default: 10)"),
+    argument("--pairs", type=int, default=5, help="windows that run the model, and as many that do not (default: 5)"),
     IMAGES,
     PROVIDER,
 )
@@ -122,8 +130,9 @@ def _power(options: argparse.Namespace) -> int:
         raise ds.OptionError(message)
     if options.network:
         ds.Network.load(options.network).server(options.server)  # a wrong name is told before measuring
-    images = ds.examples.load_images(options.images, 1)
-    found = ds.measure_power(options.model, images, options.seconds, options.pairs, provider=options.provider)
+    graph = load(options)
+    images = ds.examples.load_images(options.images, 1, graph=graph)
+    found = ds.measure_power(graph, images, options.seconds, options.pairs, provider=options.provider)
     print(found)
     if options.network:
         found.write(options.network, options.server)
@@ -133,17 +142,19 @@ def _power(options: argparse.Namespace) -> int:
 @_command(
     "noise",
     "measure the noise of quantization schemes",
-    _argument("model", type=Path, help="ONNX file"),
-    _argument("-o", "--out", type=Path, required=True, help="CSV of noise samples to write; stopped work goes on from there"),
-    _argument("--budget", type=int, help="measure this many designed schemes (default: all of them)"),
-    _argument("--count", type=int, default=8, help="how many images (default: 8)"),
+    *MODEL,
+    argument("-o", "--out", type=Path, required=True, help="CSV of noise samples to write; stopped work goes on from there"),
+    argument("--budget", type=int, help="measure this many designed schemes (default: all of them)"),
+    argument("--count", type=int, default=8, help="how many images (default: 8)"),
     IMAGES,
     LAYERS,
 )
 def _noise(options: argparse.Namespace) -> int:
-    graph, journal = ds.load(options.model), options.out.with_suffix(".journal.npz")
-    calibration = ds.calibrate(graph, ds.examples.load_images(options.images, 16, seed=1))
-    pictures = ds.examples.load_images(options.images, options.count, seed=2)
+    graph, journal = load(options), options.out.with_suffix(".journal.npz")
+    if not graph.quantizable(options.layers):
+        tell(f"no layer of {options.model.name} can run in int8: there is no noise")
+    calibration = ds.calibrate(graph, ds.examples.load_images(options.images, 16, seed=1, graph=graph))
+    pictures = ds.examples.load_images(options.images, options.count, seed=2, graph=graph)
     samples = ds.measure_noise(graph, pictures, options.layers, calibration=calibration, budget=options.budget, resume=journal)
     samples.save(options.out)
     journal.unlink(missing_ok=True)
@@ -155,15 +166,15 @@ def _noise(options: argparse.Namespace) -> int:
     "split",
     "find the best plan",
     *PROBLEM,
-    _argument("--max-noise", type=float, help="noise limit (default: none)"),
-    _argument("--energy-weight", type=float, default=0.0, help="weight of the normalised energy (default: 0)"),
-    _argument("--normalise", default="limited", help="by payoffs under the same limits, or fixed ones (default: limited)"),
-    _argument("--max-device-energy", dest="max_device_energy_j", type=float, help="limit on the device's energy [J]"),
-    _argument("--method", default="auto", help="auto, elimination, milp or slides (default: auto)"),
-    _argument("--solver", default="HiGHS", help="of the MILP: HiGHS, CBC, CPLEX, GUROBI, SCIP (default: HiGHS)"),
-    _argument("--routing", default="direct", help="direct, or relay through other servers (default: direct)"),
-    _argument("--objective", default="latency", help="latency, or throughput of a pipeline (default: latency)"),
-    _argument("--explain", action="store_true", help="say what the plan is better than, and what comes next"),
+    argument("--max-noise", type=float, help="noise limit (default: none)"),
+    argument("--energy-weight", type=float, default=0.0, help="weight of the normalised energy (default: 0)"),
+    argument("--normalise", default="limited", help="by payoffs under the same limits, or fixed ones (default: limited)"),
+    argument("--max-device-energy", dest="max_device_energy_j", type=float, help="limit on the device's energy [J]"),
+    argument("--method", default="auto", help="auto, elimination, milp or slides (default: auto)"),
+    argument("--solver", default="HiGHS", help="of the MILP: HiGHS, CBC, CPLEX, GUROBI, SCIP (default: HiGHS)"),
+    argument("--routing", default="direct", help="direct, or relay through other servers (default: direct)"),
+    argument("--objective", default="latency", help="latency, or throughput of a pipeline (default: latency)"),
+    argument("--explain", action="store_true", help="say what the plan is better than, and what comes next"),
 )
 def _split(options: argparse.Namespace) -> int:
     problem = _problem(options)
@@ -193,12 +204,16 @@ def _pareto(options: argparse.Namespace) -> int:
 @_command(
     "cut",
     "cut a model by a plan",
-    _argument("model", type=Path, help="ONNX file"),
-    _argument("plan", type=Path, help="JSON from 'dnnsplit split -o'"),
-    _argument("-o", "--out", type=Path, default=Path("build"), help="folder of the parts (default: build)"),
+    *MODEL,
+    argument("plan", type=Path, help="JSON from 'dnnsplit split -o'"),
+    argument("-o", "--out", type=Path, default=Path("build"), help="folder of the parts (default: build)"),
+    argument("--images", default="", help=f"{FILES}, to check the parts with (default: made-up values)"),
+    argument("--no-check", action="store_true", help="do not compare the parts with the whole model"),
 )
 def _cut(options: argparse.Namespace) -> int:
-    print(ds.cut(options.model, ds.Plan.load(options.plan), options.out))
+    plan, graph = ds.Plan.load(options.plan), load(options)
+    images = ds.examples.load_images(options.images, 1, graph=graph) if options.images else None
+    print(ds.cut(graph, plan, options.out, check=not options.no_check, images=images))
     return 0
 
 
@@ -207,16 +222,16 @@ def _problem(options: argparse.Namespace) -> tuple[Any, ...]:
     if options.noise:
         samples = ds.NoiseSamples.load(options.noise)
         noise = ds.fit_noise(samples, degree=options.degree) if options.degree else ds.fit_noise(samples, "measured")
-    return ds.load(options.model), ds.Network.load(options.network), ds.LayerTimes.load(options.times), noise
+    return load(options), ds.Network.load(options.network), ds.LayerTimes.load(options.times), noise
 
 
 ADDRESS = (
-    _argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"),
-    _argument("--port", type=int, help="where to listen (default: as in the hosts; 7000 for probes)"),
-    _argument("--tls-cert", default="", help="certificate chain of this side (PEM)"),
-    _argument("--tls-key", default="", help="its private key (PEM)"),
-    _argument("--tls-ca", default="", help="authorities to trust (PEM); who listens then asks callers for a certificate"),
-    _argument("--tls-any-client", action="store_true", help="let in callers without a certificate all the same"),
+    argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"),
+    argument("--port", type=int, help="where to listen (default: as in the hosts; 7000 for probes)"),
+    argument("--tls-cert", default="", help="certificate chain of this side (PEM)"),
+    argument("--tls-key", default="", help="its private key (PEM)"),
+    argument("--tls-ca", default="", help="authorities to trust (PEM); who listens then asks callers for a certificate"),
+    argument("--tls-any-client", action="store_true", help="let in callers without a certificate all the same"),
 )
 
 
@@ -229,13 +244,13 @@ def _tls(options: argparse.Namespace) -> ds.Tls | None:
 @_command(
     "serve",
     "run one server of a cut model until Ctrl-C; needs requirements-serve.txt only",
-    _argument("bundle", type=Path, help="folder from 'dnnsplit cut'"),
-    _argument("--server", required=True, help="which of its servers this is"),
-    _argument("--hosts", type=Path, help="YAML or JSON file with one line 'server: host:port' per server"),
-    _argument("--at", action="append", default=[], metavar="SERVER=HOST:PORT", help="one such line instead (repeatable)"),
-    _argument("--model-server", default="", metavar="HOST:PORT", help="a Triton server that runs the parts instead"),
-    _argument("--deadline", type=float, default=60.0, help="limit on each request [s] (default: 60)"),
-    _argument("--in-flight", type=int, default=8, help="most requests at a time (default: 8)"),
+    argument("bundle", type=Path, help="folder from 'dnnsplit cut'"),
+    argument("--server", required=True, help="which of its servers this is"),
+    argument("--hosts", type=Path, help="YAML or JSON file with one line 'server: host:port' per server"),
+    argument("--at", action="append", default=[], metavar="SERVER=HOST:PORT", help="one such line instead (repeatable)"),
+    argument("--model-server", default="", metavar="HOST:PORT", help="a Triton server that runs the parts instead"),
+    argument("--deadline", type=float, default=60.0, help="limit on each request [s] (default: 60)"),
+    argument("--in-flight", type=int, default=8, help="most requests at a time (default: 8)"),
     PROVIDER,
     *ADDRESS,
 )
@@ -258,10 +273,10 @@ def _serve(options: argparse.Namespace) -> int:
 @_command(
     "probe",
     "measure the link to a host that runs 'dnnsplit probe --listen', or a stage",
-    _argument("address", nargs="?", metavar="HOST:PORT", help="what to measure the link to"),
-    _argument("--listen", action="store_true", help="answer the probes of others until Ctrl-C"),
-    _argument("--network", type=Path, help="network YAML to write the link into"),
-    _argument("--link", nargs=2, metavar=("SOURCE", "TARGET"), help="which of its links was measured"),
+    argument("address", nargs="?", metavar="HOST:PORT", help="what to measure the link to"),
+    argument("--listen", action="store_true", help="answer the probes of others until Ctrl-C"),
+    argument("--network", type=Path, help="network YAML to write the link into"),
+    argument("--link", nargs=2, metavar=("SOURCE", "TARGET"), help="which of its links was measured"),
     *ADDRESS,
 )
 def _probe(options: argparse.Namespace) -> int:

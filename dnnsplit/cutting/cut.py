@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,9 @@ import numpy as np
 from dnnsplit.cutting.bundle import Bundle, Hop, Output, Part, Wire
 from dnnsplit.cutting.triton import part_file, write_repository
 from dnnsplit.graph.blocks import load
+from dnnsplit.graph.cleanup import subgraphs
 from dnnsplit.graph.external_data import Place, borrow_weights, is_large, move_weights
+from dnnsplit.graph.feeds import Feed, Images, feeds_of, made_up
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.graph.partitions import components
@@ -32,6 +35,7 @@ from dnnsplit.solving.plan import Plan
 if TYPE_CHECKING:
     import onnx
 
+CHECK = "give inputs that the model takes (images=..., --images), or leave the check out (check=False, --no-check)"
 TOLERANCE = 1e-3  # relative to the largest output; other kernels are chosen where a model is cut
 OF_NOISE = 0.01  # of the int8 layers' noise: a plan's is a deployment's to 1 %; the same kernels give 0
 
@@ -43,6 +47,8 @@ def cut(
     calibration: Calibration | None = None,
     check: bool = True,
     providers: Sequence[str] = ("cpu",),
+    images: Images | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Bundle:
     """Write the parts of a plan.
 
@@ -64,6 +70,11 @@ def cut(
         Run the parts one after the other and compare them with the whole model before returning.
     providers : Sequence[str], default ("cpu",)
         Of a file: those that the plan's graph was read with, see `load`.
+    images : Images | None, optional
+        Inputs to check with, as for `profile`, of which the first is run; default: values made up, see
+        `dnnsplit.graph.feeds.made_up`.
+    shapes : Mapping[str, Sequence[int]] | None, optional
+        Of a file: those that the plan's graph was read with, see `load`.
 
     Returns
     -------
@@ -73,14 +84,17 @@ def cut(
     ------
     DeployError
         Layers are quantized but no calibration is known, the parts do not give what the whole model gives, or not the noise that
-        schemes are measured to have, or a layer of a part runs in another precision than the plan says.
+        schemes are measured to have, a layer of a part runs in another precision than the plan says, or the check cannot be made.
     ModelError
         The file is no usable model.
+    NoiseError
+        The images do not fit the model.
     DnnSplitError
         The plan places other layers than the model has.
     """
-    graph = model if isinstance(model, LayerGraph) else load(model, providers)
+    graph = model if isinstance(model, LayerGraph) else load(model, providers, shapes)
     read = graph.model
+    feed = None if images is None else feeds_of(read, images)[0]
     plan.check(graph.layer_names)
     calibration = calibration or calibration_of(plan)
     if plan.quantized:
@@ -114,7 +128,8 @@ def cut(
     bundle.save()
     write_repository(bundle)
     if check:
-        verify(bundle, graph, int8, weights, calibration)
+        with _told():
+            verify(bundle, graph, int8, weights, calibration, made_up(read) if feed is None else feed)
     return bundle
 
 
@@ -205,45 +220,61 @@ def whole(
         file.unlink()
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn whatever keeps parts from being checked into an error of ours that says how to go on."""
+    try:
+        yield
+    except DeployError:
+        raise
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        message = f"the parts cannot be checked: {why}; {CHECK}"
+        raise DeployError(message) from None
+
+
 def verify(
     bundle: Bundle,
     graph: LayerGraph,
     int8: Mapping[str, QuantizedLayer],
     weights: Mapping[str, Place],
     calibration: Calibration,
+    feed: Feed,
 ) -> None:
-    """Compare the parts with the whole model on one random input, and with what a scheme is measured to do to it.
+    """Compare the parts with the whole model on one input, and with what a scheme is measured to do to it.
 
-    The greatest difference is at most 1e-3 of the greatest output; a value that is no number is one unless both hold the same.
+    The greatest difference is at most 1e-3 of the greatest value of an output; a value that is no number is one unless both hold
+    the same. Of outputs that are no floats (classes, indices, truth, texts) at most 1e-3 may differ at all.
     The whole model has the same layers in int8. Where there are any, its outputs are those of the segments in which noise is
     measured (`dnnsplit.noise.prefix_tree`), so that the parts have the noise that the plan was chosen by: the mean difference
     takes the place of the greatest, and it is at most a hundredth of their noise; and no kernel of the parts computes a float32
     layer in int8. `weights` tells where in the bundle's folder those of large parts are, so that the whole model need not hold
     them.
     """
+    if drawn := _random_nodes(graph.model):
+        way_out = "leave the check out (check=False, --no-check)"
+        message = f"no two runs of the model agree, as {drawn[0]} draws random numbers without a seed; {way_out}"
+        raise DeployError(message)
     stray = [
         f"{name!r} runs as {kernel} in {part.name}"
         for part in bundle.parts if int8
         for name, kernel in stray_layers(bundle.folder / part.file, graph, int8).items()
     ]  # fmt: skip
     raise_problems(DeployError, "layers that the plan has in float32 run in int8", stray)
-    model, rng = graph.model, np.random.default_rng(0)
-    feed = {name: rng.random(model.types[name][1]).astype(model.dtype(name)) for name in model.inputs}
     plain: dict[str, np.ndarray] = {}
     if int8:
         plain, expected = both_ways(graph, [name for name in graph.topological if name in int8], calibration, feed)
     else:
         expected = whole(graph, int8, feed, bundle.folder, weights)
     found = run_parts(bundle, feed)
-    difference = {name: absolute(found[name], expected[name]) for name in model.outputs}
     # Rounding at the border of two int8 steps may fall either way in other kernels, so int8 is compared by its mean.
-    sizes = {name: one.mean() if int8 else one.max() for name, one in difference.items()}
-    worst = max(float(size / max(magnitude(expected[name]).max(initial=0.0), TINY)) for name, size in sizes.items())
-    if not worst <= TOLERANCE:
-        message = f"the parts differ from the whole model by {worst:.3g} of its greatest output (at most {TOLERANCE:g})"
-        raise DeployError(message)
+    told = {name: _difference(found[name], expected[name], mean=bool(int8)) for name in graph.model.outputs}
+    heading = "the parts differ from the whole model (check=False, or --no-check, takes them as they are)"
+    raise_problems(DeployError, heading, [f"output {name!r} {text}" for name, text in told.items() if text])
+    shape = {name: array.shape for name, array in expected.items() if array.size and array.dtype.kind in "biuf"}
+    plain = {name: array for name, array in plain.items() if array.shape == shape.get(name)}  # int8 may find other boxes
     noise = sum(absolute(expected[name], plain[name]).mean() for name in plain)
-    apart = sum(difference[name].mean() for name in plain)
+    apart = sum(absolute(found[name], expected[name]).mean() for name in plain)
     rounding = ROUNDING * sum(magnitude(expected[name]).mean() for name in plain)
     if not apart <= OF_NOISE * noise + rounding:
         message = (
@@ -251,3 +282,32 @@ def verify(
             f"measured on (at most {OF_NOISE:.0%}); another optimizer may be at work in {RUNTIME}: report it"
         )
         raise DeployError(message)
+
+
+def _difference(found: np.ndarray, expected: np.ndarray, mean: bool) -> str:
+    """Say how far an output of the parts is from that of the whole model, by the mean or the greatest; nothing if it is not."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    if found.shape != expected.shape:
+        return f"has the shape {found.shape}, not {expected.shape}"
+    if not found.size:
+        return ""
+    if expected.dtype.kind == "f":
+        size = absolute(found, expected).mean() if mean else absolute(found, expected).max()
+        size, of = float(size / max(magnitude(expected).max(), TINY)), "is off by {:.3g} of its greatest value"
+    else:
+        size, of = float((found != expected).mean()), "has {:.3g} of its values wrong"
+    return "" if size <= TOLERANCE else f"{of.format(size)} (at most {TOLERANCE:g})"
+
+
+def _random_nodes(model: Model) -> list[str]:
+    """Name the nodes that draw other random numbers in each run, those in bodies too."""
+    found, bodies = [], [[*model.nodes.values()]]
+    for nodes in bodies:
+        bodies += [[*graph.node] for node in nodes for attribute in node.attribute for graph in subgraphs(attribute)]
+        for node in nodes:
+            training = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
+            drops = training and not (model.is_constant(training) and not model.weight(training))
+            draws = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial") or drops
+            if draws and not any(attribute.name == "seed" for attribute in node.attribute):
+                found.append(f"{node.op_type} {node.name!r}")
+    return found

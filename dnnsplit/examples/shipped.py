@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
 from dnnsplit.examples.ppe import scenes
 from dnnsplit.graph.blocks import load
+from dnnsplit.graph.feeds import needed
 from dnnsplit.graph.layers import Layer, LayerGraph, Tensor
 from dnnsplit.ground.errors import DnnSplitError, OptionError, nearest
+from dnnsplit.ground.files import sha256
 from dnnsplit.network.servers import Link, Network, Server
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
@@ -60,13 +63,16 @@ def yolo11n(topology: str = "device-edge-cloud") -> Instance:
     )
 
 
-def load_images(path: str | Path = "", count: int = 8, seed: int = 0, start: int | None = None) -> np.ndarray:
-    """Return images for calibration, noise and latency tests.
+def load_images(
+    path: str | Path = "", count: int = 8, seed: int = 0, start: int | None = None, graph: LayerGraph | None = None
+) -> np.ndarray | dict[str, np.ndarray]:
+    """Return images, or other inputs, for calibration, noise and latency tests.
 
     Parameters
     ----------
     path : str | Path, default ""
-        A ``.npy`` file of shape (n, *shape of one image), n >= count; empty draws scenes for the shipped model.
+        A ``.npy`` file of shape (n, *shape of one image), n >= count, or an ``.npz`` file of such arrays by the names of inputs;
+        empty draws scenes for the shipped model.
     count : int, default 8
         How many.
     seed : int, default 0
@@ -74,25 +80,75 @@ def load_images(path: str | Path = "", count: int = 8, seed: int = 0, start: int
     start : int | None, optional
         Of a file, the first image instead, so that images for one purpose are none of those for another; there is no way round
         the end then.
+    graph : LayerGraph | None, optional
+        The model that they are for: one image is what one of its inferences takes, and no scenes are drawn for another model
+        than the shipped one.
 
     Returns
     -------
-    float32 (count, *shape of one image)
+    np.ndarray | dict[str, np.ndarray]
+        (count, *shape of one image), or that by name; nothing for a model that reads nothing.
+
+    Raises
+    ------
+    OptionError
+        No readable file, too few images in it, or no file for another model than the shipped one.
     """
+    if graph is not None and not graph.model.inputs:
+        return {}
     if not path:
+        _check_shipped(graph)
         return scenes.images(count, seed)
+    found = _read(path)
+    given = found if isinstance(found, dict) else {"": found}
+    taken = {name: _taken(array, path, count, seed, start, _rows(graph, name, array)) for name, array in given.items()}
+    return taken if isinstance(found, dict) else taken[""]
+
+
+def _check_shipped(graph: LayerGraph | None) -> None:
+    """Refuse to draw scenes for another model, with what it needs instead."""
+    if graph is None:
+        return
+    model = graph.model
+    again = model.path.stem == SHIPPED  # trained again, on such scenes, it keeps its name
+    if again or model.sha256 == sha256(data_folder() / "models" / f"{SHIPPED}.onnx"):
+        return
+    shapes = {name: needed(model.types[name][1]) for name in model.inputs}
+    form = f"images.npy of shape {next(iter(shapes.values()))}"
+    if len(shapes) != 1:
+        form = f"images.npz with {', '.join(f'{name!r} of shape {shape}' for name, shape in shapes.items())}"
+    message = f"scenes are drawn for the shipped model alone; for {model.path.name} give --images {form}, or images=... in Python"
+    raise OptionError(message)
+
+
+def _read(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
     try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        message = f"{path} is not readable as a .npy file of images: {error}"
+        with Path(path).open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            return found if isinstance(found, np.ndarray) else dict(found)
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        message = f"{path} is not readable as a .npy or .npz file of images: {error}"
         raise OptionError(message) from None
-    there, needed = len(array) if array.ndim else 0, count + (start or 0)
-    if array.ndim < 2 or there < needed:
+
+
+def _rows(graph: LayerGraph | None, name: str, array: np.ndarray) -> int:
+    """Return how much of the first axis one inference takes: as the model has it, unless inferences have an axis of their own."""
+    if graph is None:
+        return 1
+    shape = graph.model.types.get(name or next(iter(graph.model.inputs), ""), (0, ()))[1]
+    return max(1, shape[0]) if array.ndim == len(shape) > 0 else 1
+
+
+def _taken(array: np.ndarray, path: str | Path, count: int, seed: int, start: int | None, rows: int) -> np.ndarray:
+    if not array.ndim:
+        return array  # one number for all
+    there, wanted = len(array) // rows, count + (start or 0)
+    if there < wanted:
         which = f"{count} are wanted" + (f" after the first {start}, which are for another purpose" if start else "")
         message = f"{path} holds {there} images; {which}: give it more images, or ask for fewer"
         raise OptionError(message)
     first = seed * count if start is None else start
-    return np.roll(array, -first, axis=0)[:count].astype(np.float32)
+    return np.roll(array[: there * rows], -first * rows, axis=0)[: count * rows]
 
 
 def tiny() -> Instance:

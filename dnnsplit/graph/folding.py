@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 import onnx
 import onnxruntime as ort
 
-from dnnsplit.graph.cleanup import free, keep_nodes, name_nodes, without_weights
+from dnnsplit.graph.cleanup import free, keep_nodes, name_nodes, node_inputs, without_weights
 from dnnsplit.graph.optimizing import optimize
 from dnnsplit.ground.errors import ModelError
 
@@ -43,14 +43,16 @@ def fold(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     except ModelError:  # some kernels want their weights to be constants
         folded = _folded(without_weights(proto, math.inf), own)
     graph, old = proto.graph, {node.name: node for node in proto.graph.node}
+    same = {
+        n.name for n in folded.graph.node if n.name in old and (n.op_type, n.domain) == (old[n.name].op_type, old[n.name].domain)
+    }
+    new = _new_nodes(graph, folded.graph, same)
     position, last = {name: i for i, name in enumerate(old)}, -1
-    ranked, new = [], False
+    ranked = []
     for node in folded.graph.node:
         last = position.get(node.name, last)  # what is new, like the body of a function, comes with what it follows
-        known = old.get(node.name, node)
-        same = known is not node and (known.op_type, known.domain) == (node.op_type, node.domain)
-        ranked.append((last, known if same else node))
-        new |= not same
+        if node.name in same or not new.isdisjoint(node.output):
+            ranked.append((last, old[node.name] if node.name in same else node))
     ranked.sort(key=lambda pair: pair[0])
     keep_nodes(graph, [node for _, node in ranked])
     graph.initializer.extend(weight for weight in folded.graph.initializer if weight.name not in own)
@@ -61,6 +63,19 @@ def fold(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
         name_nodes(graph)
         return fold(proto)
     return {value.name: value.type for value in (*folded.graph.input, *folded.graph.output)}
+
+
+def _new_nodes(graph: onnx.GraphProto, folded: onnx.GraphProto, same: set[str]) -> set[str]:
+    """Return the outputs of nodes that ONNX Runtime has put in the place of others; Casts for its own kernels are none."""
+    kept = [node for node in graph.node if node.name in same]
+    made = {name for node in kept for name in node.output}
+    wanted = {*(value.name for value in graph.output), *(name for node in kept for name in node_inputs(node))} - made
+    new = set[str]()
+    for node in reversed(folded.node):
+        if node.name not in same and not wanted.isdisjoint(node.output):
+            new.update(node.output)
+            wanted.update(set(node_inputs(node)) - made)
+    return new
 
 
 def _folded(proto: onnx.ModelProto, known: Collection[str]) -> onnx.ModelProto:

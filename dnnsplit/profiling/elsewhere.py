@@ -26,7 +26,7 @@ PACKAGES = ("dnnsplit", *dict.fromkeys(p.package for p in KNOWN), "onnx", "numpy
 
 
 def profile_here(
-    model_path: str | Path,
+    model_path: LayerGraph | str | Path,
     server: str,
     images: Images,
     count: int = 12,
@@ -39,8 +39,8 @@ def profile_here(
 
     Parameters
     ----------
-    model_path : str | Path
-        ONNX file.
+    model_path : LayerGraph | str | Path
+        ONNX file, or the graph that was loaded from it with this provider.
     server : str
         The name that this machine has in the network.
     images : Images
@@ -56,7 +56,7 @@ def profile_here(
         Of one server, origin "measured", without a factor (nothing was scaled); `made` says with what.
     """
     found = find_provider(provider)
-    graph = load(model_path, [found])
+    graph = model_path if isinstance(model_path, LayerGraph) else load(model_path, [found])
     layers = graph.quantizable(count)
     calibration = calibrate(graph, images) if layers else None
     host, overhead, left = measured_here(graph, images, calibration, layers, runs, progress, splits, found)

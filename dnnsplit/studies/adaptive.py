@@ -19,6 +19,7 @@ from dnnsplit.cutting.cut import cut
 from dnnsplit.cutting.plan_set import PlanSet
 from dnnsplit.cutting.prices import FollowedLink, Prices
 from dnnsplit.graph.blocks import load
+from dnnsplit.graph.feeds import Images
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import OptionError, raise_problems
 from dnnsplit.ground.files import sha256
@@ -171,6 +172,8 @@ def cut_plans(
     calibration: Calibration | None = None,
     check: bool = True,
     progress: bool = True,
+    images: Images | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> PlanSet:
     """Write the parts of every plan; `serve` and `testbed` take the folder in place of a bundle.
 
@@ -191,6 +194,8 @@ def cut_plans(
         As for `cut`.
     progress : bool, default True
         Show a bar.
+    images, shapes : Images | None, Mapping[str, Sequence[int]] | None
+        As for `cut`.
 
     Raises
     ------
@@ -207,11 +212,11 @@ def cut_plans(
             message = f"the network has no link {source!r} -> {target!r}"
             raise OptionError(message)
         followed.append(FollowedLink(source, target, link.bandwidth_bytes_per_s, link.latency_s, link.serialise_s_per_byte))
-    out, bundles, graph = Path(out), [], model if isinstance(model, LayerGraph) else load(model)
+    out, bundles, graph = Path(out), [], model if isinstance(model, LayerGraph) else load(model, shapes=shapes)
     files: dict[str, Path] = {}
     for plan in tqdm(plans.plans, desc="plans", disable=not progress or len(plans.plans) < 2):
         name = sha256(_identity(plan))[:12]
-        bundle = cut(graph, plan, out / f"plan-{name}", calibration, check)
+        bundle = cut(graph, plan, out / f"plan-{name}", calibration, check, images=images)
         bundles.append(replace(bundle, model_name=f"{bundle.model_name}@{name}"))
         bundles[-1].save()
         for part in bundle.parts:

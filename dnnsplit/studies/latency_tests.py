@@ -124,7 +124,7 @@ def _one(
     graph: LayerGraph, network: Network, times: LayerTimes, plan: Plan, feeds: list[Feed], build: Path,
     repeats: int, warm_up: int, time_dilation: float | None,
 ) -> dict[str, object]:  # fmt: skip
-    bundle = cut(graph, plan, build)
+    bundle = cut(graph, plan, build, images=feeds[0])
     slowdown = {server: times.slowdown[server] for server in bundle.stages if server in times.slowdown}
     if missing := [server for server in bundle.stages if server not in slowdown]:
         message = f"the times do not say how {missing[0]!r} is scaled from this machine; profile it (dnnsplit.profile)"

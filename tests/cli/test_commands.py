@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers.notebook_files import notebook
 from helpers.paths import ROOT
+from helpers.small_models import double
 
 import dnnsplit as ds
+from dnnsplit.cli.assignments import shapes
 from dnnsplit.cli.commands import COMMANDS
 from dnnsplit.cli.main import main
 
@@ -95,3 +98,73 @@ def test_run_prints_a_row_per_run_and_writes_the_report(tmp_path, capsys):
     captured = capsys.readouterr()
     assert "ZeroDivisionError: division by zero" in captured.out
     assert "bad failed; see" in captured.err
+
+
+@pytest.fixture
+def two_inputs(tmp_path):
+    """A model that adds two vectors, without layers for int8, and a file of inputs."""
+    np.savez(tmp_path / "both.npz", x=np.ones((16, 8)), z=np.ones((16, 8)))
+    np.save(tmp_path / "x.npy", np.ones((16, 8)))
+    return str(double(tmp_path / "two.onnx", {"x": [1, 8], "z": [1, 8]}))
+
+
+def test_inputs_by_name_are_profiled(two_inputs, tmp_path, capsys):
+    table = tmp_path / "times.csv"
+    command = ["profile", two_inputs, "--server", "device", "-o", str(table), "--runs", "3", "--splits", "0"]
+    assert main([*command, "--images", str(tmp_path / "both.npz")]) == 0
+    assert "no layer of two.onnx can run in int8: float32 alone is measured" in capsys.readouterr().err
+    times = ds.LayerTimes.load(table)
+    assert set(times.frame["precision"]) == {"float32"}
+    assert not times.frame["note"].str.contains("made-up").any()
+    assert times.overhead == {}
+
+
+def test_what_to_give_for_another_model_is_told(two_inputs, tmp_path, capsys):
+    table = tmp_path / "times.csv"
+    for command in (["profile", "--server", "device"], ["noise"]):
+        command = [command[0], two_inputs, "-o", str(table), *command[1:]]
+        assert main(command) == 2
+        assert "give --images images.npz with 'x' of shape (n, 8), 'z' of shape (n, 8)" in capsys.readouterr().err
+        assert main([*command, "--images", str(tmp_path / "x.npy")]) == 2
+        assert "one array is given, and the model reads 2 inputs; give arrays by name" in capsys.readouterr().err
+    assert not table.exists()
+
+
+def test_times_of_made_up_values_say_so(two_inputs, tmp_path, capsys):
+    table = tmp_path / "times.csv"
+    command = [two_inputs, "-o", str(table), "--images", "random"]
+    assert main(["profile", *command, "--server", "device", "--runs", "3", "--splits", "0"]) == 0
+    assert "measured on made-up values" in capsys.readouterr().err
+    assert ds.LayerTimes.load(table).frame["note"].str.endswith("measured on made-up values").all()
+    assert main(["noise", *command]) == 2  # made-up values have a noise of their own
+    assert "random is not readable as a .npy or .npz file" in capsys.readouterr().err
+
+
+def test_open_shapes_are_given_by_name(tmp_path, capsys):
+    path = str(double(tmp_path / "open.onnx", {"x": [1, "rows", "columns"]}))
+    given, table = ["--shape", "x=1,4,6"], tmp_path / "times.csv"
+    measured = ["--server", "device", "-o", str(table), "--images", "random", "--runs", "3", "--splits", "0"]
+    assert main(["profile", path, *given, *measured]) == 0
+    network = tmp_path / "network.yaml"
+    ds.Network([ds.Server("device", 2.0, 1.0)], [], "device").save(network)
+    assert main(["split", path, str(network), str(table), *given, "-o", str(tmp_path / "plan.json")]) == 0
+    parts = ["cut", path, str(tmp_path / "plan.json"), *given, "-o", str(tmp_path / "parts")]
+    assert main(parts) == 0
+    assert ds.Bundle.load(tmp_path / "parts").inputs[0].shape == (1, 4, 6)
+    np.save(tmp_path / "x.npy", np.ones((1, 4, 5)))
+    assert main([*parts, "--images", str(tmp_path / "x.npy")]) == 2
+    assert "values for 'x' have the shape (1, 4, 5); the model needs (n, 4, 6)" in capsys.readouterr().err
+    assert main([*parts, "--no-check"]) == 0
+    assert main(["cut", path, str(tmp_path / "plan.json"), "--shape", "x=1,4,x", "--shape", "y"]) == 2
+    error = capsys.readouterr().err
+    assert "'x=1,4,x' is not NAME=1,3,640,640" in error
+    assert "'y' is not NAME=" in error
+
+
+def test_shapes_as_they_are_written():
+    assert shapes(["x=1, 3,8,8", "a=b:0=2", "sr="]) == {"x": (1, 3, 8, 8), "a=b:0": (2,), "sr": ()}
+    with pytest.raises(ds.OptionError, match="--shape: 'x' is given twice"):
+        shapes(["x=1", "x=2"])
+    for text in ("x", "=1", "x=-1", "x=1,,2", "x=1.5", "x=1,"):
+        with pytest.raises(ds.OptionError, match="is not NAME="):
+            shapes([text])

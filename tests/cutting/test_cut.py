@@ -4,9 +4,10 @@ import networkx as nx
 import numpy as np
 import pytest
 from helpers.plans import SERVERS, any_network, plan_for
-from helpers.small_models import conv_net, images
+from helpers.small_models import conv_net, double, images, saved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 import dnnsplit as ds
 from dnnsplit.cutting.cut import run_parts, whole
@@ -175,3 +176,94 @@ def test_weights_of_large_parts_are_in_files_of_their_own(net, tmp_path, monkeyp
     monkeypatch.undo()
     assert {part.data for part in ds.cut(graph, plan, large.folder, calibration).parts} == {""}
     assert ds.Bundle.load(large.folder).parts
+
+
+def one_each(path, folder, **options):
+    """Cut a model with its layers on device and edge in turn."""
+    graph = ds.load(path)
+    places = {name: SERVERS[i % 2] for i, name in enumerate(graph.topological)}
+    return ds.cut(graph, plan_for(graph, places), folder, **options)
+
+
+def tensor(name, shape, kind=TensorProto.FLOAT):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def test_an_input_that_must_not_be_zero_is_made_up_for_the_check(tmp_path):
+    nodes = [helper.make_node("Div", ["hundred", "d"], ["q"]), helper.make_node("Cast", ["q"], ["f"], to=TensorProto.FLOAT),
+             helper.make_node("Mul", ["x", "f"], ["z"])]  # fmt: skip
+    inputs = [tensor("x", [1, 8]), tensor("d", [1], TensorProto.INT64)]
+    path = saved(tmp_path / "m.onnx", nodes, inputs, [tensor("z", [1, 8])], {"hundred": np.array([100])})
+    bundle = one_each(path, tmp_path / "parts")
+    assert run_parts(bundle, {"x": np.ones((1, 8), np.float32), "d": np.array([3])})["z"].tolist() == [[33.0] * 8]
+
+
+def test_a_file_with_open_shapes_is_cut_with_those_of_the_plan(tmp_path):
+    path, shapes = double(tmp_path / "open.onnx", {"x": [1, "length"]}), {"x": (1, 5)}
+    graph = ds.load(path, shapes=shapes)
+    bundle = ds.cut(path, plan_for(graph, dict.fromkeys(graph.layer_names, "edge")), tmp_path / "parts", shapes=shapes)
+    assert bundle.inputs[0].shape == (1, 5)
+    assert run_parts(bundle, {"x": np.ones((1, 5), np.float32)})["twice"].tolist() == [[2.0] * 5]
+
+
+def test_inputs_for_the_check_can_be_given(tmp_path):
+    """This model takes no multiple of what is made up: it divides by 0 unless d is above 99999."""
+    nodes = [helper.make_node("Div", ["d", "much"], ["q"]), helper.make_node("Div", ["much", "q"], ["r"]),
+             helper.make_node("Cast", ["r"], ["f"], to=TensorProto.FLOAT), helper.make_node("Exp", ["f"], ["z"])]  # fmt: skip
+    inputs = [tensor("d", [1], TensorProto.INT64)]
+    path = saved(tmp_path / "m.onnx", nodes, inputs, [tensor("z", [1])], {"much": np.array([100_000])})
+    with pytest.raises(ds.DeployError, match=r"cannot be checked: m.onnx runs on none of .*images=.*check=False") as caught:
+        one_each(path, tmp_path / "made-up")
+    assert "\n" not in str(caught.value)
+    assert one_each(path, tmp_path / "given", images={"d": np.array([200_000])}).parts
+    assert one_each(path, tmp_path / "unchecked", check=False).parts
+    with pytest.raises(ds.DeployError, match=r"cannot be checked: .*by zero.*images=.*check=False"):
+        one_each(path, tmp_path / "bad", images={"d": np.array([7])})
+    with pytest.raises(ds.NoiseError, match=r"hold 0\.5, which int64 cannot"):
+        one_each(path, tmp_path / "wrong", images=[0.5])
+    assert not (tmp_path / "wrong").exists()  # what is wrong with the arguments is told before anything is written
+
+
+def test_outputs_that_are_no_floats_are_compared_by_how_many_differ(tmp_path, monkeypatch):
+    nodes = [helper.make_node("Exp", ["x"], ["e"]), helper.make_node("ArgMax", ["e"], ["class"], axis=1, keepdims=0),
+             helper.make_node("Greater", ["e", "limit"], ["above"])]  # fmt: skip
+    outputs = [tensor("class", [1], TensorProto.INT64), tensor("above", [1, 2000], TensorProto.BOOL)]
+    path = saved(tmp_path / "m.onnx", nodes, [tensor("x", [1, 2000])], outputs, {"limit": np.float32(1.5)})
+    assert len(one_each(path, tmp_path / "parts").parts) > 1
+
+    def spoilt(name, change):
+        monkeypatch.setattr("dnnsplit.cutting.cut.run_parts", lambda bundle, feed: {
+            key: change(array.copy()) if key == name else array for key, array in run_parts(bundle, feed).items()})  # fmt: skip
+
+    def turned(count):
+        return lambda array: np.concatenate([~array[:, :count], array[:, count:]], axis=1)
+
+    spoilt("class", lambda array: array + 1)  # a thousandth of its value, but another class
+    with pytest.raises(ds.DeployError, match=r"output 'class' has 1 of its values wrong \(at most 0.001\)"):
+        one_each(path, tmp_path / "parts")
+    spoilt("above", turned(3))
+    with pytest.raises(ds.DeployError, match=r"output 'above' has 0\.0015 of its values wrong"):
+        one_each(path, tmp_path / "parts")
+    spoilt("above", turned(2))
+    assert one_each(path, tmp_path / "parts").parts
+    spoilt("above", lambda array: array[:, :5])
+    with pytest.raises(ds.DeployError, match=r"output 'above' has the shape \(1, 5\), not \(1, 2000\)"):
+        one_each(path, tmp_path / "parts")
+
+
+def test_a_model_that_draws_random_numbers_says_so(tmp_path):
+    """Unless they have a seed, or are not drawn after all."""
+    exp, inputs, outputs = helper.make_node("Exp", ["x"], ["e"]), [tensor("x", [1, 64])], [tensor("y", [1, 64])]
+    constants = {"half": np.float32(0.5), "on": np.array(True), "off": np.array(False)}
+    for kind, read, options in (
+        ("RandomNormalLike", ["e"], {}), ("Bernoulli", ["e"], {}), ("Dropout", ["e", "half", "on"], {}),
+        ("RandomUniformLike", ["e"], {"seed": 3.0}), ("Dropout", ["e", "half", "off"], {}), ("Dropout", ["e"], {}),
+    ):  # fmt: skip
+        nodes = [exp, helper.make_node(kind, read, ["r"], name="draw", **options), helper.make_node("Add", ["e", "r"], ["y"])]
+        path = saved(tmp_path / "m.onnx", nodes, inputs, outputs, constants)
+        if options or (kind == "Dropout" and "on" not in read):
+            assert one_each(path, tmp_path / "parts").parts
+            continue
+        with pytest.raises(ds.DeployError, match=f"no two runs of the model agree, as {kind} 'draw' .*check=False"):
+            one_each(path, tmp_path / "parts")
+        assert one_each(path, tmp_path / "parts", check=False).parts

@@ -1,7 +1,11 @@
 """The ready-made inputs."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from helpers.small_models import double
 
 import dnnsplit as ds
 
@@ -36,15 +40,49 @@ def test_data_that_are_missing_are_told(tmp_path, monkeypatch):
 
 def test_images_of_a_file(tmp_path):
     path = tmp_path / "images.npy"
-    np.save(path, np.arange(10 * 12).reshape(10, 3, 2, 2))
+    every = np.arange(10 * 12).reshape(10, 3, 2, 2)
+    np.save(path, every)
     first, second = (ds.examples.load_images(path, 4, seed) for seed in (0, 1))
     assert first.shape == (4, 3, 2, 2)
-    assert first.dtype == np.float32
+    np.testing.assert_array_equal(first, every[:4])
     assert not set(first.ravel()) & set(second.ravel())
     with pytest.raises(ds.OptionError, match="holds 10 images; 11 are wanted"):
         ds.examples.load_images(path, 11)
     with pytest.raises(ds.OptionError, match="is not readable as a"):
         ds.examples.load_images(tmp_path / "none.npy")
+
+
+def test_inputs_by_name_of_a_file(tmp_path):
+    path = tmp_path / "inputs.npz"
+    np.savez(path, x=np.arange(12).reshape(6, 2), sr=np.array(16000), k=np.arange(6))
+    found = ds.examples.load_images(path, 2, seed=1)
+    assert {name: array.tolist() for name, array in found.items()} == {"x": [[4, 5], [6, 7]], "sr": 16000, "k": [2, 3]}
+    for content in (b"", b"PK", b"PK\x03\x04 and no more", b"images"):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(ds.OptionError, match="is not readable as a"):
+            ds.examples.load_images(tmp_path / "bad.npz")
+
+
+def test_an_image_of_a_file_is_what_one_inference_takes(tmp_path):
+    """Two rows for a batch of two, where they are not stacked already."""
+    graph = ds.load(double(tmp_path / "double.onnx", {"x": [2, 3]}))
+    np.save(tmp_path / "rows.npy", np.arange(24).reshape(8, 3))
+    np.save(tmp_path / "stacked.npy", np.arange(24).reshape(4, 2, 3))
+    rows, stacked = (ds.examples.load_images(tmp_path / f"{name}.npy", 2, start=1, graph=graph) for name in ("rows", "stacked"))
+    assert rows.tolist() == stacked.reshape(4, 3).tolist() == np.arange(6, 18).reshape(4, 3).tolist()
+    with pytest.raises(ds.OptionError, match="holds 4 images; 5 are wanted"):
+        ds.examples.load_images(tmp_path / "rows.npy", 5, graph=graph)
+
+
+def test_scenes_are_drawn_for_the_shipped_model_alone(tmp_path):
+    shipped = ds.examples.data_folder() / "models" / f"{ds.examples.SHIPPED}.onnx"
+    assert ds.examples.load_images(count=2, graph=ds.load(shipped)).shape == (2, 3, 320, 320)
+    one, two = (ds.load(double(tmp_path / "m.onnx", inputs)) for inputs in ({"x": [1, 3, 9]}, {"x": [1, 3], "y": [1, 3]}))
+    with pytest.raises(ds.OptionError, match=r"for m.onnx give --images images.npy of shape \(n, 3, 9\)"):
+        ds.examples.load_images(graph=one)
+    with pytest.raises(ds.OptionError, match=r"images.npz with 'x' of shape \(n, 3\), 'y' of shape \(n, 3\)"):
+        ds.examples.load_images(graph=two)
+    assert ds.examples.load_images(graph=SimpleNamespace(model=replace(one.model, inputs=()))) == {}
 
 
 def test_random_problems_are_repeatable_and_solvable():

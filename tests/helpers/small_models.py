@@ -47,3 +47,20 @@ def conv_net(path, size=12, channels=6, seed=0):
 def images(count, size=12, seed=0):
     """Return random inputs for `conv_net`."""
     return np.random.default_rng(seed).random((count, 3, size, size)).astype(np.float32)
+
+
+def saved(path, nodes, inputs, outputs, weights=None, opset=17):
+    """Write a model of some nodes, with weights by name; return its path."""
+    held = [numpy_helper.from_array(np.asarray(value), name) for name, value in (weights or {}).items()]
+    graph = helper.make_graph(nodes, "small", inputs, outputs, held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def double(path, inputs):
+    """Write a model of the sum of its inputs, shapes by name, twice; return its path."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
+    nodes = [helper.make_node("Sum", [*inputs], ["sum"]), helper.make_node("Add", ["sum", "sum"], ["twice"])]
+    return saved(path, nodes, ends, [helper.make_tensor_value_info("twice", TensorProto.FLOAT, next(iter(inputs.values())))])

@@ -32,7 +32,7 @@ def test_a_notebook_is_thin_and_carries_no_outputs(path):
     known = {p["name"]: p for p in inspect_notebook(str(path)).values()}  # what papermill --help-notebook shows
     assert list(known) == list(parameters)
     for name, parameter in known.items():
-        assert parameter["inferred_type_name"] in ("str", "int", "float", "list"), f"{path.name}: {name} has no type"
+        assert parameter["inferred_type_name"] in ("str", "int", "float", "list", "dict"), f"{path.name}: {name} has no type"
         assert parameter["help"], f"{path.name}: say what {name} is for"
 
 
