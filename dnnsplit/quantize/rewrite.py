@@ -25,9 +25,10 @@ from dnnsplit.ground.differences import TINY
 from dnnsplit.ground.errors import NoiseError
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.names import OF_LAYER, OF_TENSOR, free_stem
-from dnnsplit.quantize.operators import check_opset, linear
+from dnnsplit.quantize.operators import check_opset, linear, opset_of
 
 BIAS_MAX = 2**30
+WITHOUT_C_OPSET = 11  # the first whose Gemm does without C
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +103,14 @@ def _constants(model: Model, core: onnx.NodeProto) -> tuple[np.ndarray, np.ndarr
     for attribute in [attribute for attribute in core.attribute if attribute.name in factors]:
         core.attribute.remove(attribute)
     weight = weight * factors.get("alpha", np.float32(1))
+    channels = model.types[core.output[0]][1][-1:]
+    none = None if opset_of(model) >= WITHOUT_C_OPSET else np.zeros(channels, np.float32)
     if bias is None or not factors.get("beta", 1):
-        return weight, None, None
+        return weight, none, None
     bias = np.asarray(bias * factors.get("beta", np.float32(1)))
     if max(bias.shape[:-1], default=1) > 1:
-        return weight, None, bias
-    return weight, np.broadcast_to(bias.ravel(), model.types[core.output[0]][1][-1:]), None
+        return weight, none, bias
+    return weight, np.broadcast_to(bias.ravel(), channels), None
 
 
 def ranges_needed(graph: LayerGraph, names: Iterable[str]) -> tuple[str, ...]:
