@@ -62,20 +62,23 @@ class Calibration:
 
     def only(self, tensors: Iterable[str]) -> Calibration:
         """Return the same calibration with the ranges of some tensors alone."""
-        return replace(self, ranges={tensor: self.ranges[tensor] for tensor in tensors})
+        return replace(self, ranges={tensor: self._range(tensor) for tensor in tensors})
 
     def parameters(self, tensor: str) -> tuple[float, int]:
         """Return scale and zero point of an int8 tensor."""
-        if tensor not in self.ranges:
-            message = f"the calibration has no range of tensor {tensor!r}; calibrate this model"
-            raise NoiseError(message)
-        low, high = (np.float32(v) for v in self.ranges[tensor])
+        low, high = (np.float32(v) for v in self._range(tensor))
         if not np.isfinite([low, high]).all():
             message = f"tensor {tensor!r} ranges from {low} to {high}: it cannot be quantized; look for what made it so"
             raise NoiseError(message)
         kind, symmetric = _TYPES[self.setting.activation].tensor_type, self.setting.activation == "int8"
         zero, scale = compute_data_quant_params(np.array([low, high], np.float32), kind, symmetric)
         return float(scale), int(zero)
+
+    def _range(self, tensor: str) -> tuple[float, float]:
+        if tensor not in self.ranges:
+            message = f"the calibration has no range of tensor {tensor!r}; calibrate this model"
+            raise NoiseError(message)
+        return self.ranges[tensor]
 
 
 def calibrate(graph: LayerGraph, images: Images, setting: QuantizationSetting | str | None = None) -> Calibration:

@@ -33,8 +33,9 @@ def check_opset(model: Model) -> None:
 
 def linear(model: Model, op_type: str, inputs: Sequence[str], output: str, name: str, axis: int | None = None) -> onnx.NodeProto:
     """Return a QuantizeLinear or DequantizeLinear, in ONNX Runtime's own domain where the opset of the model knows no axis."""
-    along = {} if axis is None else {"axis": axis}
-    return helper.make_node(op_type, inputs, [output], name, domain="" if opset_of(model) >= AXIS_OPSET else OWN, **along)
+    node = helper.make_node(op_type, inputs, [output], name, domain="" if opset_of(model) >= AXIS_OPSET else OWN)
+    node.attribute.extend([] if axis is None else [helper.make_attribute("axis", axis)])
+    return node
 
 
 def import_domains(proto: onnx.ModelProto) -> None:
