@@ -54,7 +54,7 @@ def quantize_layer(graph: LayerGraph, name: str, calibration: Calibration) -> Qu
     layer = graph.layer(name)
     outputs = {t.name for t in graph.outputs_of[name]}
     chief = model.nodes[name]
-    if not layer.quantizable or len(outputs) != 1:
+    if not layer.quantizable or len(outputs) != 1 or model.dtype(next(iter(outputs))) != "float32":
         message = f"layer {name!r} ({layer.op_type}) cannot run in int8; graph.quantizable() names those that can"
         raise NoiseError(message)
     check_opset(model)
