@@ -80,8 +80,8 @@ def measure_noise(
     Raises
     ------
     NoiseError
-        Unknown layers or metric, no output to compare, layers or an opset that no int8 kernel exists for, images of another shape,
-        a budget smaller than layers + 1, a file to resume from that is of another measurement.
+        Unknown layers or metric, layers or an opset that no int8 kernel exists for, no output to compare, images of another
+        shape, a budget smaller than layers + 1, a file to resume from that is of another measurement.
     """
     if budget is not None and not (isinstance(schemes, str) and schemes == "all"):
         message = f"both schemes={schemes!r} and budget={budget!r} were given; a budget chooses the schemes"

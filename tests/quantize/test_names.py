@@ -95,4 +95,6 @@ def test_names_inside_of_bodies_are_names_of_the_model(tmp_path):
     samples = ds.measure_noise(graph, images(2, 8), progress=False, workers=1)
     assert samples.layers == ("conv",)
     assert 0 < samples.details["relative"].max() < 0.05
-    assert not any(name.startswith("conv/product") for name in names_of(quantize_layer(graph, "conv", calibrate(graph, images(2, 8)))))
+    assert not any(
+        name.startswith("conv/product") for name in names_of(quantize_layer(graph, "conv", calibrate(graph, images(2, 8))))
+    )
