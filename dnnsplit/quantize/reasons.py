@@ -22,12 +22,12 @@ def why_none(model: Model) -> str:
 def _obstacle(model: Model, node: onnx.NodeProto) -> str:
     if node.op_type in INTEGER:
         return "its products are of integers already"
-    _, weight = node.input[:2]
-    maker = model.constant_nodes.get(model.producer.get(weight, ""))
-    if maker is not None and maker.op_type == "DequantizeLinear":
-        return "its weights are int8 already"
-    if not model.is_constant(weight):
-        return "its weights are no constants"
-    if weight in model.types and model.dtype(weight) != "float32":
-        return f"its weights are {model.dtype(weight)}"
-    return "its products share a layer or have several outputs"
+    for what, name in zip(("weights", "biases"), node.input[1:3], strict=False):
+        maker = model.constant_nodes.get(model.producer.get(name, ""))
+        if maker is not None and maker.op_type == "DequantizeLinear":
+            return f"its {what} are int8 already"
+        if name and not model.is_constant(name):
+            return f"its {what} are no constants"
+        if name in model.types and model.dtype(name) != "float32":
+            return f"its {what} are {model.dtype(name)}"
+    return "its products share a layer, or their layers have several outputs or one of 8 bits"
