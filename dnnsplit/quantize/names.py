@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 
 import onnx
 
@@ -15,7 +15,7 @@ OF_TENSOR = ("scale", "zero_point", "int8", "float32", "QuantizeLinear", "Dequan
 OF_COPY = ("copy",)
 
 
-def free_stem(model: Model, stem: str, endings: Sequence[str]) -> str:
+def free_stem(model: Model, stem: str, endings: Collection[str]) -> str:
     """Return what the names that are made for a layer or a tensor begin with: its own name, with a number behind it if need be.
 
     They are ``{stem}/{ending}``, or begin with that and a slash; no name of the model does. Layers and tensors have no ending in

@@ -98,3 +98,19 @@ def test_names_inside_of_bodies_are_names_of_the_model(tmp_path):
     assert not any(
         name.startswith("conv/product") for name in names_of(quantize_layer(graph, "conv", calibrate(graph, images(2, 8))))
     )
+
+
+# names of ONNX Runtime's own calibrator, and of ours
+CALIBRATED = (
+    {"c1.silu": "c1.out_ReduceMin"},
+    {"c1": "c1.out_ReduceMax"},
+    {"c2.b": "calibration/least/0"},
+    {"x": "calibration/greatest/3"},
+)
+
+
+@pytest.mark.parametrize("renamed", CALIBRATED, ids=lambda renamed: ", ".join(renamed.values()))
+def test_whatever_the_names_of_the_model_its_ranges_are_the_same(tmp_path, renamed):
+    plain = calibrate(ds.load(conv_net(tmp_path / "net.onnx")), images(2)).ranges
+    graph = ds.load(with_names(conv_net(tmp_path / "net.onnx"), renamed))
+    assert calibrate(graph, images(2)).ranges == {renamed.get(tensor, tensor): span for tensor, span in plain.items()}
