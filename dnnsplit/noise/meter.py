@@ -24,7 +24,6 @@ from dnnsplit.noise.prefix_tree import RUNTIME, PrefixTree, build_tree, compared
 from dnnsplit.noise.samples import NoiseSamples
 from dnnsplit.noise.schemes import check_schemes, names_of, row_of
 from dnnsplit.quantize.calibration import Calibration, calibrate
-from dnnsplit.quantize.operators import check_opset
 from dnnsplit.quantize.reasons import why_none
 from dnnsplit.quantize.rewrite import ranges_needed
 from dnnsplit.quantize.setting import QuantizationSetting
@@ -247,8 +246,6 @@ def noise_meter(
     """
     model = graph.model
     names = layers_of(graph, layers)
-    if names:
-        check_opset(model)
     outputs = compared(model)
     feeds = feeds_of(model, images)
     if calibration is None and not names:  # there is nothing to calibrate

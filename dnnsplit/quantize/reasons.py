@@ -6,14 +6,14 @@ import onnx
 
 from dnnsplit.graph.layers import QUANTIZABLE_OPS
 from dnnsplit.graph.onnx_file import Model
+from dnnsplit.graph.opset import INT8
 from dnnsplit.quantize.kernels import INTEGER
-from dnnsplit.quantize.operators import INTEGER_OPSET, opset_of
 
 
 def why_none(model: Model) -> str:
     """Return a sentence on a model of which no layer can run in int8, with what stands in the way of its products."""
-    if opset_of(model) < INTEGER_OPSET:
-        return f"no layer can run in int8: the model has opset {opset_of(model)}, and int8 needs {INTEGER_OPSET} or later"
+    if model.opset < INT8:
+        return f"no layer can run in int8: the model has opset {model.opset}, and int8 needs {INT8} or later"
     products = [node for node in model.nodes.values() if node.op_type in {*QUANTIZABLE_OPS, *INTEGER}]
     found = dict.fromkeys(_obstacle(model, node) for node in products) or [f"the model has no {', '.join(QUANTIZABLE_OPS)}"]
     return f"no layer can run in int8: {', '.join(found)}"

@@ -25,7 +25,7 @@ from dnnsplit.ground.differences import TINY
 from dnnsplit.ground.errors import NoiseError
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.names import OF_LAYER, OF_TENSOR, free_stem
-from dnnsplit.quantize.operators import check_opset, linear, opset_of
+from dnnsplit.quantize.operators import linear
 
 BIAS_MAX = 2**30
 WITHOUT_C_OPSET = 11  # the first whose Gemm does without C
@@ -57,7 +57,6 @@ def quantize_layer(graph: LayerGraph, name: str, calibration: Calibration) -> Qu
     if not layer.quantizable or len(outputs) != 1 or model.dtype(next(iter(outputs))) != "float32":
         message = f"layer {name!r} ({layer.op_type}) cannot run in int8; graph.quantizable() names those that can"
         raise NoiseError(message)
-    check_opset(model)
     (output,) = outputs
     stem, end = free_stem(model, name, OF_LAYER), free_stem(model, output, OF_TENSOR)
     build = _Builder(model, calibration)
@@ -104,7 +103,7 @@ def _constants(model: Model, core: onnx.NodeProto) -> tuple[np.ndarray, np.ndarr
         core.attribute.remove(attribute)
     weight = weight * factors.get("alpha", np.float32(1))
     channels = model.types[core.output[0]][1][-1:]
-    none = None if opset_of(model) >= WITHOUT_C_OPSET else np.zeros(channels, np.float32)
+    none = None if model.opset >= WITHOUT_C_OPSET else np.zeros(channels, np.float32)
     if bias is None or not factors.get("beta", 1):
         return weight, none, None
     bias = np.asarray(bias * factors.get("beta", np.float32(1)))

@@ -62,16 +62,6 @@ def test_operators_of_onnx_runtime_are_used_only_where_those_of_onnx_know_no_axi
             assert sorted(entry.domain for entry in part.opset_import) == sorted({"", domain})
 
 
-def test_an_opset_without_integer_products_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
-    graph = ds.load(two_products(tmp_path / "net.onnx", "Conv", 9))
-    calibration = calibrate(graph, inputs_of(graph))
-    with pytest.raises(ds.NoiseError, match=r"net.onnx has opset 9.*int8 needs 10 or later.*convert_version"):
-        quantize_layer(graph, "one", calibration)
-    monkeypatch.setattr("dnnsplit.noise.meter.calibrate", None)
-    with pytest.raises(ds.NoiseError, match="opset 9"):
-        ds.measure_noise(graph, inputs_of(graph), progress=False)
-
-
 @pytest.mark.parametrize("factors", [{}, {"alpha": 0.5, "beta": 3.0}, {"beta": 0.0}, {"alpha": -2.0}])
 @pytest.mark.parametrize("shape", [None, (), (1,), (4,), (1, 1), (1, 4), (8, 1), (8, 4)])
 def test_a_gemm_adds_any_c_that_onnx_broadcasts(tmp_path, shape, factors):
