@@ -203,14 +203,3 @@ def _values(
 def images_sha256(feeds: list[Feed]) -> str:
     """Return a hash of all inputs."""
     return sha256(b"".join(np.ascontiguousarray(feed[name]).tobytes() for feed in feeds for name in sorted(feed)))
-
-
-def made_up(model: Model) -> Feed:
-    """Return the inputs of one inference that the model was seen to accept."""
-    rng = np.random.default_rng(0)
-    feed: Feed = {}
-    for name in model.inputs:
-        dtype = model.dtype(name)
-        shape = model.types[name][1]
-        feed[name] = (rng.random(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)).astype(dtype)
-    return feed

@@ -56,7 +56,8 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
     NoiseError
         Unknown model, or too few samples for it.
     """
-    if model == "measured":
+    _check_options(model, degree, folds)
+    if model == "measured" or not samples.layers:
         return NoiseModel.measured(samples)
     _check(samples, model, degree, folds)
     some = samples.quantizing
@@ -73,7 +74,7 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
     return replace(fitted, share=shared_spread(some), scores=scores, origin=samples.origin)
 
 
-def _check(samples: NoiseSamples, model: str, degree: int, folds: int) -> None:
+def _check_options(model: str, degree: int, folds: int) -> None:
     if model not in MODELS:
         message = f"noise model {model!r} is unknown{nearest(model, MODELS)}"
         raise NoiseError(message)
@@ -81,6 +82,9 @@ def _check(samples: NoiseSamples, model: str, degree: int, folds: int) -> None:
         if not is_whole(value, least):
             message = f"{what} {value!r} must be a whole number, {least} or more"
             raise NoiseError(message)
+
+
+def _check(samples: NoiseSamples, model: str, degree: int, folds: int) -> None:
     some = samples.schemes.any(axis=1)
     count, size, needed = np.count_nonzero(some), len(samples.layers), _least(model, degree, samples)
     what, way_out = f"model {model!r} over {size} layers needs {size} samples", "Measure more"

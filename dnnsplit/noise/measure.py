@@ -35,8 +35,9 @@ def measure_noise(
     """Measure the output noise of quantization schemes with ONNX Runtime's int8 kernels.
 
     rho = mean over images, then over outputs, of mean |o - o_q| (the slides), o being the float32 model in the same
-    segments, so that rho = 0 exactly where nothing is quantized. All other metrics are told beside it, in ``details``; see
-    `dnnsplit.noise.metrics` for them and for why a mean average precision over few images is not among them.
+    segments, so that rho = 0 exactly where nothing is quantized. Outputs whose shape depends on the data are left out, and
+    ``origin["notes"]`` says so. All other metrics are told beside it, in ``details``; see `dnnsplit.noise.metrics` for them and
+    for why a mean average precision over few images is not among them.
 
     Parameters
     ----------
@@ -74,19 +75,19 @@ def measure_noise(
     -------
     NoiseSamples
         With model, images, calibration, setting and metric in ``origin``, and every metric with its standard deviation over the
-        images in ``details``.
+        images in ``details``. A model of which no layer can run in int8 has one scheme, of noise 0; ``origin["notes"]`` says why.
 
     Raises
     ------
     NoiseError
-        Unknown layers or metric, layers that no int8 kernel exists for, images of another shape, a budget smaller than layers +
-        1, a file to resume from that is of another measurement.
+        Unknown layers or metric, layers or an opset that no int8 kernel exists for, no output to compare, images of another
+        shape, a budget smaller than layers + 1, a file to resume from that is of another measurement.
     """
     if budget is not None and not (isinstance(schemes, str) and schemes == "all"):
         message = f"both schemes={schemes!r} and budget={budget!r} were given; a budget chooses the schemes"
         raise NoiseError(message)
     meter = noise_meter(graph, images, calibration, layers, setting, metric, detections, workers, resume)
-    if budget is not None:
+    if budget is not None and meter.layers:
         return _designed(meter, budget, seed, progress)
     return meter.samples(_schemes(schemes, len(meter.layers), seed), progress)
 

@@ -20,10 +20,11 @@ from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
 from dnnsplit.noise.journal import read_journal, write_journal
 from dnnsplit.noise.metrics import PER_OUTPUT, by_image, check_metric, errors, kept, metrics_of, shown
-from dnnsplit.noise.prefix_tree import RUNTIME, PrefixTree, build_tree
+from dnnsplit.noise.prefix_tree import RUNTIME, PrefixTree, build_tree, compared, incomparable
 from dnnsplit.noise.samples import NoiseSamples
-from dnnsplit.noise.schemes import names_of, row_of
+from dnnsplit.noise.schemes import check_schemes, names_of, row_of
 from dnnsplit.quantize.calibration import Calibration, calibrate
+from dnnsplit.quantize.reasons import why_none
 from dnnsplit.quantize.rewrite import ranges_needed
 from dnnsplit.quantize.setting import QuantizationSetting
 
@@ -93,7 +94,7 @@ class NoiseMeter:
         NoiseSamples
             In the order of the schemes, with ``details``.
         """
-        schemes = np.asarray(schemes, np.int8).reshape(-1, len(self.layers))
+        schemes = check_schemes(schemes, len(self.layers)).astype(np.int8)
         self._read()
         keys = [row.tobytes() for row in schemes]
         for key in keys:
@@ -108,10 +109,13 @@ class NoiseMeter:
         return by_image(values, self._tree.outputs, self._detections)[self.metric]
 
     def outputs(self, quantized: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the outputs of all images when exactly these layers are quantized: (n, *shape of one image) by name."""
+        """Return the outputs of all images when exactly these layers are quantized: (n, *shape of one image) by name.
+
+        Outputs that are not compared, because their shape depends on the data, are not among them.
+        """
         row = row_of(self.layers, quantized)[None]
         found = [list(self._tree.walk(feed, row))[-1] for feed in self._feeds]
-        return {name: np.concatenate([values[i] for values in found]) for i, name in enumerate(self._tree.outputs)}
+        return {name: np.concatenate([np.atleast_1d(v[i]) for v in found]) for i, name in enumerate(self._tree.outputs)}
 
     def _samples(self, keys: Sequence[bytes]) -> NoiseSamples:
         if not keys:
@@ -124,7 +128,7 @@ class NoiseMeter:
         return NoiseSamples(frame, self.origin, details)
 
     def _rows(self, keys: Sequence[bytes]) -> np.ndarray:
-        return np.frombuffer(b"".join(keys), np.int8).reshape(-1, len(self.layers))
+        return np.frombuffer(bytearray(b"".join(keys)), np.int8).reshape(len(keys), len(self.layers))
 
     def _measure(self, keys: Sequence[bytes], progress: bool) -> None:
         """Fill in what is missing of some schemes, image by image; their keys sort as the schemes do."""
@@ -242,6 +246,10 @@ def noise_meter(
     """
     model = graph.model
     names = layers_of(graph, layers)
+    outputs = compared(model)
+    feeds = feeds_of(model, images)
+    if calibration is None and not names:  # there is nothing to calibrate
+        calibration = Calibration({}, QuantizationSetting.of(setting), model.sha256, images_sha256(feeds))
     calibration = calibration or calibrate(graph, images, setting)
     if setting is not None and QuantizationSetting.of(setting) != calibration.setting:
         message = f"the calibration is for {calibration.setting}, not for {setting}; calibrate anew"
@@ -250,9 +258,10 @@ def noise_meter(
         message = f"workers is {workers!r}; it must be 1 or more"
         raise OptionError(message)
     detections = detections or metric == "disagreement"
-    check_metric(metric, model.outputs, detections)
-    feeds = feeds_of(model, images)
-    origin = {
+    check_metric(metric, outputs, detections)
+    notes = [] if names else [_no_layer(graph)]
+    notes += [f"output {name!r} is not compared: {why}" for name, why in incomparable(model).items()]
+    origin: dict[str, Any] = {
         "model": model.path.name,
         "model_sha256": model.sha256,
         "images": len(feeds),
@@ -261,6 +270,8 @@ def noise_meter(
         "setting": asdict(calibration.setting),
         "calibration": calibration.only(ranges_needed(graph, names)).to_json(),
     }
+    if notes:
+        origin["notes"] = notes
     tree = build_tree(graph, names, calibration)
     return NoiseMeter(names, metric, origin, tree, feeds, detections, workers, None if resume is None else Path(resume))
 
@@ -276,3 +287,8 @@ def layers_of(graph: LayerGraph, layers: int | Sequence[str]) -> tuple[str, ...]
     lost = [f"{name!r} cannot run in int8{nearest(name, possible)}" for name in layers if name not in possible]
     raise_problems(NoiseError, "layers", lost)
     return tuple(name for name in possible if name in layers)
+
+
+def _no_layer(graph: LayerGraph) -> str:
+    """Return why there is no layer to measure."""
+    return "no layer was asked for" if graph.quantizable(1) else why_none(graph.model)

@@ -47,11 +47,15 @@ def errors(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray], detec
     found = []
     for wanted, output in zip(reference, outputs, strict=True):
         change, exact = absolute(output, wanted), magnitude(wanted)
-        mean, power = change.mean(), np.square(change).mean()  # not by @, which would start BLAS's threads
-        found += [mean, _ratio(mean, exact.mean()), _ratio(power, np.square(exact).mean()) ** 0.5]
+        mean, power = _mean(change), _mean(np.square(change))  # not by @, which would start BLAS's threads
+        found += [mean, _ratio(mean, _mean(exact)), _ratio(power, _mean(np.square(exact))) ** 0.5]
     if detections is not None:
         found.append(1.0 - agreement(shown(outputs), detections))
     return np.array(found)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else 0.0
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -132,6 +136,8 @@ def fragile(samples: NoiseSamples, times: float = 20.0, relative: float = 0.5) -
     if missing:
         message = f"{len(missing)} layers were not measured alone ({missing[0]!r} is one); measure schemes='alone'"
         raise NoiseError(message)
+    if not samples.layers:
+        return {}
     rows = [where[i] for i in range(len(samples.layers))]
     alone = samples.noise[rows]
     broken = alone > times * np.median(alone)

@@ -13,6 +13,8 @@ import numpy as np
 import onnxruntime as ort
 
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.graph.onnx_file import Model
+from dnnsplit.ground.errors import NoiseError
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.parts import Boundary, boundary, build_part
 from dnnsplit.quantize.rewrite import quantize_layer
@@ -37,7 +39,7 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class PrefixTree:
-    """Segments in the order in which they run, the one without a toggle first, and the outputs of the model."""
+    """Segments in the order in which they run, the one without a toggle first, and the outputs that are compared."""
 
     segments: tuple[Segment, ...]
     outputs: tuple[str, ...]
@@ -47,7 +49,7 @@ class PrefixTree:
 
         The schemes are 0/1 in topological order of the layers; in lexicographic order they take the least work.
         """
-        live = {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in feed.items()}
+        live = _values(feed)
         previous, first = np.zeros(schemes.shape[1], np.int8), 0
         for row in (previous, *schemes):
             changed = np.flatnonzero(row != previous)
@@ -64,14 +66,40 @@ def build_tree(graph: LayerGraph, layers: Sequence[str], calibration: Calibratio
     """Cut a model at the layers that are toggled, whose names come in topological order."""
     cut = _cut(graph, layers, calibration)
     segments = (Segment(tuple(session(part) for part in parts), edge.inputs, edge.outputs) for edge, parts in cut)
-    return PrefixTree(tuple(segments), graph.model.outputs)
+    return PrefixTree(tuple(segments), compared(graph.model))
+
+
+def _values(feed: Mapping[str, np.ndarray]) -> dict[str, ort.OrtValue]:
+    return {name: ort.OrtValue.ortvalue_from_numpy(np.asarray(value)) for name, value in feed.items()}
+
+
+def compared(model: Model) -> tuple[str, ...]:
+    """Return the outputs whose noise is measured; NoiseError where there is none."""
+    lost = incomparable(model)
+    if len(lost) == len(model.outputs):
+        reasons = [f"output {name!r}: {why}" for name, why in lost.items()]
+        message = f"the noise of {model.path.name} cannot be measured"
+        way_out = "measure it on a model that ends before them, as onnx.utils.extract_model writes one"
+        raise NoiseError(message, way_out, reasons)
+    return tuple(name for name in model.outputs if name not in lost)
+
+
+def incomparable(model: Model) -> dict[str, str]:
+    """Return the outputs that have no difference to one another, and why: they hold no numbers, or not always as many."""
+    found = {}
+    for name in model.outputs:
+        if name not in model.types or model.dtype(name).kind not in "fiub":
+            found[name] = "it holds no numbers that numpy has"
+        elif min(model.types[name][1], default=0) < 0:
+            found[name] = "its shape depends on the data"
+    return found
 
 
 def both_ways(
     graph: LayerGraph, layers: Sequence[str], calibration: Calibration, feed: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the outputs with none and with all of some layers in int8, as a tree measures them, one segment at a time."""
-    plain, int8 = ({name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in feed.items()} for _ in range(2))
+    plain, int8 = _values(feed), _values(feed)
     for edge, parts in _cut(graph, layers, calibration):
         found = []
         for live, part in zip((plain, int8), parts, strict=False):  # what comes before the first of them is one part

@@ -29,11 +29,12 @@ class NoiseSamples:
     Parameters
     ----------
     frame : pd.DataFrame
-        One 0/1 column per layer (1: it runs in int8) and the column ``noise`` (rho, 0 or more: the mean over images); where it is
-        known, also ``noise_std``, its sample standard deviation over the images (NaN of one), and ``noise_images``, how many
-        there were.
+        One 0/1 column per layer (1: it runs in int8) and the column ``noise`` (rho, 0 or more: the mean over images); without
+        layers one row of noise 0. Where it is known, also ``noise_std``, its sample standard deviation over the images (NaN of
+        one), and ``noise_images``, how many there were.
     origin : Mapping[str, Any], optional
-        What the samples depend on: model, images, quantization setting, metric (JSON values).
+        What the samples depend on: model, images, quantization setting, metric (JSON values); ``notes`` are sentences on what
+        was not measured, and why.
     details : pd.DataFrame | None, optional
         One row per sample: other metrics, and their spread over images; neither saved nor divided.
 
@@ -52,14 +53,14 @@ class NoiseSamples:
             message = f"noise samples come as a pandas DataFrame, not as {type(self.frame).__name__}"
             raise NoiseError(message)
         frame = self.frame.reset_index(drop=True).copy()
-        if "noise" not in frame or len(frame.columns) < 2:
+        layers = [c for c in frame if c not in OTHER]
+        if "noise" not in frame or (not layers and frame["noise"].tolist() != [0]):
             message = f"noise samples need one column per layer and the column 'noise'; there are {list(frame.columns)}"
             raise NoiseError(message)
         same = frame.columns[frame.columns.duplicated()]
         if len(same):
             message = f"noise samples: two columns are named {same[0]!r}; names must be unique"
             raise NoiseError(message)
-        layers = [c for c in frame if c not in OTHER]
         spread = [c for c in SPREAD if c in frame]
         if len(spread) == 1:
             message = f"noise samples have the column {spread[0]!r}; a spread over images needs {' and '.join(SPREAD)}"
@@ -72,7 +73,7 @@ class NoiseSamples:
             known = (frame["noise_std"] >= 0) & np.isfinite(frame["noise_std"]) & (frame["noise_images"] >= 2)
             odd = frame[~known & ~(frame["noise_std"].isna() & (frame["noise_images"] == 1))]
             problems += [f"row {i}: a spread over images is 0 or more, over 2 images or more" for i in odd.index]
-        twice = frame[frame.duplicated(layers)]
+        twice = frame[frame.duplicated(layers or None)]
         problems += [f"row {i}: this scheme is given twice" for i in twice.index]
         if not len(frame):
             problems.append("there is no sample")
@@ -95,7 +96,7 @@ class NoiseSamples:
     @property
     def schemes(self) -> np.ndarray:
         """int8 (n, layers): 1 where a layer runs in int8."""
-        return self.frame[list(self.layers)].to_numpy()
+        return self.frame[list(self.layers)].to_numpy(np.int8)
 
     @property
     def noise(self) -> np.ndarray:
@@ -128,7 +129,7 @@ class NoiseSamples:
         raise_problems(NoiseError, "samples of another noise", [f"{k} differs" for k in apart])
         old = ~np.isin(pack_schemes(self.schemes), pack_schemes(other.schemes))
         own = {k: other.origin[k] for k in ("images", "images_sha256") if k in other.origin}
-        frame = pd.concat([self.frame[old], other.frame]).sort_values(list(self.layers), ignore_index=True)
+        frame = pd.concat([self.frame[old], other.frame]).sort_values([*self.layers, "noise"], ignore_index=True)
         return NoiseSamples(frame, {**self.origin, "again": {**own, "schemes": len(other.frame)}})
 
     def only(self, rows: np.ndarray) -> NoiseSamples:
@@ -139,7 +140,7 @@ class NoiseSamples:
     def alone(self) -> dict[int, int]:
         """The row of the scheme that quantizes one layer alone, by the layer's column, where it was measured."""
         rows = np.flatnonzero(self.schemes.sum(axis=1) == 1)
-        return dict(zip(self.schemes[rows].argmax(axis=1).tolist(), rows.tolist(), strict=True))
+        return dict(zip(self.schemes[rows].nonzero()[1].tolist(), rows.tolist(), strict=True))
 
     @property
     def quantizing(self) -> NoiseSamples:
@@ -175,7 +176,8 @@ class NoiseSamples:
 
     def __repr__(self) -> str:
         low, high = self.noise.min(), self.noise.max()
-        return f"NoiseSamples({len(self.frame)} schemes of {len(self.layers)} layers, noise {low:.4g} to {high:.4g})"
+        notes = "".join(f"; {note}" for note in self.origin.get("notes", ()))
+        return f"NoiseSamples({len(self.frame)} schemes of {len(self.layers)} layers, noise {low:.4g} to {high:.4g}{notes})"
 
     def _repr_html_(self) -> str:
         return shown(self, self.frame.head(8))

@@ -13,6 +13,8 @@ from onnx import helper, numpy_helper
 from dnnsplit.graph.cleanup import node_inputs
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.onnx_file import Model
+from dnnsplit.quantize.names import OF_COPY, free_stem
+from dnnsplit.quantize.operators import import_domains, linear
 from dnnsplit.quantize.rewrite import QuantizedLayer
 
 # Between int8 tensors ONNX Runtime computes sums, pools, sigmoids and the like in integers, with what float32 rounds to. Its
@@ -62,7 +64,7 @@ def build_part(
     wires = {q.output: q for q in int8.values()}
     for tensor in boundary(graph, layers).inputs:
         if tensor in wires:
-            nodes.append(_dequantize(wires[tensor], weights))
+            nodes.append(_dequantize(model, wires[tensor], weights))
             inputs.append(_wire_info(model, wires[tensor]))
         else:
             inputs.append(model.value_info(tensor))
@@ -74,17 +76,19 @@ def build_part(
             nodes += [node for n in layer.nodes for node in _in_float32(model, model.nodes[n], wires)]
     by_wire = {q.wire: q for q in int8.values()}
     delivered = [_wire_info(model, by_wire[o]) if o in by_wire else model.value_info(o) for o in outputs]
-    return model.assemble(nodes, inputs, delivered, weights, name)
+    proto = model.assemble(nodes, inputs, delivered, weights, name)
+    import_domains(proto)
+    return proto
 
 
 def _in_float32(model: Model, node: onnx.NodeProto, int8: Collection[str]) -> list[onnx.NodeProto]:
     """Return a node of a float32 layer, behind a copy of its input where ONNX Runtime would not leave it in float32."""
     if node.op_type not in ROUNDS_OTHERWISE or not _moved(model, node.input[0], int8):
         return [node]
-    apart = deepcopy(node)
-    apart.input[0] = f"{node.name}/float32"
+    apart, stem = deepcopy(node), free_stem(model, node.name, OF_COPY)
+    apart.input[0] = f"{stem}/copy"
     # a sum of one: an Identity would be taken out before int8 kernels are chosen
-    return [helper.make_node("Sum", [node.input[0]], [apart.input[0]], name=f"{node.name}/copy"), apart]
+    return [helper.make_node("Sum", [node.input[0]], [apart.input[0]], name=f"{stem}/copy"), apart]
 
 
 def _moved(model: Model, tensor: str, int8: Collection[str]) -> bool:
@@ -97,11 +101,11 @@ def _moved(model: Model, tensor: str, int8: Collection[str]) -> bool:
     return True
 
 
-def _dequantize(wire: QuantizedLayer, weights: list[onnx.TensorProto]) -> onnx.NodeProto:
+def _dequantize(model: Model, wire: QuantizedLayer, weights: list[onnx.TensorProto]) -> onnx.NodeProto:
     names = [f"{wire.wire}/received/scale", f"{wire.wire}/received/zero_point"]
     weights.append(numpy_helper.from_array(np.array(wire.scale, np.float32), names[0]))
     weights.append(numpy_helper.from_array(np.array(wire.zero_point, wire.dtype), names[1]))
-    return helper.make_node("DequantizeLinear", [wire.wire, *names], [wire.output], name=f"{wire.wire}/received")
+    return linear(model, "DequantizeLinear", [wire.wire, *names], wire.output, f"{wire.wire}/received")
 
 
 def _wire_info(model: Model, wire: QuantizedLayer) -> onnx.ValueInfoProto:

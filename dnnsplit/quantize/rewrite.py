@@ -20,11 +20,15 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization.quant_utils import compute_data_quant_params, get_qmin_qmax_for_qType, quantize_nparray
 
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.graph.onnx_file import Model
 from dnnsplit.ground.differences import TINY
 from dnnsplit.ground.errors import NoiseError
 from dnnsplit.quantize.calibration import Calibration
+from dnnsplit.quantize.names import OF_LAYER, OF_TENSOR, free_stem
+from dnnsplit.quantize.operators import linear
 
 BIAS_MAX = 2**30
+WITHOUT_C_OPSET = 11  # the first whose Gemm does without C
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,34 +54,62 @@ def quantize_layer(graph: LayerGraph, name: str, calibration: Calibration) -> Qu
     layer = graph.layer(name)
     outputs = {t.name for t in graph.outputs_of[name]}
     chief = model.nodes[name]
-    if not layer.quantizable or len(outputs) != 1:
+    if not layer.quantizable or len(outputs) != 1 or model.dtype(next(iter(outputs))) != "float32":
         message = f"layer {name!r} ({layer.op_type}) cannot run in int8; graph.quantizable() names those that can"
         raise NoiseError(message)
     (output,) = outputs
-    build = _Builder(calibration)
+    stem, end = free_stem(model, name, OF_LAYER), free_stem(model, output, OF_TENSOR)
+    build = _Builder(model, calibration)
     core = copy.deepcopy(chief)
-    core.input[0] = build.round_trip(chief.input[0], f"{name}/input")
-    bias = model.weight(chief.input[2]) if len(chief.input) > 2 and chief.input[2] else None
+    core.input[0] = build.round_trip(chief.input[0], f"{stem}/input")
+    weight, bias, addend = _constants(model, core)
     input_scale = build.scale_of(chief.input[0])
-    core.input[1], weight_scale = build.weight(chief, model.weight(chief.input[1]), name, _least_scale(bias, input_scale))
+    core.input[1], weight_scale = build.weight(core, weight, stem, _least_scale(bias, input_scale))
+    del core.input[2:]
     if bias is not None:
-        core.input[2] = build.bias(bias, weight_scale * input_scale, name)
-    core.output[0] = f"{name}/float32"
+        core.input.append(build.bias(bias, weight_scale * input_scale, stem))
+    product = core.output[0] = f"{stem}/product"
     build.nodes.append(core)
-    build.round_trip(core.output[0], f"{name}/output", ranges_of=chief.output[0], result=chief.output[0])
+    if addend is not None:
+        inputs, product = [product, build.constant(f"{stem}/bias/float32", addend)], f"{stem}/product/sum"
+        build.nodes.append(helper.make_node("Add", inputs, [product], name=f"{stem}/product/Add"))
+    build.round_trip(product, f"{stem}/output", ranges_of=chief.output[0], result=chief.output[0])
     rest = [copy.deepcopy(model.nodes[n]) for n in layer.nodes if n != name]
     for node in rest:
         for i, made in enumerate(node.output):
             if made == output:
-                node.output[i] = f"{output}/float32"
+                node.output[i] = f"{end}/float32"
         build.nodes.append(node)
     if output != chief.output[0]:
-        build.round_trip(f"{output}/float32", output, ranges_of=output, result=output)
+        build.round_trip(f"{end}/float32", end, ranges_of=output, result=output)
     build.sort()
     wire = next(n.input[0] for n in build.nodes if n.op_type == "DequantizeLinear" and n.output[0] == output)
     scale, zero = calibration.parameters(output)
     weights = tuple(build.weights.values())
     return QuantizedLayer(tuple(build.nodes), weights, output, wire, scale, zero, calibration.setting.activation)
+
+
+def _constants(model: Model, core: onnx.NodeProto) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Return the weights, the bias of the channels, and what is added to the product instead where it is none of channels.
+
+    The factors of a Gemm go from its attributes into them: its int8 kernel has no place for the second.
+    """
+    weight = model.weight(core.input[1])
+    bias = model.weight(core.input[2]) if len(core.input) > 2 and core.input[2] else None
+    if core.op_type != "Gemm":
+        return weight, bias, None
+    factors = {attribute.name: np.float32(attribute.f) for attribute in core.attribute if attribute.name in ("alpha", "beta")}
+    for attribute in [attribute for attribute in core.attribute if attribute.name in factors]:
+        core.attribute.remove(attribute)
+    weight = weight * factors.get("alpha", np.float32(1))
+    channels = model.types[core.output[0]][1][-1:]
+    none = None if model.opset >= WITHOUT_C_OPSET else np.zeros(channels, np.float32)
+    if bias is None or not factors.get("beta", 1):
+        return weight, none, None
+    bias = np.asarray(bias * factors.get("beta", np.float32(1)))
+    if max(bias.shape[:-1], default=1) > 1:
+        return weight, none, bias
+    return weight, np.broadcast_to(bias.ravel(), channels), None
 
 
 def ranges_needed(graph: LayerGraph, names: Iterable[str]) -> tuple[str, ...]:
@@ -92,7 +124,8 @@ def ranges_needed(graph: LayerGraph, names: Iterable[str]) -> tuple[str, ...]:
 class _Builder:
     """Nodes and constants of one quantized layer, while they are made."""
 
-    def __init__(self, calibration: Calibration) -> None:
+    def __init__(self, model: Model, calibration: Calibration) -> None:
+        self.model = model
         self.calibration = calibration
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, onnx.TensorProto] = {}
@@ -112,8 +145,8 @@ class _Builder:
             self.constant(f"{stem}/zero_point", np.array(zero, self.calibration.setting.activation)),
         ]
         wire, result = f"{stem}/int8", result or f"{stem}/dequantized"
-        self.nodes.append(helper.make_node("QuantizeLinear", [tensor, *parameters], [wire], name=f"{stem}/QuantizeLinear"))
-        self.nodes.append(helper.make_node("DequantizeLinear", [wire, *parameters], [result], name=f"{stem}/DequantizeLinear"))
+        for op_type, given, made in (("QuantizeLinear", tensor, wire), ("DequantizeLinear", wire, result)):
+            self.nodes.append(linear(self.model, op_type, [given, *parameters], made, f"{stem}/{op_type}"))
         return result
 
     def weight(self, chief: onnx.NodeProto, value: np.ndarray, name: str, least: np.ndarray) -> tuple[str, np.ndarray]:
@@ -158,10 +191,7 @@ class _Builder:
     def dequantized(self, inputs: list[str], stem: str, axis: int | None) -> str:
         """Append the DQ of a constant, along one axis or as a whole; return the name of its value."""
         result = f"{stem}/dequantized"
-        node = helper.make_node("DequantizeLinear", inputs, [result], name=f"{stem}/DequantizeLinear")
-        if axis is not None:
-            node.attribute.append(helper.make_attribute("axis", axis))
-        self.nodes.append(node)
+        self.nodes.append(linear(self.model, "DequantizeLinear", inputs, result, f"{stem}/DequantizeLinear", axis))
         return result
 
     def sort(self) -> None:

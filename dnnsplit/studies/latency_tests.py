@@ -165,7 +165,7 @@ def _compare(graph: LayerGraph, plan: Plan, feeds: list[Feed], answers: list[Fee
     found, wanted, sizes, worst = [], [], [], 0.0
     for feed, answer in zip(feeds, answers, strict=False):
         plain, same = tree.walk(feed, np.ones((1, len(int8)), np.int8))
-        outputs = [answer[name] for name in graph.model.outputs]
+        outputs = [answer[name] for name in tree.outputs]
         found.append(np.mean([absolute(o, p).mean() for o, p in zip(outputs, plain, strict=True)]))
         wanted.append(np.mean([absolute(o, p).mean() for o, p in zip(same, plain, strict=True)]))
         sizes.append(np.mean([magnitude(p).mean() for p in plain]))

@@ -59,8 +59,55 @@ def saved(path, nodes, inputs, outputs, weights=None, opset=17):
     return path
 
 
+# by name: operator, attributes of the two nodes, shape of the input, and shapes of the weights (and biases) of the two
+PRODUCTS = {
+    "Conv": ("Conv", {"pads": [1] * 4}, (1, 4, 8, 8), [(6, 4, 3, 3), (6,)], [(4, 6, 3, 3), (4,)]),
+    "Conv of one axis": ("Conv", {"pads": [1] * 2}, (1, 4, 16), [(6, 4, 3), (6,)], [(4, 6, 3)]),
+    "Conv of three axes": ("Conv", {"pads": [1] * 6}, (1, 4, 4, 4, 4), [(6, 4, 3, 3, 3), (6,)], [(4, 6, 3, 3, 3)]),
+    "depthwise Conv": ("Conv", {"pads": [1] * 4, "group": 4}, (1, 4, 8, 8), [(4, 1, 3, 3), (4,)], [(4, 1, 3, 3), (4,)]),
+    "ConvTranspose": ("ConvTranspose", {"strides": [2, 2]}, (1, 4, 4, 4), [(4, 6, 2, 2), (6,)], [(6, 4, 3, 3), (4,)]),
+    "ConvTranspose of groups": ("ConvTranspose", {"group": 2}, (1, 4, 4, 4), [(4, 3, 2, 2), (6,)], [(6, 2, 3, 3), (4,)]),
+    "MatMul": ("MatMul", {}, (2, 5, 8), [(8, 6)], [(6, 4)]),
+    "MatMul of stacks": ("MatMul", {}, (2, 5, 8), [(2, 8, 6)], [(1, 6, 4)]),
+    "MatMul by a vector": ("MatMul", {}, (2, 5, 8), [(8, 6)], [(6,)]),
+    "Gemm": ("Gemm", {}, (5, 8), [(8, 6), (6,)], [(6, 4), (4,)]),
+    "Gemm transB": ("Gemm", {"transB": 1}, (5, 8), [(6, 8), (6,)], [(4, 6), (1, 4)]),
+    "Gemm transA": ("Gemm", {"transA": 1, "alpha": 0.3, "beta": 2.5}, (8, 5), [(8, 6), ()], [(5, 4), (6, 1)]),
+    "Gemm of factors": ("Gemm", {"alpha": 4.0, "beta": 0.0}, (5, 8), [(8, 6), (5, 6)], [(6, 4), (5, 4)]),
+}  # fmt: skip
+
+
+def two_products(path, kind, opset=17, seed=0):
+    """Write x -> one -> Relu -> two -> y, both of one kind of `PRODUCTS`; return its path."""
+    rng = np.random.default_rng(seed)
+    op_type, attributes, shape, *sizes = PRODUCTS[kind]
+    nodes, weights, source = [], [], "x"
+    for name, of in zip(("one", "two"), sizes, strict=True):
+        weights += [numpy_helper.from_array(rng.normal(0, 0.3, s).astype(np.float32), f"{name}.{i}") for i, s in enumerate(of)]
+        made = "t" if name == "one" else "y"
+        inputs = [source, *(weight.name for weight in weights[-len(of) :])]
+        nodes.append(helper.make_node(op_type, inputs, [made], name=name, **attributes))
+        source = "r"
+    nodes.insert(1, helper.make_node("Relu", ["t"], ["r"], name="relu"))
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)], []
+    model = helper.make_model(
+        helper.make_graph(nodes, kind, *ends, weights), opset_imports=[helper.make_opsetid("", opset)], ir_version=7
+    )
+    made = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    model.graph.output.append(made["y"])
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
 def double(path, inputs):
     """Write a model of the sum of its inputs, shapes by name, twice; return its path."""
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
     nodes = [helper.make_node("Sum", [*inputs], ["sum"]), helper.make_node("Add", ["sum", "sum"], ["twice"])]
     return saved(path, nodes, ends, [helper.make_tensor_value_info("twice", TensorProto.FLOAT, next(iter(inputs.values())))])
+
+
+def inputs_of(graph, count=8, seed=1):
+    """Return random inputs of so many inferences of a graph with one input."""
+    shape = graph.model.types["x"][1]
+    return np.random.default_rng(seed).random((count * shape[0], *shape[1:]), dtype=np.float32)
