@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dnnsplit.cutting.bundle import Bundle, Hop, Output, Part, Wire
+from dnnsplit.cutting.checks import type_problems
+from dnnsplit.cutting.examples import example_of
 from dnnsplit.cutting.triton import part_file, write_repository
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.external_data import Place, borrow_weights, is_large, move_weights
@@ -100,7 +103,7 @@ def cut(
         wires |= {name: _wire(read, name, by_wire.get(name)) for name in outputs}
     bundle = Bundle(
         folder=out,
-        model_name=read.path.stem,
+        model_name=os.fsencode(read.path.stem).decode(errors="replace"),  # a name of any bytes is one of text in messages
         model_sha256=read.sha256,
         source=plan.source,
         servers=tuple(plan.cost.compute_s),
@@ -111,10 +114,12 @@ def cut(
         plan=plan.to_json(),
     )
     bundle = replace(bundle, hops=_hops(bundle, plan, form))
+    if check:
+        seen = verify(bundle, graph, int8, weights, calibration)
+        read_by_parts = dict.fromkeys(name for part in parts for name in part.inputs)
+        bundle = replace(bundle, examples=tuple(example_of(name, seen[name]) for name in read_by_parts))
     bundle.save()
     write_repository(bundle)
-    if check:
-        verify(bundle, graph, int8, weights, calibration)
     return bundle
 
 
@@ -170,16 +175,28 @@ def _hops(bundle: Bundle, plan: Plan, form: Mapping[str, str]) -> tuple[Hop, ...
 
 def _wire(model: Model, name: str, int8: QuantizedLayer | None = None) -> Wire:
     if int8 is None:
-        return Wire(name, str(model.dtype(name)), model.types[name][1])
+        dtype = str(model.dtype(name))
+        raise_problems(DeployError, model.path.name, list(type_problems(name, dtype)))
+        return Wire(name, dtype, model.types[name][1])
     return Wire(name, int8.dtype, model.types[int8.output][1], int8.scale, int8.zero_point, int8.output)
 
 
 def run_parts(bundle: Bundle, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Run all parts of a bundle here, one after the other, and return the outputs of the model."""
+    return delivered(bundle, all_values(bundle, feed))
+
+
+def all_values(bundle: Bundle, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run all parts of a bundle here, one after the other, and return all graph inputs and wires."""
     values = dict(feed)
     for part in bundle.parts:
         one = session(bundle.folder / part.file)
         values |= dict(zip(part.outputs, one.run(list(part.outputs), {name: values[name] for name in part.inputs}), strict=True))
+    return values
+
+
+def delivered(bundle: Bundle, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the outputs of the model, of the wires that carry them."""
     wires = bundle.wire_by_name
     return {output.name: wires[output.wire].real(values[output.wire]) for output in bundle.outputs}
 
@@ -211,8 +228,10 @@ def verify(
     int8: Mapping[str, QuantizedLayer],
     weights: Mapping[str, Place],
     calibration: Calibration,
-) -> None:
+) -> dict[str, np.ndarray]:
     """Compare the parts with the whole model on one random input, and with what a scheme is measured to do to it.
+
+    Returns all graph inputs and wires of that inference.
 
     The greatest difference is at most 1e-3 of the greatest output; a value that is no number is one unless both hold the same.
     The whole model has the same layers in int8. Where there are any, its outputs are those of the segments in which noise is
@@ -234,7 +253,8 @@ def verify(
         plain, expected = both_ways(graph, [name for name in graph.topological if name in int8], calibration, feed)
     else:
         expected = whole(graph, int8, feed, bundle.folder, weights)
-    found = run_parts(bundle, feed)
+    values = all_values(bundle, feed)
+    found = delivered(bundle, values)
     difference = {name: absolute(found[name], expected[name]) for name in model.outputs}
     # Rounding at the border of two int8 steps may fall either way in other kernels, so int8 is compared by its mean.
     sizes = {name: one.mean() if int8 else one.max() for name, one in difference.items()}
@@ -251,3 +271,4 @@ def verify(
             f"measured on (at most {OF_NOISE:.0%}); another optimizer may be at work in {RUNTIME}: report it"
         )
         raise DeployError(message)
+    return values

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
-from dnnsplit.cutting.cut import run_parts, whole
+from dnnsplit.cutting.bundle import Bundle
+from dnnsplit.cutting.cut import all_values, run_parts, whole
 from dnnsplit.graph.partitions import components
 from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.quantize.rewrite import quantize_layer
@@ -86,10 +87,33 @@ def test_a_plan_of_another_model_is_refused(net, tmp_path):
         ds.cut(tmp_path / "none.onnx", ds.split(*ds.examples.tiny()), tmp_path)
 
 
+def test_what_is_seen_of_the_wires_is_kept_for_warming_up(net, tmp_path):
+    graph, calibration = net
+    plan = plan_for(graph, dict(zip(graph.topological, ["device", "edge", "edge", "device", "device"], strict=True)), ("c1",))
+    bundle = ds.cut(graph, plan, tmp_path / "one", calibration)
+    wires, kept = bundle.wire_by_name, {example.wire: example for example in bundle.examples}
+    assert kept.keys() == {name for part in bundle.parts for name in part.inputs}
+    for name, example in kept.items():
+        low, high = (0, 255) if wires[name].dtype == "uint8" else (-np.inf, np.inf)
+        assert low <= example.least < example.greatest <= high
+    assert ds.cut(graph, plan, tmp_path / "two", calibration).examples == bundle.examples
+    assert ds.cut(graph, plan, tmp_path / "three", calibration, check=False).examples == ()
+
+
+def test_a_cut_that_fails_its_check_leaves_no_bundle(net, tmp_path, monkeypatch):
+    graph, _ = net
+    nines = dict.fromkeys(graph.model.outputs, np.float32(9))
+    monkeypatch.setattr("dnnsplit.cutting.cut.delivered", lambda bundle, values: nines)
+    with pytest.raises(ds.DeployError, match="the parts differ from the whole model"):
+        ds.cut(graph, plan_for(graph, dict.fromkeys(graph.layer_names, "edge")), tmp_path)
+    with pytest.raises(ds.DeployError, match="there is no bundle in"):
+        Bundle.load(tmp_path)
+
+
 def test_parts_that_differ_are_found(net, tmp_path, monkeypatch):
     graph, _ = net
-    monkeypatch.setattr("dnnsplit.cutting.cut.run_parts", lambda bundle, feed: {
-        k: v + 1 for k, v in run_parts(bundle, feed).items()})  # fmt: skip
+    monkeypatch.setattr("dnnsplit.cutting.cut.all_values", lambda bundle, feed: {
+        k: v + 1 for k, v in all_values(bundle, feed).items()})  # fmt: skip
     with pytest.raises(ds.DeployError, match="the parts differ from the whole model"):
         ds.cut(graph, plan_for(graph, dict.fromkeys(graph.layer_names, "edge")), tmp_path)
 
