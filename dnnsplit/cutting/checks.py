@@ -102,8 +102,8 @@ def type_problems(tensor: str, dtype: str) -> Iterable[str]:
     if dtype not in DATATYPES:
         kind = "text" if dtype == "object" else dtype
         yield (
-            f"tensor {tensor!r} is {kind}, which cannot be sent{nearest(dtype, DATATYPES)}; only {', '.join(DATATYPES)} can: "
-            "place the layers that make and read it on one server, or cast it there"
+            f"tensor {tensor!r} is {kind}, which cannot be sent{nearest(dtype, DATATYPES)}; place the layers that make and read "
+            f"it on one server, or export the model with another type there ({', '.join(DATATYPES)})"
         )
 
 

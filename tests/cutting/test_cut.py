@@ -1,5 +1,7 @@
 """Cut parts, chained in real ONNX Runtime, give what the whole model gives."""
 
+import os
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -98,6 +100,14 @@ def test_what_is_seen_of_the_wires_is_kept_for_warming_up(net, tmp_path):
         assert low <= example.least < example.greatest <= high
     assert ds.cut(graph, plan, tmp_path / "two", calibration).examples == bundle.examples
     assert ds.cut(graph, plan, tmp_path / "three", calibration, check=False).examples == ()
+
+
+def test_the_name_of_a_file_need_not_be_text(tmp_path):
+    path = conv_net(tmp_path / os.fsdecode(b"it's \xff @ \xc3\xbc.onnx"))
+    graph = ds.load(path)
+    bundle = ds.cut(graph, plan_for(graph, dict.fromkeys(graph.layer_names, "device")), tmp_path / "out put", check=False)
+    assert bundle.model_name == "it's \ufffd @ ü"
+    assert Bundle.load(tmp_path / "out put") == bundle
 
 
 def test_a_cut_that_fails_its_check_leaves_no_bundle(net, tmp_path, monkeypatch):

@@ -1,8 +1,8 @@
 """Messages of the Open Inference Protocol (version 2, gRPC) as clients and stages of a deployment exchange them.
 
 The whole deployment answers ModelInfer under the model's name. Four reserved names serve the stages among themselves:
-``<model>/tensors`` hands over a tensor, ``<model>/error`` ends a failed request, ``<model>/end`` ends a finished one and
-asks for its records, ``<model>/peers`` tells a stage where the others are.
+``<model>/tensors`` hands over a tensor, or tells of a request where there is none, ``<model>/error`` ends a failed request,
+``<model>/end`` ends a finished one and asks for its records, ``<model>/peers`` tells a stage where the others are.
 """
 
 from __future__ import annotations
