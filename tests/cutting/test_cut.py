@@ -4,11 +4,13 @@ import os
 
 import networkx as nx
 import numpy as np
+import onnx
 import pytest
 from helpers.plans import SERVERS, any_network, plan_for
 from helpers.small_models import conv_net, images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 import dnnsplit as ds
 from dnnsplit.cutting.bundle import Bundle
@@ -100,6 +102,20 @@ def test_what_is_seen_of_the_wires_is_kept_for_warming_up(net, tmp_path):
         assert low <= example.least < example.greatest <= high
     assert ds.cut(graph, plan, tmp_path / "two", calibration).examples == bundle.examples
     assert ds.cut(graph, plan, tmp_path / "three", calibration, check=False).examples == ()
+
+
+def test_an_input_that_no_layer_reads_is_delivered_as_it_is(tmp_path):
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "u", "y")]
+    proto = helper.make_graph([helper.make_node("Neg", ["x"], ["y"], "neg")], "g", ends[:2], [ends[1], ends[2]])
+    onnx.save(helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    graph = ds.load(tmp_path / "m.onnx")
+    bundle = ds.cut(graph, plan_for(graph, {"neg": "edge"}), tmp_path / "parts")
+    feed = {"x": np.ones((1, 4), np.float32), "u": np.full((1, 4), 2, np.float32)}
+    with ds.testbed(bundle, any_network()) as client:
+        found, trace = client.trace(feed)
+    np.testing.assert_array_equal(found["u"], feed["u"])
+    np.testing.assert_array_equal(found["y"], -feed["x"])
+    assert {t.wire for t in trace.transfers} == {"x", "y"}
 
 
 def test_the_name_of_a_file_need_not_be_text(tmp_path):
