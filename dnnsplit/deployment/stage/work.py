@@ -240,7 +240,9 @@ class Runner:
         reasons = [f"tensor {name!r} did not arrive from {self.producers[name]!r}" for name in missing]
         reasons = reasons or [f"{self.server!r} did not finish computing and sending"]
         reasons += [f"{peer.name!r} gives no sign of life" for peer in self.peers.values() if peer.silent]
-        told = f"the deadline of {request.limit_s:.3g} s passed on {self.server!r}: {'; '.join(reasons)}"
+        # on its way to the source it has lost some milliseconds, which are not the user's
+        given = f"{request.limit_s:.2g}" if request.limit_s < 10 else f"{request.limit_s:.0f}"
+        told = f"the deadline of {given} s passed on {self.server!r}: {'; '.join(reasons)}"
         return f"{told}; if it takes that long, give a larger deadline_s"
 
     def _compute_all(self) -> None:
