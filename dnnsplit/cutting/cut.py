@@ -64,7 +64,8 @@ def cut(
     calibration : Calibration | None, optional
         Ranges for the quantized layers; default: those the plan's noise was measured with.
     check : bool, default True
-        Run the parts one after the other and compare them with the whole model before returning.
+        Run the parts one after the other and compare them with the whole model before returning; what their inputs hold then is
+        kept in the bundle, for stages to warm up on.
     providers : Sequence[str], default ("cpu",)
         Of a file: those that the plan's graph was read with, see `load`.
 
