@@ -11,6 +11,7 @@ import msgspec
 
 from dnnsplit.ground.errors import DeployError, nearest
 from dnnsplit.ground.files import sha256
+from dnnsplit.ground.units import show
 
 if TYPE_CHECKING:
     from dnnsplit.cutting.bundle import Bundle
@@ -27,6 +28,7 @@ ZERO_POINTS = {"uint8": (0, 255), "int8": (-128, 127)}
 
 # most that a tensor may hold whose shape depends on data [B]: a message needs a limit before the shape is known
 OPEN_BYTES = 2**26
+MOST_BYTES = 2**31 - 2**21  # of a tensor in a message, whose size gRPC counts in 31 bits [B]
 
 
 def read_document(path: Path, schema: int) -> dict[str, Any]:
@@ -92,6 +94,17 @@ def _wire_problems(bundle: Bundle) -> Iterable[str]:
         low, high = ZERO_POINTS.get(wire.dtype, (0, 0))
         if (wire.scale is None) != (wire.zero_point is None) or not low <= (wire.zero_point or 0) <= high:
             yield f"wire {wire.name!r}: scale {wire.scale!r} needs a zero_point in {low}..{high}, not {wire.zero_point!r}"
+    answered = {output.wire for output in bundle.outputs}
+    sent = answered | {wire.name for wire in bundle.inputs} | bundle.needed.keys()
+    for wire in dict.fromkeys(bundle.inputs + bundle.wires):
+        if wire.name in sent and wire.dtype in DATATYPES:
+            size_bytes = wire.real_bytes if wire.name in answered else wire.size_bytes
+            if size_bytes > MOST_BYTES:
+                yield (
+                    f"tensor {wire.name!r} has the shape {list(wire.shape)}, {show(size_bytes, 'B')}, and a message holds "
+                    f"{show(MOST_BYTES, 'B')}; keep the layers that make and read it on one server, inputs and outputs of the "
+                    "model smaller"
+                )
     for wire in bundle.inputs:
         if wire.scale is not None:
             yield f"graph input {wire.name!r} has a scale; quantise it in a part on {bundle.source!r} instead"

@@ -146,6 +146,7 @@ def test_a_wire_that_is_made_twice(bundle):
         ({"inputs": (Wire("x", "float32", (-2, 4)),)}, "extents of 0 or more, or -1"),
         ({"inputs": (Wire("x", "float32", (-1, 4)),)}, "'x' has the open shape .-1, 4., so it can only be an output"),
         ({"ignored": ("x",)}, "graph input 'x' is both read and ignored"),
+        ({"inputs": (Wire("x", "float64", (2**28,)),)}, "'x' has the shape .268435456., 2.147 GB, and a message holds 2.145 GB"),
         ({"inputs": (Wire("x", "uint8", (4,), 0.5, 0),)}, "graph input 'x' has a scale"),
         ({"inputs": (Wire("x", "float32", (4,), 0.5, 0),)}, "goes with uint8 or int8, not float32"),
         ({"inputs": (Wire("x", "uint8", (4,), -1.0, 0),)}, "must be above 0"),

@@ -17,7 +17,7 @@ from dnnsplit.cutting.bundle import Bundle, Output, Wire
 from dnnsplit.cutting.checks import OPEN_BYTES
 from dnnsplit.cutting.examples import Example
 from dnnsplit.deployment.testbed.testbed import testbed
-from dnnsplit.deployment.wire.channels import Stub
+from dnnsplit.deployment.wire.channels import Stub, size_options
 from dnnsplit.deployment.wire.messages import mismatch
 from dnnsplit.ground.errors import DeployError
 
@@ -140,6 +140,12 @@ def test_a_bundle_from_before_there_were_such_things_loads(bundle, tmp_path):
     del document["ignored"], document["examples"]
     (tmp_path / "bundle.json").write_text(json.dumps(document))
     assert Bundle.load(tmp_path) == old
+
+
+def test_more_than_a_message_can_hold_is_no_limit_of_it():
+    assert dict(size_options(2**40))["grpc.max_receive_message_length"] == 2**31 - 1
+    assert dict(size_options(-1))["grpc.max_send_message_length"] == -1
+    Stub("127.0.0.1:9", 2**40).close()
 
 
 @pytest.mark.parametrize(
