@@ -113,7 +113,7 @@ def cut(
         wires=tuple(wires.values()),
         parts=tuple(parts),
         plan=plan.to_json(),
-        ignored=getattr(read, "unread", ()),
+        ignored=read.unread,
     )
     bundle = replace(bundle, hops=_hops(bundle, plan, form))
     if check:

@@ -10,7 +10,7 @@ from helpers.plans import SERVERS, any_network, plan_for
 from helpers.small_models import conv_net, images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import dnnsplit as ds
 from dnnsplit.cutting.bundle import Bundle
@@ -225,3 +225,49 @@ def test_weights_of_large_parts_are_in_files_of_their_own(net, tmp_path, monkeyp
     monkeypatch.undo()
     assert {part.data for part in ds.cut(graph, plan, large.folder, calibration).parts} == {""}
     assert ds.Bundle.load(large.folder).parts
+
+
+def test_what_nothing_reads_and_what_rests_on_constants(tmp_path):
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, 4]), ("y", [1, 4]), ("k", [2]))
+    ]
+    unread = helper.make_tensor_value_info("sample rate", TensorProto.INT64, [])
+    nodes = [helper.make_node("Neg", ["x"], ["y"], "neg"), helper.make_node("Exp", ["w"], ["k"], "exp")]
+    weights = [numpy_helper.from_array(np.zeros(2, np.float32), "w")]
+    proto = helper.make_graph(nodes, "g", [ends[0], unread], ends[1:], weights)
+    onnx.save(helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    graph = ds.load(tmp_path / "m.onnx")
+    constant = next(name for name in graph.layer_names if name != "y")
+    plan = plan_for(graph, {name: "cloud" if name == constant else "edge" for name in graph.layer_names})
+    bundle = ds.cut(graph, plan, tmp_path / "parts")
+    assert bundle.ignored == ("sample rate",)
+    assert sorted(part.inputs for part in bundle.parts) == [(), ("x",)]
+    with ds.testbed(bundle, any_network()) as client:
+        found = client.infer({"x": np.ones((1, 4), np.float32), "sample rate": np.array(16000)})
+    np.testing.assert_array_equal(found["y"], -np.ones((1, 4)))
+    np.testing.assert_array_equal(found["k"], [1, 1])
+
+
+def test_the_boxes_that_a_detector_found_are_sent_as_many_as_they_are(tmp_path):
+    shapes = {"boxes": [1, 6, 4], "scores": [1, 1, 6]}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    best = helper.make_tensor_value_info("best", TensorProto.INT64, ["found", 3])
+    limits = {"most": np.array([9]), "overlap": np.float32([0.5]), "least": np.float32([0.1])}
+    nodes = [
+        helper.make_node("Sigmoid", ["scores"], ["s"], "sigmoid"),
+        helper.make_node("NonMaxSuppression", ["boxes", "s", *limits], ["best"], "nms"),
+    ]
+    weights = [numpy_helper.from_array(value, name) for name, value in limits.items()]
+    proto = helper.make_graph(nodes, "g", inputs, [best], weights)
+    onnx.save(helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    graph = ds.load(tmp_path / "m.onnx")
+    first, last = graph.topological
+    bundle = ds.cut(graph, plan_for(graph, {first: "device", last: "edge"}), tmp_path / "parts")
+    assert bundle.wire_by_name["best"].shape == (-1, 3)
+    corners = np.arange(6, dtype=np.float32)[:, None] * 10 + np.float32([0, 0, 1, 1])
+    with ds.testbed(bundle, any_network()) as client:
+        for scores, wanted in (([3, -9, 2, -9, -9, 1], [0, 2, 5]), ([-9] * 6, [])):
+            found = client.infer({"boxes": corners[None], "scores": np.float32(scores)[None, None]})["best"]
+            assert found.shape == (len(wanted), 3)
+            assert list(found[:, 2]) == wanted

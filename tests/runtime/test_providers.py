@@ -18,8 +18,8 @@ import dnnsplit as ds
 from dnnsplit.deployment.serving import serve
 from dnnsplit.deployment.stage.sessions import load as load_part
 from dnnsplit.graph.blocks import find_blocks, load
-from dnnsplit.graph.reading import read_model
 from dnnsplit.graph.partitions import finest_common
+from dnnsplit.graph.reading import read_model
 from dnnsplit.profiling.elsewhere import profile_here
 from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.runtime import providers, sessions
