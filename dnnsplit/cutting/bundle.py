@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnnsplit.cutting.checks import DATATYPES, bundle_problems, read_document
+from dnnsplit.cutting.checks import DATATYPES, OPEN_BYTES, bundle_problems, read_document
+from dnnsplit.cutting.examples import Example
 from dnnsplit.ground.errors import DeployError, raise_problems
 from dnnsplit.ground.files import sha256, write_json
 from dnnsplit.ground.forms import formed
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FILE = "bundle.json"
 SCHEMA = 1
+ADDED: dict[str, Any] = {"ignored": [], "examples": []}  # what bundles do not say that were cut before there was such a thing
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,25 @@ class Wire:
 
     name: str  # in ONNX, in every part that makes or reads it
     dtype: str  # numpy name, "float32", "uint8", ...
-    shape: tuple[int, ...]  # fixed extents
+    shape: tuple[int, ...]  # an extent is -1 where it depends on the data, which only an output of the model may have
     scale: float | None = None  # real = (value - zero_point) * scale
     zero_point: int | None = None
     tensor: str = ""  # name of the float32 tensor in the whole model, where it is another
 
     @property
     def size_bytes(self) -> int:
-        """Size of the values on the wire [B]."""
-        return math.prod(self.shape) * DATATYPES[self.dtype][1]
+        """Size of the values on the wire [B]; the most that it may be where the shape is open."""
+        return OPEN_BYTES if self.is_open else math.prod(self.shape) * DATATYPES[self.dtype][1]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the shape depends on the data."""
+        return -1 in self.shape
+
+    @property
+    def real_bytes(self) -> int:
+        """Size of the values after dequantisation [B]; the most that it may be where the shape is open."""
+        return self.size_bytes // DATATYPES[self.dtype][1] * DATATYPES[self.real_dtype][1]
 
     @property
     def real_dtype(self) -> str:
@@ -116,6 +128,10 @@ class Bundle:
     hops : tuple[Hop, ...], default ()
         All links of the wires that pass through other servers, in the order of travel; wires that are not named go straight from
         their producer to each server that needs them.
+    ignored : tuple[str, ...], default ()
+        Graph inputs that nothing reads: a request may hold them, and they go nowhere.
+    examples : tuple[Example, ...], default ()
+        What parts are warmed up with: of wires and graph inputs, what was seen when the parts were checked.
     """
 
     folder: Path
@@ -129,6 +145,8 @@ class Bundle:
     parts: tuple[Part, ...]
     plan: Mapping[str, Any] = field(default_factory=dict, repr=False)
     hops: tuple[Hop, ...] = ()
+    ignored: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = field(default=(), repr=False)
 
     @cached_property
     def inside(self) -> dict[str, tuple[tuple[str, int], ...]]:
@@ -157,7 +175,8 @@ class Bundle:
             once.
         """
         path = Path(folder) / FILE
-        bundle = formed(read_document(path, SCHEMA), Bundle, DeployError, str(path), complete=True, folder=Path(folder))
+        document = ADDED | read_document(path, SCHEMA)
+        bundle = formed(document, Bundle, DeployError, str(path), complete=True, folder=Path(folder))
         bundle.check()
         return bundle
 
@@ -218,7 +237,7 @@ class Bundle:
         """Upper bound on one message: all inputs, or all outputs after dequantisation, or a wire; and the trace [B]."""
         wires = self.wire_by_name
         requests = sum(wire.size_bytes for wire in self.inputs)
-        answers = sum(math.prod(wires[o.wire].shape) * DATATYPES[wires[o.wire].real_dtype][1] for o in self.outputs)
+        answers = sum(wires[o.wire].real_bytes for o in self.outputs)
         records = len(self.parts) + sum(len(targets) for targets in self.routes.values())
         return max(requests, answers, *(wire.size_bytes for wire in wires.values())) + 2**20 + 1024 * records
 
@@ -245,7 +264,8 @@ class Bundle:
     def __repr__(self) -> str:
         wires = self.wire_by_name
         sizes = [wires[name].size_bytes * len(targets) for (name, _), targets in self.routes.items()]
-        sent = f"{len(sizes)} tensors cross ({show(sum(sizes), 'B')})" if sizes else "nothing crosses"
+        most = "at most " if any(wires[name].is_open for name, _ in self.routes) else ""
+        sent = f"{len(sizes)} tensors cross ({most}{show(sum(sizes), 'B')})" if sizes else "nothing crosses"
         return f"Bundle({self.model_name}: {len(self.parts)} parts on {', '.join(self.stages)}; {sent}; source {self.source})"
 
     def _repr_html_(self) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from dnnsplit.ground.errors import DeployError, nearest
 from dnnsplit.ground.files import sha256
+from dnnsplit.ground.units import show
 
 if TYPE_CHECKING:
     from dnnsplit.cutting.bundle import Bundle
@@ -24,6 +25,10 @@ DATATYPES = {
 
 # types that may stand for float32 -> range of their zero point
 ZERO_POINTS = {"uint8": (0, 255), "int8": (-128, 127)}
+
+# most that a tensor may hold whose shape depends on data [B]: a message needs a limit before the shape is known
+OPEN_BYTES = 2**26
+MOST_BYTES = 2**31 - 2**21  # of a tensor in a message, whose size gRPC counts in 31 bits [B]
 
 
 def read_document(path: Path, schema: int) -> dict[str, Any]:
@@ -61,6 +66,9 @@ def _name_problems(bundle: Bundle) -> Iterable[str]:
         ("output", [output.name for output in bundle.outputs]),
     ):
         yield from (f"two {what}s are named {name!r}" for name in _repeated(names))
+    for name in bundle.ignored:
+        if name in {wire.name for wire in bundle.inputs}:
+            yield f"graph input {name!r} is both read and ignored; take it out of one"
     if not bundle.outputs:
         yield "it has no outputs; name at least one"
     for what, server in [("source", bundle.source), *((f"part {part.name!r}: server", part.server) for part in bundle.parts)]:
@@ -71,27 +79,51 @@ def _name_problems(bundle: Bundle) -> Iterable[str]:
 def _wire_problems(bundle: Bundle) -> Iterable[str]:
     for name in _repeated([wire.name for wire in dict.fromkeys(bundle.inputs + bundle.wires)]):
         yield f"the wire {name!r} is described twice"
+    read = {name for part in bundle.parts for name in part.inputs} | {wire.name for wire in bundle.inputs}
     for wire in dict.fromkeys(bundle.inputs + bundle.wires):
-        if wire.dtype not in DATATYPES:
-            yield f"wire {wire.name!r}: {wire.dtype!r} is no known type{nearest(wire.dtype, DATATYPES)}"
-        if any(extent < 1 for extent in wire.shape):
-            yield f"wire {wire.name!r}: the shape {list(wire.shape)} must have extents of 1 or more"
+        yield from type_problems(wire.name, wire.dtype)
+        if any(extent < -1 for extent in wire.shape):
+            yield f"wire {wire.name!r}: the shape {list(wire.shape)} must have extents of 0 or more, or -1 for one that is open"
+        if wire.is_open and (wire.name in read or wire.scale is not None):
+            yield (
+                f"wire {wire.name!r} has the open shape {list(wire.shape)}, so it can only be an output of the model, without a "
+                "scale; keep it and the layers that read it in one part"
+            )
         if wire.scale is not None and not (wire.dtype in ZERO_POINTS and 0 < wire.scale < math.inf):
             yield f"wire {wire.name!r}: a scale ({wire.scale!r}) must be above 0 and goes with uint8 or int8, not {wire.dtype}"
         low, high = ZERO_POINTS.get(wire.dtype, (0, 0))
         if (wire.scale is None) != (wire.zero_point is None) or not low <= (wire.zero_point or 0) <= high:
             yield f"wire {wire.name!r}: scale {wire.scale!r} needs a zero_point in {low}..{high}, not {wire.zero_point!r}"
+    answered = {output.wire for output in bundle.outputs}
+    sent = answered | {wire.name for wire in bundle.inputs} | bundle.needed.keys()
+    for wire in dict.fromkeys(bundle.inputs + bundle.wires):
+        if wire.name in sent and wire.dtype in DATATYPES:
+            size_bytes = wire.real_bytes if wire.name in answered else wire.size_bytes
+            if size_bytes > MOST_BYTES:
+                yield (
+                    f"tensor {wire.name!r} has the shape {list(wire.shape)}, {show(size_bytes, 'B')}, and a message holds "
+                    f"{show(MOST_BYTES, 'B')}; keep the layers that make and read it on one server, inputs and outputs of the "
+                    "model smaller"
+                )
     for wire in bundle.inputs:
         if wire.scale is not None:
             yield f"graph input {wire.name!r} has a scale; quantise it in a part on {bundle.source!r} instead"
+
+
+def type_problems(tensor: str, dtype: str) -> Iterable[str]:
+    """Yield a sentence if values of a type cannot be sent."""
+    if dtype not in DATATYPES:
+        kind = "text" if dtype == "object" else dtype
+        yield (
+            f"tensor {tensor!r} is {kind}, which cannot be sent{nearest(dtype, DATATYPES)}; place the layers that make and read "
+            f"it on one server, or export the model with another type there ({', '.join(DATATYPES)})"
+        )
 
 
 def _part_problems(bundle: Bundle) -> Iterable[str]:
     made = {wire.name: "the graph inputs" for wire in bundle.inputs}
     makers = {name: part.name for part in bundle.parts for name in part.outputs}
     for part in bundle.parts:
-        if not part.inputs:
-            yield f"part {part.name!r} has no inputs, so nothing would start it; fold its constants into another part"
         for name in part.inputs:
             if name not in made:
                 late = f"part {makers[name]!r}, which comes later" if name in makers else "nobody"

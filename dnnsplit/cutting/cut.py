@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dnnsplit.cutting.bundle import Bundle, Hop, Output, Part, Wire
+from dnnsplit.cutting.checks import type_problems
+from dnnsplit.cutting.examples import example_of
 from dnnsplit.cutting.triton import part_file, write_repository
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.cleanup import subgraphs
@@ -67,7 +70,8 @@ def cut(
     calibration : Calibration | None, optional
         Ranges for the quantized layers; default: those the plan's noise was measured with.
     check : bool, default True
-        Run the parts one after the other and compare them with the whole model before returning.
+        Run the parts one after the other and compare them with the whole model before returning; what their inputs hold then is
+        kept in the bundle, for stages to warm up on.
     providers : Sequence[str], default ("cpu",)
         Of a file: those that the plan's graph was read with, see `load`.
     images : Images | None, optional
@@ -114,7 +118,7 @@ def cut(
         wires |= {name: _wire(read, name, by_wire.get(name)) for name in outputs}
     bundle = Bundle(
         folder=out,
-        model_name=read.path.stem,
+        model_name=os.fsencode(read.path.stem).decode(errors="replace"),  # a name of any bytes is one of text in messages
         model_sha256=read.sha256,
         source=plan.source,
         servers=tuple(plan.cost.compute_s),
@@ -123,13 +127,16 @@ def cut(
         wires=tuple(wires.values()),
         parts=tuple(parts),
         plan=plan.to_json(),
+        ignored=read.unread,
     )
     bundle = replace(bundle, hops=_hops(bundle, plan, form))
-    bundle.save()
-    write_repository(bundle)
     if check:
         with _told():
-            verify(bundle, graph, int8, weights, calibration, made_up(read) if feed is None else feed)
+            seen = verify(bundle, graph, int8, weights, calibration, made_up(read) if feed is None else feed)
+        read_by_parts = dict.fromkeys(name for part in parts for name in part.inputs)
+        bundle = replace(bundle, examples=tuple(example_of(name, seen[name]) for name in read_by_parts))
+    bundle.save()
+    write_repository(bundle)
     return bundle
 
 
@@ -185,16 +192,28 @@ def _hops(bundle: Bundle, plan: Plan, form: Mapping[str, str]) -> tuple[Hop, ...
 
 def _wire(model: Model, name: str, int8: QuantizedLayer | None = None) -> Wire:
     if int8 is None:
-        return Wire(name, str(model.dtype(name)), model.types[name][1])
+        dtype = str(model.dtype(name))
+        raise_problems(DeployError, model.path.name, list(type_problems(name, dtype)))
+        return Wire(name, dtype, model.types[name][1])
     return Wire(name, int8.dtype, model.types[int8.output][1], int8.scale, int8.zero_point, int8.output)
 
 
 def run_parts(bundle: Bundle, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Run all parts of a bundle here, one after the other, and return the outputs of the model."""
+    return delivered(bundle, all_values(bundle, feed))
+
+
+def all_values(bundle: Bundle, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run all parts of a bundle here, one after the other, and return all graph inputs and wires."""
     values = dict(feed)
     for part in bundle.parts:
         one = session(bundle.folder / part.file)
         values |= dict(zip(part.outputs, one.run(list(part.outputs), {name: values[name] for name in part.inputs}), strict=True))
+    return values
+
+
+def delivered(bundle: Bundle, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the outputs of the model, of the wires that carry them."""
     wires = bundle.wire_by_name
     return {output.name: wires[output.wire].real(values[output.wire]) for output in bundle.outputs}
 
@@ -240,8 +259,10 @@ def verify(
     weights: Mapping[str, Place],
     calibration: Calibration,
     feed: Feed,
-) -> None:
+) -> dict[str, np.ndarray]:
     """Compare the parts with the whole model on one input, and with what a scheme is measured to do to it.
+
+    Returns all graph inputs and wires of that inference.
 
     The greatest difference is at most 1e-3 of the greatest value of an output; a value that is no number is one unless both hold
     the same. Of outputs that are no floats (classes, indices, truth, texts) at most 1e-3 may differ at all.
@@ -266,7 +287,8 @@ def verify(
         plain, expected = both_ways(graph, [name for name in graph.topological if name in int8], calibration, feed)
     else:
         expected = whole(graph, int8, feed, bundle.folder, weights)
-    found = run_parts(bundle, feed)
+    values = all_values(bundle, feed)
+    found = delivered(bundle, values)
     # Rounding at the border of two int8 steps may fall either way in other kernels, so int8 is compared by its mean.
     told = {name: _difference(found[name], expected[name], mean=bool(int8)) for name in graph.model.outputs}
     heading = "the parts differ from the whole model (check=False, or --no-check, takes them as they are)"
@@ -282,6 +304,7 @@ def verify(
             f"measured on (at most {OF_NOISE:.0%}); another optimizer may be at work in {RUNTIME}: report it"
         )
         raise DeployError(message)
+    return values
 
 
 def _difference(found: np.ndarray, expected: np.ndarray, mean: bool) -> str:

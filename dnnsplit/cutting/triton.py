@@ -42,7 +42,8 @@ def part_config(bundle: Bundle, part: Part) -> str:
 
 
 def _tensor(kind: str, wire: Wire) -> str:
-    # Triton wants at least one extent; a scalar is one value that is given the shape of a scalar
-    shape = f"dims: {list(wire.shape)}" if wire.shape else "dims: [1] reshape: { shape: [] }"
+    # Triton wants at least one extent; a scalar is one value that is given the shape of a scalar. It knows no extent of 0: one
+    # of any size, which is what -1 stands for, may be that.
+    shape = f"dims: {[extent or -1 for extent in wire.shape]}" if wire.shape else "dims: [1] reshape: { shape: [] }"
     name = json.dumps(wire.name, ensure_ascii=False)
     return f"{kind} [ {{ name: {name} data_type: TYPE_{DATATYPES[wire.dtype][0]} {shape} }} ]"

@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2
 
 from dnnsplit.deployment.wire.channels import Stub, Tls
 from dnnsplit.deployment.wire.messages import (
+    IGNORES,
     NUMPY,
     TRACE,
     PartRecord,
@@ -93,6 +94,7 @@ class Client:
         self._diagnose = diagnose or (lambda: "")
         self._stub = Stub(address, tls=tls)
         self._metadata: Any = None
+        self._ignored: frozenset[str] | None = None
 
     @property
     def metadata(self) -> Any:
@@ -102,13 +104,21 @@ class Client:
         return self._metadata
 
     @property
+    def ignored(self) -> frozenset[str]:
+        """Graph inputs that nothing reads: they may be given, and are not sent; asked for once."""
+        if self._ignored is None:
+            told = self._call(self._stub.ServerMetadata, service_pb2.ServerMetadataRequest()).extensions
+            self._ignored = frozenset(entry.removeprefix(IGNORES) for entry in told if entry.startswith(IGNORES))
+        return self._ignored
+
+    @property
     def inputs(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Graph input -> (numpy dtype, shape)."""
         return _kinds(self.metadata.inputs)
 
     @property
     def outputs(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Graph output -> (numpy dtype, shape)."""
+        """Graph output -> (numpy dtype, shape); an extent is -1 where it depends on the data."""
         return _kinds(self.metadata.outputs)
 
     def infer(self, inputs: Mapping[str, np.ndarray], max_noise: float | None = None) -> dict[str, np.ndarray]:
@@ -128,6 +138,8 @@ class Client:
 
     def trace(self, inputs: Mapping[str, np.ndarray], max_noise: float | None = None) -> tuple[dict[str, np.ndarray], Trace]:
         """Run the model once; return the outputs and what every part and transfer took."""
+        if not inputs.keys() <= self.inputs.keys():
+            inputs = {name: array for name, array in inputs.items() if name not in self.ignored}
         self._check(inputs)
         limit = {} if max_noise is None else {"max_noise": float(max_noise)}
         response = self._call(self._stub.infer, infer_request(self.model_name, tensors=inputs, parameters=limit))
@@ -169,7 +181,9 @@ class Client:
             return method(message, timeout=self.deadline_s)
         except grpc.RpcError as error:
             lost = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-            texts = [f"{error.code().name}: {error.details()}", self._diagnose() if lost else ""]
+            ours = error.details() == "Deadline Exceeded"  # gRPC's words where no stage had any
+            told = f"no answer within deadline_s={self.deadline_s:g}" if ours else error.details()
+            texts = [f"{error.code().name}: {told}", self._diagnose() if lost else ""]
         except ValueError as error:  # grpc's answer to the use of a closed channel
             texts = [str(error)]
         message = f"{self.model_name!r} at {self.address}: {'; '.join(filter(None, texts))}"

@@ -55,7 +55,7 @@ def build_part(
 
     `outputs` are the tensors it delivers, by their float32 name or, for a quantized layer's tensor, by its wire name; `int8` has
     the quantized layers of the whole plan. A tensor that comes from one of them and from outside this part is received in
-    int8, by its wire name, and dequantized here.
+    int8, by its wire name, and dequantized here. An input of the model may be delivered as it is.
     """
     model, int8, chosen = graph.model, int8 or {}, set(layers)
     nodes: list[onnx.NodeProto] = []
@@ -68,6 +68,8 @@ def build_part(
             inputs.append(_wire_info(model, wires[tensor]))
         else:
             inputs.append(model.value_info(tensor))
+    received = {value.name for value in inputs}
+    inputs += [model.value_info(name) for name in outputs if name in model.inputs and name not in received]
     for layer in (graph.layer(n) for n in graph.topological if n in chosen):
         if layer.name in int8:
             nodes += int8[layer.name].nodes

@@ -69,31 +69,42 @@ class BoundSession:
     """A session that runs through IO binding, so that each copy is made, and counted, once.
 
     Inputs are copied to the provider's memory when they are bound, before the run; outputs are written to arrays of the
-    host, which a deployed part has to send. A run ends when its outputs are there, which have fixed shapes. Used like
-    ``onnxruntime.InferenceSession``.
+    host, which a deployed part has to send; ONNX Runtime makes those of outputs whose shape depends on the data. A run ends
+    when its outputs are there. Used like ``onnxruntime.InferenceSession``.
     """
 
     def __init__(self, one: ort.InferenceSession) -> None:
         self.session = one
         self.get_inputs, self.get_outputs, self.get_providers = one.get_inputs, one.get_outputs, one.get_providers
         self.end_profiling = one.end_profiling
-        self.kinds = {o.name: (_dtype(o.type), tuple(o.shape)) for o in one.get_outputs()}
+        self.names = [o.name for o in one.get_outputs()]
+        self.fixed = {o.name: (_dtype(o.type), tuple(o.shape)) for o in one.get_outputs() if _is_fixed(o.shape)}
 
     def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Run once; return the outputs asked for, all when `outputs` is None."""
         binding = self.session.io_binding()  # a new one each time: it holds on to the arrays, and runs may overlap
         for name, array in inputs.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        made = {name: np.empty(shape, dtype) for name, (dtype, shape) in self.kinds.items() if not outputs or name in outputs}
-        for name, array in made.items():
-            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        wanted, made = list(outputs or self.names), dict[str, np.ndarray]()
+        for name in wanted:
+            if name in self.fixed:
+                dtype, shape = self.fixed[name]
+                array = made[name] = np.empty(shape, dtype)
+                binding.bind_output(name, "cpu", 0, dtype.type, shape, array.ctypes.data)
+            else:
+                binding.bind_output(name, "cpu")
         binding.synchronize_inputs()
         self.session.run_with_iobinding(binding)
         binding.synchronize_outputs()
-        return [made[name] for name in outputs or made]
+        return [made[name] if name in made else value.numpy() for name, value in zip(wanted, binding.get_outputs(), strict=True)]
 
 
 Session: TypeAlias = "ort.InferenceSession | BoundSession"
+
+
+def _is_fixed(shape: Sequence[Any]) -> bool:
+    """Whether all extents are numbers; ONNX Runtime gives a name, None or -1 for one that depends on the data."""
+    return all(isinstance(extent, int) and extent >= 0 for extent in shape)
 
 
 def _dtype(kind: str) -> np.dtype[Any]:

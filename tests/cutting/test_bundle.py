@@ -1,10 +1,15 @@
 import json
+import re
 from dataclasses import replace
 
 import pytest
-from helpers.bundle_models import ROWS, SIZE, mlp
+from google.protobuf import text_format
+from helpers.bundle_models import BOXES, HALVES, NOTHING, ROWS, SIZE, detector, mlp
+from tritonclient.grpc import model_config_pb2
 
 from dnnsplit.cutting.bundle import Bundle, Hop, Output, Wire
+from dnnsplit.cutting.checks import OPEN_BYTES
+from dnnsplit.cutting.triton import part_config
 from dnnsplit.ground.errors import DeployError
 
 
@@ -135,8 +140,13 @@ def test_a_wire_that_is_made_twice(bundle):
         ({"model_name": "a/b"}, "must not be empty nor hold '/'"),
         ({"outputs": ()}, "has no outputs"),
         ({"outputs": (Output("y", "y"), Output("y", "h2"))}, "two outputs are named 'y'"),
-        ({"inputs": (Wire("x", "float31", (1,)),)}, "'float31' is no known type"),
-        ({"inputs": (Wire("x", "float32", (0, 4)),)}, "extents of 1 or more"),
+        ({"inputs": (Wire("x", "float31", (1,)),)}, "tensor 'x' is float31, which cannot be sent .did you mean 'float32'"),
+        ({"inputs": (Wire("x", "bfloat16", (1,)),)}, "tensor 'x' is bfloat16, which cannot be sent"),
+        ({"inputs": (Wire("x", "object", (1,)),)}, "tensor 'x' is text, which cannot be sent"),
+        ({"inputs": (Wire("x", "float32", (-2, 4)),)}, "extents of 0 or more, or -1"),
+        ({"inputs": (Wire("x", "float32", (-1, 4)),)}, "'x' has the open shape .-1, 4., so it can only be an output"),
+        ({"ignored": ("x",)}, "graph input 'x' is both read and ignored"),
+        ({"inputs": (Wire("x", "float64", (2**28,)),)}, "'x' has the shape .268435456., 2.147 GB, and a message holds 2.145 GB"),
         ({"inputs": (Wire("x", "uint8", (4,), 0.5, 0),)}, "graph input 'x' has a scale"),
         ({"inputs": (Wire("x", "float32", (4,), 0.5, 0),)}, "goes with uint8 or int8, not float32"),
         ({"inputs": (Wire("x", "uint8", (4,), -1.0, 0),)}, "must be above 0"),
@@ -150,10 +160,28 @@ def test_what_does_not_fit_is_not_saved(bundle, change, text):
         replace(bundle, **change).save()
 
 
-def test_a_part_without_inputs(bundle):
-    parts = (*bundle.parts[:3], replace(bundle.parts[3], inputs=()))
-    with pytest.raises(DeployError, match="part 'd' has no inputs"):
-        replace(bundle, parts=parts).check()
+def test_open_shapes_are_for_outputs_alone(tmp_path):
+    bundle = detector(tmp_path)
+    best = bundle.wire_by_name[BOXES]
+    assert (best.is_open, best.size_bytes) == (True, OPEN_BYTES)
+    assert OPEN_BYTES < bundle.largest_message_bytes < OPEN_BYTES + 2**21
+    assert "6 tensors cross (at most 67.11 MB)" in repr(bundle)
+    text = re.escape("has the open shape [1, 1, -1], so it can only be an output of the model")
+    halves = replace(bundle.wire_by_name[HALVES], shape=(1, 1, -1))
+    with pytest.raises(DeployError, match=text):
+        replace(bundle, wires=(halves, *bundle.wires[1:])).check()
+    scaled = replace(best, dtype="uint8", scale=0.5, zero_point=0)
+    with pytest.raises(DeployError, match="without a scale"):
+        replace(bundle, wires=tuple(scaled if wire is best else wire for wire in bundle.wires)).check()
+
+
+def test_the_configuration_of_open_and_empty_tensors(tmp_path):
+    bundle = detector(tmp_path)
+    config = text_format.Parse(part_config(bundle, bundle.parts[1]), model_config_pb2.ModelConfig())
+    assert {i.name: list(i.dims) for i in config.input} == {
+        "boxes": [1, 6, 4], HALVES: [1, 1, 6], NOTHING: [1, 1, -1], "most": [1],
+    }  # fmt: skip
+    assert [(o.name, list(o.dims)) for o in config.output] == [(BOXES, [-1, 3])]
 
 
 def test_hops_take_the_place_of_straight_routes(bundle):

@@ -1,16 +1,20 @@
 """Cut parts, chained in real ONNX Runtime, give what the whole model gives."""
 
+import os
+
 import networkx as nx
 import numpy as np
+import onnx
 import pytest
 from helpers.plans import SERVERS, any_network, plan_for
 from helpers.small_models import conv_net, double, images, saved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import dnnsplit as ds
-from dnnsplit.cutting.cut import run_parts, whole
+from dnnsplit.cutting.bundle import Bundle
+from dnnsplit.cutting.cut import all_values, run_parts, whole
 from dnnsplit.graph.partitions import components
 from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.quantize.rewrite import quantize_layer
@@ -87,10 +91,55 @@ def test_a_plan_of_another_model_is_refused(net, tmp_path):
         ds.cut(tmp_path / "none.onnx", ds.split(*ds.examples.tiny()), tmp_path)
 
 
+def test_what_is_seen_of_the_wires_is_kept_for_warming_up(net, tmp_path):
+    graph, calibration = net
+    plan = plan_for(graph, dict(zip(graph.topological, ["device", "edge", "edge", "device", "device"], strict=True)), ("c1",))
+    bundle = ds.cut(graph, plan, tmp_path / "one", calibration)
+    wires, kept = bundle.wire_by_name, {example.wire: example for example in bundle.examples}
+    assert kept.keys() == {name for part in bundle.parts for name in part.inputs}
+    for name, example in kept.items():
+        low, high = (0, 255) if wires[name].dtype == "uint8" else (-np.inf, np.inf)
+        assert low <= example.least < example.greatest <= high
+    assert ds.cut(graph, plan, tmp_path / "two", calibration).examples == bundle.examples
+    assert ds.cut(graph, plan, tmp_path / "three", calibration, check=False).examples == ()
+
+
+def test_an_input_that_no_layer_reads_is_delivered_as_it_is(tmp_path):
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "u", "y")]
+    proto = helper.make_graph([helper.make_node("Neg", ["x"], ["y"], "neg")], "g", ends[:2], [ends[1], ends[2]])
+    onnx.save(helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    graph = ds.load(tmp_path / "m.onnx")
+    bundle = ds.cut(graph, plan_for(graph, {"neg": "edge"}), tmp_path / "parts")
+    feed = {"x": np.ones((1, 4), np.float32), "u": np.full((1, 4), 2, np.float32)}
+    with ds.testbed(bundle, any_network()) as client:
+        found, trace = client.trace(feed)
+    np.testing.assert_array_equal(found["u"], feed["u"])
+    np.testing.assert_array_equal(found["y"], -feed["x"])
+    assert {t.wire for t in trace.transfers} == {"x", "y"}
+
+
+def test_the_name_of_a_file_need_not_be_text(tmp_path):
+    path = conv_net(tmp_path / os.fsdecode(b"it's \xff @ \xc3\xbc.onnx"))
+    graph = ds.load(path)
+    bundle = ds.cut(graph, plan_for(graph, dict.fromkeys(graph.layer_names, "device")), tmp_path / "out put", check=False)
+    assert bundle.model_name == "it's \ufffd @ ü"
+    assert Bundle.load(tmp_path / "out put") == bundle
+
+
+def test_a_cut_that_fails_its_check_leaves_no_bundle(net, tmp_path, monkeypatch):
+    graph, _ = net
+    nines = dict.fromkeys(graph.model.outputs, np.float32(9))
+    monkeypatch.setattr("dnnsplit.cutting.cut.delivered", lambda bundle, values: nines)
+    with pytest.raises(ds.DeployError, match="the parts differ from the whole model"):
+        ds.cut(graph, plan_for(graph, dict.fromkeys(graph.layer_names, "edge")), tmp_path)
+    with pytest.raises(ds.DeployError, match="there is no bundle in"):
+        Bundle.load(tmp_path)
+
+
 def test_parts_that_differ_are_found(net, tmp_path, monkeypatch):
     graph, _ = net
-    monkeypatch.setattr("dnnsplit.cutting.cut.run_parts", lambda bundle, feed: {
-        k: v + 1 for k, v in run_parts(bundle, feed).items()})  # fmt: skip
+    monkeypatch.setattr("dnnsplit.cutting.cut.all_values", lambda bundle, feed: {
+        k: v + 1 for k, v in all_values(bundle, feed).items()})  # fmt: skip
     with pytest.raises(ds.DeployError, match="the parts differ from the whole model"):
         ds.cut(graph, plan_for(graph, dict.fromkeys(graph.layer_names, "edge")), tmp_path)
 
@@ -267,3 +316,49 @@ def test_a_model_that_draws_random_numbers_says_so(tmp_path):
         with pytest.raises(ds.DeployError, match=f"no two runs of the model agree, as {kind} 'draw' .*check=False"):
             one_each(path, tmp_path / "parts")
         assert one_each(path, tmp_path / "parts", check=False).parts
+
+
+def test_what_nothing_reads_and_what_rests_on_constants(tmp_path):
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, 4]), ("y", [1, 4]), ("k", [2]))
+    ]
+    unread = helper.make_tensor_value_info("sample rate", TensorProto.INT64, [])
+    nodes = [helper.make_node("Neg", ["x"], ["y"], "neg"), helper.make_node("Exp", ["w"], ["k"], "exp")]
+    weights = [numpy_helper.from_array(np.zeros(2, np.float32), "w")]
+    proto = helper.make_graph(nodes, "g", [ends[0], unread], ends[1:], weights)
+    onnx.save(helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    graph = ds.load(tmp_path / "m.onnx")
+    constant = next(name for name in graph.layer_names if name != "y")
+    plan = plan_for(graph, {name: "cloud" if name == constant else "edge" for name in graph.layer_names})
+    bundle = ds.cut(graph, plan, tmp_path / "parts")
+    assert bundle.ignored == ("sample rate",)
+    assert sorted(part.inputs for part in bundle.parts) == [(), ("x",)]
+    with ds.testbed(bundle, any_network()) as client:
+        found = client.infer({"x": np.ones((1, 4), np.float32), "sample rate": np.array(16000)})
+    np.testing.assert_array_equal(found["y"], -np.ones((1, 4)))
+    np.testing.assert_array_equal(found["k"], [1, 1])
+
+
+def test_the_boxes_that_a_detector_found_are_sent_as_many_as_they_are(tmp_path):
+    shapes = {"boxes": [1, 6, 4], "scores": [1, 1, 6]}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    best = helper.make_tensor_value_info("best", TensorProto.INT64, ["found", 3])
+    limits = {"most": np.array([9]), "overlap": np.float32([0.5]), "least": np.float32([0.1])}
+    nodes = [
+        helper.make_node("Sigmoid", ["scores"], ["s"], "sigmoid"),
+        helper.make_node("NonMaxSuppression", ["boxes", "s", *limits], ["best"], "nms"),
+    ]
+    weights = [numpy_helper.from_array(value, name) for name, value in limits.items()]
+    proto = helper.make_graph(nodes, "g", inputs, [best], weights)
+    onnx.save(helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    graph = ds.load(tmp_path / "m.onnx")
+    first, last = graph.topological
+    bundle = ds.cut(graph, plan_for(graph, {first: "device", last: "edge"}), tmp_path / "parts")
+    assert bundle.wire_by_name["best"].shape == (-1, 3)
+    corners = np.arange(6, dtype=np.float32)[:, None] * 10 + np.float32([0, 0, 1, 1])
+    with ds.testbed(bundle, any_network()) as client:
+        for scores, wanted in (([3, -9, 2, -9, -9, 1], [0, 2, 5]), ([-9] * 6, [])):
+            found = client.infer({"boxes": corners[None], "scores": np.float32(scores)[None, None]})["best"]
+            assert found.shape == (len(wanted), 3)
+            assert list(found[:, 2]) == wanted

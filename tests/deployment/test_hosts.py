@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import grpc
@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 import tritonclient.grpc as triton
 from google.protobuf import text_format
-from helpers.bundle_models import lookup, mlp
+from helpers.bundle_models import detector, detector_feed, detector_numpy, lookup, mlp
 from helpers.deployments import NAMES, PAIRS, assert_close, images, network
 from helpers.plans import plan_for
 from helpers.processes import started, wait_until
@@ -28,7 +28,8 @@ from tritonclient.utils import InferenceServerException
 
 import dnnsplit as ds
 from dnnsplit.cutting.checks import DATATYPES
-from dnnsplit.cutting.triton import part_config, part_file
+from dnnsplit.cutting.examples import Example
+from dnnsplit.cutting.triton import part_config, part_file, write_repository
 from dnnsplit.deployment.client import Client
 from dnnsplit.deployment.hosts import read_hosts
 from dnnsplit.deployment.serving import serve
@@ -227,15 +228,14 @@ class ModelServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         feed = {}
         for entry, content in zip(request.inputs, request.raw_input_contents, strict=True):
             assert model_config_pb2.DataType.Name(described[entry.name].data_type) == f"TYPE_{entry.datatype}"
-            assert list(described[entry.name].dims) == list(entry.shape)
+            assert all(wanted in (-1, extent) for wanted, extent in zip(described[entry.name].dims, entry.shape, strict=True))
             shape = [] if described[entry.name].HasField("reshape") else entry.shape
             feed[entry.name] = np.frombuffer(content, triton._utils.triton_to_np_dtype(entry.datatype)).reshape(shape)
         self.runs += 1
         response = service_pb2.ModelInferResponse(model_name=request.model_name, id=request.id)
         for output, value in zip(config.output, session.run([o.name for o in config.output], feed), strict=True):
-            response.outputs.add(
-                name=output.name, datatype=model_config_pb2.DataType.Name(output.data_type)[5:], shape=output.dims
-            )
+            kind = model_config_pb2.DataType.Name(output.data_type)[5:]
+            response.outputs.add(name=output.name, datatype=kind, shape=value.shape or (1,))
             response.raw_output_contents.append(value.tobytes())
         return response
 
@@ -286,6 +286,55 @@ def test_a_scalar_goes_to_a_model_server_and_back(tmp_path):
             np.testing.assert_allclose(client.infer({"x": x})["y"], x * np.sqrt(15.0), rtol=1e-6)
     finally:
         server.stop(0).wait(5)
+
+
+@contextmanager
+def model_server(bundle):
+    """The address of a `ModelServer` of parts that were written by hand, beside their files."""
+    for part in bundle.parts:
+        path = bundle.folder / part_file(part.name)
+        path.parent.mkdir(parents=True)
+        shutil.copy(bundle.folder / part.file, path)
+    write_repository(bundle)
+    server = grpc.server(ThreadPoolExecutor(2))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(ModelServer(bundle.folder), server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        yield address
+    finally:
+        server.stop(0).wait(5)
+
+
+def test_open_and_empty_tensors_go_to_a_model_server_and_back(tmp_path):
+    bundle = detector(tmp_path)
+    with (
+        model_server(bundle) as address,
+        deployment(bundle, tmp_path, model_server=address) as one,
+        one.start().client() as client,
+    ):
+        for scores in ([0.2, 0.9, 0.05, 0.5, 0.3, 0.8], [0.0] * 6):
+            feed = detector_feed(scores, 4)
+            found = client.infer(feed)
+            for name, array in detector_numpy(feed).items():
+                np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_warm_up_that_a_model_server_refuses_is_no_reason_to_end(tmp_path):
+    bundle = replace(lookup(tmp_path), examples=(Example("same", values=(99,)),))
+    bundle.save()
+    with model_server(bundle) as address, deployment(bundle, tmp_path, model_server=address) as one:
+        with one.start().client() as client:
+            assert client.infer({"index": np.array([3])})["value"] == [30.0]
+        told = f"part 'gather' was not warmed up, its first request takes longer: the model server at {address}"
+        assert told in one.stages["edge"].tail
+
+
+def test_a_model_server_that_is_not_there_is(lookup_bundle, tmp_path):
+    with deployment(lookup_bundle, tmp_path, model_server="127.0.0.1:9") as one:
+        stage = one.launch("edge")
+        assert stage.process.wait(30) == 1
+        assert "part 'gather' cannot be run: the model server at 127.0.0.1:9: UNAVAILABLE" in stage.tail
 
 
 def test_the_configuration_of_a_scalar_has_one_extent(mlp_bundle):

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from helpers.architectures import ALL
+from helpers.bundle_models import detector, detector_feed, detector_numpy
 from helpers.small_models import conv_net, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,8 +18,8 @@ import dnnsplit as ds
 from dnnsplit.deployment.serving import serve
 from dnnsplit.deployment.stage.sessions import load as load_part
 from dnnsplit.graph.blocks import find_blocks, load
-from dnnsplit.graph.reading import read_model
 from dnnsplit.graph.partitions import finest_common
+from dnnsplit.graph.reading import read_model
 from dnnsplit.profiling.elsewhere import profile_here
 from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.runtime import providers, sessions
@@ -315,6 +316,23 @@ def test_nodes_left_to_the_cpu_are_those_that_the_profiler_saw_there(net, monkey
     left = left_to_cpu(content, feed, BOUND)
     assert len(left) == 1
     assert not left[0].endswith("_kernel_time")
+
+
+def test_outputs_of_a_shape_that_depends_on_data_and_empty_ones_are_bound_too(tmp_path, monkeypatch):
+    bundle = detector(tmp_path)
+    monkeypatch.setattr(providers, "KNOWN", (*providers.KNOWN, BOUND))
+    rng = np.random.default_rng(0)
+    for scores in ([0.2, 0.9, 0.05, 0.5, 0.3, 0.8], [0.0] * 6):
+        values = detector_feed(scores, 3)
+        expected = detector_numpy(values)
+        for part in bundle.parts:
+            one = load_part(bundle, part, provider="bound")
+            assert isinstance(one, BoundSession)
+            names = list(rng.permutation(part.outputs))
+            values |= dict(zip(names, one.run(names, {name: values[name] for name in part.inputs}), strict=True))
+        for name, array in expected.items():
+            np.testing.assert_array_equal(values[name], array)
+            assert values[name].shape == array.shape
 
 
 # ---------------------------------------------------------------- deployment

@@ -16,12 +16,18 @@ from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.wire.channels import Stub, Tls
 from dnnsplit.deployment.wire.messages import PartRecord, Records, TransferRecord
 
+START = ""  # in the queue of a link, for a tensor: a message without any, by which a stage learns of a request
+
 
 class Request:
-    """The buffer of one request on one stage; `deadline` is on the clock of `time.monotonic` [s]."""
+    """The buffer of one request on one stage.
 
-    def __init__(self, identity: str, remaining_s: float, parts: list[Part]) -> None:
-        self.identity = identity
+    `deadline` is on the clock of `time.monotonic` [s]; `limit_s` is what the request was given as a whole when it arrived at the
+    source, of which `remaining_s` were left [s].
+    """
+
+    def __init__(self, identity: str, remaining_s: float, limit_s: float, parts: list[Part]) -> None:
+        self.identity, self.limit_s = identity, limit_s
         self.started = time.monotonic()
         self.deadline = self.started + remaining_s
         self.waiting = list(parts)
@@ -33,6 +39,12 @@ class Request:
         self.transfers: list[TransferRecord] = []
         self.error: tuple[grpc.StatusCode, str] | None = None
         self.dropped = threading.Event()
+
+    def due(self) -> list[Part]:
+        """Return the parts whose inputs are all there now; they wait no longer."""
+        due = [part for part in self.waiting if all(name in self.tensors for name in part.inputs)]
+        self.waiting = [part for part in self.waiting if part not in due]
+        return due
 
     def move_inside(self, server: str, moves: Sequence[tuple[str, int]], emulation: Emulation) -> None:
         """Take, once, the time of (tensor, bytes [B]) that a link of a server to itself prices, before the first part.
@@ -76,10 +88,10 @@ class Peer:
 
 
 def explain(error: grpc.RpcError, name: str, peer: Peer) -> tuple[grpc.StatusCode, str]:
-    """Say in words of the deployment why the tensor `name` could not be sent to `peer`."""
-    code = error.code()
+    """Say in words of the deployment why the tensor `name`, or the start of a request, could not be sent to `peer`."""
+    code, what = error.code(), f"tensor {name!r}" if name != START else "the start of a request"
     if code is grpc.StatusCode.UNAVAILABLE:
-        return code, f"server {peer.name!r} at {peer.address} cannot be reached to send tensor {name!r}: {error.details()}"
+        return code, f"server {peer.name!r} at {peer.address} cannot be reached to send {what}: {error.details()}"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return code, f"server {peer.name!r} did not acknowledge tensor {name!r} before the deadline"
-    return code, f"server {peer.name!r} refused tensor {name!r}: {error.details()}"
+        return code, f"server {peer.name!r} did not acknowledge {what} before the deadline"
+    return code, f"server {peer.name!r} refused {what}: {error.details()}"

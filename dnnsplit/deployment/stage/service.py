@@ -10,6 +10,8 @@ On the test-bed, compute speed and links are emulated; `work` and `emulation` in
 from __future__ import annotations
 
 import json
+import math
+import sys
 import threading
 import time
 import uuid
@@ -23,10 +25,12 @@ from tritonclient.grpc import service_pb2
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.checks import DATATYPES
 from dnnsplit.deployment.stage.config import Config
-from dnnsplit.deployment.stage.sessions import load
+from dnnsplit.deployment.stage.sessions import load, warm_up
 from dnnsplit.deployment.stage.work import Runner
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.deployment.wire.messages import (
+    COLD,
+    IGNORES,
     LINKS,
     PROBE,
     VERSION,
@@ -56,6 +60,7 @@ class Stage:
             raise DeployError(message)
         self.bundle, self.config = bundle, config
         self.sessions: dict[str, Any] = {}
+        self.cold: list[str] = []
         self.tls = config.tls
         self.runner = Runner(bundle, config.server, config.emulation, self.sessions)
         self.runner.clock = find_provider(config.provider).clock
@@ -87,7 +92,11 @@ class Stage:
         """
         config = self.config
         for part in self.runner.parts:
-            self.sessions[part.name] = load(self.bundle, part, config.model_server, config.deadline_s, config.provider)
+            one = load(self.bundle, part, config.model_server, config.deadline_s, config.provider)
+            self.sessions[part.name] = one
+            if problem := warm_up(self.bundle, part, one):
+                self.cold.append(part.name)
+                print(f"part {part.name!r} was not warmed up, its first request takes longer: {problem}", file=sys.stderr)
         if self.config.peers:
             self._connect(self.config.peers)
         elif len(self.bundle.stages) == 1:
@@ -115,9 +124,10 @@ class Stage:
         return service_pb2.ModelReadyResponse(ready=all(ready))
 
     def ServerMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Answer the name of the server, its version, and which bundle it serves."""
-        name, bundle = f"dnnsplit-{self.config.server}", f"bundle-{self.bundle.digest}"
-        return service_pb2.ServerMetadataResponse(name=name, version=VERSION, extensions=[bundle])
+        """Answer the name of the server, its version, which bundle it serves, inputs it ignores, and parts that are cold."""
+        name, told = f"dnnsplit-{self.config.server}", [f"bundle-{self.bundle.digest}"]
+        told += [f"{IGNORES}{one}" for one in self.bundle.ignored] + [f"{COLD}{part}" for part in self.cold]
+        return service_pb2.ServerMetadataResponse(name=name, version=VERSION, extensions=told)
 
     def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Answer the inputs and outputs of the whole model."""
@@ -153,13 +163,14 @@ class Stage:
             raise Refusal(Code.FAILED_PRECONDITION, f"this is {self.config.server!r}; requests go to {self.bundle.source!r}")
         self._check_ready()
         expected = {wire.name: (wire.dtype, wire.shape) for wire in self.bundle.inputs}
-        inputs = tensors_of(message.head.inputs, message.contents, expected)
+        inputs = tensors_of(message.head.inputs, message.contents, expected, self.bundle.ignored)
         if missing := [name for name in expected if name not in inputs]:
             raise Refusal(Code.INVALID_ARGUMENT, f"the inputs {', '.join(map(repr, missing))} are missing")
         outputs = self._asked_for([entry.name for entry in message.head.outputs])
-        remaining_s = min(self.config.deadline_s, earlier(context.time_remaining() or float("inf")))
+        left_s = context.time_remaining() or math.inf
+        remaining_s, limit_s = (min(self.config.deadline_s, s) for s in (earlier(left_s), left_s))
         # the id is the client's own; inside, a fresh one keeps apart requests that repeat it
-        request = self.runner.open(uuid.uuid4().hex, remaining_s, self.config.in_flight)
+        request = self.runner.open(uuid.uuid4().hex, remaining_s, limit_s, self.config.in_flight)
         if not context.add_callback(lambda: self.runner.fail(request, Code.CANCELLED, "the client went away")):
             self.runner.fail(request, Code.CANCELLED, "the client went away")
         for name, array in inputs.items():
@@ -186,9 +197,10 @@ class Stage:
     def _receive(self, message: Infer, context: grpc.ServicerContext) -> Infer:
         self._check_ready()
         arrays = tensors_of(message.head.inputs, message.contents, self.incoming)
-        remaining_s = min(message.head.parameters["remaining_s"].double_param, self.config.deadline_s)
+        told = message.head.parameters
+        remaining_s, limit_s = (min(told[name].double_param, self.config.deadline_s) for name in ("remaining_s", "limit_s"))
         # twice the limit of the source: the end of a request may reach this stage after the start of the next
-        if request := self.runner.join(message.head.id, remaining_s, 2 * self.config.in_flight):
+        if request := self.runner.join(message.head.id, remaining_s, limit_s, 2 * self.config.in_flight):
             for name, array in arrays.items():
                 self.runner.deliver(request, name, array)
         return acknowledge(message)

@@ -9,10 +9,17 @@ import grpc
 import numpy as np
 
 from dnnsplit.cutting.bundle import Bundle, Part
+from dnnsplit.cutting.examples import drawn
 from dnnsplit.deployment.wire.channels import Stub
 from dnnsplit.deployment.wire.messages import infer_request, tensors_of
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.runtime.sessions import session, session_options
+
+GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED)  # no server, or no such part
+
+
+class RunError(DeployError):
+    """A part that is there, and failed on what it was given."""
 
 
 class RemotePart:
@@ -43,33 +50,52 @@ class RemotePart:
             answer = self.stub.infer(infer_request(self.part.name, tensors=tensors), timeout=self.deadline_s)
         except grpc.RpcError as error:
             message = f"the model server at {self.address}: {error.code().name}: {error.details()}"
-            raise DeployError(message) from None
+            raise (DeployError if error.code() in GONE else RunError)(message) from None
         arrays = tensors_of(answer.head.outputs, answer.contents, self.kinds)
         if missing := [name for name in outputs if name not in arrays]:
             message = f"the model server at {self.address} did not return {missing[0]!r}"
             raise DeployError(message)
-        return [arrays[name].reshape(self.shapes[name]) for name in outputs]
+        return [arrays[name] if self.shapes[name] else arrays[name].reshape(()) for name in outputs]
 
 
 def load(bundle: Bundle, part: Part, model_server: str = "", deadline_s: float = 60.0, provider: str = "cpu") -> Any:
-    """Load a part for one thread, so that it runs in the thread that calls it, and run it twice on zeros to warm it.
+    """Load a part for one thread, so that it runs in the thread that calls it.
 
     `provider` runs it, through IO binding where it has its own memory, unless a model server does.
 
     Raises
     ------
     DeployError
-        The file cannot be loaded or run, or its inputs and outputs are not those of the bundle.
+        The file cannot be loaded, or its inputs and outputs are not those of the bundle.
     """
     try:
-        loaded: Any = RemotePart(bundle, part, model_server, deadline_s) if model_server else _session(bundle, part, provider)
-        wires = [bundle.wire_by_name[name] for name in part.inputs]
-        for _ in range(2):
-            loaded.run(list(part.outputs), {wire.name: np.zeros(wire.shape, wire.dtype) for wire in wires})
+        return RemotePart(bundle, part, model_server, deadline_s) if model_server else _session(bundle, part, provider)
     except Exception as error:  # onnxruntime has no common class of its errors
         message = f"part {part.name!r} cannot be run: {error}"
         raise DeployError(message) from None
-    return loaded
+
+
+def warm_up(bundle: Bundle, part: Part, loaded: Any) -> str:
+    """Run a loaded part twice, on what the bundle has seen of its inputs; return why it failed, or an empty text.
+
+    That is no reason not to start: other values than those of a request may be no inputs of the part.
+
+    Raises
+    ------
+    DeployError
+        The model server does not answer, or has another part.
+    """
+    wires, examples = bundle.wire_by_name, {example.wire: example for example in bundle.examples}
+    try:
+        inputs = {name: drawn(wires[name], examples) for name in part.inputs}
+        for _ in range(2):
+            loaded.run(list(part.outputs), inputs)
+    except Exception as error:
+        if isinstance(error, DeployError) and not isinstance(error, RunError):
+            message = f"part {part.name!r} cannot be run: {error}"
+            raise DeployError(message) from None
+        return str(error)
+    return ""
 
 
 def _session(bundle: Bundle, part: Part, provider: str) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from dnnsplit.cutting.bundle import Bundle, Part
-from dnnsplit.deployment.stage.buffers import Peer, Request, explain, in_order
+from dnnsplit.deployment.stage.buffers import START, Peer, Request, explain, in_order
 from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.wire.channels import Tls, instance_of
 from dnnsplit.deployment.wire.messages import (
@@ -58,9 +58,11 @@ class Runner:
         self.bundle, self.server, self.emulation, self.sessions = bundle, server, emulation, sessions
         self.is_source, self.clock = server == bundle.source, time.thread_time  # a stage sets its provider's clock
         self.parts = [part for part in bundle.parts if part.server == server]
-        self.routes, self.producers, self.wires = bundle.routes, bundle.producers, bundle.wire_by_name
-        self.kinds = {name: (wire.dtype, wire.shape) for name, wire in self.wires.items()}
+        self.routes, self.producers = bundle.routes, bundle.producers
+        self.kinds = {name: (wire.dtype, wire.shape) for name, wire in bundle.wire_by_name.items()}
         self.awaited = [output.wire for output in bundle.outputs] if self.is_source else []
+        # no tensor that arrives need start a part without inputs, so the source tells its stage of the request
+        self.starts = {part.server for part in bundle.parts if not part.inputs} - {server} if self.is_source else set()
         self.peers: dict[str, Peer] = {}
         self.requests: dict[str, Request] = {}
         self.ended: deque[str] = deque(maxlen=REMEMBERED)
@@ -95,13 +97,13 @@ class Runner:
         self.threads.append(threading.Thread(target=target, args=arguments, name=name, daemon=True))
         self.threads[-1].start()
 
-    def join(self, identity: str, remaining_s: float, limit: int) -> Request | None:
+    def join(self, identity: str, remaining_s: float, limit_s: float, limit: int) -> Request | None:
         """Return the buffer of a request, a new one if need be; None when the request has ended already."""
         with self.state:
-            return None if identity in self.ended else self.open(identity, remaining_s, limit)
+            return None if identity in self.ended else self.open(identity, remaining_s, limit_s, limit)
 
-    def open(self, identity: str, remaining_s: float, limit: int) -> Request:
-        """Return the buffer of a request that has not ended, a new one if need be.
+    def open(self, identity: str, remaining_s: float, limit_s: float, limit: int) -> Request:
+        """Return the buffer of a request that has not ended, a new one if need be, and start the parts that need no inputs.
 
         Raises
         ------
@@ -113,7 +115,12 @@ class Runner:
                 if len(self.requests) >= limit:
                     text = f"{limit} requests are in flight on {self.server!r}, which is the limit; try again later"
                     raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
-                self.requests[identity] = Request(identity, remaining_s, self.parts)
+                request = self.requests[identity] = Request(identity, remaining_s, limit_s, self.parts)
+                request.sending += len(self.starts)
+                for target in self.starts:
+                    self.peers[target].queue.put((request, START))
+                for part in request.due():
+                    self.work.put((request, part))
             return self.requests[identity]
 
     def deliver(self, request: Request, name: str, array: np.ndarray) -> None:
@@ -122,8 +129,7 @@ class Runner:
             if request.dropped.is_set() or name in request.tensors:
                 return  # a tensor that comes again is not sent on again
             request.tensors[name] = array
-            due = [part for part in request.waiting if all(n in request.tensors for n in part.inputs)]
-            request.waiting = [part for part in request.waiting if part not in due]
+            due = request.due()
             targets = self.routes.get((name, self.server), ())
             request.sending += len(targets)
             self.state.notify_all()
@@ -234,7 +240,10 @@ class Runner:
         reasons = [f"tensor {name!r} did not arrive from {self.producers[name]!r}" for name in missing]
         reasons = reasons or [f"{self.server!r} did not finish computing and sending"]
         reasons += [f"{peer.name!r} gives no sign of life" for peer in self.peers.values() if peer.silent]
-        return f"the deadline of {request.deadline - request.started:.3g} s passed on {self.server!r}: {'; '.join(reasons)}"
+        # on its way to the source it has lost some milliseconds, which are not the user's
+        given = f"{request.limit_s:.2g}" if request.limit_s < 10 else f"{request.limit_s:.0f}"
+        told = f"the deadline of {given} s passed on {self.server!r}: {'; '.join(reasons)}"
+        return f"{told}; if it takes that long, give a larger deadline_s"
 
     def _compute_all(self) -> None:
         while (item := self.work.get()) is not None:
@@ -284,21 +293,25 @@ class Runner:
                     self.state.notify_all()
 
     def _send(self, request: Request, name: str, peer: Peer) -> None:
-        started, size_bytes = time.monotonic(), self.wires[name].size_bytes
-        message = infer_request(f"{self.bundle.model_name}/tensors", request.identity, {name: request.tensors[name]})
+        started, tensors = time.monotonic(), {name: request.tensors[name]} if name != START else {}
+        message = infer_request(f"{self.bundle.model_name}/tensors", request.identity, tensors)
+        size_bytes = sum(array.nbytes for array in tensors.values())
         paced_s, dilation = self.emulation.transfer_s(peer.name, size_bytes), self.emulation.time_dilation
-        # The real send is a part of the emulated one: what the same tensor took at its fastest is waited less.
-        hold_s = self.emulation.hold_s(peer.name, size_bytes, peer.real_s.get(name, 0.0))
-        request.dropped.wait(max(started + hold_s - time.monotonic(), 0.0))
+        if tensors:
+            # The real send is a part of the emulated one: what the same tensor took at its fastest is waited less.
+            hold_s = self.emulation.hold_s(peer.name, size_bytes, peer.real_s.get(name, 0.0))
+            request.dropped.wait(max(started + hold_s - time.monotonic(), 0.0))
         remaining_s = earlier(request.deadline - time.monotonic())
         if request.dropped.is_set() or remaining_s <= 0:
             return
         set_parameter(message.head, "remaining_s", remaining_s)
+        set_parameter(message.head, "limit_s", request.limit_s)
         sent = time.monotonic()
         _, call = peer.stub.infer.with_call(message, timeout=remaining_s)
         peer.real_s[name] = min(time.monotonic() - sent, peer.real_s.get(name, math.inf))
         seconds, instance = (time.monotonic() - started) / dilation, instance_of(call)
         if request.accepted.setdefault(peer.name, (instance, time.monotonic()))[0] != instance:
             self._lost(request, peer, "was started anew while this request sent to it")
-        with self.state:
-            request.transfers.append(TransferRecord(name, self.server, peer.name, size_bytes, seconds, paced_s))
+        if tensors:
+            with self.state:
+                request.transfers.append(TransferRecord(name, self.server, peer.name, size_bytes, seconds, paced_s))

@@ -23,6 +23,7 @@ from dnnsplit.deployment.client import COLUMNS, Client, Trace
 from dnnsplit.deployment.hosts import check_servers, read_hosts
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.emulation import Emulation, smallest_dilation
+from dnnsplit.deployment.testbed.deadlines import DEADLINE_S, deadline
 from dnnsplit.deployment.testbed.namespaces import PORT, check_machine, namespaces
 from dnnsplit.deployment.testbed.pacing import PacedClient, link_problems, paces
 from dnnsplit.deployment.testbed.processes import deaths, running
@@ -41,7 +42,7 @@ def testbed(
     network: Network,
     slowdown: Mapping[str, float] | None = None,
     time_dilation: float | None = None,
-    deadline_s: float = 60.0,
+    deadline_s: float | None = None,
     kind: str = "emulated",
     hosts: Mapping[str, str] | str | Path | None = None,
     tls: Tls | None = None,
@@ -67,8 +68,9 @@ def testbed(
         Wall seconds per emulated second. None takes the smallest value of 1 or more for which every slowdown * dilation is 1.25
         or more: a server that is faster than this machine cannot be emulated in real time, so everything runs slower by the same
         factor and the reported times are divided by it.
-    deadline_s : float, default 60.0
-        Limit on each request [s], in wall time.
+    deadline_s : float | None, optional
+        Limit on each request [s], in wall time. None takes 60 s or, on an emulated test-bed, ten times what a request takes by
+        its links, and by its plan if `slowdown` is given, where that is more; the client tells it.
     kind : str, default "emulated"
         "emulated", "netns" or "hosts".
     hosts : Mapping[str, str] | str | Path | None, optional
@@ -80,7 +82,7 @@ def testbed(
     ------
     DeployError
         Unknown servers, links that are needed and not there, wrong numbers (all at once); a stage that dies or does not get
-        ready, with the end of its stderr; hosts that do not answer or serve another bundle.
+        ready, with the end of its stderr; hosts that do not answer or serve another bundle; a deadline that no request can keep.
     """
     if kind not in KINDS:
         message = f"there is no test-bed of the kind {kind!r}{nearest(kind, KINDS)}"
@@ -94,6 +96,7 @@ def testbed(
         message = f"{foreign[0]} does not go with a test-bed of the kind {kind!r}; leave it out"
         raise DeployError(message)
     given = dict(slowdown or {})
+    scaled = slowdown is not None
     # times tell of every server they know, also of those that this network, or this bundle, has not
     strange = [] if set(bundle.stages) <= set(given) else [s for s in given if s not in (*network.server_names, *bundle.stages)]
     slowdown = {s: given.get(s, 1.0) for s in (*bundle.stages, *strange)}
@@ -102,10 +105,11 @@ def testbed(
         addresses = read_hosts(hosts or {})
         check_servers(addresses, bundle.stages)
         _meet(bundle, addresses, tls)
-        with Client(addresses[bundle.source], bundle.model_name, deadline_s, tls=tls) as client:
+        with Client(addresses[bundle.source], bundle.model_name, deadline_s or DEADLINE_S, tls=tls) as client:
             yield client
         return
     dilation = time_dilation or smallest_dilation({server: slowdown[server] for server in bundle.stages})
+    deadline_s = deadline(bundle, network, scaled, dilation, deadline_s)
     configs = {}
     for server in bundle.stages:
         emulation = Emulation(slowdown[server], dilation, paces(bundle, network, server))
@@ -206,7 +210,11 @@ def latency_test(
 
 
 def _problems(
-    bundle: Bundle | PlanSet, network: Network, slowdown: Mapping[str, float], time_dilation: float | None, deadline_s: float
+    bundle: Bundle | PlanSet,
+    network: Network,
+    slowdown: Mapping[str, float],
+    time_dilation: float | None,
+    deadline_s: float | None,
 ) -> Iterable[str]:
     for server in bundle.stages:
         if server not in network.server_names:
@@ -219,8 +227,8 @@ def _problems(
             yield f"the slowdown of {server!r} is {factor!r}; it must be finite and above 0"
     if time_dilation is not None and not (_is_positive(time_dilation) and time_dilation >= 1):
         yield f"time_dilation is {time_dilation!r}; it must be finite and 1 or more (None chooses it)"
-    if not _is_positive(deadline_s):
-        yield f"deadline_s is {deadline_s!r}; it must be finite and above 0"
+    if deadline_s is not None and not _is_positive(deadline_s):
+        yield f"deadline_s is {deadline_s!r}; it must be finite and above 0 (None chooses it)"
     yield from link_problems(bundle, network)
 
 

@@ -74,7 +74,8 @@ class Tls:
 
 
 def size_options(limit_bytes: int) -> list[tuple[str, int]]:
-    """Return the gRPC options that allow messages up to `limit_bytes` [B]."""
+    """Return the gRPC options that allow messages up to `limit_bytes` [B], or the most that gRPC can count."""
+    limit_bytes = min(limit_bytes, 2**31 - 1)
     return [("grpc.max_send_message_length", limit_bytes), ("grpc.max_receive_message_length", limit_bytes)]
 
 

@@ -1,14 +1,14 @@
 """Messages of the Open Inference Protocol (version 2, gRPC) as clients and stages of a deployment exchange them.
 
 The whole deployment answers ModelInfer under the model's name. Four reserved names serve the stages among themselves:
-``<model>/tensors`` hands over a tensor, ``<model>/error`` ends a failed request, ``<model>/end`` ends a finished one and
-asks for its records, ``<model>/peers`` tells a stage where the others are.
+``<model>/tensors`` hands over a tensor, or tells of a request where there is none, ``<model>/error`` ends a failed request,
+``<model>/end`` ends a finished one and asks for its records, ``<model>/peers`` tells a stage where the others are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from dnnsplit.cutting.checks import DATATYPES
+from dnnsplit.cutting.checks import DATATYPES, OPEN_BYTES
 from dnnsplit.deployment.wire.encoding import Infer, array_of, raw
 from dnnsplit.ground.errors import DeployError, nearest
 
@@ -25,6 +25,8 @@ TRACE = "dnnsplit_trace"
 VERSION = "1"
 PROBE = "dnnsplit/probe"  # takes any tensor and forgets it; no model of a bundle has a '/' in its name
 LINKS = "dnnsplit/links"  # tells an emulated stage of other links
+IGNORES = "ignores-"  # before the name of a graph input that nothing reads, among the extensions of a server
+COLD = "cold-"  # before the name of a part that could not be warmed up, likewise
 # gRPC carries the text of an error in a header, which must stay below 8 KiB
 LONGEST_ERROR = 2000
 NUMPY = {datatype: dtype for dtype, (datatype, _) in DATATYPES.items()}
@@ -116,8 +118,9 @@ def set_parameter(message: Any, key: str, value: str | float) -> None:
 
 
 def tensors_of(
-    entries: Iterable[Any], contents: Iterable[memoryview], expected: Mapping[str, tuple[str, tuple[int, ...]]]
-) -> dict[str, np.ndarray]:
+    entries: Iterable[Any], contents: Iterable[memoryview], expected: Mapping[str, tuple[str, tuple[int, ...]]],
+    ignored: Collection[str] = (),
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Read the raw tensors of a message.
 
     Parameters
@@ -125,7 +128,9 @@ def tensors_of(
     entries, contents : Iterable[Any], Iterable[memoryview]
         Descriptions (name, datatype, shape) and raw bytes.
     expected : Mapping[str, tuple[str, tuple[int, ...]]]
-        Name -> (numpy dtype, shape) that each must have.
+        Name -> (numpy dtype, shape) that each must have; an extent of -1 may be any.
+    ignored : Collection[str], default ()
+        Names of tensors that may come and are left out.
 
     Returns
     -------
@@ -143,6 +148,8 @@ def tensors_of(
         problems.append(f"{len(entries)} tensors came with {len(contents)} raw contents; send every tensor as raw content")
     arrays = {}
     for entry, content in zip(entries, contents, strict=False):
+        if entry.name in ignored:
+            continue
         shape, dtype = tuple(entry.shape), NUMPY.get(entry.datatype, entry.datatype)
         problem = mismatch(entry.name, dtype, shape, expected)
         if not problem and entry.name in arrays:
@@ -164,6 +171,10 @@ def mismatch(name: str, dtype: str, shape: tuple[int, ...], expected: Mapping[st
         return f"there is no tensor {name!r}{nearest(name, expected)}"
     if dtype != expected[name][0]:
         return f"tensor {name!r} has the type {dtype}, not {expected[name][0]}"
-    if shape != tuple(expected[name][1]):
-        return f"tensor {name!r} has the shape {list(shape)}, not {list(expected[name][1])}"
+    fixed = tuple(expected[name][1])
+    fits = [extent >= 0 and wanted in (-1, extent) for extent, wanted in zip(shape, fixed, strict=False)]
+    if len(shape) != len(fixed) or not all(fits):
+        return f"tensor {name!r} has the shape {list(shape)}, not {list(fixed)}{' (-1: any extent)' if -1 in fixed else ''}"
+    if -1 in fixed and (size_bytes := math.prod(shape) * DATATYPES[dtype][1]) > OPEN_BYTES:
+        return f"tensor {name!r} has the shape {list(shape)}, {size_bytes} B; one of open shape may hold {OPEN_BYTES} B"
     return ""
