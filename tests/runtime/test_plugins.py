@@ -98,14 +98,16 @@ def test_a_known_plugin_is_found_by_its_short_name(install, monkeypatch):
 def test_packages_that_bring_no_provider_are_passed_over(runtime, install):
     install("onnxruntime-ep-later", "onnxruntime_ep_later", "")
     install("onnxruntime-epsilon", "onnxruntime_epsilon", "raise RuntimeError")
-    assert list(plugins.plugins()) == [FOO]
+    modules = {module.__name__ for module in plugins.plugins().values()}
+    assert "onnxruntime_ep_foo" in modules
+    assert not modules & {"onnxruntime_ep_later", "onnxruntime_epsilon"}
 
 
 def test_a_plugin_that_tells_one_name_is_found(install):
     install(
         "onnxruntime-ep-foo", "onnxruntime_ep_foo", MODULE.replace("get_ep_names", "get_ep_name").replace(f"[{FOO!r}]", repr(FOO))
     )
-    assert list(plugins.plugins()) == [FOO]
+    assert FOO in plugins.plugins()
 
 
 def test_a_broken_plugin_is_told_where_it_may_be_what_is_asked_for_and_disturbs_nobody_else(install):
