@@ -22,7 +22,7 @@ help:
 	@sed -n 's/^# //p' Makefile | head -11
 
 # Installed again only when what is to be installed changes.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml hatch_build.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dnnsplit needs Python 3.11 or newer; try: make PYTHON=python3.12 ..."; exit 2; }
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv venv -q --allow-existing --python $(PYTHON) .venv && \

@@ -2,13 +2,16 @@
 
 import os
 import re
+import runpy
 import shutil
+import site
 import subprocess
 import sys
 import tomllib
 import venv
 import zipfile
 from contextlib import ExitStack
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -24,11 +27,47 @@ CONSTRAINTS = ROOT / "constraints.txt"
 SERVE = ROOT / "requirements-serve.txt"
 
 
-def test_a_host_that_serves_needs_a_part_of_what_the_package_needs():
+@pytest.fixture
+def required(monkeypatch):
+    """A function that tells what the package requires where some packages are."""
+    interface = ModuleType("hatchling.metadata.plugin.interface")
+    interface.MetadataHookInterface = object  # hatchling is where packages are built alone
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    hook = runpy.run_path(str(ROOT / "hatch_build.py"))["OnnxRuntime"]()
+    hook.config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]["custom"]
+
+    def where(folder):
+        monkeypatch.setattr(site, "getsitepackages", lambda: [str(folder)])
+        project = {}
+        hook.update(project)
+        return project["dependencies"]
+
+    return where
+
+
+def test_a_host_that_serves_needs_a_part_of_what_the_package_needs(required, tmp_path):
     lines = [line for line in SERVE.read_text().splitlines() if not line.startswith("#")]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert lines
-    assert set(lines) < set(project["dependencies"])
+    assert set(lines) < set(required(tmp_path))
+
+
+def test_the_onnx_runtime_that_is_there_is_required_else_the_plain_one(required, tmp_path):
+    def runtimes():
+        return [line for line in required(tmp_path) if line.startswith("onnxruntime")]
+
+    assert runtimes() == ["onnxruntime>=1.23.2,<2"]
+    installed(tmp_path, "onnxruntime-ep-openvino", "onnxruntime_ep_openvino/__init__.py")  # a plugin brings no ONNX Runtime
+    assert runtimes() == ["onnxruntime>=1.23.2,<2"]
+    installed(tmp_path, "onnxruntime-openvino", "onnxruntime/__init__.py")
+    assert runtimes() == ["onnxruntime-openvino>=1.23.2,<2"]
+
+
+def installed(folder, name, file):
+    """As pip leaves it."""
+    about = folder / f"{name.replace('-', '_')}-1.24.1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.24.1\n")
+    (about / "RECORD").write_text(f"{file},,\n")
 
 
 @pytest.fixture(scope="module")

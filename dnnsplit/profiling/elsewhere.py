@@ -22,7 +22,8 @@ from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.runtime.providers import KNOWN, Provider
 from dnnsplit.runtime.sessions import find_provider
 
-PACKAGES = ("dnnsplit", *dict.fromkeys(p.package for p in KNOWN), "onnx", "numpy")  # ONNX Runtime comes in one of several
+# ONNX Runtime comes in one of several
+PACKAGES = ("dnnsplit", *dict.fromkeys(name for p in KNOWN for name in (p.package, p.plugin) if name), "onnx", "numpy")
 
 
 def profile_here(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from dnnsplit.ground.errors import OptionError, nearest
 
 CPU = "CPUExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class Provider:
 
     name: str  # as people write it
     ort_name: str  # as ONNX Runtime names it
-    package: str = ""  # on PyPI, that brings it; "" where it is not known
+    package: str = ""  # on PyPI, that brings it and ONNX Runtime; "" where none is known
+    plugin: str = ""  # on PyPI, that brings it alone, beside any ONNX Runtime; "" where none is known
     compiles: bool = True  # whole subgraphs; ONNX Runtime then sees neither kernels nor fusions inside them
     own_memory: bool = True  # whether its tensors are elsewhere than in the host's memory
     then: tuple[str, ...] = ()  # providers that ONNX Runtime asks next for nodes that this one does not take, before the CPU
@@ -39,24 +42,35 @@ class Provider:
 
         It computes on ONNX Runtime's CPU, and on OpenVINO's with one thread: there CPU time is undisturbed by other processes.
         """
-        here = self.is_cpu or (self.ort_name == "OpenVINOExecutionProvider" and self.device in ("", "CPU"))
+        here = self.is_cpu or (self.ort_name == OPENVINO and self.wanted == "CPU")
         return time.thread_time if here else time.perf_counter
+
+    @property
+    def wanted(self) -> str:
+        """The device to ask for; "" where ONNX Runtime takes the first."""
+        return self.device or ("CPU" if self.ort_name == OPENVINO else "")
 
     def request(self, threads: int, installed: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
         """Return ONNX Runtime's ``providers`` argument: this one, those after it that are installed, and the CPU."""
         options = {"device_id": self.device} if self.device else {}
-        if self.ort_name == "OpenVINOExecutionProvider":
-            options = {"device_type": self.device or "CPU", "num_of_threads": str(threads)}  # 8 unless it is told
+        if self.ort_name == OPENVINO:
+            options = {"device_type": self.wanted, "num_of_threads": str(threads)}  # 8 unless it is told
         names = dict.fromkeys([*(name for name in self.then if name in installed), CPU])
         return [(self.ort_name, options), *((name, {}) for name in names if name != self.ort_name)]
 
+    def plugin_options(self, threads: int) -> dict[str, str]:
+        """Return the options of a plugin's provider, beside its device; OpenVINO's takes its threads in other words."""
+        return {"load_config": json.dumps({"CPU": {"INFERENCE_NUM_THREADS": str(threads)}})} if self.ort_name == OPENVINO else {}
 
-# CUDA and TensorRT follow ONNX Runtime's documentation; only the CPU and OpenVINO on a CPU have been tried.
+
+# Tried: the CPU, and OpenVINO on a CPU, as part of ONNX Runtime and as a plugin. The others follow ONNX Runtime's documentation.
 KNOWN = (
     Provider("cpu", CPU, "onnxruntime", compiles=False, own_memory=False),
     Provider("cuda", "CUDAExecutionProvider", "onnxruntime-gpu", compiles=False),
     Provider("tensorrt", "TensorrtExecutionProvider", "onnxruntime-gpu", then=("CUDAExecutionProvider",)),
-    Provider("openvino", "OpenVINOExecutionProvider", "onnxruntime-openvino", own_memory=False),  # it copies by itself
+    Provider("openvino", OPENVINO, "onnxruntime-openvino", "onnxruntime-ep-openvino", own_memory=False),  # it copies by itself
+    Provider("tensorrt-rtx", "NvTensorRTRTXExecutionProvider", plugin="onnxruntime-ep-nv-tensorrt-rtx"),
+    Provider("webgpu", "WebGpuExecutionProvider", plugin="onnxruntime-ep-webgpu", compiles=False),
 )
 
 
@@ -77,8 +91,10 @@ def find(text: str, installed: Sequence[str]) -> Provider:
         raise OptionError(message)  # fmt: skip
     found = by_name[name.lower()]
     if found.ort_name not in installed:
-        way = f"uninstall the onnxruntime package that is here, then: pip install {found.package}"
-        message = f"execution provider {found.name!r} is not installed here; installed: {', '.join(here)}; {way}"
+        beside = [f"beside the onnxruntime package that is here: pip install {found.plugin}"] if found.plugin else []
+        instead = [f"uninstall the onnxruntime package that is here, then: pip install {found.package}"] if found.package else []
+        ways = ", or ".join([*instead, *beside])
+        message = f"execution provider {found.name!r} is not installed here; installed: {', '.join(here)}; {ways}"
         raise OptionError(message)
     if device and found.is_cpu:
         message = f"provider {text!r}: the CPU has no devices to choose from; write {found.name!r}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,11 +12,13 @@ import numpy as np
 import onnxruntime as ort
 
 from dnnsplit.ground.errors import ModelError, OptionError
-from dnnsplit.runtime.providers import Provider, find
+from dnnsplit.runtime.plugins import BUILT_IN, device_of, installed, is_plugin
+from dnnsplit.runtime.providers import CPU, Provider, find
 
 # Which layers run in int8 is the plan's alone. This optimizer turns a float32 Conv or Gemm between DequantizeLinear and
 # QuantizeLinear into an int8 one, so that the noise of a deployed scheme could be a third off the measured one.
 DISABLED = ("WeightBiasQuantization",)
+_PLACE = re.compile(r"/\S+\.(?:cc|h):\d+ [^()]*\(.*?\)(?: const)? ?")  # in ONNX Runtime's source, before what it has to say
 _DTYPES = {"float": "float32", "double": "float64"}  # where ONNX Runtime and numpy name a type differently
 
 
@@ -32,7 +36,11 @@ def session_options(threads: int = 1) -> ort.SessionOptions:
 
 def find_provider(provider: str | Provider = "cpu") -> Provider:
     """Return an execution provider that is installed here; see `dnnsplit.runtime.providers.find`."""
-    return provider if isinstance(provider, Provider) else find(provider, ort.get_available_providers())
+    if isinstance(provider, Provider):
+        return provider
+    with suppress(OptionError):  # no plugin is looked for where ONNX Runtime itself has what is asked for
+        return find(provider, BUILT_IN)
+    return find(provider, installed())
 
 
 def session(
@@ -44,17 +52,28 @@ def session(
     """Load a model, a file or its content, on one execution provider that is named as `dnnsplit.runtime.providers.find` names it.
 
     Nodes that it does not take run on the CPU, inside ONNX Runtime. One that cannot start is an error; ONNX Runtime alone would
-    take the CPU without a word. For a provider with its own memory it is a `BoundSession`, which runs like any other.
+    take the CPU without a word. For a provider with its own memory it is a `BoundSession`, which runs like any other. The options
+    are of this session alone: a plugin's provider is added to them.
     Optimizers that are `disabled` stay out.
     """
     found, options = find_provider(provider), options or session_options()
-    content = str(model) if isinstance(model, Path) else model
-    asked = found.request(options.intra_op_num_threads, ort.get_available_providers())
+    content, asked = str(model) if isinstance(model, Path) else model, None
+    if is_plugin(found.ort_name):
+        options.add_provider_for_devices([device_of(found)], found.plugin_options(options.intra_op_num_threads))
+    else:
+        asked = found.request(options.intra_op_num_threads, BUILT_IN)
     try:
         one = ort.InferenceSession(content, options, providers=asked, enable_fallback=0, disabled_optimizers=disabled)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        said = _PLACE.sub("", str(error).strip().splitlines()[0])
+        if not found.is_cpu and _loads_on_cpu(content):
+            message = (
+                f"execution provider {found.name!r} is installed but cannot start on this machine, or cannot take this model, "
+                f"which the CPU takes: {said.rstrip('.')}; use 'cpu', or mend that"
+            )
+            raise OptionError(message) from None
         where = "" if found.is_cpu else f" on {found.name!r}"
-        message = f"ONNX Runtime cannot load the model{where}: {str(error).strip().splitlines()[0]}"
+        message = f"ONNX Runtime cannot load the model{where}: {said}"
         raise ModelError(message) from None
     if found.ort_name not in one.get_providers():
         message = (
@@ -63,6 +82,15 @@ def session(
         )
         raise OptionError(message)
     return BoundSession(one) if found.own_memory else one
+
+
+def _loads_on_cpu(content: str | bytes) -> bool:
+    """Whether what failed is the provider, not the model."""
+    try:
+        ort.InferenceSession(content, session_options(), providers=[CPU], disabled_optimizers=DISABLED)
+    except Exception:  # the caller tells of the first failure
+        return False
+    return True
 
 
 class BoundSession:

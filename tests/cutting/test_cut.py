@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import dnnsplit as ds
 from dnnsplit.cutting.bundle import Bundle
-from dnnsplit.cutting.cut import all_values, run_parts, whole
+from dnnsplit.cutting.cut import all_values, delivered, run_parts, whole
 from dnnsplit.graph.partitions import components
 from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.quantize.rewrite import quantize_layer
@@ -281,8 +281,8 @@ def test_outputs_that_are_no_floats_are_compared_by_how_many_differ(tmp_path, mo
     assert len(one_each(path, tmp_path / "parts").parts) > 1
 
     def spoilt(name, change):
-        monkeypatch.setattr("dnnsplit.cutting.cut.run_parts", lambda bundle, feed: {
-            key: change(array.copy()) if key == name else array for key, array in run_parts(bundle, feed).items()})  # fmt: skip
+        monkeypatch.setattr("dnnsplit.cutting.cut.delivered", lambda bundle, values: {
+            key: change(array.copy()) if key == name else array for key, array in delivered(bundle, values).items()})  # fmt: skip
 
     def turned(count):
         return lambda array: np.concatenate([~array[:, :count], array[:, count:]], axis=1)
