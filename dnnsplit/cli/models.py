@@ -30,7 +30,7 @@ IMAGES = argument("--images", default="", help=f"{FILES} (default: scenes drawn 
 def load(options: argparse.Namespace, provider: str = "cpu") -> ds.LayerGraph:
     """Read the model, and say what was done to it."""
     graph = ds.load(options.model, [provider], shapes=shapes(options.shape))
-    tell(*getattr(graph, "notes", ()))
+    tell(*graph.notes)
     return graph
 
 

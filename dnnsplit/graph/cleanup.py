@@ -81,15 +81,18 @@ def constants_to_weights(graph: onnx.GraphProto) -> None:
 
 def sparse_to_dense(graph: onnx.GraphProto) -> None:
     """Write sparse initializers out, in place, as ONNX Runtime does when it loads a model."""
-    for sparse in graph.sparse_initializer:
-        values, places = (numpy_helper.to_array(one) for one in (sparse.values, sparse.indices))
-        dense = np.zeros(tuple(sparse.dims), values.dtype)
-        if places.ndim > 1:
-            dense[tuple(places.T)] = values
-        else:
-            dense.reshape(-1)[places] = values
-        graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
+    graph.initializer.extend(map(_dense, graph.sparse_initializer))
     del graph.sparse_initializer[:]
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    values, places = (numpy_helper.to_array(one) for one in (sparse.values, sparse.indices))
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    if places.ndim > 1:
+        dense[tuple(places.T)] = values
+    else:
+        dense.reshape(-1)[places] = values
+    return numpy_helper.from_array(dense, sparse.values.name)
 
 
 def deliver_constants(graph: onnx.GraphProto) -> None:
@@ -180,11 +183,13 @@ def free(stem: str, taken: set[str]) -> str:
 
 
 def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """Return a copy of the value of a Constant node; None for texts and sparse values."""
+    """Return a copy of the value of a Constant node; None for texts."""
     for attribute in node.attribute:
         if attribute.name == "value":
             value: onnx.TensorProto = deepcopy(attribute.t)
             return value
+        if attribute.name == "sparse_value":
+            return _dense(attribute.sparse_tensor)
         if attribute.name in ("value_float", "value_floats"):
             return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), np.float32))
         if attribute.name in ("value_int", "value_ints"):

@@ -79,7 +79,7 @@ def _by_name(model: Model, images: Images) -> tuple[Mapping[str, npt.ArrayLike],
 
 def unread(model: Model) -> tuple[str, ...]:
     """Return the inputs of a model that nothing reads."""
-    return tuple(getattr(model, "unread", ()))
+    return tuple(model.unread)
 
 
 def _called(model: Model, name: str) -> str:
@@ -155,8 +155,8 @@ def made_up(model: Model) -> Feed:
         for feed in _candidates(model):
             try:
                 outputs = one.run(list(model.outputs), feed)
-            except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-                refusals.append((str(error).strip() or type(error).__name__).splitlines()[0])
+            except ModelError as error:
+                refusals.append(error.reason)
                 continue
             taken.append(feed)
             if all(np.isfinite(o).all() for o in outputs if isinstance(o, np.ndarray) and o.dtype.kind == "f"):
@@ -172,7 +172,8 @@ def made_up(model: Model) -> Feed:
 def _candidates(model: Model) -> Iterator[Feed]:
     """Yield inputs of one inference, the likeliest first."""
     kinds = {name: (model.dtype(name), model.types[name][1]) for name in model.inputs}
-    extents = sorted({extent for _, shape in kinds.values() for extent in shape if extent > 1})[:MOST_EXTENTS]
+    shapes = [model.types[name][1] for name in (*model.inputs, *model.unread)]
+    extents = sorted({extent for shape in shapes for extent in shape if extent > 1})[:MOST_EXTENTS]
     bounds = [(0, 1), (1, 1), (1, 7), *((n, n) for n in (*extents, *RATES))]
     if all(dtype.kind == "f" for dtype, _ in kinds.values()):
         bounds = bounds[:1]

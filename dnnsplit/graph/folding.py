@@ -30,7 +30,7 @@ def fold(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     """Take out of a model, in place, what follows from constants alone; return the types of all tensors that are left.
 
     Nodes keep their names and form, so that a model without such is what it was. Large weights are left out of the question:
-    what rests on them stays as it is. Functions are written out where ONNX Runtime has no kernel of them.
+    what rests on them stays as it is. Local functions are written out.
 
     Raises
     ------
@@ -42,17 +42,15 @@ def fold(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
         folded = _folded(without_weights(proto), own)
     except ModelError:  # some kernels want their weights to be constants
         folded = _folded(without_weights(proto, math.inf), own)
-    graph, old = proto.graph, {node.name: node for node in proto.graph.node}
-    same = {
-        n.name for n in folded.graph.node if n.name in old and (n.op_type, n.domain) == (old[n.name].op_type, old[n.name].domain)
-    }
+    graph = proto.graph
+    same = _same_nodes(proto, folded.graph)
     new = _new_nodes(graph, folded.graph, same)
-    position, last = {name: i for i, name in enumerate(old)}, -1
-    ranked = []
+    position, last = {node.name: i for i, node in enumerate(graph.node)}, -1
+    ranked = [(position[node.name], node) for node in graph.node if node.name in same]
     for node in folded.graph.node:
         last = position.get(node.name, last)  # what is new, like the body of a function, comes with what it follows
-        if node.name in same or not new.isdisjoint(node.output):
-            ranked.append((last, old[node.name] if node.name in same else node))
+        if node.name not in same and not new.isdisjoint(node.output):
+            ranked.append((last, node))
     ranked.sort(key=lambda pair: pair[0])
     keep_nodes(graph, [node for _, node in ranked])
     graph.initializer.extend(weight for weight in folded.graph.initializer if weight.name not in own)
@@ -63,6 +61,16 @@ def fold(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
         name_nodes(graph)
         return fold(proto)
     return {value.name: value.type for value in (*folded.graph.input, *folded.graph.output)}
+
+
+def _same_nodes(proto: onnx.ModelProto, folded: onnx.GraphProto) -> set[str]:
+    """Return the names of nodes that ONNX Runtime has kept, or written out although the file knows them as an operator."""
+    kinds = {node.name: (node.op_type, node.domain) for node in folded.node}
+    kept = {node.name for node in proto.graph.node if kinds.get(node.name) == (node.op_type, node.domain)}
+    made = {name for node in folded.node if node.name not in kept for name in node.output}
+    written_out = {(function.name, function.domain) for function in proto.functions} | {("If", "")}
+    known = (node for node in proto.graph.node if (node.op_type, node.domain) not in written_out)
+    return kept | {node.name for node in known if not made.isdisjoint(node.output)}
 
 
 def _new_nodes(graph: onnx.GraphProto, folded: onnx.GraphProto, same: set[str]) -> set[str]:

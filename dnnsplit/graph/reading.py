@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -80,8 +79,7 @@ def _folded(proto: onnx.ModelProto, path: Path, given: Shapes) -> tuple[Model, d
         types = fold(proto)
     except ModelError as error:
         sizes = f" with the shapes {dict(given)}" if given else ""
-        line = re.sub(r"^.*? : (Load model from .*? failed:)?", "", error.reason.replace("[ONNXRuntimeError] : ", ""))
-        message = f"{path.name} is not a valid ONNX model{sizes}, says ONNX Runtime: {line}"
+        message = f"{path.name} is not a valid ONNX model{sizes}; {error.reason}"
         raise ModelError(message) from None
     name_nodes(proto.graph)
     deliver_constants(proto.graph)

@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 
 from dnnsplit.graph.external_data import save
-from dnnsplit.ground.errors import ModelError
 from dnnsplit.runtime.sessions import session, session_options
 
 SILENT = 4  # of ONNX Runtime's levels: what fails is told by an error
@@ -27,9 +26,4 @@ def run_once(proto: onnx.ModelProto, outputs: Sequence[str], feed: dict[str, np.
     options = session_options()
     options.log_severity_level = SILENT
     with tempfile.TemporaryDirectory() as folder:
-        one = session(save(proto, Path(folder)), options)
-        try:
-            return list(one.run(list(outputs), feed))
-        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-            message = f"a run fails: {str(error).strip().splitlines()[0]}"
-            raise ModelError(message) from None
+        return list(session(save(proto, Path(folder)), options).run(list(outputs), feed))

@@ -30,7 +30,7 @@ def with_open(model: Model, types: Types) -> Model:
     told = [name for name in found if kind_of(types[name]) in SENDABLE]
     notes, seen = [], dict[str, tuple[int, ...]]()
     try:
-        seen = _shapes(model, types, told, made_up(model))
+        seen = _shapes(model, types, told, made_up(model)) if told else {}
     except ModelError as error:
         notes.append(f"sizes that depend on data are counted as 1, because no run told them: {error.reason}")
     sized = dict(model.types)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +18,10 @@ from dnnsplit.runtime.providers import CPU, Provider, find
 # Which layers run in int8 is the plan's alone. This optimizer turns a float32 Conv or Gemm between DequantizeLinear and
 # QuantizeLinear into an int8 one, so that the noise of a deployed scheme could be a third off the measured one.
 DISABLED = ("WeightBiasQuantization",)
-_PLACE = re.compile(r"/\S+\.(?:cc|h):\d+ [^()]*\(.*?\)(?: const)? ?")  # in ONNX Runtime's source, before what it has to say
+# a code, a temporary file, a place in ONNX Runtime's source: before what it has to say
+_HEAD = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed: ?|/\S+\.(?:cc|h):\d+ [^()]*\(.*?\)(?: const)? ?"
+)
 _DTYPES = {"float": "float32", "double": "float64"}  # where ONNX Runtime and numpy name a type differently
 
 
@@ -63,9 +66,9 @@ def session(
     else:
         asked = found.request(options.intra_op_num_threads, BUILT_IN)
     try:
-        one = ort.InferenceSession(content, options, providers=asked, enable_fallback=0, disabled_optimizers=disabled)
+        one = _Session(content, options, providers=asked, enable_fallback=0, disabled_optimizers=disabled)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        said = _PLACE.sub("", str(error).strip().splitlines()[0])
+        said = said_by(error)
         if not found.is_cpu and _loads_on_cpu(content):
             message = (
                 f"execution provider {found.name!r} is installed but cannot start on this machine, or cannot take this model, "
@@ -82,6 +85,39 @@ def session(
         )
         raise OptionError(message)
     return BoundSession(one) if found.own_memory else one
+
+
+def said_by(error: Exception) -> str:
+    """Return what an exception of ONNX Runtime says, on one line."""
+    return _HEAD.sub("", (str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+class _Session(ort.InferenceSession):  # type: ignore[misc]  # ONNX Runtime tells no types
+    """A session of which the errors of a run are ours: its own classes share no base, and would reach whoever measures."""
+
+    def run(self, *arguments: Any, **options: Any) -> list[Any]:
+        """Run once; see ONNX Runtime."""
+        with _told():
+            return list(super().run(*arguments, **options))
+
+    def run_with_ort_values(self, *arguments: Any, **options: Any) -> Any:
+        """Run once; see ONNX Runtime."""
+        with _told():
+            return super().run_with_ort_values(*arguments, **options)
+
+    def run_with_iobinding(self, *arguments: Any, **options: Any) -> None:
+        """Run once; see ONNX Runtime."""
+        with _told():
+            super().run_with_iobinding(*arguments, **options)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        message = f"a run of the model fails: {said_by(error)}"
+        raise ModelError(message) from None
 
 
 def _loads_on_cpu(content: str | bytes) -> bool:

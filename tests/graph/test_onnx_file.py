@@ -138,28 +138,36 @@ def test_nodes_without_or_with_equal_names_get_unique_repeatable_names(tmp_path)
     ],
 )
 def test_constant_nodes_become_weights(tmp_path, attribute, dtype, expected):
-    nodes = [node("Constant", [], ["k"], **attribute), node("Cast", ["k"], ["f"], to=1)]
-    nodes += [node("ReduceSum", ["f"], ["s"], keepdims=0), node("Add", ["x", "s"], ["y"], name="add")]
-    model = read_model(save(tmp_path / "m.onnx", nodes, [info("x", X)], [info("y", X)]))
-    assert list(model.nodes) == ["add"]
-    assert model.weight("k").tolist() == expected
-    assert model.dtype("k") == dtype
+    nodes = [
+        node("Constant", [], ["k"], **attribute),
+        node("CastLike", ["x", "k"], ["z"], name="like"),
+        node("Identity", ["k"], ["i"]),
+    ]
+    nodes += [node("Add", ["z", "i"], ["y"], name="add")]
+    shape = [2] if np.shape(expected) else [1]
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    model = read_model(save(tmp_path / "m.onnx", nodes, [info("x", shape)], [info("y", shape, kind)]))
+    assert list(model.nodes) == ["like", "add"]
+    assert model.weight("i").tolist() == expected
+    assert model.dtype("i") == dtype
     assert "Constant" not in {n.op_type for n in model.proto.graph.node}
 
 
-def test_constant_subgraphs_are_kept_apart(tmp_path):
+@pytest.mark.parametrize(("size", "apart"), [(300, ["sqrt", "neg"]), (4, [])])
+def test_constant_subgraphs_of_large_weights_are_kept_apart_and_others_are_folded(tmp_path, size, apart):
     #   w --> Sqrt --> Neg --> Add <-- x
     nodes = [
         node("Sqrt", ["w"], ["r"], name="sqrt"),
         node("Neg", ["r"], ["m"], name="neg"),
         node("Add", ["x", "m"], ["y"], name="add"),
     ]
-    model = read_model(save(tmp_path / "m.onnx", nodes, [info("x", [4])], [info("y", [4])], [weight("w", 4)]))
+    values = numpy_helper.from_array(np.arange(size, dtype=np.float32), "w")
+    model = read_model(save(tmp_path / "m.onnx", nodes, [info("x", [size])], [info("y", [size])], [values]))
     assert list(model.nodes) == ["add"]
-    assert list(model.constant_nodes) == ["sqrt", "neg"]
-    assert model.is_constant("r")
+    assert list(model.constant_nodes) == apart
     assert model.is_constant("m")
     assert not model.is_constant("y")
+    np.testing.assert_array_equal(model.weight("m"), -np.sqrt(np.arange(size, dtype=np.float32)))
 
 
 def test_random_numbers_are_no_constants(tmp_path):
@@ -168,10 +176,16 @@ def test_random_numbers_are_no_constants(tmp_path):
     assert list(model.nodes) == ["random", "add"]
 
 
-def test_an_output_of_constants_alone_is_refused(tmp_path):
-    nodes = [node("Relu", ["x"], ["y"]), node("Sqrt", ["w"], ["z"])]
-    path = save(tmp_path / "m.onnx", nodes, [info("x", [4])], [info("y", [4]), info("z", [4])], [weight("w", 4)])
-    refused(["output 'z'", "constants alone"], path)
+def test_an_output_of_constants_alone_comes_from_a_node_of_its_own(tmp_path):
+    nodes = [node("Relu", ["x"], ["y"]), node("Sqrt", ["w"], ["z"]), node("Add", ["y", "z"], ["v"], name="add")]
+    outputs = [info(name, [4]) for name in "yzv"]
+    values = numpy_helper.from_array(np.array([1, 4, 9, 16], np.float32), "w")
+    model = read_model(save(tmp_path / "m.onnx", nodes, [info("x", [4])], outputs, [values]))
+    assert (model.inputs, model.outputs) == (("x",), ("y", "z", "v"))
+    assert model.nodes[model.producer["z"]].op_type == "Identity"
+    assert model.is_constant(model.nodes["add"].input[1])  # who reads it goes on without waiting
+    found = run(model.proto, {"x": np.ones(4, np.float32)}, ["z", "v"])
+    assert [array.tolist() for array in found] == [[1, 2, 3, 4], [2, 3, 4, 5]]
 
 
 # ---------------------------------------------------------------- parts
@@ -187,8 +201,8 @@ def test_a_part_gives_the_values_of_the_whole(tmp_path):
         node("Neg", ["e"], ["n"], name="neg"),
         node("Mul", ["r", "n"], ["y"], name="mul"),
     ]
-    weights = [weight("w", 4, 3, 3, 3), weight("w2", 1, 4, 1, 1, seed=1)]
-    model = read_model(save(tmp_path / "m.onnx", nodes, [info("x", X)], [info("y", [1, 4, 6, 6])], weights))
+    weights = [weight("w", 4, 3, 3, 3), weight("w2", 8, 4, 6, 6, seed=1)]
+    model = read_model(save(tmp_path / "m.onnx", nodes, [info("x", X)], [info("y", [8, 4, 6, 6])], weights))
     first = model.assemble([model.nodes["conv"], model.nodes["relu"]], [model.value_info("x")], [model.value_info("r")])
     second = model.assemble([model.nodes["mul"]], [model.value_info("r")], [model.value_info("y")])
     onnx.checker.check_model(first, full_check=True)
@@ -283,18 +297,19 @@ def test_a_tensor_that_nothing_produces_is_named(tmp_path):
 
 def test_an_output_that_nothing_produces_is_named(tmp_path):
     path = save(tmp_path / "m.onnx", [node("Relu", ["x"], ["y"])], [info("x", X)], [info("y", X), info("ghost", [1])])
-    refused(["not a valid ONNX model", "'ghost'"], path)
+    refused(["not a valid ONNX model", "(ghost)"], path)
 
 
-def test_an_open_input_shape_is_refused_with_the_way_out(tmp_path):
-    path = save(tmp_path / "m.onnx", [node("Relu", ["x"], ["y"])], [info("x", ["N", 3])], [info("y", ["N", 3])])
-    refused(["no fixed shapes", "input 'x'", "(-1, 3)", "make_dynamic_shape_fixed"], path)
-
-
-def test_a_shape_that_depends_on_values_is_refused(tmp_path):
-    nodes = [node("NonZero", ["x"], ["nz"], name="find"), node("Cast", ["nz"], ["y"], to=1, name="cast")]
-    path = save(tmp_path / "m.onnx", nodes, [info("x", X)], [info("y", [4, None])])
-    refused(["no fixed shapes", "'nz' (made by NonZero 'find')", "make_dynamic_shape_fixed"], path)
+def test_an_invalid_shape_is_told_with_the_shapes_that_were_given(tmp_path):
+    path = save(
+        tmp_path / "m.onnx",
+        [node("MatMul", ["x", "w"], ["y"])],
+        [info("x", ["a", "b"])],
+        [info("y", ["a", 3])],
+        [weight("w", 4, 3)],
+    )
+    with pytest.raises(ModelError, match=r"not a valid ONNX model with the shapes {'x': \(2, 5\)}.*Incompatible dimensions"):
+        read_model(path, shapes={"x": (2, 5)})
 
 
 @pytest.mark.parametrize(
@@ -302,12 +317,10 @@ def test_a_shape_that_depends_on_values_is_refused(tmp_path):
     [
         ([node("Foo", ["x"], ["y"])], ["Foo"]),
         ([node("Foo", ["x"], ["y"], domain="my.ops")], ["my.ops"]),
-        ([node("Relu", ["x"], ["y"]), node("Exp", ["x"], ["y"])], ["'y'"]),
+        ([node("Relu", ["x"], ["y"]), node("Exp", ["x"], ["y"])], ["(y)"]),
         ([node("Concat", ["x", "x"], ["y"])], ["axis"]),
-        ([node("Reshape", ["x", "shape"], ["y"])], ["Reshape"]),
     ],
 )
 def test_an_invalid_graph_is_refused(tmp_path, nodes, says):
-    shape = numpy_helper.from_array(np.array([5, 5], np.int64), "shape")
-    path = save(tmp_path / "m.onnx", nodes, [info("x", X)], [info("y", X)], [shape])
+    path = save(tmp_path / "m.onnx", nodes, [info("x", X)], [info("y", X)])
     refused(["m.onnx is not a valid ONNX model", *says], path)
