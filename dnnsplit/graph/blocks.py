@@ -11,7 +11,6 @@ from pathlib import Path
 import networkx as nx
 import onnxruntime as ort
 
-from dnnsplit.graph.cleanup import node_inputs
 from dnnsplit.graph.constants import held_weights
 from dnnsplit.graph.external_data import save
 from dnnsplit.graph.flops import node_flops
@@ -67,8 +66,10 @@ def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",), shape
         raise OptionError(message)
     model = read_model(path, shapes=shapes)
     kinds = dict.fromkeys(find_provider("cpu") if provider.compiles else provider for provider in found)
-    partitions = [*(find_blocks(model, kind) for kind in kinds), _whole(model)]
-    blocks = finest_common(partitions, _edges(model), list(model.nodes))
+    partitions = [find_blocks(model, kind) for kind in kinds]
+    blocks = partitions[0]
+    if len(partitions) > 1 or model.open:
+        blocks = finest_common([*partitions, _whole(model)], _edges(model), list(model.nodes))
     return _graph(model, blocks, tuple(provider.text for provider in found))
 
 
@@ -86,7 +87,7 @@ def find_blocks(model: Model, provider: str | Provider = "cpu") -> list[tuple[st
     with tempfile.TemporaryDirectory() as folder:
         file = save(model.proto, Path(folder), apart=True)
         optimized = optimize(file, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, provider)
-        executed = optimize(file, provider=provider)
+        executed = optimize(file, provider=provider) if _may_be_blocked(model) else optimized
     groups = untangled(model, fused(model, optimized), optimized)
     join_round_trips(model, groups)
     join_activations(model, groups, optimized)
@@ -102,9 +103,14 @@ def _whole(model: Model) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.to_sets()]
 
 
+def _may_be_blocked(model: Model) -> bool:
+    """Whether the model has products of images, which ONNX Runtime lays out anew, and fuses more, at its last level."""
+    return any("Conv" in node.op_type or "Pool" in node.op_type for node in model.nodes.values())
+
+
 def _edges(model: Model) -> list[tuple[str, str]]:
     """Pairs of nodes of which the first makes what the second reads."""
-    made = ((model.producer.get(tensor, ""), name) for name, node in model.nodes.items() for tensor in node_inputs(node))
+    made = ((model.producer.get(tensor, ""), name) for name in model.nodes for tensor in model.reads[name])
     return [(producer, name) for producer, name in made if producer in model.nodes]
 
 
@@ -147,11 +153,12 @@ def _graph(model: Model, blocks: list[tuple[str, ...]], providers: tuple[str, ..
         layers.append(Layer(chief, kind, *sizes, nodes, _quantizable(model, nodes, chief)))
         of |= dict.fromkeys(nodes, chief)
     tensors = []
+    names = {kind: str(model.dtype(tensor)) for tensor, (kind, _) in model.types.items()}
     for tensor in (*model.inputs, *(o for node in model.nodes.values() for o in node.output if o)):
         producer = of.get(model.producer.get(tensor, ""))
         consumers = tuple(dict.fromkeys(of[c] for c in model.consumers.get(tensor, ()) if of.get(c, producer) != producer))
         if consumers or tensor in model.outputs:
-            is_output, shape, dtype = tensor in model.outputs, model.types[tensor][1], str(model.dtype(tensor))
+            is_output, shape, dtype = tensor in model.outputs, model.types[tensor][1], names[model.types[tensor][0]]
             tensors.append(Tensor(tensor, producer, consumers, model.size_bytes(tensor), is_output, shape, dtype))
     kept = {of[model.producer[tensor]]: why for tensor, why in reversed(list(model.open.items())) if tensor in model.consumers}
     notes = [

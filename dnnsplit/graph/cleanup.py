@@ -201,13 +201,17 @@ def sort_nodes(graph: onnx.GraphProto, path: Path) -> None:
     """Sort the nodes topologically, in place, keeping the file's order where it is one."""
     given = {i.name for i in graph.input} | {w.name for w in graph.initializer}
     makers = {o: i for i, node in enumerate(graph.node) for o in node.output if o not in given}
-    unknown = sorted({i for n in graph.node for i in node_inputs(n)} - given - makers.keys())
+    read = [node_inputs(node) for node in graph.node]
+    unknown = sorted({name for names in read for name in names} - given - makers.keys())
     if unknown:
         message = f"{path}: {unknown[0]!r} is read but nothing produces it ({len(unknown)} such tensors)"
         raise ModelError(message)
+    edges = [(makers[t], i) for i, names in enumerate(read) for t in names if t in makers]
+    if all(maker < reader for maker, reader in edges):
+        return
     order: nx.DiGraph[int] = nx.DiGraph()
     order.add_nodes_from(range(len(graph.node)))
-    order.add_edges_from((makers[t], i) for i, node in enumerate(graph.node) for t in node_inputs(node) if t in makers)
+    order.add_edges_from(edges)
     if not nx.is_directed_acyclic_graph(order):
         names = ", ".join(repr(graph.node[edge[0]].name) for edge in list(nx.find_cycle(order))[:3])
         message = f"{path} has a cycle through {names}; a network of layers must be acyclic"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import onnx
 from onnx import helper
 
-from dnnsplit.graph.cleanup import node_inputs, subgraphs
+from dnnsplit.graph.cleanup import subgraphs
 from dnnsplit.graph.onnx_file import Model
 
 
@@ -19,7 +19,7 @@ def held_weights(model: Model, node: onnx.NodeProto) -> dict[str, int]:
     that two nodes share one where the names are equal. What is written in a body is held by each node that has it; its name
     begins with the node's.
     """
-    nodes, names = model.constants(node_inputs(node))
+    nodes, names = model.constants(model.reads[node.name])
     held = {name: model.size_bytes(name) for name in sorted(names)}
     return held | {name: size for one in (*nodes, node) for name, size in _inside(one, one.name)}
 

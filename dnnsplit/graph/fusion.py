@@ -87,7 +87,7 @@ def untangled(model: Model, coarse: nx.utils.UnionFind[str], optimized: onnx.Mod
 
 def _join_loose(model: Model, coarse: nx.utils.UnionFind[str], groups: nx.utils.UnionFind[str], loose: Sequence[str]) -> None:
     """Join nodes, given in topological order, to a group before or after them, within what ONNX Runtime has renamed."""
-    reads = {n: [(t, p) for t in node_inputs(model.nodes[n]) if (p := model.producer.get(t)) in model.nodes] for n in loose}
+    reads = {n: [(t, p) for t in model.reads[n] if (p := model.producer.get(t)) in model.nodes] for n in loose}
     readers = {n: [c for o in model.nodes[n].output for c in model.consumers.get(o, ())] for n in loose}
     delivering = {n for n in loose if any(o in model.outputs for o in model.nodes[n].output)}
 
@@ -155,9 +155,9 @@ def join_absorbed(model: Model, groups: nx.utils.UnionFind[str], executed: onnx.
         if node and not kernel.op_type.startswith("Reorder"):
             position[groups[node]] = i
     products = {groups[n] for n, node in model.nodes.items() if node.op_type in QUANTIZABLE_OPS}
-    for name, node in model.nodes.items():  # in topological order, so that what feeds a group is settled before it
+    for name in model.nodes:  # in topological order, so that what feeds a group is settled before it
         if groups[name] not in position and groups[name] not in products:
-            makers = [groups[model.producer[t]] for t in node_inputs(node) if model.producer.get(t) in model.nodes]
+            makers = [groups[model.producer[t]] for t in model.reads[name] if model.producer.get(t) in model.nodes]
             if known := [m for m in makers if m in position and m != groups[name]]:
                 last = max(known, key=position.__getitem__)
                 at = position[last]

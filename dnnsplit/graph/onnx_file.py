@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,11 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.path.name}: {len(self.nodes)} nodes, sha256 {self.sha256[:8]})"
 
+    @cached_property
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """Names of the tensors that each node reads, its bodies too, by name of the node."""
+        return {node.name: tuple(node_inputs(node)) for node in self.proto.graph.node}
+
     @property
     def opset(self) -> int:
         """Version of the default domain."""
@@ -57,11 +64,11 @@ class Model:
 
     def size_bytes(self, tensor: str) -> int:
         """Size of a tensor [B]."""
-        return int(np.prod(self.extents(tensor), dtype=np.int64)) * self.dtype(tensor).itemsize
+        return math.prod(self.extents(tensor)) * self.dtype(tensor).itemsize
 
     def dtype(self, tensor: str) -> np.dtype[Any]:
         """Element type of a tensor as numpy names it."""
-        return np.dtype(helper.tensor_dtype_to_np_dtype(self.types[tensor][0]))
+        return _dtype(self.types[tensor][0])
 
     def weight(self, name: str) -> np.ndarray:
         """Value of a constant, an initializer or one that ONNX Runtime computes from initializers."""
@@ -109,5 +116,10 @@ class Model:
                 weights.add(name)
             elif self.producer.get(name) in self.constant_nodes and self.producer[name] not in nodes:
                 nodes.add(self.producer[name])
-                stack += node_inputs(self.constant_nodes[self.producer[name]])
+                stack += self.reads[self.producer[name]]
         return [node for name, node in self.constant_nodes.items() if name in nodes], weights
+
+
+@cache
+def _dtype(kind: int) -> np.dtype[Any]:
+    return np.dtype(helper.tensor_dtype_to_np_dtype(kind))

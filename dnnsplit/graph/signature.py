@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import onnx
@@ -28,7 +29,12 @@ def kind_of(value: onnx.TypeProto) -> str:
     element = value.tensor_type.elem_type
     if element == onnx.TensorProto.STRING:
         return "texts"
-    return str(np.dtype(helper.tensor_dtype_to_np_dtype(element))) if element else "of unknown type"
+    return _name(element) if element else "of unknown type"
+
+
+@cache
+def _name(element: int) -> str:
+    return str(np.dtype(helper.tensor_dtype_to_np_dtype(element)))
 
 
 def extents_of(value: onnx.TypeProto) -> tuple[int, ...] | None:

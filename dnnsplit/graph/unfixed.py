@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from dnnsplit.graph.cleanup import node_inputs
 from dnnsplit.graph.feeds import Feed, made_up
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.graph.runs import run_once
@@ -48,10 +47,9 @@ def seen_shapes(model: Model, types: Types) -> list[onnx.ValueInfoProto]:
 
     It infers those of ONNX's own operators wherever they do not depend on data, so that only others are asked.
     """
-    own = [node for node in model.nodes.values() if node.domain not in ("", "ai.onnx") and node.op_type not in _BY_VALUE]
-    unknown = [
-        t for node in own if not any(_lacks(types, i) for i in node_inputs(node)) for t in _read(model, node) if _lacks(types, t)
-    ]
+    asked = [node for node in model.nodes.values() if node.domain not in ("", "ai.onnx") and node.op_type not in _BY_VALUE]
+    own = [node for node in asked if not any(_lacks(types, tensor) for tensor in model.reads[node.name])]
+    unknown = [tensor for node in own for tensor in _read(model, node) if _lacks(types, tensor)]
     names = [t for t in unknown if kind_of(types[t]) in SENDABLE]
     if not names:
         return []
@@ -68,7 +66,7 @@ def seen_shapes(model: Model, types: Types) -> list[onnx.ValueInfoProto]:
 def _open(model: Model, types: Types) -> Iterator[tuple[str, str]]:
     root: dict[str, str] = {}
     for node in model.nodes.values():
-        before = next((root[t] for t in node_inputs(node) if t in root), f"{node.op_type} {node.name!r}")
+        before = next((root[t] for t in model.reads[node.name] if t in root), f"{node.op_type} {node.name!r}")
         for tensor in _read(model, node):
             kind = kind_of(types[tensor])
             if kind not in SENDABLE:

@@ -66,7 +66,7 @@ def session(
     else:
         asked = found.request(options.intra_op_num_threads, BUILT_IN)
     try:
-        one = _Session(content, options, providers=asked, enable_fallback=0, disabled_optimizers=disabled)
+        one = PlainSession(content, options, providers=asked, enable_fallback=0, disabled_optimizers=disabled)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         said = said_by(error)
         if not found.is_cpu and _loads_on_cpu(content):
@@ -92,7 +92,7 @@ def said_by(error: Exception) -> str:
     return _HEAD.sub("", (str(error).strip() or type(error).__name__).splitlines()[0])
 
 
-class _Session(ort.InferenceSession):  # type: ignore[misc]  # ONNX Runtime tells no types
+class PlainSession(ort.InferenceSession):  # type: ignore[misc]  # ONNX Runtime tells no types
     """A session of which the errors of a run are ours: its own classes share no base, and would reach whoever measures."""
 
     def run(self, *arguments: Any, **options: Any) -> list[Any]:

@@ -11,7 +11,7 @@ from helpers.small_models import conv_net, images
 import dnnsplit as ds
 from dnnsplit.runtime import plugins
 from dnnsplit.runtime.providers import CPU, find
-from dnnsplit.runtime.sessions import BoundSession, find_provider, session
+from dnnsplit.runtime.sessions import BoundSession, PlainSession, find_provider, session
 
 FOO = "FooExecutionProvider"
 CACHED = plugins.plugins, plugins._load
@@ -199,13 +199,13 @@ def test_a_library_that_does_not_load_is_told_with_onnx_runtimes_reason(runtime,
 def test_a_model_that_a_plugin_does_not_take_is_told_apart_from_one_that_nothing_takes(runtime, path, monkeypatch):
     with pytest.raises(ds.ModelError, match=f"cannot load the model on '{FOO}': "):
         session(b"nonsense", provider=FOO)
-    real = onnxruntime.InferenceSession
+    real = PlainSession
 
     def refuses(content, options, providers=None, **others):
         if providers is None:
             raise RuntimeError("/onnxruntime_src/core/foo.cc:7 void foo::Start(const Options&, int) Please install libfoo.")
         return real(content, options, providers=providers, **others)
 
-    monkeypatch.setattr(onnxruntime, "InferenceSession", refuses)
+    monkeypatch.setattr("dnnsplit.runtime.sessions.PlainSession", refuses)
     with pytest.raises(ds.OptionError, match=f"'{FOO}' is installed but .*which the CPU takes: Please install libfoo; use 'cpu'"):
         session(path, provider=FOO)

@@ -104,7 +104,13 @@ def test_a_provider_that_is_not_there_is_refused_by_name(name, text):
 
 
 def test_the_cpu_has_plain_sessions(net):
-    assert type(session(net.model_path)) is type(session(net.model_path, provider=CPU)) is onnxruntime.InferenceSession
+    assert isinstance(session(net.model_path), onnxruntime.InferenceSession)
+    assert isinstance(session(net.model_path, provider=CPU), onnxruntime.InferenceSession)
+
+
+def test_a_run_that_fails_is_told_by_an_error_of_ours(net):
+    with pytest.raises(ds.ModelError, match=r"a run of the model fails: .*invalid dimensions for input: x"):
+        session(net.model_path).run(None, {"x": images(1, 16)})
 
 
 def test_a_bound_session_computes_what_a_plain_one_does(net):
