@@ -41,6 +41,7 @@ from dnnsplit.ground.differences import TINY, absolute, magnitude
 
 SERVERS = {"device": 0.5, "edge": 1.0, "cloud": 4.0}  # speeds in CPUs
 LAYERS, RUNS, SPLITS = 3, 5, 4
+TIMEOUT_S = 300.0
 SAME = 1e-5  # relative to the largest value of an output
 STAGES = ("shapes", "load", "noise", "profile", "front", "cut", "run", "compare")
 NEEDED = ("load", "cut", "run")  # nothing follows where one of these fails
@@ -275,7 +276,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shapes", type=given_shapes, default={}, metavar="FILE", help="by pattern of file names")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="of the path below the folder")
-    parser.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="limit on each stage")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS", help="limit on each stage")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the rows there, too")
     options = parser.parse_args()
     paths = {str(path.relative_to(options.folder)): path for path in sorted(options.folder.rglob("*.onnx"))}
