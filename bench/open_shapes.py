@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import numpy as np
@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 Open = tuple[int | str | None, ...]  # as ONNX Runtime tells it: open extents are symbols or None
 
 IMAGE = (320, 640, 224, 512, 160, 128, 96, 64, 48, 32, 80, 16, 1000)
-SOUND = (16000, 512, 1000, 640, 320, 160, 80)
+SOUND = (512, 16000, 1000, 640, 320, 160, 80)
 OTHER = (16, 32, 48, 64, 80, 96, 128, 160, 224, 320, 512, 640, 1000, 16000, 2, 1)
 PAIRS = (16, 32, 48, 64, 80, 192, 320)  # where the open axes want sizes of their own
 SAMPLES_PER_S = 16000
@@ -31,8 +31,8 @@ def dtype_of(told: str) -> np.dtype:
 def made_up_shapes(session: onnxruntime.InferenceSession) -> dict[str, Shape]:
     """Shapes of the inputs with open extents, for which the model ran; none where nothing is open.
 
-    An extent of the first axis is 1, and every other one has the same size, before all of them have it; then each symbol has a
-    size of its own, and so has each extent without a symbol. RuntimeError when none of the sizes runs.
+    A symbol has one size wherever it stands; that of a first axis is 1. All others have the same size, or 1, then sizes of their
+    own; last, all symbols have the same. RuntimeError when none of the sizes runs.
     """
     inputs = {value.name: tuple(value.shape) for value in session.get_inputs()}
     types = {value.name: value.type for value in session.get_inputs()}
@@ -54,18 +54,18 @@ def made_up_shapes(session: onnxruntime.InferenceSession) -> dict[str, Shape]:
 def candidates(inputs: Mapping[str, Open], types: Mapping[str, str]) -> Iterator[dict[str, Shape]]:
     """Shapes of all inputs to try, the likely ones first."""
     symbols = {name: tuple(symbol(name, axis, extent) for axis, extent in enumerate(shape)) for name, shape in inputs.items()}
-    axes = list(dict.fromkeys(s for shape in symbols.values() for s in shape if not isinstance(s, int)))
-    first = {shape[0] for shape in symbols.values() if shape and not isinstance(shape[0], int)}
-    # the batch may be in another place of another input
-    settled: list[Iterable[str]] = [first, ()] if first else [()]
-    for ones in settled:
-        free = [axis for axis in axes if axis not in ones]
-        fixed = dict.fromkeys(map(str, ones), 1)
-        for size in sizes(inputs, types) if free else (1,):
-            yield filled(symbols, fixed | dict.fromkeys(free, size))
-        if 1 < len(free) <= 3:
-            for chosen in itertools.product(PAIRS, repeat=len(free)):
-                yield filled(symbols, fixed | dict(zip(free, chosen, strict=True)))
+    axes = list(dict.fromkeys(s for shape in symbols.values() for s in shape if isinstance(s, str)))
+    batch = dict.fromkeys([shape[0] for shape in symbols.values() if shape and isinstance(shape[0], str)], 1)
+    free = [axis for axis in axes if axis not in batch]
+    few, tried = 1 < len(free) <= 3, sizes(inputs, types)
+    for size in tried if free else ():
+        # an axis that has no symbol may be another input's batch
+        for chosen in itertools.product((size, 1), repeat=len(free)) if few and tried is not IMAGE else [[size] * len(free)]:
+            yield filled(symbols, batch | dict(zip(free, chosen, strict=True)))
+    for chosen in itertools.product(PAIRS, repeat=len(free)) if few else ():
+        yield filled(symbols, batch | dict(zip(free, chosen, strict=True)))
+    for size in (1, *tried):
+        yield filled(symbols, dict.fromkeys(axes, size))
 
 
 def symbol(name: str, axis: int, extent: int | str | None) -> int | str:
@@ -85,6 +85,8 @@ def sizes(inputs: Mapping[str, Open], types: Mapping[str, str]) -> tuple[int, ..
     unsettled = {name: shape for name, shape in inputs.items() if any(not isinstance(extent, int) for extent in shape[1:])}
     if any(len(shape) == 4 for shape in unsettled.values()):
         return IMAGE
+    if any("wave" in name or "audio" in name for name in unsettled):
+        return (16000, *SOUND)
     if any(len(shape) == 2 and types[name] == "tensor(float)" for name, shape in unsettled.items()):
         return (*SOUND, *OTHER)
     return OTHER

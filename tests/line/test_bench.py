@@ -36,7 +36,7 @@ def test_every_file_is_through_or_refused_in_words(folder, tmp_path):
     rows = pd.read_csv(tmp_path / "rows.csv").set_index(["file", "stage"])
     assert [stage for file, stage in rows.index if file == "open.onnx"] == STAGES
     assert set(rows.loc["open.onnx", "outcome"]) == {"ok"}
-    assert "x 1x8, t 1x16000" in rows.loc[("open.onnx", "shapes"), "note"]
+    assert "x 1x8, t 1x512" in rows.loc[("open.onnx", "shapes"), "note"]
     assert rows.loc[("open.onnx", "compare"), "difference"] <= 1e-5
     assert rows.loc[("text.onnx", "load"), "outcome"] == "refused"
     assert ("text.onnx", "cut") not in rows.index
