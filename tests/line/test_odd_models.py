@@ -6,10 +6,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from helpers.plans import plan_for
 from helpers.small_models import conv_net
-from helpers.written_models import normal, save, through_the_line, written
+from helpers.written_models import in_three, normal, save, through_the_line, written
 
 import dnnsplit as ds
+from dnnsplit.cutting.cut import run_parts
 
 X = "(float[1,8] x)"
 Y = "(float[1,8] y)"
@@ -200,9 +202,6 @@ INSIDE = {
                           else_branch = e () => (float[1,1,8] q) {{ q = Unsqueeze(a, nought) }}>
             y = Tanh(i)
         }}""", W | TRUE | {"nought": whole_numbers(0)}),
-    "a random operator": written(
-        f"{X} => {Y} {{ a = MatMul(x, w)  r = RandomNormalLike(a)  z = Mul(r, none)  y = Add(a, z) }}",
-        W | {"none": np.float32(0)}),
 }  # fmt: skip
 
 # ---------------------------------------------------------------- bodies and functions
@@ -423,6 +422,16 @@ def test_files_that_onnx_runtime_optimized(what, level, tmp_path):
     through_the_line(tmp_path / "optimized.onnx", tmp_path)
 
 
+def test_random_numbers_cannot_be_checked(tmp_path):
+    one = written(f"{X} => {Y} {{ a = MatMul(x, w)  r = RandomNormalLike(a)  b = Add(a, r)  y = Neg(b) }}", W)
+    graph = ds.load(save(one.proto(), tmp_path))
+    plan = plan_for(graph, in_three(graph))
+    with pytest.raises(ds.DeployError, match=r"RandomNormalLike 'r' draws random numbers .*check=False"):
+        ds.cut(graph, plan, tmp_path / "checked")
+    found = run_parts(ds.cut(graph, plan, tmp_path / "parts", check=False), {"x": normal(1, 8)})
+    assert found["y"].shape == (1, 8)
+
+
 # ---------------------------------------------------------------- what load tells
 
 
@@ -431,7 +440,6 @@ def test_files_that_onnx_runtime_optimized(what, level, tmp_path):
     [
         ("an input that nothing reads", ["'u'"]),
         ("one symbol for two sizes", ["'D'"]),
-        ("a random operator", ["RandomNormalLike"]),
         ("boxes at the output", ["NonMaxSuppression"]),
         ("sequences", ["SplitToSequence"]),
         ("opset 9", ["opset", "9"]),
