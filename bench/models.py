@@ -52,13 +52,8 @@ Shapes = Mapping[str, Shape]
 class Row:
     """What became of a stage of a file.
 
-    Attributes
-    ----------
-    file, stage : which
-    cpu_s, peak_mb : CPU seconds, and peak of the resident memory [MB]
-    outcome : ok, refused (an error of ours), TRACEBACK (any other), ended (the process did)
-    note : what it gave, or the error
-    difference : of the compared outputs, relative to the largest of each
+    `outcome` is ok, refused (an error of ours), TRACEBACK (any other) or ended (the process did); `note` is what the stage gave, or
+    the error; `difference` is that of the outputs, relative to the largest of each.
     """
 
     file: str
@@ -201,7 +196,7 @@ def forget_peak() -> None:
 def peak_mb() -> float:
     """Peak of the resident memory of this process [MB]."""
     if (file := Path("/proc/self/status")).exists():
-        return next(int(line.split()[1]) / 1e3 for line in file.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(file.read_text().partition("VmHWM:")[2].split()[0]) / 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
@@ -249,16 +244,18 @@ def summary(rows: list[Row]) -> tuple[str, bool]:
     """What became of the files, and whether each is through or was refused at load."""
     files = {row.file: [r for r in rows if r.file == row.file] for row in rows}
     stopped = {file: row for file, own in files.items() for row in own if row.stage == "load" and row.outcome == "refused"}
-    failed = {file: [row for row in own if row.outcome != "ok"] for file, own in files.items() if file not in stopped}
-    failed = {file: own for file, own in failed.items() if own}
+    bad = {file: [row for row in own if row.outcome != "ok"] for file, own in files.items() if file not in stopped}
+    failed = {file: own for file, own in bad.items() if own}
     through = len(files) - len(stopped) - len(failed)
     worst = max((row for row in rows if not np.isnan(row.difference)), key=lambda row: row.difference, default=None)
     lines = [f"{through} of {len(files)} files ({through / len(files):.0%}) went through the whole line"]
     if worst:
         lines.append(f"greatest difference from ONNX Runtime: {worst.difference:.2g} ({worst.file}); to reach {SAME:g}")
     lines += [f"{len(stopped)} refused at load:", *(f"  {file}: {row.note}" for file, row in stopped.items())]
-    lines += [f"{len(failed)} others:"]
-    lines += [f"  {file}: {row.stage}: {row.outcome} {row.note}" for file, own in failed.items() for row in own]
+    lines += [
+        f"{len(failed)} others:",
+        *(f"  {file}: {row.stage}: {row.outcome} {row.note}" for file, own in failed.items() for row in own),
+    ]
     return "\n".join(lines), not failed
 
 
