@@ -52,8 +52,8 @@ Shapes = Mapping[str, Shape]
 class Row:
     """What became of a stage of a file.
 
-    `outcome` is ok, refused (an error of ours), TRACEBACK (any other) or ended (the process did); `note` is what the stage gave, or
-    the error; `difference` is that of the outputs, relative to the largest of each.
+    `outcome` is ok, refused (an error of ours), TRACEBACK (any other) or ended (the process did); `note` is what the stage gave
+    or the error; `difference` is that of the outputs, relative to the largest of each.
     """
 
     file: str
