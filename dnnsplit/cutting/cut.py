@@ -13,7 +13,7 @@ import numpy as np
 from dnnsplit.cutting.bundle import Bundle, Hop, Output, Part, Wire
 from dnnsplit.cutting.triton import part_file, write_repository
 from dnnsplit.graph.blocks import load
-from dnnsplit.graph.external_data import Place, borrow_weights, is_large, move_weights
+from dnnsplit.graph.external_data import Place, borrow_weights, is_large, move_weights, session_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.graph.partitions import components
@@ -195,7 +195,7 @@ def whole(
     names = list(graph.model.outputs)
     proto = build_part(graph, graph.layer_names, names, int8, "whole")
     if folder is None or not weights:
-        return dict(zip(names, session(proto.SerializeToString()).run(names, dict(feed)), strict=True))
+        return dict(zip(names, session_of(proto).run(names, dict(feed)), strict=True))
     borrow_weights(proto, weights)
     file = write_bytes(folder / "whole.onnx", proto.SerializeToString())
     del proto

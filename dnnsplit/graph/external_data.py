@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tempfile
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dnnsplit.ground.files import replacing
+from dnnsplit.runtime.providers import Provider
+from dnnsplit.runtime.sessions import Session, session
 
 if TYPE_CHECKING:
     import onnx
@@ -29,11 +31,17 @@ def is_large(proto: onnx.ModelProto) -> bool:
     return sum(int(math.prod(weight.dims)) for weight in proto.graph.initializer) >= LARGE
 
 
+def session_of(proto: onnx.ModelProto, provider: str | Provider = "cpu") -> Session:
+    """Make a session of a model of any size: from a file, as deployed parts are, so that no message of it is kept beside."""
+    with tempfile.TemporaryDirectory() as folder:
+        return session(save(proto, Path(folder)), provider=provider)
+
+
 def save(proto: onnx.ModelProto, folder: Path) -> Path:
-    """Write a model into a folder, with the weights of a large one in a file beside it; return its path."""
+    """Write a model, which stays as it is, into a folder, the weights of a large one in a file beside it; return its path."""
     if is_large(proto):
-        proto = deepcopy(proto)
-        move_weights(proto, folder / "model.data")
+        places, _ = _write_weights(proto, folder / "model.data")
+        proto = _borrowing(proto, places)
     path = folder / "model.onnx"
     path.write_bytes(proto.SerializeToString())
     return path
@@ -41,6 +49,12 @@ def save(proto: onnx.ModelProto, folder: Path) -> Path:
 
 def move_weights(proto: onnx.ModelProto, path: Path) -> tuple[dict[str, Place], str]:
     """Move the weights of a model, to be saved beside it, into the file `path`, atomically; return their places, and a hash."""
+    places, digest = _write_weights(proto, path)
+    borrow_weights(proto, places)
+    return places, digest
+
+
+def _write_weights(proto: onnx.ModelProto, path: Path) -> tuple[dict[str, Place], str]:
     places: dict[str, Place] = {}
     digest = hashlib.sha256()
     end = 0
@@ -52,8 +66,21 @@ def move_weights(proto: onnx.ModelProto, path: Path) -> tuple[dict[str, Place], 
                 file.write(piece)
                 digest.update(piece)
                 end += len(piece)
-    borrow_weights(proto, places)
     return places, digest.hexdigest()
+
+
+def _borrowing(proto: onnx.ModelProto, places: Mapping[str, Place]) -> onnx.ModelProto:
+    """Return a copy of a model that takes weights from `places`: its other parts alone are ever held twice."""
+    copy = type(proto)(**{field.name: value for field, value in proto.ListFields() if field.name != "graph"})
+    graph = copy.graph
+    graph.MergeFrom(type(graph)(**{f.name: value for f, value in proto.graph.ListFields() if f.name != "initializer"}))
+    for weight in proto.graph.initializer:
+        if weight.name in places:
+            graph.initializer.add(name=weight.name, data_type=weight.data_type, dims=weight.dims)
+            _borrow(graph.initializer[-1], places[weight.name])
+        else:
+            graph.initializer.append(weight)
+    return copy
 
 
 def borrow_weights(proto: onnx.ModelProto, places: Mapping[str, Place]) -> None:
@@ -61,9 +88,13 @@ def borrow_weights(proto: onnx.ModelProto, places: Mapping[str, Place]) -> None:
     for weight in _outsized(proto):
         if weight.name in places:
             weight.ClearField("raw_data")
-            weight.data_location = type(weight).EXTERNAL
-            for key, value in zip(("location", "offset", "length"), places[weight.name], strict=True):
-                weight.external_data.add(key=key, value=str(value))
+            _borrow(weight, places[weight.name])
+
+
+def _borrow(weight: onnx.TensorProto, place: Place) -> None:
+    weight.data_location = type(weight).EXTERNAL
+    for key, value in zip(("location", "offset", "length"), place, strict=True):
+        weight.external_data.add(key=key, value=str(value))
 
 
 def _outsized(proto: onnx.ModelProto) -> list[onnx.TensorProto]:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
+import onnxruntime as ort
 import pandas as pd
-from onnxruntime.quantization import CalibrationMethod, QuantType, create_calibrator
+from onnx import TensorProto, helper
+from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.quant_utils import compute_data_quant_params
 
+from dnnsplit.graph.external_data import save
 from dnnsplit.graph.feeds import Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.graph.onnx_file import Model
 from dnnsplit.ground.errors import NoiseError
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
 from dnnsplit.quantize.setting import QuantizationSetting
+from dnnsplit.runtime.sessions import Session, session, session_options
 
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 
@@ -79,7 +82,10 @@ class Calibration:
 
 
 def calibrate(graph: LayerGraph, images: Images, setting: QuantizationSetting | str | None = None) -> Calibration:
-    """Measure the range of every tensor over some images, once.
+    """Measure the range of every float32 tensor over some images, once.
+
+    The model runs as it is written, without optimisations, on all cores; a value that is no number (NaN) counts only where
+    a tensor has no other.
 
     Parameters
     ----------
@@ -95,18 +101,42 @@ def calibrate(graph: LayerGraph, images: Images, setting: QuantizationSetting | 
     Calibration
     """
     model, setting = graph.model, QuantizationSetting.of(setting)
-    feeds = feeds_of(model, images)
+    feeds, tensors = feeds_of(model, images), _measurable(model)
+    one = _ranging(model, tensors)
+    found = np.array([one.run(None, feed) for feed in feeds], np.float32).reshape(len(feeds), len(tensors), 2)
+    low, high = np.fmin.reduce(found[..., 0]).tolist(), np.fmax.reduce(found[..., 1]).tolist()
+    ranges = dict(zip(tensors, zip(low, high, strict=True), strict=True))
+    return Calibration(dict(sorted(ranges.items())), setting, model.sha256, images_sha256(feeds))
+
+
+def _measurable(model: Model) -> list[str]:
+    """Return the tensors that have a range: float32, of known shape, not empty, and no weights."""
+    made = (tensor for node in model.proto.graph.node for tensor in node.output)
+    found = {t: model.types[t] for t in (*model.inputs, *made) if t in model.types and t not in model.weights}
+    return [tensor for tensor, (kind, shape) in found.items() if kind == TensorProto.FLOAT and all(size > 0 for size in shape)]
+
+
+def _ranging(model: Model, tensors: Sequence[str]) -> Session:
+    """Make a session that delivers the least and the greatest value of some tensors, one pair after the other, and nothing else.
+
+    What it runs comes in the order that is written here, so that no tensor is kept for long.
+    """
+    stem = "least and greatest"
+    while any(tensor.startswith(stem) for tensor in model.types):
+        stem += "_"
+    extremes = {
+        tensor: [helper.make_node(kind, [tensor], [f"{stem} {kind} {i}"], keepdims=0) for kind in ("ReduceMin", "ReduceMax")]
+        for i, tensor in enumerate(tensors)
+    }
+    first = [tensor for tensor in extremes if tensor in model.inputs or model.is_constant(tensor)]
+    nodes = [extreme for tensor in first for extreme in extremes[tensor]]
+    for node in model.nodes.values():
+        nodes += [node, *(extreme for tensor in node.output for extreme in extremes.get(tensor, []))]
+    delivered = [helper.make_tensor_value_info(n.output[0], TensorProto.FLOAT, []) for pair in extremes.values() for n in pair]
+    received = [model.value_info(tensor) for tensor in model.inputs]
+    options = session_options(threads=0)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    options.enable_cpu_mem_arena = False
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        onnx.save(model.proto, path)
-        calibrator = create_calibrator(
-            path, augmented_model_path=str(Path(folder) / "augmented.onnx"), calibrate_method=CalibrationMethod.MinMax
-        )
-        left = iter(feeds)
-        calibrator.collect_data(SimpleNamespace(get_next=lambda: next(left, None)))  # a CalibrationDataReader
-        data = calibrator.compute_data()
-    ranges: dict[str, tuple[float, float]] = {}
-    for name, found in sorted(data.items()):
-        low, high = (float(np.asarray(value).item()) for value in found.range_value)
-        ranges[name] = low, high
-    return Calibration(ranges, setting, model.sha256, images_sha256(feeds))
+        return session(save(model.assemble(nodes, received, delivered), Path(folder)), options)
