@@ -32,14 +32,18 @@ def is_large(proto: onnx.ModelProto) -> bool:
 
 
 def session_of(proto: onnx.ModelProto, provider: str | Provider = "cpu") -> Session:
-    """Make a session of a model of any size: from a file, as deployed parts are, so that no message of it is kept beside."""
+    """Make a session of a model of any size, with its weights mapped from a file, so that they are not held beside it too."""
     with tempfile.TemporaryDirectory() as folder:
-        return session(save(proto, Path(folder)), provider=provider)
+        return session(save(proto, Path(folder), apart=True), provider=provider)
 
 
-def save(proto: onnx.ModelProto, folder: Path) -> Path:
-    """Write a model, which stays as it is, into a folder, the weights of a large one in a file beside it; return its path."""
-    if is_large(proto):
+def save(proto: onnx.ModelProto, folder: Path, apart: bool = False) -> Path:
+    """Write a model, which stays as it is, into a folder; return its path.
+
+    The weights of a large one, or of any if `apart`, are in a file beside it. A session that is made from there holds them
+    once, not three times for a while.
+    """
+    if apart or is_large(proto):
         places, _ = _write_weights(proto, folder / "model.data")
         proto = _borrowing(proto, places)
     path = folder / "model.onnx"

@@ -70,7 +70,7 @@ def layer_seconds(
     """Return the seconds of each layer of the model, with some of them in int8: the sum of its kernels; 0 without a kernel."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "executed.onnx"
-        model = save(build_part(graph, graph.layer_names, graph.model.outputs, int8), Path(folder))
+        model = save(build_part(graph, graph.layer_names, graph.model.outputs, int8), Path(folder), apart=True)
         kernels = kernel_runs(model, feed, provider, runs, WARM_UP, path)
         executed = onnx.load(path, load_external_data=False).graph
     seconds = dict.fromkeys(graph.layer_names, 0.0)

@@ -16,7 +16,7 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.quant_utils import compute_data_quant_params
 
 from dnnsplit.graph.external_data import save
-from dnnsplit.graph.feeds import Images, feeds_of, images_sha256
+from dnnsplit.graph.feeds import Feed, Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.ground.errors import NoiseError
@@ -101,12 +101,17 @@ def calibrate(graph: LayerGraph, images: Images, setting: QuantizationSetting | 
     Calibration
     """
     model, setting = graph.model, QuantizationSetting.of(setting)
-    feeds, tensors = feeds_of(model, images), _measurable(model)
+    feeds = feeds_of(model, images)
+    return Calibration(measured_ranges(model, feeds), setting, model.sha256, images_sha256(feeds))
+
+
+def measured_ranges(model: Model, feeds: Sequence[Feed]) -> dict[str, tuple[float, float]]:
+    """Return the (least, greatest) value of each tensor over some inferences, sorted by name; see `calibrate`."""
+    tensors = _measurable(model)
     one = _ranging(model, tensors)
     found = np.array([one.run(None, feed) for feed in feeds], np.float32).reshape(len(feeds), len(tensors), 2)
     low, high = np.fmin.reduce(found[..., 0]).tolist(), np.fmax.reduce(found[..., 1]).tolist()
-    ranges = dict(zip(tensors, zip(low, high, strict=True), strict=True))
-    return Calibration(dict(sorted(ranges.items())), setting, model.sha256, images_sha256(feeds))
+    return dict(sorted(zip(tensors, zip(low, high, strict=True), strict=True)))
 
 
 def _measurable(model: Model) -> list[str]:
@@ -139,4 +144,4 @@ def _ranging(model: Model, tensors: Sequence[str]) -> Session:
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     options.enable_cpu_mem_arena = False
     with tempfile.TemporaryDirectory() as folder:
-        return session(save(model.assemble(nodes, received, delivered), Path(folder)), options)
+        return session(save(model.assemble(nodes, received, delivered), Path(folder), apart=True), options)
