@@ -34,7 +34,7 @@ PIECES = 3  # of a random split; a graph of two layers has two
 ROUNDS = 4  # the same part can be 10 % faster in one session than in the next, for good: where its memory happens to lie
 LAYER_ERROR, PART_ERROR = 0.1, 0.03  # standard deviations: of a layer's share in the profile, of a part's measured time
 STEP = 4  # splits that are measured between two looks at whether all predictions have settled
-MOST_BYTES = 1e8  # of weights and tensors in sessions that are open at once, unless one split has more
+MOST_BYTES = 1e8  # of sessions that are open at once, beside the size of all tensors; one split may have more
 
 Measured = tuple[dict[str, object], list[float]]  # what is known of a part, and the seconds of its runs in one round
 
@@ -92,8 +92,9 @@ def measure_parts(
     """
     feed, found = feeds_of(graph.model, images)[0], find_provider(provider)
     int8 = int8_layers(graph, dict.fromkeys(name for split in splits for name in split.quantized), calibration)
-    held = sum(layer.weight_bytes for layer in graph.layers) + sum(tensor.size_bytes for tensor in graph.tensors)
-    together, most = max(1, int(MOST_BYTES // max(1.0, held))), 1 if found.compiles else min(ROUNDS, runs)
+    weights, tensors = sum(x.weight_bytes for x in graph.layers), sum(x.size_bytes for x in graph.tensors)
+    held = weights + tensors / 4  # of one split: tensors take each other's place in memory
+    together, most = max(1, int((MOST_BYTES + tensors) // max(1.0, held))), 1 if found.compiles else min(ROUNDS, runs)
     rounds: list[list[Measured]] = []
     with tqdm(total=len(splits) * most, desc="parts", unit="split", disable=not progress) as bar:
         while len(rounds) < most and not (rounds and all(settled(_joined(same)) for same in zip(*rounds, strict=True))):
