@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 import dnnsplit as ds
 from dnnsplit.cutting.cut import run_parts
+from dnnsplit.graph.external_data import session_of
 from dnnsplit.noise.design import design_schemes
 from dnnsplit.noise.fit import noise_scores
 from dnnsplit.noise.meter import noise_meter
@@ -28,7 +29,6 @@ from dnnsplit.noise.verification import verify
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.parts import build_part
 from dnnsplit.quantize.rewrite import quantize_layer
-from dnnsplit.runtime.sessions import session
 
 SHARES = (0.1, 0.2, 0.4, 0.7)  # noise limits, as shares of the largest noise
 
@@ -66,14 +66,14 @@ def costs() -> pd.DataFrame:
     graph = ds.examples.yolo11n().graph
     model, pictures = graph.model, ds.examples.load_images(count=4, seed=2)
     calibration = ds.calibrate(graph, ds.examples.load_images(count=4, seed=1))
-    float32, feed = session(model.proto.SerializeToString()), {model.inputs[0]: pictures[:1]}
+    float32, feed = session_of(model.proto), {model.inputs[0]: pictures[:1]}
 
     def runs(count: int = 100) -> list[float]:
         return [cpu(lambda: float32.run(None, feed)) for _ in range(count)]
 
     def build(names: tuple[str, ...]) -> None:
         int8 = {name: quantize_layer(graph, name, calibration) for name in names}
-        session(build_part(graph, graph.layer_names, model.outputs, int8).SerializeToString())
+        session_of(build_part(graph, graph.layer_names, model.outputs, int8))
 
     options = {"layers": 12, "calibration": calibration, "workers": 1, "progress": False}
     around = runs()  # float32 runs before, between and after: a machine that slows down slows both

@@ -18,10 +18,19 @@ import dnnsplit as ds
 from dnnsplit.graph.cleanup import node_inputs
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.profiling.kernels import profile_host
-from dnnsplit.profiling.splits import calibrated, calibration_splits, measure_parts, predicted, random_splits, whole_model
+from dnnsplit.profiling.splits import (
+    calibrated,
+    calibration_splits,
+    measure_parts,
+    moved,
+    predicted,
+    random_splits,
+    steps,
+    whole_model,
+)
 from dnnsplit.quantize.rewrite import quantize_layer
 from dnnsplit.runtime.sessions import session
-from dnnsplit.runtime.timing import cpu_seconds
+from dnnsplit.runtime.timing import SETTLED, cpu_seconds
 
 HELD_OUT = 1000  # seed of the splits; the calibration has seed 0
 
@@ -110,8 +119,12 @@ def main() -> None:
     order = np.random.default_rng(0).permutation(len(plans))
     parts = measure_parts(graph, [plans[i] for i in order], images, calibration, max(3, options.runs // 3))
     parts = parts.assign(split=order[parts["split"]]).sort_values("split", kind="stable", ignore_index=True)
-    profile_s += (time.process_time() - started) * len(fitted) / len(plans)
-    host, overhead = calibrated(graph, host, parts[parts["split"] < len(fitted)])
+    # a profile stops where its predictions have settled
+    ends = [end for _, end in steps(fitted)]
+    known = [parts[parts["split"] < end] for end in ends]
+    enough = next((i for i in range(1, len(ends)) if moved(graph, host, known[i - 1], known[i]) <= SETTLED), len(ends) - 1)
+    profile_s += (time.process_time() - started) * ends[enough] / len(plans)
+    host, overhead = calibrated(graph, host, known[enough])
     parts = parts[parts["split"] >= len(fitted)]
     times = ds.LayerTimes(host.assign(server="here"), {"here": overhead})
     float32_s, int8_s = parts["seconds"].iloc[-2:]

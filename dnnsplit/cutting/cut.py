@@ -18,7 +18,7 @@ from dnnsplit.cutting.examples import example_of
 from dnnsplit.cutting.triton import part_file, write_repository
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.cleanup import subgraphs
-from dnnsplit.graph.external_data import Place, borrow_weights, is_large, move_weights
+from dnnsplit.graph.external_data import Place, borrow_weights, is_large, move_weights, session_of
 from dnnsplit.graph.feeds import Feed, Images, feeds_of, made_up
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.onnx_file import Model
@@ -229,7 +229,7 @@ def whole(
     names = list(graph.model.outputs)
     proto = build_part(graph, graph.layer_names, names, int8, "whole")
     if folder is None or not weights:
-        return dict(zip(names, session(proto.SerializeToString()).run(names, dict(feed)), strict=True))
+        return dict(zip(names, session_of(proto).run(names, dict(feed)), strict=True))
     borrow_weights(proto, weights)
     file = write_bytes(folder / "whole.onnx", proto.SerializeToString())
     del proto

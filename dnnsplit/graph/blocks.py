@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +134,7 @@ def _quantizable(model: Model, nodes: tuple[str, ...], chief: str) -> bool:
         and not model.is_constant(node.input[0])
         and all(model.is_constant(name) and model.dtype(name) == "float32" for name in node.input[1:3] if name)
         and model.opset >= INT8
+        and not any(tensor in model.open for n in nodes for tensor in (*model.reads[n], *model.nodes[n].output))
         and not any(constant.op_type == "DequantizeLinear" for constant in model.constants(node.input)[0])
     )
 
@@ -166,8 +167,10 @@ def _graph(model: Model, blocks: list[tuple[str, ...]], providers: tuple[str, ..
         for layer in layers
         if layer.name in kept
     ]
-    made, shared = Counter(tensor.producer for tensor in tensors), find_shared(held)
-    layers = [replace(x, shared=shared[x.name], quantizable=x.quantizable and made[x.name] == 1) for x in layers]
+    made, shared = defaultdict[str | None, list[str]](list), find_shared(held)
+    for one in tensors:
+        made[one.producer].append(one.dtype)
+    layers = [replace(x, shared=shared[x.name], quantizable=x.quantizable and made[x.name] == ["float32"]) for x in layers]
     return LayerGraph(
         tuple(layers), tuple(tensors), model.path, model.sha256, providers, model.shapes, (*model.notes, *notes), model
     )

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dnnsplit.ground.files import replacing
+from dnnsplit.runtime.providers import Provider
+from dnnsplit.runtime.sessions import Session, session
 
 if TYPE_CHECKING:
     import onnx
@@ -28,38 +31,34 @@ def is_large(proto: onnx.ModelProto) -> bool:
     return sum(int(math.prod(weight.dims)) for weight in proto.graph.initializer) >= LARGE
 
 
+def session_of(proto: onnx.ModelProto, provider: str | Provider = "cpu") -> Session:
+    """Make a session of a model of any size, with its weights mapped from a file, so that they are not held beside it too."""
+    with tempfile.TemporaryDirectory() as folder:
+        return session(save(proto, Path(folder), apart=True), provider=provider)
+
+
 def save(proto: onnx.ModelProto, folder: Path, apart: bool = False) -> Path:
-    """Write a model into a folder, with the weights of a large one, or of any, in a file beside it; return its path."""
-    path = folder / "model.onnx"
+    """Write a model, which stays as it is, into a folder; return its path.
+
+    The weights of a large one, or of any if `apart`, are in a file beside it. A session that is made from there holds them
+    once, not three times for a while.
+    """
     if apart or is_large(proto):
-        proto = _shell(proto, folder / "model.data")
+        places, _ = _write_weights(proto, folder / "model.data")
+        proto = _borrowing(proto, places)
+    path = folder / "model.onnx"
     path.write_bytes(proto.SerializeToString())
     return path
 
 
-def _shell(proto: onnx.ModelProto, data: Path) -> onnx.ModelProto:
-    """Return a copy of a model that takes its weights from a file, which is written; they are never held twice."""
-    shell = type(proto)()
-    for field, value in proto.ListFields():
-        if field.name != "graph":
-            setattr(shell, field.name, value) if not field.is_repeated else getattr(shell, field.name).extend(value)
-    for field, value in proto.graph.ListFields():
-        if field.name != "initializer":
-            setattr(shell.graph, field.name, value) if not field.is_repeated else getattr(shell.graph, field.name).extend(value)
-    with data.open("wb") as file:
-        for weight in proto.graph.initializer:
-            if not _is_outsized(weight):
-                shell.graph.initializer.append(weight)
-                continue
-            file.seek(-(-file.tell() // PAGE_BYTES) * PAGE_BYTES)
-            own = shell.graph.initializer.add(name=weight.name, data_type=weight.data_type, dims=weight.dims)
-            _borrow(own, (data.name, file.tell(), len(weight.raw_data)))
-            file.write(weight.raw_data)
-    return shell
-
-
 def move_weights(proto: onnx.ModelProto, path: Path) -> tuple[dict[str, Place], str]:
     """Move the weights of a model, to be saved beside it, into the file `path`, atomically; return their places, and a hash."""
+    places, digest = _write_weights(proto, path)
+    borrow_weights(proto, places)
+    return places, digest
+
+
+def _write_weights(proto: onnx.ModelProto, path: Path) -> tuple[dict[str, Place], str]:
     places: dict[str, Place] = {}
     digest = hashlib.sha256()
     end = 0
@@ -71,8 +70,21 @@ def move_weights(proto: onnx.ModelProto, path: Path) -> tuple[dict[str, Place], 
                 file.write(piece)
                 digest.update(piece)
                 end += len(piece)
-    borrow_weights(proto, places)
     return places, digest.hexdigest()
+
+
+def _borrowing(proto: onnx.ModelProto, places: Mapping[str, Place]) -> onnx.ModelProto:
+    """Return a copy of a model that takes weights from `places`: its other parts alone are ever held twice."""
+    copy = type(proto)(**{field.name: value for field, value in proto.ListFields() if field.name != "graph"})
+    graph = copy.graph
+    graph.MergeFrom(type(graph)(**{f.name: value for f, value in proto.graph.ListFields() if f.name != "initializer"}))
+    for weight in proto.graph.initializer:
+        if weight.name in places:
+            graph.initializer.add(name=weight.name, data_type=weight.data_type, dims=weight.dims)
+            _borrow(graph.initializer[-1], places[weight.name])
+        else:
+            graph.initializer.append(weight)
+    return copy
 
 
 def borrow_weights(proto: onnx.ModelProto, places: Mapping[str, Place]) -> None:
@@ -90,8 +102,4 @@ def _borrow(weight: onnx.TensorProto, place: Place) -> None:
 
 
 def _outsized(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    return [weight for weight in proto.graph.initializer if _is_outsized(weight)]
-
-
-def _is_outsized(weight: onnx.TensorProto) -> bool:
-    return bool(math.prod(weight.dims) > SMALL and weight.HasField("raw_data"))
+    return [w for w in proto.graph.initializer if math.prod(w.dims) > SMALL and w.HasField("raw_data")]

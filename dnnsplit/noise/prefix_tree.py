@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
 
+from dnnsplit.graph.external_data import session_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.ground.errors import NoiseError
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.parts import Boundary, boundary, build_part
 from dnnsplit.quantize.rewrite import quantize_layer
-from dnnsplit.runtime.sessions import DISABLED, session
+from dnnsplit.runtime.sessions import DISABLED
+
+if TYPE_CHECKING:
+    import onnx
 
 RUNTIME = " without ".join([f"onnxruntime {ort.__version__}", *DISABLED])  # what measured noise depends on
 
@@ -65,7 +70,7 @@ class PrefixTree:
 def build_tree(graph: LayerGraph, layers: Sequence[str], calibration: Calibration) -> PrefixTree:
     """Cut a model at the layers that are toggled, whose names come in topological order."""
     cut = _cut(graph, layers, calibration)
-    segments = (Segment(tuple(session(part) for part in parts), edge.inputs, edge.outputs) for edge, parts in cut)
+    segments = (Segment(tuple(session_of(part) for part in parts), edge.inputs, edge.outputs) for edge, parts in cut)
     return PrefixTree(tuple(segments), compared(graph.model))
 
 
@@ -103,14 +108,14 @@ def both_ways(
     for edge, parts in _cut(graph, layers, calibration):
         found = []
         for live, part in zip((plain, int8), parts, strict=False):  # what comes before the first of them is one part
-            found.append(Segment((session(part),), edge.inputs, edge.outputs).run(0, live))
+            found.append(Segment((session_of(part),), edge.inputs, edge.outputs).run(0, live))
         plain.update(*found[:1])
         int8.update(*found[-1:])
     exact, quantized = ({name: live[name].numpy() for name in graph.model.outputs} for live in (plain, int8))
     return exact, quantized
 
 
-def _cut(graph: LayerGraph, layers: Sequence[str], calibration: Calibration) -> Iterator[tuple[Boundary, list[bytes]]]:
+def _cut(graph: LayerGraph, layers: Sequence[str], calibration: Calibration) -> Iterator[tuple[Boundary, list[onnx.ModelProto]]]:
     """Yield the border of each segment, and its parts: in float32, and with the layer that it starts with in int8."""
     label: dict[str, int] = {}
     for layer in graph.topological:
@@ -128,4 +133,4 @@ def _cut(graph: LayerGraph, layers: Sequence[str], calibration: Calibration) -> 
             toggled = layers[index - 1]
             swap = {toggled: quantize_layer(graph, toggled, calibration)}
             parts.append(build_part(graph, inside, edge.outputs, swap))
-        yield edge, [part.SerializeToString() for part in parts]
+        yield edge, parts

@@ -60,7 +60,7 @@ def profile_here(
     graph = model_path if isinstance(model_path, LayerGraph) else load(model_path, [found])
     layers = graph.quantizable(count)
     calibration = calibrate(graph, images) if layers else None
-    host, overhead, left = measured_here(graph, images, calibration, layers, runs, progress, splits, found)
+    host, overhead, effort = measured_here(graph, images, calibration, layers, runs, progress, splits, found)
     made = {
         "model": graph.model.path.name,
         "model_sha256": graph.model_sha256,
@@ -71,11 +71,10 @@ def profile_here(
         "python": platform.python_version(),
         "packages": {name: number for name in PACKAGES if (number := _version(name))},
         "providers": [found.ort_name],
-        "left_to_cpu": left,
+        "left_to_cpu": [],
         "options": {"threads": 1, "optimization": "all", "spinning": False},
-        "runs": runs,
-        "splits": splits,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **effort,
     }
     frame = host.assign(server=server, origin="measured", factor=math.nan, note="on " + host["note"])[COLUMNS]
     return LayerTimes(frame, {server: overhead} if overhead else {}, {server: made})

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import platform
-import re
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
-import onnx
 import pandas as pd
 from tqdm.auto import tqdm
 
-from dnnsplit.graph.feeds import Feed, Images, feeds_of
-from dnnsplit.graph.fusion import node_of
+from dnnsplit.graph.external_data import save, session_of
+from dnnsplit.graph.feeds import Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.network.servers import Network
+from dnnsplit.profiling.executed import layer_seconds, measure_profiler
 from dnnsplit.profiling.overhead import Overhead
-from dnnsplit.profiling.splits import calibrated, calibration_splits, int8_layers, measure_parts, seconds_alone, whole_model
+from dnnsplit.profiling.splits import (
+    calibrated,
+    calibration_splits,
+    int8_layers,
+    measure_parts,
+    measure_settled,
+    seconds_alone,
+    whole_model,
+)
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.parts import build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer
 from dnnsplit.runtime.providers import Provider
-from dnnsplit.runtime.sessions import find_provider, session
-from dnnsplit.runtime.timing import WARM_UP, cpu_seconds, kernel_runs, left_to_cpu
+from dnnsplit.runtime.sessions import find_provider
+from dnnsplit.runtime.timing import PAUSE_S, cpu_seconds, half_width, left_to_cpu
 
 COLUMNS = ["layer", "server", "precision", "seconds", "origin", "factor", "note"]
 
@@ -49,9 +55,10 @@ def profile(
 ) -> LayerTimes:
     """Measure the layers on this machine and scale them to the servers of a network.
 
-    float32: the kernels' shares from ONNX Runtime's profiler (all optimisations, one thread, least of `runs` runs,
-    mapped back to the layers), scaled so that they sum to the median CPU time of the whole model without profiler, with
-    pauses between the runs: a server that waits for requests is 5 to 15 % slower than one that never rests.
+    float32: the kernels' shares from ONNX Runtime's profiler (all optimisations, one thread, mean of the lesser half of the runs,
+    less what the profiler adds to any kernel, mapped back to the layers; a body of If, Loop or Scan is in its kernel), scaled
+    so that they sum to the median CPU time of the whole model without profiler, with pauses before the runs: a server that
+    waits for requests is slower than one that never rests, by up to a fifth where the model is small.
     int8: what quantizing one layer changes in it and in the layers next to it (layouts change there too), as the mean of
     two: the layer alone in int8 against none, and all wanted layers in int8 against all but this one. Neighbours in int8
     share conversions, so that either of the two alone would be off where several are quantized. Layers that gain are then
@@ -59,6 +66,9 @@ def profile(
     in int8 is shared out evenly over the others.
     Parts: the parts of random splits are run as a deployment runs them. What they take beside their layers, and how far
     predictions of splits left out are off, is kept in `LayerTimes.overhead`; the layers are moved to agree with them.
+    Effort: runs end when the 95 % confidence interval of their median is within 1 % of it, after 5 runs at least; splits, when
+    four more change the predictions of all that were measured by 1 % on average or less. `LayerTimes.made` has how many runs
+    of the whole model and how many splits it took, and the half-width of the former's interval.
     Providers other than the CPU: wall time in place of CPU time, with the copies to and from the provider's memory. On CUDA
     the profiler's times are of a node's launch where ONNX Runtime does not wait for the device. A provider that compiles
     (OpenVINO, TensorRT) shows no kernels: the shares are those of each layer as a session of its own, in either precision.
@@ -82,12 +92,12 @@ def profile(
         Instead of `cpu_slowdown`: what the whole float32 model shall take on the network's source [s]; gives the same test-bed on
         every machine.
     runs : int, default 40
-        Of the whole model.
+        At most, of the whole model; a third of them of each part.
     progress : bool, default True
         Show a progress bar.
     splits : int, default 24
-        Random splits whose parts are measured, half of them with int8 layers where `layers` are given; 0 measures none, else 3 or
-        more; ignored for a model of one layer, which cannot be split.
+        Random splits whose parts are measured, at most, half of them with int8 layers where `layers` are given; 0 measures none,
+        else 3 or more; ignored for a model of one layer, which cannot be split.
     provider : str | Provider, default "cpu"
         Execution provider, as `dnnsplit.runtime.providers.find` names it. `LayerTimes.made` has its full name, and the nodes that
         it left to the CPU.
@@ -100,7 +110,7 @@ def profile(
     Raises
     ------
     ProfileError
-        A server has no speed, a kernel belongs to no layer, or the provider takes no node.
+        A server has no speed, no kernel leads to a layer, or the provider takes no node.
     OptionError
         The provider is not installed, cannot start, or its times would be scaled by the speeds of CPUs.
     """
@@ -112,7 +122,7 @@ def profile(
             "on itself (profile_here) and join the times"
         )
         raise OptionError(message)  # fmt: skip
-    host, overhead, left = measured_here(graph, images, calibration, layers, runs, progress, splits, found)
+    host, overhead, effort = measured_here(graph, images, calibration, layers, runs, progress, splits, found)
     if source_seconds is not None:
         here = host.loc[host["precision"] == "float32", "seconds"].sum() * factors[network.source]
         factors = {server: factor * source_seconds / here for server, factor in factors.items()}
@@ -122,26 +132,35 @@ def profile(
         for server, f in factors.items()
     ]
     scaled = {server: overhead.scaled(factor) for server, factor in factors.items()} if overhead else {}
-    about: dict[str, object] = {"setting": asdict(calibration.setting)} if calibration and layers else {}
-    about |= {} if found.is_cpu else {"providers": [found.ort_name], "left_to_cpu": left}
-    made = dict.fromkeys(factors, about) if about else {}
-    return LayerTimes(pd.concat(frames, ignore_index=True)[COLUMNS], scaled, made)
+    about: dict[str, Any] = {"setting": asdict(calibration.setting)} if calibration and layers else {}
+    about |= effort if found.is_cpu else {"providers": [found.ort_name], **effort}
+    return LayerTimes(pd.concat(frames, ignore_index=True)[COLUMNS], scaled, dict.fromkeys(factors, about))
 
 
 def measured_here(
     graph: LayerGraph, images: Images, calibration: Calibration | None, layers: Sequence[str], runs: int, progress: bool,
     splits: int, provider: Provider,
-) -> tuple[pd.DataFrame, Overhead | None, list[str]]:  # fmt: skip
-    """Return the layers, what parts take beside them (None: not measured), and the nodes left to the CPU; see `profile`."""
-    left = left_to_cpu(graph.model.proto.SerializeToString(), feeds_of(graph.model, images)[0], provider)
+) -> tuple[pd.DataFrame, Overhead | None, dict[str, Any]]:  # fmt: skip
+    """Return the layers, what parts take beside them (None: not measured), and what was made for them; see `profile`.
+
+    The last are JSON values: runs and half_width of the whole model's time, splits, and left_to_cpu, the nodes left to the CPU.
+    """
+    left = {} if provider.is_cpu else {"left_to_cpu": _left_to_cpu(graph, images, provider)}
     host = profile_host(graph, images, calibration, layers, runs, progress, provider)
     overhead = None
+    made: dict[str, Any] = {**host.attrs["effort"], "splits": 0}
     if splits and len(graph.layers) > 1:
         plans = calibration_splits(graph, splits, layers)
-        parts = measure_parts(graph, plans, images, calibration, max(3, runs // 3), progress=progress, provider=provider)
+        parts = measure_settled(graph, host, plans, images, calibration, max(3, runs // 3), progress, provider)
         host, overhead = calibrated(graph, host, parts)
+        made["splits"] = overhead.splits
     where = f"{'one core' if provider.is_cpu else provider.name} of {host_name()}"
-    return host.assign(note=where + host["note"]), overhead, left
+    return host.assign(note=where + host["note"]), overhead, made | left
+
+
+def _left_to_cpu(graph: LayerGraph, images: Images, provider: Provider) -> list[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        return left_to_cpu(save(graph.model.proto, Path(folder)), feeds_of(graph.model, images)[0], provider)
 
 
 def slowdown(network: Network, cpu_slowdown: float) -> dict[str, float]:
@@ -173,48 +192,57 @@ def profile_host(
     progress: bool = True,
     provider: str | Provider = "cpu",
 ) -> pd.DataFrame:
-    """Return layer, precision, seconds [s] on this machine, and a note on times that had to be bounded; see `profile`."""
+    """Return layer, precision, seconds [s] on this machine, and a note on times that had to be bounded; see `profile`.
+
+    The ``effort`` among the table's attributes has how many runs of the whole model were made, and the half-width reached.
+    """
     feed, found = feeds_of(graph.model, images)[0], find_provider(provider)
     int8 = int8_layers(graph, layers, calibration)
     with tqdm(total=2 + len(layers) * (not found.compiles), desc="profile", unit="step", disable=not progress) as bar:
         if found.compiles:
-            float32, alone = seconds_alone(graph, int8, feed, runs, found)
-            change = {name: alone[name] - float32[name] for name in layers}
+            shares, alone = seconds_alone(graph, int8, feed, runs, found)
+            change = {name: alone[name] - shares[name] for name in layers}
         else:
-            float32 = _layer_seconds(graph, {}, feed, runs, found)
-            change = _changes(graph, int8, float32, feed, runs, found, bar)
+            profiler = measure_profiler(found)
+            shares, change = _changes(graph, int8, lambda some: layer_seconds(graph, some, feed, runs, found, profiler), bar)
         bar.update()
-        plain = session(build_part(graph, graph.layer_names, graph.model.outputs).SerializeToString(), provider=found)
-        whole = float(np.median(cpu_seconds(plain, feed, runs // 2, pause_s=0.1, clock=found.clock)))
+        plain = session_of(build_part(graph, graph.layer_names, graph.model.outputs), found)
+        seconds = cpu_seconds(plain, feed, runs, PAUSE_S, found.clock)
+        del plain  # a large model is not held beside those that are still to come
+        whole, total = float(np.median(seconds)), sum(shares.values())
         bar.update()
-        scale = whole / sum(float32.values())
-        float32, change = ({name: scale * seconds for name, seconds in one.items()} for one in (float32, change))
-        absorbed = "" if found.compiles else "; no kernel of its own here, done by its neighbours"
-        rows = [(name, "float32", seconds, "" if seconds else absorbed) for name, seconds in float32.items()]
+        if total > 0:
+            float32, change = ({n: s * whole / total for n, s in one.items()} for one in (shares, change))
+            without = "; no kernel of its own here, done by its neighbours"
+        else:  # no layer takes any time of its own; the time of the whole model is what a call takes
+            float32, without = dict.fromkeys(shares, whole / len(shares)), "; an even share: no layer has a time of its own here"
+        rows = [(n, "float32", s, "" if shares[n] or found.compiles else without) for n, s in float32.items()]
         change = _settled(graph, change, images, calibration, runs, found) if change else {}
         for name in layers:
-            seconds = float32[name] + change[name]
+            time_s = float32[name] + change[name]
             # Noise must never make a time vanish: no int8 layer is ten times faster than its float32 form on a CPU.
             least = 0.1 * float32[name]
-            note = "" if seconds >= least else f"; measured {seconds:.3g} s here, bounded to a tenth of float32"
-            rows.append((name, "int8", max(seconds, least), note))
-    return pd.DataFrame(rows, columns=["layer", "precision", "seconds", "note"])
+            note = "" if time_s >= least else f"; measured {time_s:.3g} s here, bounded to a tenth of float32"
+            rows.append((name, "int8", max(time_s, least), note))
+    table = pd.DataFrame(rows, columns=["layer", "precision", "seconds", "note"])
+    table.attrs["effort"] = {"runs": len(seconds), "half_width": half_width(seconds)}
+    return table
 
 
 def _changes(
-    graph: LayerGraph, int8: Mapping[str, QuantizedLayer], float32: Mapping[str, float], feed: Feed, runs: int,
-    provider: Provider, bar: tqdm[NoReturn],
-) -> dict[str, float]:  # fmt: skip
-    """Return what int8 changes in each layer and those next to it [s]: the mean of it alone, and of it beside all others."""
-    every = _layer_seconds(graph, int8, feed, runs, provider) if int8 else {}
+    graph: LayerGraph, int8: Mapping[str, QuantizedLayer], seconds: Callable[[Mapping[str, QuantizedLayer]], dict[str, float]],
+    bar: tqdm[NoReturn],
+) -> tuple[dict[str, float], dict[str, float]]:  # fmt: skip
+    """Return the layers' times, and what int8 changes in each and those next to it [s]: the mean of it alone, and beside all."""
+    float32 = seconds({})
+    every = seconds(int8) if int8 else {}
     change = {}
     for name in int8:
-        single = _layer_seconds(graph, {name: int8[name]}, feed, runs, provider)
-        others = _layer_seconds(graph, {n: q for n, q in int8.items() if n != name}, feed, runs, provider)
+        single, others = seconds({name: int8[name]}), seconds({n: q for n, q in int8.items() if n != name})
         near = {name, *graph.digraph.predecessors(name), *graph.digraph.successors(name)}
         change[name] = 0.5 * sum(single[n] - float32[n] + every[n] - others[n] for n in near)
         bar.update()
-    return change
+    return float32, change
 
 
 def _settled(
@@ -237,49 +265,3 @@ def _settled(
         settled |= {name: factor * change[name] for name in gaining}
     missed = every - float32 - sum(settled.values())
     return settled | {name: settled[name] + missed / len(losing) for name in losing}
-
-
-def _layer_seconds(
-    graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Feed, runs: int, provider: Provider
-) -> dict[str, float]:
-    """Return seconds of each layer of the model, with some of them in int8: the sum of its kernels' least."""
-    durations: dict[str, list[float]] = defaultdict(list)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimized.onnx"
-        content = build_part(graph, graph.layer_names, graph.model.outputs, int8).SerializeToString()
-        for kernel in kernel_runs(content, feed, provider, WARM_UP + runs, path):
-            durations[kernel.node].append(kernel.seconds)
-        executed = onnx.load(path).graph
-    _name_kernels(executed, durations)
-    owner = _owners(graph, executed)
-    lost = [name for name in durations if name not in owner]
-    raise_problems(ProfileError, "kernels that belong to no layer", lost, most=5)
-    seconds = dict.fromkeys(graph.layer_names, 0.0)
-    for name, values in durations.items():
-        seconds[owner[name]] += min(values[WARM_UP:] or values)
-    return seconds
-
-
-def _name_kernels(executed: onnx.GraphProto, profiled: Iterable[str]) -> None:
-    """Name the kernels without a name, of functions that were written out late, as the profile does: by kind and index."""
-    names = {node.name for node in executed.node}
-    for kind in {node.op_type for node in executed.node if not node.name}:
-        found = [name for name in profiled if re.fullmatch(rf"{kind}_\d+", name) and name not in names]
-        found.sort(key=lambda name: int(name.rpartition("_")[2]))
-        for node, name in zip([n for n in executed.node if n.op_type == kind and not n.name], found, strict=False):
-            node.name = name
-
-
-def _owners(graph: LayerGraph, executed: onnx.GraphProto) -> dict[str, str]:
-    """Return the layer of each executed node: by its outputs' names, by its own, else that of its neighbours."""
-    of_node = {node: layer.name for layer in graph.layers for node in layer.nodes}
-    owner = {kernel.name: of_node[node] for kernel in executed.node if (node := node_of(graph.model, kernel)) in of_node}
-    makers = {o: n.name for n in executed.node for o in n.output}
-    # A change of layout goes with the kernel that needs it, else with the one that made its input.
-    for node in reversed(executed.node):
-        if node.name not in owner:
-            readers = [owner[r.name] for r in executed.node if set(node.output) & set(r.input) and r.name in owner]
-            sources = [owner[makers[i]] for i in node.input if makers.get(i) in owner]
-            if readers or sources:
-                owner[node.name] = (readers or sources)[0]
-    return owner

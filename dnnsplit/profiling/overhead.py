@@ -14,6 +14,8 @@ from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import is_number, show
 from dnnsplit.network.servers import Network
 
+TINY_S = 1e-9  # no measured time counts for less, so that one of 0 s may be fitted
+
 
 @dataclass(frozen=True)
 class Overhead:
@@ -115,13 +117,14 @@ def fit_overhead(parts: pd.DataFrame) -> tuple[float, Overhead]:
         row = totals.loc[left_out]
         starts = 1 + row["tensors_in"] / max(tensors, 1e-9)
         expected = a * row["layers_s"] + b * row["bytes_in"] + c * row["bytes_out"] + d * starts
-        errors.append(abs(expected / row["seconds"] - 1))
+        errors.append(abs(expected - row["seconds"]) / max(row["seconds"], TINY_S))
     a, b, c, d = _nnls(design, seconds)
     return a, Overhead(b, c, d, tensors, float(np.mean(errors)), float(np.max(errors)), len(cut))
 
 
 def _nnls(design: np.ndarray, seconds: np.ndarray) -> list[float]:
     """Non-negative least squares with rows weighted by 1 / time: between absolute errors and relative ones."""
+    seconds = np.maximum(seconds, TINY_S)
     weighted = design / np.sqrt(seconds)[:, None]
     size = np.abs(weighted).max(axis=0)
     size[size == 0] = 1.0

@@ -5,31 +5,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dnnsplit.graph.external_data import session_of
 from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.partitions import components
 from dnnsplit.ground.errors import ProfileError
-from dnnsplit.profiling.overhead import Overhead, fit_overhead
+from dnnsplit.profiling.overhead import TINY_S, Overhead, fit_overhead
 from dnnsplit.profiling.times import PRECISIONS
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer, quantize_layer
 from dnnsplit.runtime.providers import Provider
-from dnnsplit.runtime.sessions import Session, find_provider, session
-from dnnsplit.runtime.timing import cpu_seconds
+from dnnsplit.runtime.sessions import Session, find_provider
+from dnnsplit.runtime.timing import SETTLED, cpu_seconds, settled
 
 WARM_UP = 3
-PAUSE_S = 0.1  # before each run, as a server does that waits for its inputs
+# Before each run, as a server rests that waits for its inputs. As other parts have run since this one did, it takes as long after
+# 5 ms as after 100, within 2 %; after 2 ms 5 % less.
+PAUSE_S = 0.005
 PIECES = 3  # of a random split; a graph of two layers has two
 ROUNDS = 4  # the same part can be 10 % faster in one session than in the next, for good: where its memory happens to lie
 LAYER_ERROR, PART_ERROR = 0.1, 0.03  # standard deviations: of a layer's share in the profile, of a part's measured time
-MOST_BYTES = 1e9  # of weights in sessions that are open at once
+STEP = 4  # splits that are measured between two looks at whether all predictions have settled
+MOST_BYTES = 1e8  # of sessions that are open at once, beside the size of all tensors; one split may have more
 
 Measured = tuple[dict[str, object], list[float]]  # what is known of a part, and the seconds of its runs in one round
 
@@ -61,8 +66,8 @@ def whole_model(graph: LayerGraph, quantized: Sequence[str] = ()) -> Split:
 
 
 def calibration_splits(graph: LayerGraph, count: int, layers: Sequence[str] = ()) -> list[Split]:
-    """Return the splits that a profile measures: random ones, and the whole model, in float32 and with all `layers` in int8."""
-    return [*random_splits(graph, count, layers), whole_model(graph), *([whole_model(graph, layers)] if layers else [])]
+    """Return the splits that a profile measures: the whole model, in float32 and with all `layers` in int8, and random ones."""
+    return [whole_model(graph), *([whole_model(graph, layers)] if layers else []), *random_splits(graph, count, layers)]
 
 
 def measure_parts(
@@ -77,7 +82,8 @@ def measure_parts(
     """Run every part of every split in turn, again and again, so that what disturbs the machine disturbs all alike.
 
     There are several rounds, with new sessions in each, as sessions of the same part differ. A provider that compiles gets
-    one round: making its sessions takes long. Of each part as many runs count as are asked for, or some more, in equal rounds.
+    one round: making its sessions takes long. Of each part as many runs count as are asked for, or some more, in equal rounds;
+    rounds end when the runs of every part have `settled`.
 
     The table has one row per part: split (position), server, layers (tuple), quantized (those of the layers in int8),
     bytes_in, bytes_out [B] and tensors_in (from and to other parts, in float32 whatever crosses), entries (the share that it
@@ -86,27 +92,67 @@ def measure_parts(
     """
     feed, found = feeds_of(graph.model, images)[0], find_provider(provider)
     int8 = int8_layers(graph, dict.fromkeys(name for split in splits for name in split.quantized), calibration)
-    together = max(1, int(MOST_BYTES // max(1.0, sum(layer.weight_bytes for layer in graph.layers))))
-    rounds: list[list[Measured]] = [[] for _ in range(1 if found.compiles else min(ROUNDS, runs))]
-    with tqdm(total=len(splits) * len(rounds), desc="parts", unit="split", disable=not progress) as bar:
-        for measured in rounds:
+    weights, tensors = sum(x.weight_bytes for x in graph.layers), sum(x.size_bytes for x in graph.tensors)
+    held = weights + tensors / 4  # of one split: tensors take each other's place in memory
+    together, most = max(1, int((MOST_BYTES + tensors) // max(1.0, held))), 1 if found.compiles else min(ROUNDS, runs)
+    rounds: list[list[Measured]] = []
+    with tqdm(total=len(splits) * most, desc="parts", unit="split", disable=not progress) as bar:
+        while len(rounds) < most and not (rounds and all(settled(_joined(same)) for same in zip(*rounds, strict=True))):
+            measured: list[Measured] = []
             for start in range(0, len(splits), together):
                 batch = list(enumerate(splits[start : start + together], start=start))
                 parts = [part for i, split in batch for part in _parts(graph, i, split, int8, feed, found)]
-                for run in range(-WARM_UP, -(-runs // len(rounds))):
+                for run in range(-WARM_UP, -(-runs // most)):
                     for part in parts:
                         part.run(counts=run >= 0)
                 measured += [(part.about, part.seconds) for part in parts]
+                del parts, part  # their sessions, before others are made
                 bar.update(len(batch))
+            rounds.append(measured)
     return pd.DataFrame([_row(same) for same in zip(*rounds, strict=True)])
 
 
 def _row(rounds: Sequence[Measured]) -> dict[str, object]:
     """Return the row of a part from what each round found."""
-    about, seconds = rounds[0][0], [seconds for _, seconds in rounds]
-    low, high = np.percentile(np.concatenate(seconds), [25, 75])
-    found = float(np.mean([np.median(one) for one in seconds]))  # a mean, which quartiles need not enclose
-    return about | {"seconds": found, "low_s": min(low, found), "high_s": max(high, found)}
+    low, high = np.percentile(_joined(rounds), [25, 75])
+    found = float(np.mean([np.median(seconds) for _, seconds in rounds]))  # a mean, which quartiles need not enclose
+    return rounds[0][0] | {"seconds": found, "low_s": min(low, found), "high_s": max(high, found)}
+
+
+def _joined(rounds: Sequence[Measured]) -> npt.NDArray[np.float64]:
+    return np.concatenate([seconds for _, seconds in rounds])
+
+
+def measure_settled(
+    graph: LayerGraph, layers: pd.DataFrame, splits: Sequence[Split], images: Images, calibration: Calibration | None, runs: int,
+    progress: bool, provider: Provider,
+) -> pd.DataFrame:  # fmt: skip
+    """Measure some splits of `calibration_splits`, then more, until the predictions of all have settled; see `measure_parts`."""
+    parts = pd.DataFrame()
+    for start, end in steps(splits):
+        more = measure_parts(graph, splits[start:end], images, calibration, runs, progress, provider)
+        fewer, parts = parts, pd.concat([parts, more.assign(split=more["split"] + start)], ignore_index=True)
+        if start and moved(graph, layers, fewer, parts) <= SETTLED:
+            break
+    return parts
+
+
+def steps(splits: Sequence[Split]) -> list[tuple[int, int]]:
+    """Return first and last + 1 of the splits of `calibration_splits` that are measured at a time: whole models in the first."""
+    wholes = sum(len(set(split.assignment.values())) == 1 for split in splits)
+    ends = [*range(wholes + STEP, len(splits) - 1, STEP), len(splits)]
+    return list(pairwise([0, *ends]))
+
+
+def moved(graph: LayerGraph, layers: pd.DataFrame, fewer: pd.DataFrame, parts: pd.DataFrame) -> float:
+    """How far the predictions of the splits of `parts` move if all of them are fitted to, not `fewer`: mean |relative change|.
+
+    A prediction is what a plan is charged for a split, by all that is fitted: the layers as they are `calibrated`, the overhead.
+    """
+    by_fewer, by_all = (
+        predicted(parts, *calibrated(graph, layers, known)).groupby("split")["priced_s"].sum() for known in (fewer, parts)
+    )
+    return float(((by_all - by_fewer).abs() / by_all.clip(lower=TINY_S)).mean())
 
 
 def layers_seconds(parts: pd.DataFrame, layers: pd.DataFrame) -> list[float]:
@@ -145,7 +191,7 @@ def corrected(layers: pd.DataFrame, parts: pd.DataFrame, overhead: Overhead) -> 
             held[i, : 1 + (name in int8), place[name]] = spread[place[name]]
     flat, seconds = held.reshape(len(parts), -1), parts["seconds"].to_numpy(float)
     missed = seconds - predicted(parts, layers, overhead)["predicted_s"].to_numpy(float)
-    covariance = flat @ flat.T + np.diag((PART_ERROR * seconds) ** 2)
+    covariance = flat @ flat.T + np.diag(np.maximum(PART_ERROR * seconds, TINY_S) ** 2)
     moved = (flat.T @ np.linalg.solve(covariance, missed)).reshape(2, -1) * spread
     before = layers["seconds"].to_numpy(float)
     of = layers["layer"].map(place).to_numpy()
@@ -218,7 +264,7 @@ def chain(
     form = {q.output: q.wire for q in int8.values()}
     for names in groups:
         outputs = [form.get(t, t) for t in boundary(graph, names).outputs]
-        one = session(build_part(graph, names, outputs, int8).SerializeToString(), provider=provider)
+        one = session_of(build_part(graph, names, outputs, int8), provider)
         inputs = {i.name: values[i.name] for i in one.get_inputs()}
         made = dict(zip(outputs, one.run(outputs, inputs), strict=True))
         values |= made
@@ -237,8 +283,7 @@ def seconds_alone(
     for (name,), one, inputs, made in chain(graph, [(name,) for name in graph.topological], feed, provider):
         float32[name] = float(cpu_seconds(one, inputs, runs, clock=provider.clock).min())
         if name in int8:
-            part = build_part(graph, [name], list(made), {name: int8[name]})
-            one = session(part.SerializeToString(), provider=provider)
+            one = session_of(build_part(graph, [name], list(made), {name: int8[name]}), provider)
             quantized[name] = float(cpu_seconds(one, inputs, runs, clock=provider.clock).min())
     call = min((*float32.values(), *quantized.values()))
     return {n: s - call for n, s in float32.items()}, {n: s - call for n, s in quantized.items()}

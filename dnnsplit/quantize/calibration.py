@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pandas as pd
-from onnx import helper
+from onnx import TensorProto, helper
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.quant_utils import compute_data_quant_params
 
@@ -25,9 +24,9 @@ from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
 from dnnsplit.quantize.names import free_stem
 from dnnsplit.quantize.setting import QuantizationSetting
-from dnnsplit.runtime.sessions import session, session_options
+from dnnsplit.runtime.sessions import Session, session, session_options
 
-ENDS = {"ReduceMin": "least", "ReduceMax": "greatest"}
+ENDS = ("ReduceMin", "ReduceMax")
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 
 
@@ -68,11 +67,14 @@ class Calibration:
 
     def only(self, tensors: Iterable[str]) -> Calibration:
         """Return the same calibration with the ranges of some tensors alone."""
-        return replace(self, ranges={tensor: self._range(tensor) for tensor in tensors})
+        return replace(self, ranges={tensor: self.ranges[tensor] for tensor in tensors})
 
     def parameters(self, tensor: str) -> tuple[float, int]:
         """Return scale and zero point of an int8 tensor."""
-        low, high = (np.float32(v) for v in self._range(tensor))
+        if tensor not in self.ranges:
+            message = f"the calibration has no range of tensor {tensor!r}; calibrate this model"
+            raise NoiseError(message)
+        low, high = (np.float32(v) for v in self.ranges[tensor])
         if not np.isfinite([low, high]).all():
             message = f"tensor {tensor!r} ranges from {low} to {high}: it cannot be quantized; look for what made it so"
             raise NoiseError(message)
@@ -80,15 +82,12 @@ class Calibration:
         zero, scale = compute_data_quant_params(np.array([low, high], np.float32), kind, symmetric)
         return float(scale), int(zero)
 
-    def _range(self, tensor: str) -> tuple[float, float]:
-        if tensor not in self.ranges:
-            message = f"the calibration has no range of tensor {tensor!r}; calibrate this model"
-            raise NoiseError(message)
-        return self.ranges[tensor]
-
 
 def calibrate(graph: LayerGraph, images: Images, setting: QuantizationSetting | str | None = None) -> Calibration:
-    """Measure the range of every tensor over some images, once.
+    """Measure the range of every float32 tensor over some images, once.
+
+    The model runs as it is written, without optimisations, on all cores; a value that is no number (NaN) counts only where
+    a tensor has no other.
 
     Parameters
     ----------
@@ -105,34 +104,44 @@ def calibrate(graph: LayerGraph, images: Images, setting: QuantizationSetting | 
     """
     model, setting = graph.model, QuantizationSetting.of(setting)
     feeds = feeds_of(model, images)
-    tensors = sorted(tensor for tensor in _made(model) if _has_range(model, tensor))
-    ranges = dict(zip(tensors, _ranges(model, tensors, feeds), strict=True)) if tensors else {}
-    return Calibration(ranges, setting, model.sha256, images_sha256(feeds))
+    return Calibration(measured_ranges(model, feeds), setting, model.sha256, images_sha256(feeds))
 
 
-def _made(model: Model) -> set[str]:
-    return {*model.inputs, *(tensor for node in model.nodes.values() for tensor in node.output if tensor)}
+def measured_ranges(model: Model, feeds: Sequence[Feed]) -> dict[str, tuple[float, float]]:
+    """Return the (least, greatest) value of each tensor over some inferences, sorted by name; see `calibrate`."""
+    tensors = _measurable(model)
+    one = _ranging(model, tensors)
+    found = np.array([one.run(None, feed) for feed in feeds], np.float32).reshape(len(feeds), len(tensors), 2)
+    low, high = np.fmin.reduce(found[..., 0]).tolist(), np.fmax.reduce(found[..., 1]).tolist()
+    return dict(sorted(zip(tensors, zip(low, high, strict=True), strict=True)))
 
 
-def _has_range(model: Model, tensor: str) -> bool:
-    kind, shape = model.types.get(tensor, (0, ()))
-    return kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16) and min(shape, default=1) > 0
+def _measurable(model: Model) -> list[str]:
+    """Return the tensors that have a range: float32, of known shape, not empty, and no weights."""
+    made = (tensor for node in model.proto.graph.node for tensor in node.output)
+    found = {t: model.types[t] for t in (*model.inputs, *made) if t in model.types and t not in model.weights}
+    return [tensor for tensor, (kind, shape) in found.items() if kind == TensorProto.FLOAT and all(size > 0 for size in shape)]
 
 
-def _ranges(model: Model, tensors: Sequence[str], feeds: Sequence[Feed]) -> list[tuple[float, float]]:
-    """Run the model as it is written, each tensor reduced to its least and greatest value beside it."""
-    stem = free_stem(model, "calibration", ENDS.values())
-    nodes, outputs = [], []
-    for i, tensor in enumerate(tensors):
-        for op_type, end in ENDS.items():
-            name = f"{stem}/{end}/{i}"
-            nodes.append(helper.make_node(op_type, [tensor], [name], name=name, keepdims=0))
-            outputs.append(helper.make_tensor_value_info(name, model.types[tensor][0], ()))
-    proto = model.assemble([*model.nodes.values(), *nodes], [model.value_info(name) for name in model.inputs], outputs, name=stem)
-    options = session_options(threads=0)  # all cores
+def _ranging(model: Model, tensors: Sequence[str]) -> Session:
+    """Make a session that delivers the least and the greatest value of some tensors, one pair after the other, and nothing else.
+
+    What it runs comes in the order that is written here, so that no tensor is kept for long.
+    """
+    stem = free_stem(model, "calibration", ENDS)
+    extremes = {
+        tensor: [helper.make_node(kind, [tensor], [f"{stem}/{kind}/{i}"], keepdims=0) for kind in ENDS]
+        for i, tensor in enumerate(tensors)
+    }
+    first = [tensor for tensor in extremes if tensor in model.inputs or model.is_constant(tensor)]
+    nodes = [extreme for tensor in first for extreme in extremes[tensor]]
+    for node in model.nodes.values():
+        nodes += [node, *(extreme for tensor in node.output for extreme in extremes.get(tensor, []))]
+    delivered = [helper.make_tensor_value_info(n.output[0], TensorProto.FLOAT, []) for pair in extremes.values() for n in pair]
+    received = [model.value_info(tensor) for tensor in model.inputs]
+    options = session_options(threads=0)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    options.enable_cpu_mem_arena = False
     with tempfile.TemporaryDirectory() as folder:
-        one = session(save(proto, Path(folder)), options)
-        names = [output.name for output in outputs]
-        found = np.array([[float(value) for value in one.run(names, feed)] for feed in feeds])
-    return list(zip(found[:, ::2].min(axis=0).tolist(), found[:, 1::2].max(axis=0).tolist(), strict=True))
+        return session(save(model.assemble(nodes, received, delivered), Path(folder), apart=True), options)

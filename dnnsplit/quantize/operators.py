@@ -9,13 +9,14 @@ from onnx import helper
 
 from dnnsplit.graph.onnx_file import Model
 
-AXIS_OPSET = 13  # the first with scales along an axis; ONNX Runtime's own operators have them at every opset
+# From the first with scales along an axis to the last that ONNX Runtime has kernels for; its own operators are at every opset.
+ONNX_OPSETS = range(13, 26)
 OWN = "com.microsoft"
 
 
 def linear(model: Model, op_type: str, inputs: Sequence[str], output: str, name: str, axis: int | None = None) -> onnx.NodeProto:
-    """Return a QuantizeLinear or DequantizeLinear, in ONNX Runtime's own domain where the opset of the model knows no axis."""
-    node = helper.make_node(op_type, inputs, [output], name, domain="" if model.opset >= AXIS_OPSET else OWN)
+    """Return a QuantizeLinear or DequantizeLinear, in ONNX Runtime's own domain where those of the model's opset will not do."""
+    node = helper.make_node(op_type, inputs, [output], name, domain="" if model.opset in ONNX_OPSETS else OWN)
     node.attribute.extend([] if axis is None else [helper.make_attribute("axis", axis)])
     return node
 

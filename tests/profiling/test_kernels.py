@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from helpers.architectures import ALL
@@ -91,6 +92,28 @@ def test_no_profile_of_any_architecture_has_a_negative_or_missing_time(name, tmp
     assert (array[:, :, 0] >= 0).all()
     assert (array[[graph.layer_index[n] for n in layers], :, 1] > 0).all()
     assert not times.frame["note"].str.contains("no kernel of its own").any()
+
+
+@pytest.mark.parametrize("kind", ["Identity", "Relu"])
+def test_models_of_one_or_two_layers_with_or_without_kernels_have_a_profile(tmp_path, kind):
+    nodes = [onnx.helper.make_node(kind, ["x"], ["y"]), onnx.helper.make_node(kind, ["y"], ["z"])]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xyz"]
+    graph = onnx.helper.make_graph(nodes, "tiny", ends[:1], ends[1:])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "m.onnx")
+    times = ds.profile(
+        ds.load(tmp_path / "m.onnx"), network(here=1.0), np.ones((1,), np.float32), runs=5, progress=False, splits=3
+    )
+    assert (times.frame["seconds"] > 0).any()
+    assert (times.frame["seconds"] >= 0).all()
+    assert times.made["here"]["runs"] == 5
+    assert times.made["here"]["half_width"] >= 0
+
+
+def test_a_profile_says_how_much_was_measured(net):
+    times = ds.profile(net, network(here=1.0), images(1, 64), runs=6, progress=False, splits=3)
+    assert 5 <= times.made["here"]["runs"] <= 6
+    assert times.made["here"]["splits"] == times.overhead["here"].splits == 3
 
 
 def test_bad_requests_are_named(net):

@@ -5,8 +5,18 @@ import pytest
 from helpers.small_models import conv_net, images
 
 import dnnsplit as ds
+from dnnsplit.profiling import splits as module
 from dnnsplit.profiling.overhead import Overhead
-from dnnsplit.profiling.splits import Split, corrected, measure_parts, predicted, random_splits, whole_model
+from dnnsplit.profiling.splits import (
+    Split,
+    calibration_splits,
+    corrected,
+    measure_parts,
+    measure_settled,
+    predicted,
+    random_splits,
+    whole_model,
+)
 from dnnsplit.quantize.calibration import calibrate
 
 
@@ -48,6 +58,47 @@ def test_what_crosses_is_counted_by_hand(net):
     assert (parts["seconds"] > 0).all()
     assert (parts["low_s"] <= parts["seconds"]).all()
     assert (parts["seconds"] <= parts["high_s"]).all()
+
+
+def test_parts_that_take_the_same_time_in_every_run_are_not_run_for_long(net, monkeypatch):
+    monkeypatch.setattr(module, "PAUSE_S", 0)
+    ran = []
+
+    def run(part, counts):
+        part.seconds += [1.0] if counts else []
+        ran.append(counts)
+
+    monkeypatch.setattr(module._Part, "run", run)
+    parts = measure_parts(net, [whole_model(net)], images(1), runs=40, progress=False)
+    assert parts["seconds"].tolist() == [1.0]
+    assert sum(ran) == 10  # the first of four rounds
+    ran.clear()
+    measure_parts(net, [whole_model(net)], images(1), runs=8, progress=False)
+    assert sum(ran) == 6  # five are the least
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0.0, 8), (0.02, 24)])
+def test_splits_end_when_more_of_them_change_no_prediction(net, monkeypatch, shift, expected):
+    seconds = {name: 1e-3 * (1 + i) for i, name in enumerate(net.layer_names)}
+    asked = []
+
+    def measure(graph, splits, *args):
+        asked.extend(splits)
+        rows = []
+        for i, split in enumerate(splits):
+            for k, server in enumerate(dict.fromkeys(split.assignment.values())):
+                names = tuple(n for n in graph.layer_names if split.assignment[n] == server)
+                taken = sum(seconds[n] for n in names) * (1 + shift) ** len(asked)  # slower and slower
+                rows.append([i, names, (), 0, 0, int(k > 0), float(k == 0), taken])
+        columns = ["split", "layers", "quantized", "bytes_in", "bytes_out", "tensors_in", "entries", "seconds"]
+        return pd.DataFrame(rows, columns=columns)
+
+    monkeypatch.setattr(module, "measure_parts", measure)
+    layers = pd.DataFrame([(n, "float32", s, "") for n, s in seconds.items()], columns=["layer", "precision", "seconds", "note"])
+    plans = calibration_splits(net, 24)
+    parts = measure_settled(net, layers, plans, images(1), None, 10, False, None)
+    assert asked == plans[: 1 + expected]  # with the whole model
+    assert parts["split"].unique().tolist() == list(range(1 + expected))
 
 
 def test_int8_parts_need_a_calibration(net):

@@ -1,0 +1,53 @@
+"""How often a model is run, and what is known of its time then."""
+
+import time
+
+import numpy as np
+import pytest
+
+from dnnsplit.runtime.timing import cpu_seconds, half_width, settled
+
+
+class Session:
+    """Takes given seconds in its runs, one after the other, by a clock of its own."""
+
+    def __init__(self, *seconds):
+        self.left, self.now = list(seconds), 0.0
+
+    def run(self, outputs, feed):
+        self.now += self.left.pop(0)
+
+    def clock(self):
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+
+
+def test_the_interval_of_a_median_by_hand():
+    assert half_width([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(1.82 * 2 / 5**0.5 / 3)
+    assert half_width([2.0] * 9) == 0
+    assert half_width([0.0] * 9) == 0
+
+
+def test_the_interval_holds_the_median_in_most_of_many_samples():
+    samples = np.random.default_rng(0).normal(1.0, 0.05, (4000, 25))
+    held = np.mean([abs(np.median(sample) - 1) <= half_width(sample) * np.median(sample) for sample in samples])
+    assert 0.9 <= held <= 0.98
+
+
+def test_runs_end_when_the_median_is_known_to_a_hundredth_but_not_before_the_fifth():
+    warm_up = [9.0] * 5
+    steady = Session(*warm_up, *[1.0] * 40)
+    assert cpu_seconds(steady, {}, 40, clock=steady.clock).tolist() == [1.0] * 5
+    uneasy = Session(*warm_up, *[1.0, 2.0] * 20)
+    assert len(cpu_seconds(uneasy, {}, 40, clock=uneasy.clock)) == 40
+    calmer = Session(*warm_up, 1.0, 1.2, 1.1, *[1.0] * 37)
+    found = cpu_seconds(calmer, {}, 40, clock=calmer.clock)
+    assert 5 < len(found) < 40
+    assert settled(found)
+    assert not settled(found[:-1])
+    few = Session(*warm_up, *[1.0] * 3)
+    assert len(cpu_seconds(few, {}, 3, clock=few.clock)) == 3
