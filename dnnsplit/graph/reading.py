@@ -78,8 +78,10 @@ def _folded(proto: onnx.ModelProto, path: Path, given: Shapes) -> tuple[Model, d
     try:
         types = fold(proto)
     except ModelError as error:
-        sizes = f" with the shapes {dict(given)}" if given else ""
-        message = f"{path.name} is not a valid ONNX model{sizes}; {error.reason}"
+        message = f"{path.name} is not a valid ONNX model; {error.reason}"
+        if given:
+            fixed = f"{path.name} with its inputs fixed to {dict(given)}"
+            message = f"ONNX Runtime does not take {fixed}; give other sizes, or mend this: {error.reason}"
         raise ModelError(message) from None
     name_nodes(proto.graph)
     deliver_constants(proto.graph)

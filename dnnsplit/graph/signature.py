@@ -18,6 +18,7 @@ Shapes = Mapping[str, Sequence[int]]  # extents by the name of an input
 SENDABLE = frozenset({
     "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64",
 })  # fmt: skip
+UNKNOWN = "of unknown type"
 _TYPICAL = {3: 1000, 4: 224}  # extents in an example, by rank
 
 
@@ -29,7 +30,7 @@ def kind_of(value: onnx.TypeProto) -> str:
     element = value.tensor_type.elem_type
     if element == onnx.TensorProto.STRING:
         return "texts"
-    return _name(element) if element else "of unknown type"
+    return _name(element) if element else UNKNOWN
 
 
 @cache
@@ -46,32 +47,19 @@ def extents_of(value: onnx.TypeProto) -> tuple[int, ...] | None:
 
 def check_kinds(graph: onnx.GraphProto, name: str) -> None:
     """Refuse a model that takes or delivers what is no tensor of numbers."""
-    made = {output: node for node in graph.node for output in node.output}
+    maps = {output for node in graph.node if node.op_type == "ZipMap" for output in node.output}
     problems = []
-    for value in graph.input:
-        if (kind := kind_of(value.type)) not in SENDABLE:
-            way_out = (
-                "do what turns it into numbers before the model"
-                if kind in ("texts", "a sequence")
-                else "put a Cast to float32 behind it"
-            )
-            problems.append(
-                f"input {value.name!r} is {kind}, but only tensors of numbers are sent; {way_out}, and export it without"
-            )
-    for value in graph.output:
-        kind, maker = kind_of(value.type), made.get(value.name)
-        if maker is not None and maker.op_type == "ZipMap":
-            problems.append(
-                f"output {value.name!r} is a sequence of maps (ZipMap), but only tensors of numbers are sent; "
-                "convert the model with options={'zipmap': False}"
-            )
-        elif kind not in {*SENDABLE, "of unknown type"}:
-            way_out = (
-                "end it in a Cast to float32"
-                if kind not in ("texts", "a sequence", "a map", "an optional")
-                else "export it without"
-            )
-            problems.append(f"output {value.name!r} is {kind}, but only tensors of numbers are sent; {way_out}")
+    for what, values in (("input", graph.input), ("output", graph.output)):
+        for value in values:
+            kind = kind_of(value.type)
+            if value.name in maps:
+                kind, way_out = "a sequence of maps", "convert the model with options={'zipmap': False}"
+            elif kind in ("texts", "a sequence", "a map", "an optional", "a sparse tensor"):
+                way_out = "turn it into numbers before the model" if what == "input" else "export the model without it"
+            else:
+                way_out = f"export the model with a Cast {'behind' if what == 'input' else 'before'} it, float32 outside"
+            if kind not in SENDABLE and not (what == "output" and kind == UNKNOWN):
+                problems.append(f"{what} {value.name!r} is {kind}, and only tensors of numbers are sent; {way_out}")
     raise_problems(ModelError, f"{name} cannot be split", problems)
 
 
