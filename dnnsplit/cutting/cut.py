@@ -23,6 +23,7 @@ from dnnsplit.graph.feeds import Feed, Images, feeds_of, made_up
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.graph.partitions import components
+from dnnsplit.graph.reading import is_random
 from dnnsplit.ground.differences import ROUNDING, TINY, absolute, magnitude
 from dnnsplit.ground.errors import DeployError, raise_problems
 from dnnsplit.ground.files import sha256, write_bytes
@@ -330,7 +331,6 @@ def _random_nodes(model: Model) -> list[str]:
         for node in nodes:
             training = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
             drops = training and not (model.is_constant(training) and not model.weight(training))
-            draws = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial") or drops
-            if draws and not any(attribute.name == "seed" for attribute in node.attribute):
+            if (is_random(node) or drops) and not any(attribute.name == "seed" for attribute in node.attribute):
                 found.append(f"{node.op_type} {node.name!r}")
     return found
