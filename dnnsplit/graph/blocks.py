@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import networkx as nx
-import onnxruntime as ort
 
 from dnnsplit.graph.constants import held_weights
 from dnnsplit.graph.external_data import save
@@ -18,7 +17,7 @@ from dnnsplit.graph.fusion import MOVES, fused, join_absorbed, join_activations,
 from dnnsplit.graph.layers import QUANTIZABLE_OPS, Layer, LayerGraph, Tensor
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.graph.opset import INT8
-from dnnsplit.graph.optimizing import optimize
+from dnnsplit.graph.optimizing import FUSED, optimize
 from dnnsplit.graph.partitions import finest_common, quotient, sorted_blocks
 from dnnsplit.graph.reading import read_model
 from dnnsplit.graph.shared_weights import find_shared
@@ -86,7 +85,7 @@ def find_blocks(model: Model, provider: str | Provider = "cpu") -> list[tuple[st
     """
     with tempfile.TemporaryDirectory() as folder:
         file = save(model.proto, Path(folder), apart=True)
-        optimized = optimize(file, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, provider)
+        optimized = optimize(file, FUSED, provider)
         executed = optimize(file, provider=provider) if _may_be_blocked(model) else optimized
     groups = untangled(model, fused(model, optimized), optimized)
     join_round_trips(model, groups)

@@ -6,10 +6,9 @@ import math
 from collections.abc import Collection, Iterable
 
 import onnx
-import onnxruntime as ort
 
 from dnnsplit.graph.cleanup import free, keep_nodes, name_nodes, node_inputs, without_weights
-from dnnsplit.graph.optimizing import optimize
+from dnnsplit.graph.optimizing import FOLDED, optimize
 from dnnsplit.ground.errors import ModelError
 
 # All that ONNX Runtime does at its first level besides folding constants, a branch of an If and functions: the layers of a graph
@@ -22,7 +21,7 @@ _OTHERS = (
     "GemmSumFusion", "GemmTransposeFusion", "LabelEncoderFusion", "Level1_RuleBasedTransformer", "MatMulAddFusion",
     "MatMul_BatchNormalization_Fusion", "NoopElimination", "NotWhereFusion", "PadFusion", "PreShapeNodeElimination",
     "PropagateCastOps", "QDQPropagationTransformer", "ReluQuantFusion", "RemoveDuplicateCastTransformer", "ReshapeFusion",
-    "TransposeOptimizer", "UnsqueezeElimination", "WeightBiasQuantization", "WhereDummyDq",
+    "TransposeOptimizer", "UnsqueezeElimination", "WhereDummyDq",
 )  # fmt: skip
 
 
@@ -98,7 +97,7 @@ def _folded(proto: onnx.ModelProto, known: Collection[str]) -> onnx.ModelProto:
     graph.initializer.add(name=f"{mark}/constant", data_type=onnx.TensorProto.INT64, int64_data=[0])
     graph.node.add(op_type="Identity", name=mark, input=[f"{mark}/constant"], output=[mark])
     graph.output.add(name=mark)
-    return optimize(proto, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC, disabled=_OTHERS, known=known)
+    return optimize(proto, FOLDED, disabled=_OTHERS, known=known)
 
 
 def add_domains(proto: onnx.ModelProto, known: Iterable[onnx.OperatorSetIdProto]) -> None:

@@ -12,16 +12,20 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 
 from dnnsplit.graph.external_data import save
 from dnnsplit.runtime.providers import Provider
-from dnnsplit.runtime.sessions import DISABLED, session, session_options
+from dnnsplit.runtime.sessions import session, session_options
 
+# levels: constants folded, nodes fused, and as it runs here, with layouts of the processor
+FOLDED = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+FUSED = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+EXECUTED = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 MOST_BYTES = 2**30  # of a model that is written to one file again
 
 
 def optimize(
     model: onnx.ModelProto | Path,
-    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    level: ort.GraphOptimizationLevel = EXECUTED,
     provider: str | Provider = "cpu",
-    disabled: Sequence[str] = DISABLED,
+    disabled: Sequence[str] = (),
     known: Collection[str] | None = None,
 ) -> onnx.ModelProto:
     """Return a model, or a file, as ONNX Runtime rewrites it at one optimisation level without some optimizers.

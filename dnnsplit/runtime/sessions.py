@@ -50,14 +50,14 @@ def session(
     model: bytes | str | Path,
     options: ort.SessionOptions | None = None,
     provider: str | Provider = "cpu",
-    disabled: Sequence[str] = DISABLED,
+    disabled: Sequence[str] = (),
 ) -> Session:
     """Load a model, a file or its content, on one execution provider that is named as `dnnsplit.runtime.providers.find` names it.
 
     Nodes that it does not take run on the CPU, inside ONNX Runtime. One that cannot start is an error; ONNX Runtime alone would
     take the CPU without a word. For a provider with its own memory it is a `BoundSession`, which runs like any other. The options
     are of this session alone: a plugin's provider is added to them.
-    Optimizers that are `disabled` stay out.
+    Optimizers that are `disabled` stay out, besides `DISABLED`.
     """
     found, options = find_provider(provider), options or session_options()
     content, asked = str(model) if isinstance(model, Path) else model, None
@@ -66,7 +66,7 @@ def session(
     else:
         asked = found.request(options.intra_op_num_threads, BUILT_IN)
     try:
-        one = PlainSession(content, options, providers=asked, enable_fallback=0, disabled_optimizers=disabled)
+        one = PlainSession(content, options, providers=asked, enable_fallback=0, disabled_optimizers=[*DISABLED, *disabled])
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         said = said_by(error)
         if not found.is_cpu and _loads_on_cpu(content):

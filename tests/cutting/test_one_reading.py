@@ -10,7 +10,7 @@ from helpers.small_models import conv_net, images
 
 import dnnsplit as ds
 from dnnsplit.cutting.cut import run_parts
-from dnnsplit.graph import blocks, onnx_file
+from dnnsplit.graph import blocks, reading
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_all_that_follows_is_of_what_was_read_even_when_the_file_is_gone(path, t
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, **more: (calls.append(name), original(*args, **more))[1])
 
-    for module, name in ((blocks, "read_model"), (onnx_file, "read_model"), (blocks, "find_blocks")):
+    for module, name in ((blocks, "read_model"), (reading, "read_model"), (blocks, "find_blocks")):
         counted(module, name)
     graph = ds.load(path)
     assert calls == ["read_model", "find_blocks"]
