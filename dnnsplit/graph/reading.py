@@ -25,7 +25,7 @@ from dnnsplit.graph.folding import fold
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.graph.opset import INT8, opset_of, raised
 from dnnsplit.graph.runs import run_once
-from dnnsplit.graph.signature import Shapes, check_kinds, extents_of, forget_shapes, settle_inputs
+from dnnsplit.graph.signature import Shapes, check_kinds, extents_of, forget_shapes, is_open, kind_of, settle_inputs
 from dnnsplit.graph.unfixed import seen_shapes, with_open
 from dnnsplit.ground.errors import ModelError
 from dnnsplit.ground.files import sha256
@@ -40,8 +40,9 @@ def read_model(path: str | Path, expected_sha256: str = "", shapes: Shapes | Non
     proto, digest = _parsed(path)
     drop_weight_inputs(proto.graph)
     check_kinds(proto.graph, path.name)
+    left_open = {value.name for value in proto.graph.input if is_open(value.type)}
     notes = settle_inputs(proto.graph, shapes, path.name)
-    given = {name: tuple(int(size) for size in shapes[name]) for name in sorted(shapes)}
+    given = {name: tuple(int(size) for size in shapes[name]) for name in sorted(left_open)}
     if given:
         digest = sha256(f"{digest} {given}".encode())
     if expected_sha256 not in ("", digest):
@@ -102,7 +103,8 @@ def _converted(proto: onnx.ModelProto, path: Path, given: Shapes, notes: list[st
             name_nodes(converted.graph)
             model, types = _settled(converted, path, given)
             outputs, feed = list(model.outputs), made_up(model)
-            before, after = (run_once(one, outputs, feed) for one in (proto, model.proto))
+            unread = {i.name: np.zeros(*_form(i)) for i in proto.graph.input if i.name not in feed}
+            before, after = run_once(proto, outputs, feed | unread), run_once(model.proto, outputs, feed)
             if all(np.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True) for a, b in zip(before, after, strict=True)):
                 notes.append(f"opset {own} has no int8 operators: the model is a copy that onnx converted to opset {INT8}")
                 return model, types
@@ -111,6 +113,10 @@ def _converted(proto: onnx.ModelProto, path: Path, given: Shapes, notes: list[st
             why = error.reason
     notes.append(f"opset {own} has no int8 operators, and onnx cannot convert it ({why}): every layer is float32")
     return _settled(proto, path, given)
+
+
+def _form(value: onnx.ValueInfoProto) -> tuple[tuple[int, ...], str]:
+    return extents_of(value.type) or (), kind_of(value.type)
 
 
 def index(proto: onnx.ModelProto, types: Mapping[str, onnx.TypeProto]) -> Model:

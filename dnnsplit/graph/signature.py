@@ -45,6 +45,12 @@ def extents_of(value: onnx.TypeProto) -> tuple[int, ...] | None:
     return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.tensor_type.shape.dim)
 
 
+def is_open(value: onnx.TypeProto) -> bool:
+    """Whether a tensor has an extent that is not known, or not even their number."""
+    extents = extents_of(value)
+    return extents is None or -1 in extents
+
+
 def check_kinds(graph: onnx.GraphProto, name: str) -> None:
     """Refuse a model that takes or delivers what is no tensor of numbers."""
     maps = {output for node in graph.node if node.op_type == "ZipMap" for output in node.output}
@@ -79,7 +85,7 @@ def settle_inputs(graph: onnx.GraphProto, shapes: Shapes, name: str) -> list[str
         dims = value.type.tensor_type.shape.dim
         known = extents_of(value.type)
         if key not in shapes:
-            if known is None or -1 in known:
+            if is_open(value.type):
                 still[key] = value
             continue
         wanted, wrong = _extents(shapes[key])
@@ -122,7 +128,7 @@ def forget_shapes(graph: onnx.GraphProto, all_of_them: bool) -> None:
     """Forget, in place, what a file says of inner tensors and of open outputs, or of all: it may be of other sizes."""
     del graph.value_info[:]
     for value in graph.output:
-        if value.type.HasField("tensor_type") and (all_of_them or -1 in (extents_of(value.type) or (-1,))):
+        if value.type.HasField("tensor_type") and (all_of_them or is_open(value.type)):
             value.type.tensor_type.ClearField("shape")
 
 

@@ -12,7 +12,7 @@ from onnx import helper
 from dnnsplit.graph.feeds import Feed, made_up
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.graph.runs import run_once
-from dnnsplit.graph.signature import SENDABLE, extents_of, kind_of
+from dnnsplit.graph.signature import SENDABLE, is_open, kind_of
 from dnnsplit.ground.errors import ModelError
 
 Types = Mapping[str, onnx.TypeProto]
@@ -78,8 +78,7 @@ def _open(model: Model, types: Types) -> Iterator[tuple[str, str]]:
 
 def _lacks(types: Types, tensor: str) -> bool:
     """Whether a tensor has no fixed shape; constants that are no part of the types have one."""
-    extents = extents_of(types[tensor]) if tensor in types else ()
-    return extents is None or -1 in extents
+    return tensor in types and is_open(types[tensor])
 
 
 def _read(model: Model, node: onnx.NodeProto) -> list[str]:

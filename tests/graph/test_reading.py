@@ -48,6 +48,14 @@ def test_old_opsets_are_read_as_a_converted_copy_that_can_be_int8(tmp_path, opse
     alike(path, graph, {"x": rng.normal(size=(1, 3, 8, 8)).astype(np.float32)})
 
 
+def test_an_old_opset_with_inputs_that_nothing_reads_is_converted_too(tmp_path):
+    ends = [tensor("x", [1, 8]), tensor("queue", [1], TensorProto.INT64)], [tensor("y", [1, 2])]
+    path = saved(tmp_path / "m.onnx", [node("MatMul", ["x", "w"], ["y"])], *ends, {"w": np.ones((8, 2), np.float32)}, 9)
+    graph = ds.load(path)
+    assert graph.model.opset == 10
+    assert graph.model.unread == ("queue",)
+
+
 def test_an_old_opset_that_cannot_be_converted_stays_and_is_float32(tmp_path, monkeypatch):
     def fails(*_):
         raise RuntimeError("no adapter")
@@ -182,6 +190,14 @@ def test_unread_inputs_are_left_out_and_told(tmp_path):
     assert (graph.model.inputs, graph.model.unread) == (("x",), ("u",))
     assert [t.name for t in graph.tensors] == ["x", "y"]
     assert any("'u'" in note for note in graph.notes)
+
+
+def test_scalars_are_not_open(tmp_path):
+    nodes = [node("Cast", ["rate"], ["f"], to=TensorProto.FLOAT), node("Mul", ["x", "f"], ["y"])]
+    inputs = [tensor("x", [1, "n"]), tensor("rate", [], TensorProto.INT64)]
+    graph = ds.load(saved(tmp_path / "m.onnx", nodes, inputs, [tensor("y", [1, "n"])]), shapes={"x": (1, 8)})
+    assert {t.name: t.shape for t in graph.tensors}["rate"] == ()
+    assert graph.shapes == {"x": (1, 8)}
 
 
 def test_operators_of_onnx_runtime_have_shapes(tmp_path):
