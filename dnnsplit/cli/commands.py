@@ -120,7 +120,7 @@ def _profile(options: argparse.Namespace) -> int:
     argument("--network", type=Path, help="network YAML to write the power into"),
     argument("--server", help="name of this machine in it"),
     argument("--seconds", type=float, default=10.0, help="length of each window [s] (default: 10)"),
-    argument("--pairs", type=int, default=5, help="windows that run the model, and as many that do not (default: 5)"),
+    argument("--pairs", type=int, default=10, help="most windows that run the model, and as many that do not (default: 10)"),
     IMAGES,
     PROVIDER,
 )

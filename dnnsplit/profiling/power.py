@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,6 +26,7 @@ from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.kernels import host_name
 from dnnsplit.runtime.sessions import Session, find_provider, session
+from dnnsplit.runtime.timing import settled
 
 MARK = "compute measured by dnnsplit power"  # begins the note; what stands before it is kept
 RAPL = Path("/sys/class/powercap/intel-rapl")
@@ -64,15 +66,9 @@ class Power:
     host: str
     date: str
 
-    def _watts(self, *counters: str) -> pd.DataFrame:
-        """One row per pair: "idle" and "busy" power of some counters together [W]."""
-        watts = self.windows[list(counters)].sum(axis=1, skipna=False) / self.windows["seconds"]
-        return self.windows.assign(watts=watts).pivot(index="pair", columns="state", values="watts")
-
     @property
     def _above(self) -> pd.Series:
-        watts = self._watts(*self.counted)
-        return watts["busy"] - watts["idle"]
+        return _above(self.windows, self.counted)
 
     @property
     def compute_w(self) -> float:
@@ -87,7 +83,7 @@ class Power:
     @property
     def idle_w(self) -> float:
         """What the same counters show while nothing runs [W]; it is no part of the slides' energy."""
-        return float(self._watts(*self.counted)["idle"].mean())
+        return float(_watts(self.windows, self.counted)["idle"].mean())
 
     @property
     def run_s(self) -> float:
@@ -127,7 +123,7 @@ class Power:
         rows = []
         columns = [str(name) for name in self.windows]
         for name in columns[columns.index("others_cpu") + 1 :]:
-            watts = self._watts(name)
+            watts = _watts(self.windows, [name])
             above = watts["busy"] - watts["idle"]
             rows.append((name, name in self.counted, watts["idle"].mean(), watts["busy"].mean(), above.mean(), above.std()))
         return pd.DataFrame(rows, columns=["counter", "counted", "idle_w", "busy_w", "above_w", "spread_w"])
@@ -152,7 +148,7 @@ def measure_power(
     model: LayerGraph | str | Path,
     images: Images,
     seconds: float = 10.0,
-    pairs: int = 5,
+    pairs: int = 10,
     settle_s: float = 1.0,
     provider: str = "cpu",
     meter: Any = None,
@@ -173,8 +169,9 @@ def measure_power(
         Inputs to run, as for `profile`.
     seconds : float, default 10.0
         Of each window [s]; counters are read at its ends, so that long windows are more exact.
-    pairs : int, default 5
-        Of windows, at least 2.
+    pairs : int, default 10
+        Of windows, at most, and at least 2; from 5 on, none is added once the 95 % confidence interval of the median of what is
+        drawn above idle is within 1 %.
     settle_s : float, default 1.0
         Pause before each window [s].
     provider : str, default "cpu"
@@ -219,16 +216,31 @@ def measure_power(
                 rows.append({"pair": pair, "state": state, **row})
                 counted = counted or _counted(rows[0], found.own_memory)
                 bar.update()
+            if settled(_above(pd.DataFrame(rows), counted).to_numpy(float)):
+                break
     date = datetime.now(UTC).isoformat(timespec="seconds")
     power = Power(pd.DataFrame(rows), counted, read.path.name, found.name, name, host_name(), date)
-    if not power.compute_w > 2 * power.spread_w / math.sqrt(pairs):
-        above = f"{show(power.compute_w, 'W')} above idle, +- {show(power.spread_w, 'W')} over {pairs} pairs of windows"
+    made = power.windows["pair"].nunique()
+    if not power.compute_w > 2 * power.spread_w / math.sqrt(made):
+        above = f"{show(power.compute_w, 'W')} above idle, +- {show(power.spread_w, 'W')} over {made} pairs of windows"
         message = (
             f"the power of {power.model} cannot be told from idle ({above}); stop what else runs, or use longer "
             "windows (seconds) or more of them (pairs)"
         )
         raise ProfileError(message)  # fmt: skip
     return power
+
+
+def _watts(windows: pd.DataFrame, counters: Sequence[str]) -> pd.DataFrame:
+    """One row per pair: "idle" and "busy" power of some counters together [W]."""
+    watts = windows[list(counters)].sum(axis=1, skipna=False) / windows["seconds"]
+    return windows.assign(watts=watts).pivot(index="pair", columns="state", values="watts")
+
+
+def _above(windows: pd.DataFrame, counters: Sequence[str]) -> pd.Series:
+    """Return what some counters show together while the model runs, above idle, by pair [W]."""
+    watts = _watts(windows, counters)
+    return watts["busy"] - watts["idle"]
 
 
 def _window(meter: Any, name: str, seconds: float, one: Session, feeds: list[Feed]) -> dict[str, float]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.cut import OF_NOISE, calibration_of, cut
+from dnnsplit.deployment.client import Client, Trace
+from dnnsplit.deployment.stage.emulation import smallest_dilation
 from dnnsplit.deployment.testbed.comparison import compare
-from dnnsplit.deployment.testbed.testbed import LatencyTest, testbed
+from dnnsplit.deployment.testbed.testbed import LatencyTest, requests, testbed
 from dnnsplit.graph.feeds import Feed, Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.differences import ROUNDING, TINY, absolute, magnitude
@@ -25,6 +33,10 @@ from dnnsplit.noise.prefix_tree import build_tree
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.split import split
+
+MOST_BUSY = 0.1  # of one core, by test-beds that run at the same time: so few of their runs meet that medians do not tell
+STAGE_BYTES = 1.5e8  # of a stage's process, beside its weights and tensors
+MOST_BYTES = 2e9  # of test-beds that run at the same time; one may have more
 
 
 @named()
@@ -46,6 +58,9 @@ def latency_tests(
 ) -> pd.DataFrame:
     """Plan, cut, run and measure, for every topology and noise limit.
 
+    Emulated servers sleep most of the time, so the test-beds of several plans run at the same time: as many as keep a tenth
+    of one core busy.
+
     Parameters
     ----------
     graph : LayerGraph
@@ -63,7 +78,8 @@ def latency_tests(
     build : str | Path
         Folder for the parts; each plan's also gets ``terms.csv``, predicted beside measured for every term.
     repeats, warm_up : int, optional
-        Requests that count, and those before them that do not (the thesis: 25 and 10).
+        Requests that count, and those before them that do not, at most (the thesis: 25 and 10); they end as those of
+        `latency_test`, once every image was sent.
     results : str | Path | None, optional
         CSV that gets each row as soon as it is there; rows that it holds of the same plans and times are kept.
     time_dilation : float | None, optional
@@ -95,20 +111,69 @@ def latency_tests(
             # what servers do at a cut is in the plan, but not emulated: they really do it
             plan = split(graph, network, times, noise, max_noise=limit, confidence=confidence)
             what = (plan.frame.to_csv(), plan.latency_s, plan.noise, network.frame.to_csv(), name, run)
-            jobs.append((name, limit, plan, sha256(repr(what))[:16]))
-    done, table = _finished(results), pd.DataFrame()
-    with tqdm(total=len(jobs), desc="latency test", unit="plan", disable=not progress) as bar:
-        for name, limit, plan, identity in jobs:
-            bar.set_postfix_str(f"{name}, noise <= {limit:g}")
-            if identity not in done:
-                folder = Path(build) / f"{name}-{limit:g}"
-                row = _one(graph, networks[name], times, plan, feeds, folder, repeats, warm_up, time_dilation)
-                done[identity] = {"topology": name, "max_noise": limit, **row, "plan_id": identity}
-            bar.update()
+            jobs.append(_Job(name, limit, network, plan, Path(build) / f"{name}-{limit:g}", sha256(repr(what))[:16]))
+    way_out = "is scaled from this machine; profile it (dnnsplit.profile)"
+    lost = dict.fromkeys(server for job in jobs for server in job.stages if server not in times.slowdown)
+    raise_problems(DeployError, "latency test", [f"the times do not say how {server!r} {way_out}" for server in lost])
+    done = _finished(results)
+    left = list({job.identity: job for job in reversed(jobs) if job.identity not in done}.values())[::-1]
+    tensors = sum(tensor.size_bytes for tensor in graph.tensors)
+    with tqdm(total=len(left), desc="latency test", unit="plan", disable=not progress) as bar:
+        for together in _side_by_side(left, times.slowdown, time_dilation, tensors):
+            bar.set_postfix_str(", ".join(f"{job.topology}, noise <= {job.max_noise:g}" for job in together))
+            rows = _measured(graph, together, times.slowdown, feeds, repeats, warm_up, time_dilation)
+            for job, row in zip(together, rows, strict=True):
+                done[job.identity] = {"topology": job.topology, "max_noise": job.max_noise, **row, "plan_id": job.identity}
+            bar.update(len(together))
             # rows finished earlier stay, wherever in the list this run is stopped
-            table = pd.DataFrame([{**done[i], "max_noise": most} for _, most, _, i in jobs if i in done])
-            if results is not None:
-                write_text(results, table.to_csv(index=False))
+            _write(results, jobs, done)
+    return _write(results, jobs, done)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A plan that is to be run."""
+
+    topology: str
+    max_noise: float
+    network: Network
+    plan: Plan
+    folder: Path
+    identity: str
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The servers that take part: the source always does."""
+        return tuple(dict.fromkeys([self.network.source, *self.plan.servers]))
+
+    def busy(self, slowdown: Mapping[str, float], time_dilation: float | None) -> float:
+        """What share of the time its test-bed keeps one core of this machine busy; the rest is slept."""
+        dilation = time_dilation or smallest_dilation({server: slowdown[server] for server in self.stages})
+        cpu_s = math.fsum(seconds / slowdown[server] for server, seconds in self.plan.cost.compute_s.items() if seconds)
+        return cpu_s / (dilation * self.plan.latency_s)
+
+
+def _side_by_side(
+    jobs: Sequence[_Job], slowdown: Mapping[str, float], time_dilation: float | None, tensors_bytes: float
+) -> Iterator[list[_Job]]:
+    """Yield jobs, in their order, whose test-beds may run at the same time."""
+    together: list[_Job] = []
+    busy = held = 0.0
+    for job in jobs:
+        own_busy = job.busy(slowdown, time_dilation)
+        own_held = len(job.stages) * STAGE_BYTES + tensors_bytes + sum(job.plan.cost.weight_bytes.values())
+        if together and (busy + own_busy > MOST_BUSY or held + own_held > MOST_BYTES):
+            yield together
+            together, busy, held = [], 0.0, 0.0
+        together, busy, held = [*together, job], busy + own_busy, held + own_held
+    if together:
+        yield together
+
+
+def _write(results: str | Path | None, jobs: Sequence[_Job], done: Mapping[str, dict[str, object]]) -> pd.DataFrame:
+    table = pd.DataFrame([{**done[job.identity], "max_noise": job.max_noise} for job in jobs if job.identity in done])
+    if results is not None:
+        write_text(results, table.to_csv(index=False))
     return table
 
 
@@ -120,26 +185,35 @@ def _finished(results: str | Path | None) -> dict[str, dict[str, object]]:
     return {row["plan_id"]: {str(column): value for column, value in row.items()} for row in rows}
 
 
-def _one(
-    graph: LayerGraph, network: Network, times: LayerTimes, plan: Plan, feeds: list[Feed], build: Path,
+def _measured(
+    graph: LayerGraph, jobs: Sequence[_Job], slowdown: Mapping[str, float], feeds: list[Feed],
     repeats: int, warm_up: int, time_dilation: float | None,
-) -> dict[str, object]:  # fmt: skip
-    bundle = cut(graph, plan, build, images=feeds[0])
-    slowdown = {server: times.slowdown[server] for server in bundle.stages if server in times.slowdown}
-    if missing := [server for server in bundle.stages if server not in slowdown]:
-        message = f"the times do not say how {missing[0]!r} is scaled from this machine; profile it (dnnsplit.profile)"
-        raise DeployError(message)
-    answers, traces = [], []
-    with testbed(bundle, network, slowdown, time_dilation) as client:
-        for i in range(-warm_up, repeats):
-            outputs, trace = client.trace(feeds[i % len(feeds)])
-            if i >= 0:
-                traces.append(trace)
-            if 0 <= i < len(feeds):
-                answers.append(outputs)
-    test = LatencyTest(np.array([t.latency_s for t in traces]), tuple(traces))
-    noise, difference = _compare(graph, plan, feeds, answers)
-    write_text(build / "terms.csv", compare(test, bundle).to_csv(index=False))
+) -> list[dict[str, object]]:  # fmt: skip
+    """Cut some plans, then run all of them at the same time; return their rows."""
+    bundles = [cut(graph, job.plan, job.folder, images=feeds[0]) for job in jobs]
+
+    def ask(client: Client, wait_s: float) -> list[tuple[Feed, Trace]]:
+        time.sleep(wait_s)
+        return list(requests(client, feeds, repeats, warm_up))
+
+    # test-beds that end let go of the threads that wait for their answers
+    with ThreadPoolExecutor(len(jobs)) as pool, ExitStack() as stack:
+        clients = []
+        for job, bundle in zip(jobs, bundles, strict=True):
+            factors = {server: slowdown[server] for server in bundle.stages}
+            clients.append(stack.enter_context(testbed(bundle, job.network, factors, time_dilation)))
+        # they begin one after another, so that the servers that all plans begin on do not compute at the same time
+        waits = [i * job.plan.latency_s / len(jobs) for i, job in enumerate(jobs)]
+        asked = list(pool.map(ask, clients, waits))
+    return [_row(graph, job.plan, bundle, feeds, found) for job, bundle, found in zip(jobs, bundles, asked, strict=True)]
+
+
+def _row(
+    graph: LayerGraph, plan: Plan, bundle: Bundle, feeds: list[Feed], asked: Sequence[tuple[Feed, Trace]]
+) -> dict[str, object]:
+    test = LatencyTest(np.array([trace.latency_s for _, trace in asked]), tuple(trace for _, trace in asked))
+    noise, difference = _compare(graph, plan, feeds, [answer for answer, _ in asked[: len(feeds)]])
+    write_text(bundle.folder / "terms.csv", compare(test, bundle).to_csv(index=False))
     low, high = test.spread_s
     return {
         "predicted_s": plan.latency_s,
@@ -154,7 +228,7 @@ def _one(
         "servers": "+".join(plan.servers),
         "parts": len(bundle.parts),
         "int8_layers": len(plan.quantized),
-        "repeats": repeats,
+        "repeats": len(asked),
     }
 
 

@@ -59,6 +59,12 @@ def model(tmp_path_factory):
     return conv_net(tmp_path_factory.mktemp("power") / "small.onnx")
 
 
+def test_windows_end_when_the_power_is_known(model):
+    assert measure_power(model, images(1), meter=Counters(BOTH), **SHORT).windows["pair"].nunique() == 5
+    drifting = Counters({("cpu", 0): (20.0, 25.0)}, drift_w=1.0)  # 4 W and 6 W in turn
+    assert measure_power(model, images(1), meter=drifting, pairs=7, **SHORT).windows["pair"].nunique() == 7
+
+
 def test_power_is_busy_less_idle_of_what_the_model_runs_on(model):
     found = measure_power(model, images(2), meter=Counters(BOTH), pairs=3, **SHORT)
     assert found.counted == ("cpu 0", "dram 0")  # the GPU is there, but the model does not run on it

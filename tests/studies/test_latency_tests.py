@@ -1,5 +1,7 @@
 """The thesis' latency test on a small network: rows, resuming, and what it refuses."""
 
+from contextlib import contextmanager
+
 import pandas as pd
 import pytest
 from helpers.small_models import conv_net, images
@@ -36,6 +38,7 @@ def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
     assert (rows["latency_s"] >= 0.2 * rows["predicted_s"]).all()
     assert (rows["latency_s"] > 0.01).all()
     assert rows["error_%"].to_numpy() == pytest.approx(100 * (rows["predicted_s"] / rows["latency_s"] - 1))
+    assert (rows["repeats"] == 3).all()  # fewer cannot settle
     assert len(pd.read_csv(results)) == 4
     for row in rows.drop_duplicates("plan_id").itertuples():  # one plan may answer two limits
         terms = pd.read_csv(tmp_path / "build" / f"{row.topology}-{row.max_noise:g}" / "terms.csv").set_index("term")
@@ -55,7 +58,7 @@ def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dnnsplit.studies.latency_tests._one", stop)
+        patch.setattr("dnnsplit.studies.latency_tests._measured", stop)
         with pytest.raises(KeyboardInterrupt):
             ds.latency_tests(graph, networks, times, noise, **run, progress=False)
     assert list(pd.read_csv(results)["plan_id"]) == list(rest["plan_id"])
@@ -65,9 +68,30 @@ def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError("a finished plan was run again")
 
-    monkeypatch.setattr("dnnsplit.studies.latency_tests._one", never)
+    monkeypatch.setattr("dnnsplit.studies.latency_tests._measured", never)
     again = ds.latency_tests(graph, networks, times, noise, **run, progress=False)
     pd.testing.assert_frame_equal(again, rows, check_dtype=False)
+
+
+@pytest.mark.parametrize(("limit", "value", "most"), [("MOST_BUSY", 0.0, 1), ("MOST_BYTES", 0.0, 1), ("MOST_BUSY", 9.0, 4)])
+def test_test_beds_run_side_by_side_while_the_machine_has_room(setup, tmp_path, monkeypatch, limit, value, most):
+    graph, networks, times, noise, pictures = setup
+    now_open, seen = [], []
+
+    @contextmanager
+    def counted(*arguments):
+        with ds.testbed(*arguments) as client:
+            now_open.append(client)
+            seen.append(len(now_open))
+            yield client
+        now_open.remove(client)
+
+    monkeypatch.setattr("dnnsplit.studies.latency_tests.testbed", counted)
+    monkeypatch.setattr(f"dnnsplit.studies.latency_tests.{limit}", value)
+    run = {"max_noise": [0.0, 1.0], "images": pictures, "build": tmp_path, "repeats": 1, "warm_up": 0, "progress": False}
+    rows = ds.latency_tests(graph, networks, times, noise, **run)
+    assert len(seen) == rows["plan_id"].nunique() == 4
+    assert max(seen) == most
 
 
 def test_times_that_do_not_say_how_they_were_scaled_cannot_be_run(setup, tmp_path):

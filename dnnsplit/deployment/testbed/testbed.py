@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from dnnsplit.deployment.wire.channels import Stub, Tls
 from dnnsplit.ground.errors import DeployError, nearest, raise_problems
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
+from dnnsplit.runtime.timing import half_width, settled
 
 KINDS = ("emulated", "netns", "hosts")
 ASK_S = 5.0  # limit on a question to a host
@@ -163,6 +164,11 @@ class LatencyTest:
         return float(low), float(high)
 
     @property
+    def half_width(self) -> float:
+        """Half-width of the 95 % confidence interval of the median, relative to it."""
+        return half_width(self.latency_s)
+
+    @property
     def frame(self) -> pd.DataFrame:
         """One row per part and per transfer with the columns of `Trace.frame`; durations are medians [s]."""
         rows = pd.concat([trace.frame for trace in self.traces], ignore_index=True)
@@ -171,13 +177,14 @@ class LatencyTest:
     def __repr__(self) -> str:
         low, high = self.spread_s
         spread = f"{show(low, 's')} to {show(high, 's')}"
-        return f"LatencyTest({len(self.latency_s)} requests; median {show(self.median_s, 's')}, 5 % to 95 %: {spread})"
+        median = f"median {show(self.median_s, 's')} +- {100 * self.half_width:.1f} %"
+        return f"LatencyTest({len(self.latency_s)} requests; {median}, 5 % to 95 %: {spread})"
 
 
 def latency_test(
     client: Client, inputs: Mapping[str, np.ndarray], repeats: int = 25, warm_up: int = 3, progress: bool = True
 ) -> LatencyTest:
-    """Send the same request again and again, one at a time.
+    """Send the same request again and again, one at a time, until the median latency is known to 1 %.
 
     Parameters
     ----------
@@ -186,9 +193,9 @@ def latency_test(
     inputs : Mapping[str, np.ndarray]
         Input name -> array.
     repeats : int, default 25
-        Requests that count.
+        Requests that count, at most; from 5 on, none is sent once the 95 % confidence interval of their median is within 1 %.
     warm_up : int, default 3
-        Requests before them that do not.
+        Requests before them that do not, at most; they end with one that is no quicker than the one before it.
     progress : bool, default True
         Show a bar.
 
@@ -200,13 +207,36 @@ def latency_test(
     if repeats < 1 or warm_up < 0:
         message = f"repeats is {repeats!r} and warm_up is {warm_up!r}; give at least 1 and 0"
         raise DeployError(message)
-    for _ in range(warm_up):
-        client.trace(inputs)
-    traces = [client.trace(inputs)[1] for _ in tqdm(range(repeats), desc="requests", disable=not progress)]
-    if any(math.isnan(trace.latency_s) for trace in traces):
+    asked = requests(client, [inputs], repeats, warm_up)
+    traces = [trace for _, trace in tqdm(asked, desc="requests", total=repeats, disable=not progress)]
+    return LatencyTest(np.array([trace.latency_s for trace in traces]), tuple(traces))
+
+
+def requests(
+    client: Client, feeds: Sequence[Mapping[str, np.ndarray]], repeats: int, warm_up: int
+) -> Iterator[tuple[dict[str, np.ndarray], Trace]]:
+    """Yield answer and trace of each request that counts, with some inputs in turn, each of them once at least.
+
+    How many there are, and how many are sent before them, is said at `latency_test`.
+    """
+    last = math.inf
+    for i in range(warm_up):
+        before, last = last, _timed(client, feeds[i % len(feeds)])[1].latency_s
+        if last >= before:
+            break
+    seconds: list[float] = []
+    while len(seconds) < repeats and not (len(seconds) >= len(feeds) and settled(seconds)):
+        answer, trace = _timed(client, feeds[len(seconds) % len(feeds)])
+        seconds.append(trace.latency_s)
+        yield answer, trace
+
+
+def _timed(client: Client, feed: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Trace]:
+    answer, trace = client.trace(feed)
+    if math.isnan(trace.latency_s):
         message = f"the server at {client.address} reports no latency; test the stage of a test-bed"
         raise DeployError(message)
-    return LatencyTest(np.array([trace.latency_s for trace in traces]), tuple(traces))
+    return answer, trace
 
 
 def _problems(

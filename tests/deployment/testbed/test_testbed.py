@@ -1,5 +1,6 @@
 """Real processes and real sockets; upper limits on durations are generous, because machines are busy."""
 
+import math
 import os
 import signal
 import subprocess
@@ -22,10 +23,10 @@ from helpers.standalone import deployment
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from dnnsplit.deployment.client import Client
+from dnnsplit.deployment.client import Client, Trace
 from dnnsplit.deployment.stage.emulation import Emulation, smallest_dilation
 from dnnsplit.deployment.testbed import processes
-from dnnsplit.deployment.testbed.testbed import latency_test, testbed
+from dnnsplit.deployment.testbed.testbed import latency_test, requests, testbed
 from dnnsplit.deployment.wire.messages import infer_request
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.files import sha256
@@ -94,6 +95,19 @@ class TestOutputs:
                 other.get_model_metadata("mpl")
 
 
+class Scripted:
+    """A client whose requests take what is given; it answers with what it is asked."""
+
+    address = "here"
+
+    def __init__(self, *seconds):
+        self.seconds, self.feeds = iter(seconds), []
+
+    def trace(self, feed):
+        self.feeds.append(feed)
+        return {"y": feed["x"]}, Trace(next(self.seconds), (), ())
+
+
 class TestEmulation:
     def test_a_transfer_takes_what_the_link_says(self, mlp_bundle):
         slow = network(1e6, 0.02)
@@ -137,6 +151,24 @@ class TestEmulation:
         assert repr(test).startswith("LatencyTest(4 requests; median ")
         with pytest.raises(DeployError, match="repeats is 0"):
             latency_test(client, {"x": images()}, 0)
+
+    def test_requests_end_when_their_median_is_known(self):
+        steady = Scripted(3.0, 2.0, 2.5, *[1.0] * 9)  # the third is no quicker than the second
+        found = [trace.latency_s for _, trace in requests(steady, [{"x": 0}], repeats=25, warm_up=10)]
+        assert (found, len(steady.feeds)) == ([1.0] * 5, 8)
+        uneasy = Scripted(*[1.0, 2.0] * 20)
+        assert len(list(requests(uneasy, [{"x": 0}], repeats=25, warm_up=0))) == 25
+        few = Scripted(*[3.0, 2.0, 1.0])
+        assert [trace.latency_s for _, trace in requests(few, [{"x": 0}], repeats=1, warm_up=2)] == [1.0]
+
+    def test_every_image_is_sent_unless_there_are_fewer_requests(self):
+        steady = Scripted(*[1.0] * 20)
+        assert [answer["y"] for answer, _ in requests(steady, [{"x": i} for i in range(8)], 25, 0)] == list(range(8))
+        assert len(list(requests(steady, [{"x": i} for i in range(8)], 3, 0))) == 3
+
+    def test_a_server_that_is_not_ours_tells_no_latency(self):
+        with pytest.raises(DeployError, match="the server at here reports no latency"):
+            latency_test(Scripted(math.nan), {"x": 0}, warm_up=0, progress=False)
 
     def test_smallest_dilation(self):
         assert smallest_dilation(SLOWDOWN) == DILATION
