@@ -1,7 +1,7 @@
 """Deployments in one table: prediction, outputs, hops against plain gRPC, pipelining, a lost stage, and what cutting costs.
 
 python bench/deploy.py                     the latency test is read from data/measurements
-python bench/deploy.py --measure           it is run afresh, in about a quarter of an hour
+python bench/deploy.py --measure           it is run afresh, in a few minutes
 python bench/deploy.py --measure rows.csv  so too, and goes on from the rows that are there
 python bench/deploy.py --sizes 8 --repeats 100 --model M.onnx
 """
@@ -28,6 +28,7 @@ from tqdm import tqdm
 import dnnsplit as ds
 from dnnsplit.deployment.wire.channels import size_options
 from dnnsplit.ground.tables import read_table
+from dnnsplit.runtime.timing import settled
 
 SERVE = "--plain-server"
 LARGE_MB = 240
@@ -75,6 +76,8 @@ def hops(size_mb: float, repeats: int) -> dict[str, object]:
                 if i >= 0:
                     plain_s.append(time.perf_counter() - started)
                     stage_s.append((trace.latency_s - sum(part.wall_s for part in trace.parts)) / 3)
+                if settled(plain_s) and settled(stage_s):
+                    break
     stage, plain = (1e3 * float(np.median(values)) for values in (stage_s, plain_s))
     return {"MB": size_mb, "stage ms": stage, "plain gRPC ms": plain, "ratio": stage / plain}
 
@@ -123,7 +126,7 @@ def latency_rows(tests: pd.DataFrame, source: str) -> list[tuple[object, ...]]:
     plain, same = (once.loc[rows, "output_difference"].max() for rows in (~int8, int8))
     noise = (once.loc[int8, "output_noise"] / once.loc[int8, "noise"] - 1).abs().max()
     topologies, limits = tests["topology"].nunique(), tests.groupby("topology")["max_noise"].nunique().min()
-    how = f"{len(once)} plans, {once['repeats'].min()} repeats each; {source}"
+    how = f"{len(once)} plans, {once['repeats'].min()} to {once['repeats'].max()} requests each; {source}"
     return [
         ("latency test: topologies x noise limits", "3 x 8", f"{topologies} x {limits}", topologies >= 3 and limits >= 8, how),
         ("predicted against measured latency: mean |error|, %", "3", f"{off.mean():.2f}", off.mean() <= 3, "of these plans"),
@@ -191,7 +194,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=float, nargs="+", default=[1.0, 4.0, 16.0], help="of the tensor [MB]")
-    parser.add_argument("--repeats", type=int, default=40, help="of each hop")
+    parser.add_argument("--repeats", type=int, default=40, help="of each hop, at most")
     parser.add_argument("--model", type=existing, default=SHIPPED, help="ONNX file to cut (default: the shipped one)")
     parser.add_argument("--measure", nargs="?", const=True, metavar="CSV", help="run the latency test, and keep its rows there")
     parser.add_argument(SERVE, action="store_true", help=argparse.SUPPRESS)
