@@ -81,7 +81,7 @@ def latency_tests(
         Requests that count, and those before them that do not, at most (the thesis: 25 and 10); they end as those of
         `latency_test`, once every image was sent.
     results : str | Path | None, optional
-        CSV that gets each row as soon as it is there; rows that it holds of the same plans and times are kept.
+        CSV that gets rows as soon as they are there; those that it holds of the same plans and times are kept.
     time_dilation : float | None, optional
         See `testbed`.
     progress : bool, default True
