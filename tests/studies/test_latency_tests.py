@@ -73,8 +73,10 @@ def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(again, rows, check_dtype=False)
 
 
-@pytest.mark.parametrize(("limit", "value", "most"), [("MOST_BUSY", 0.0, 1), ("MOST_BYTES", 0.0, 1), ("MOST_BUSY", 9.0, 4)])
-def test_test_beds_run_side_by_side_while_the_machine_has_room(setup, tmp_path, monkeypatch, limit, value, most):
+@pytest.mark.parametrize(
+    ("limit", "value", "one_by_one"), [("MOST_BUSY", 0.0, True), ("MOST_BYTES", 0.0, True), ("MOST_BUSY", 99.0, False)]
+)
+def test_test_beds_run_side_by_side_while_the_machine_has_room(setup, tmp_path, monkeypatch, limit, value, one_by_one):
     graph, networks, times, noise, pictures = setup
     now_open, seen = [], []
 
@@ -90,8 +92,8 @@ def test_test_beds_run_side_by_side_while_the_machine_has_room(setup, tmp_path, 
     monkeypatch.setattr(f"dnnsplit.studies.latency_tests.{limit}", value)
     run = {"max_noise": [0.0, 1.0], "images": pictures, "build": tmp_path, "repeats": 1, "warm_up": 0, "progress": False}
     rows = ds.latency_tests(graph, networks, times, noise, **run)
-    assert len(seen) == rows["plan_id"].nunique() == 4
-    assert max(seen) == most
+    assert len(seen) == rows["plan_id"].nunique() >= 2  # a plan may answer both limits of a topology
+    assert max(seen) == (1 if one_by_one else len(seen))
 
 
 def test_times_that_do_not_say_how_they_were_scaled_cannot_be_run(setup, tmp_path):
