@@ -101,13 +101,10 @@ class Line:
 
     def noise(self) -> str:
         """Noise of every scheme of a few layers."""
-        layers = self.graph.quantizable(LAYERS)
-        if not layers:
-            return "no layer can run in int8"
         calibration = ds.calibrate(self.graph, self.feed)
-        samples = ds.measure_noise(self.graph, self.feed, layers, calibration=calibration, progress=False)
+        samples = ds.measure_noise(self.graph, self.feed, LAYERS, calibration=calibration, progress=False)
         self.calibration, self.measured = calibration, ds.fit_noise(samples, "measured")
-        return f"at most {samples.noise.max():.3g} of {', '.join(layers)}"
+        return "; ".join([f"at most {samples.noise.max():.3g} of {', '.join(samples.layers)}", *samples.origin.get("notes", [])])
 
     def profile(self) -> str:
         """Times of the layers, in int8 too where there is noise of them."""

@@ -172,7 +172,7 @@ class NoiseMeter:
             found = errors(reference, outputs, detections)
             if not np.isfinite(found[:: len(PER_OUTPUT)]).all():  # a difference that is no number; a ratio may be infinite
                 names = ", ".join(names_of(self.layers, key)) or "no layer"
-                message = f"image {image}: the outputs are not all numbers with {names} in int8"
+                message = f"image {image}: the outputs are not all numbers with {names} in int8; measure other layers"
                 raise NoiseError(message)
             self._known[key][image] = found
             told()
@@ -259,7 +259,13 @@ def noise_meter(
         raise OptionError(message)
     detections = detections or metric == "disagreement"
     check_metric(metric, outputs, detections)
-    notes = [] if names else [_no_layer(graph)]
+    tree = build_tree(graph, names, calibration)
+    spoiling = _spoiling(tree, feeds[0]) if isinstance(layers, int) else []
+    notes = [f"layer {names[i]!r} is left out: in int8 it makes outputs that are no numbers" for i in spoiling]
+    if spoiling:
+        names = tuple(name for i, name in enumerate(names) if i not in spoiling)
+        tree = build_tree(graph, names, calibration)
+    notes += [] if names or spoiling else [_no_layer(graph)]
     notes += [f"output {name!r} is not compared: {why}" for name, why in incomparable(model).items()]
     origin: dict[str, Any] = {
         "model": model.path.name,
@@ -272,8 +278,21 @@ def noise_meter(
     }
     if notes:
         origin["notes"] = notes
-    tree = build_tree(graph, names, calibration)
     return NoiseMeter(names, metric, origin, tree, feeds, detections, workers, None if resume is None else Path(resume))
+
+
+def _spoiling(tree: PrefixTree, feed: Mapping[str, np.ndarray]) -> list[int]:
+    """Return the toggles that alone make outputs that are no numbers, as the logarithm of what rounds to 0 is none."""
+    count = len(tree.segments) - 1
+
+    def spoilt(schemes: np.ndarray) -> list[bool]:
+        reference, *found = tree.walk(feed, schemes)
+        real = [np.isfinite(array) if array.dtype.kind == "f" else None for array in reference]
+        return [any(r is not None and (r & ~np.isfinite(a)).any() for r, a in zip(real, one, strict=True)) for one in found]
+
+    if not count or not any(spoilt(np.ones((1, count), np.int8))):
+        return []
+    return [i for i, spoils in enumerate(spoilt(np.eye(count, dtype=np.int8))) if spoils]
 
 
 def layers_of(graph: LayerGraph, layers: int | Sequence[str]) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ import onnx
 import pandas as pd
 import pytest
 from helpers.plans import any_network, plan_for
-from helpers.small_models import conv_net, images, two_products
-from onnx import helper, numpy_helper
+from helpers.small_models import conv_net, images, saved, two_products
+from onnx import TensorProto, helper, numpy_helper
 
 import dnnsplit as ds
 from dnnsplit.noise.fit import first_order
@@ -124,3 +124,26 @@ def test_an_opset_without_integer_products_is_told(tmp_path):
     model = ds.load(two_products(tmp_path / "net.onnx", "Conv", 12)).model
     old = onnx.ModelProto(graph=model.proto.graph, opset_import=[helper.make_opsetid("", 9)])
     assert why_none(replace(model, proto=old)) == "no layer can run in int8: the model has opset 9, and int8 needs 10 or later"
+
+
+def logarithm(path):
+    """x --> one (MatMul, Clip) --> Log --> two (MatMul) --> y: what one rounds to 0 has no logarithm."""
+    weights = {"w": np.full((4, 3), 1e-4, np.float32), "v": np.ones((3, 2), np.float32), "least": np.float32(1e-9)}
+    weights["w"][:, 0] = 1.0
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="one"), helper.make_node("Clip", ["a", "least"], ["b"], name="clip"),
+        helper.make_node("Log", ["b"], ["c"], name="log"), helper.make_node("MatMul", ["c", "v"], ["y"], name="two"),
+    ]  # fmt: skip
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", [2, 4]), ("y", [2, 2]))]
+    return saved(path, nodes, ends[:1], ends[1:], weights)
+
+
+def test_layers_that_spoil_the_outputs_are_left_out_of_a_count_and_refused_by_name(tmp_path):
+    graph = ds.load(logarithm(tmp_path / "m.onnx"))
+    assert graph.quantizable() == ("one", "two")
+    images = np.random.default_rng(0).random((4, 4), dtype=np.float32) + 0.5
+    samples = ds.measure_noise(graph, images, 12, progress=False)
+    assert samples.layers == ("two",)
+    assert any("'one' is left out" in note for note in samples.origin["notes"])
+    with pytest.raises(ds.NoiseError, match=r"not all numbers with .*in int8; measure other layers"):
+        ds.measure_noise(graph, images, ["one", "two"], progress=False)
