@@ -38,7 +38,7 @@ $(READY): pyproject.toml hatch_build.py constraints.txt
 ifeq ($(MODEL),ppocr-det)
 SHAPES ?= {'x': [1, 3, 320, 320]}
 PPOCR := import sys, dnnsplit as ds; sys.tracebacklimit = 0; print(ds.examples.ppocr_det().model_path)
-FILE = $(or $(shell .venv/bin/python -c "$(PPOCR)"),$(error into .venv: .venv/bin/pip install ..., or uv pip install --python .venv/bin/python ...))
+FILE = $(or $(shell .venv/bin/python -c "$(PPOCR)"),$(error install it into .venv: .venv/bin/pip, or uv pip install --python .venv/bin/python))
 else
 FILE = $(abspath $(MODEL))
 endif
