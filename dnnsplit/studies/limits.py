@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import ROUND_CEILING, Context
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from dnnsplit.ground.errors import OptionError, raise_problems
 from dnnsplit.ground.units import is_number
 from dnnsplit.noise.models import NoiseModel
 
+_UP = Context(prec=3, rounding=ROUND_CEILING)
 _SHARE = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*")
 
 
@@ -49,11 +51,7 @@ def noise_limits(limits: Sequence[float | str], noise: NoiseModel, confidence: f
     known = noise.bounded(confidence) if confidence is not None and noise.layers else noise
     most = float(known.predict(np.ones((1, len(noise.layers))))[0])
     found = [
-        _rounded_up(float(share[1]) / 100 * most) if share else float(limit) for limit, share in zip(limits, shares, strict=True)
+        float(_UP.create_decimal(repr(float(share[1]) / 100 * most))) if share else float(limit)
+        for limit, share in zip(limits, shares, strict=True)
     ]
     return pd.DataFrame({"max_noise": found, "share_%": [100 * limit / most if most else np.nan for limit in found]})
-
-
-def _rounded_up(value: float) -> float:
-    rounded = float(f"{value:.3g}")
-    return rounded if rounded >= value else float(f"{value * 1.005:.3g}")
