@@ -1,6 +1,7 @@
-# make figures   the main job: from the ONNX file to figures/ and figures/report.html; on a model of yours, into figures/<name>:
-#                MODEL=path.onnx IMAGES=images.npy (.npz: by input name), SHAPES="{'x': [1, 3, 640, 640]}" where it leaves
-#                them open, and ARGS="-p schemes=1000 ..." for parameters of the notebooks
+# make figures   the main job: from the ONNX file to figures/ and figures/report.html; on a model of yours, into figures/<name>
+#                and data/runs/<name>: MODEL=path.onnx IMAGES=images.npy (.npz: by input name), SHAPES="{'x': [1, 3, 640, 640]}"
+#                where it leaves them open, and ARGS="-p count=12 ..." for parameters of the notebooks;
+#                MODEL=ppocr-det is the second example, a text detector
 # make test      all tests
 # make bench     all benchmarks: agreement, solving (BENCH="--instance FOLDER" adds yours), noise (NOISE="--samples CSV"), times, ...
 # make lab       JupyterLab on the notebooks
@@ -19,7 +20,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS := 1
 
 help:
-	@sed -n 's/^# //p' Makefile | head -11
+	@sed -n 's/^# //p' Makefile | head -12
 
 # Installed again only when what is to be installed changes.
 $(READY): pyproject.toml hatch_build.py constraints.txt
@@ -33,14 +34,23 @@ $(READY): pyproject.toml hatch_build.py constraints.txt
 	fi
 	@touch $(READY)
 
+# ppocr-det is the file of a package that is installed once, without what that depends on.
+ifeq ($(MODEL),ppocr-det)
+SHAPES ?= {'x': [1, 3, 320, 320]}
+PPOCR := import sys, dnnsplit as ds; sys.tracebacklimit = 0; print(ds.examples.ppocr_det().model_path)
+FILE = $(or $(shell .venv/bin/python -c "$(PPOCR)"),$(error install it into .venv: .venv/bin/pip, or uv pip install --python .venv/bin/python))
+else
+FILE = $(abspath $(MODEL))
+endif
+
 # The notebooks run in notebooks/, so paths that are given become absolute.
-FIGURES := figures$(if $(MODEL),/$(basename $(notdir $(MODEL))))
-GIVEN := $(if $(MODEL),-p "model=$(abspath $(MODEL))" -p "figures=$(abspath $(FIGURES))" \
-	-p "build=$(abspath data/runs/$(notdir $(FIGURES))/build)" -o "data/runs/$(notdir $(FIGURES))") $(if $(IMAGES),-p "images=$(abspath $(IMAGES))") \
-	$(if $(SHAPES),-p "shapes=$(SHAPES)") $(ARGS)
+NAME := $(basename $(notdir $(MODEL)))
+OWN = -p "model=$(FILE)" -p "figures=$(abspath figures/$(NAME))" -p "data=$(abspath data/runs/$(NAME))" \
+	-p "build=$(abspath data/runs/$(NAME)/build)" -o "data/runs/$(NAME)" $(if $(IMAGES),-p "images=$(abspath $(IMAGES))") \
+	$(if $(SHAPES),-p "shapes=$(SHAPES)")
 
 figures: $(READY)
-	.venv/bin/dnnsplit run notebooks/thesis.yaml --report "$(FIGURES)/report.html" $(GIVEN)
+	.venv/bin/dnnsplit run notebooks/$(if $(MODEL),model,thesis).yaml --report "figures/$(if $(MODEL),$(NAME)/)report.html" $(if $(MODEL),$(OWN)) $(ARGS)
 
 test: $(READY)
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile $(TEST)

@@ -1,9 +1,10 @@
-"""Ready-made inputs: the shipped YOLO11n with its profile and noise table, the slides' networks, and small graphs.
+"""Ready-made inputs: the shipped YOLO11n with its profile and noise table, PP-OCR, the slides' networks, and small graphs.
 
 In: the files of ``data/``. Out: graphs, networks, times, noise, images. May import every room up to solving.
 """
 
 from dnnsplit.examples.ppe import scenes, scoring
+from dnnsplit.examples.ppocr import ppocr_det, text_pages
 from dnnsplit.examples.shipped import SHIPPED, TOPOLOGIES, data_folder, load_images, network, random_problem, tiny, yolo11n
 
 __all__ = [
@@ -12,9 +13,11 @@ __all__ = [
     "data_folder",
     "load_images",
     "network",
+    "ppocr_det",
     "random_problem",
     "scenes",
     "scoring",
+    "text_pages",
     "tiny",
     "yolo11n",
 ]

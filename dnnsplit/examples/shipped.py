@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dnnsplit.examples.ppe import scenes
+from dnnsplit.examples.ppocr import DETECTOR, text_pages
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.feeds import needed
 from dnnsplit.graph.layers import Layer, LayerGraph, Tensor
@@ -72,17 +73,17 @@ def load_images(
     ----------
     path : str | Path, default ""
         A ``.npy`` file of shape (n, *shape of one image), n >= count, or an ``.npz`` file of such arrays by the names of inputs;
-        empty draws scenes for the shipped model.
+        empty draws scenes for the shipped model, and pages of text for PP-OCR's detector (`ppocr_det`).
     count : int, default 8
         How many.
     seed : int, default 0
-        Which of the drawn scenes; of a file, which images: `count` of them from the seed times `count`-th on, round its end.
+        Which of the drawn ones; of a file, which images: `count` of them from the seed times `count`-th on, round its end.
     start : int | None, optional
         Of a file, the first image instead, so that images for one purpose are none of those for another; there is no way round
         the end then.
     graph : LayerGraph | None, optional
-        The model that they are for: one image is what one of its inferences takes, and no scenes are drawn for another model
-        than the shipped one.
+        The model that they are for: one image is what one of its inferences takes, and nothing is drawn for other models than
+        these two; without it, scenes are drawn.
 
     Returns
     -------
@@ -92,32 +93,35 @@ def load_images(
     Raises
     ------
     OptionError
-        No readable file, too few images in it, or no file for another model than the shipped one.
+        No readable file, too few images in it, or no file for a model that nothing is drawn for.
     """
     if graph is not None and not graph.model.inputs:
         return {}
     if not path:
-        _check_shipped(graph)
-        return scenes.images(count, seed)
+        return _drawn(graph, count, seed)
     found = _read(path)
     given = found if isinstance(found, dict) else {"": found}
     taken = {name: _taken(array, path, count, seed, start, _rows(graph, name, array)) for name, array in given.items()}
     return taken if isinstance(found, dict) else taken[""]
 
 
-def _check_shipped(graph: LayerGraph | None) -> None:
-    """Refuse to draw scenes for another model, with what it needs instead."""
+def _drawn(graph: LayerGraph | None, count: int, seed: int) -> np.ndarray:
+    """Draw what a model of the examples looks at; refuse for another model, with what it needs instead."""
     if graph is None:
-        return
+        return scenes.images(count, seed)
     model = graph.model
     again = model.path.stem == SHIPPED  # trained again, on such scenes, it keeps its name
     if again or model.sha256 == sha256(data_folder() / "models" / f"{SHIPPED}.onnx"):
-        return
+        return scenes.images(count, seed)
+    if model.path.stem == DETECTOR:
+        return text_pages(count, seed, *model.types["x"][1][2:])
     shapes = {name: needed(model.types[name][1]) for name in model.inputs}
     form = f"images.npy of shape {next(iter(shapes.values()))}"
     if len(shapes) != 1:
         form = f"images.npz with {', '.join(f'{name!r} of shape {shape}' for name, shape in shapes.items())}"
-    message = f"scenes are drawn for the shipped model alone; for {model.path.name} give --images {form}, or images=... in Python"
+    message = (
+        f"images are drawn for the examples' models alone; for {model.path.name} give --images {form}, or images=... in Python"
+    )
     raise OptionError(message)
 
 

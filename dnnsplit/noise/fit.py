@@ -74,6 +74,30 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
     return replace(fitted, share=shared_spread(some), scores=scores, origin=samples.origin)
 
 
+def polynomials(samples: NoiseSamples, train: int = 1000, seed: int = 0) -> tuple[dict[str, NoiseModel], NoiseSamples]:
+    """Fit the slides' regressors, of degree 2 and 3, and keep samples to test them on.
+
+    Parameters
+    ----------
+    samples : NoiseSamples
+        Measured noise.
+    train : int, default 1000
+        How many of them are fitted to, but half of them at most.
+    seed : int, default 0
+        Of the choice.
+
+    Returns
+    -------
+    tuple[dict[str, NoiseModel], NoiseSamples]
+        By "degree 2" and "degree 3", those that there are samples enough for; and the samples that none was fitted to.
+    """
+    if len(samples.frame) < 2:
+        return {}, samples
+    fitted, held_out = samples.divide(min(train, len(samples.frame) // 2), seed)
+    enough = [degree for degree in (2, 3) if len(fitted.quantizing.frame) >= _enough("polynomial", degree, samples)]
+    return {f"degree {degree}": fit_noise(fitted, degree=degree) for degree in enough}, held_out
+
+
 def _check_options(model: str, degree: int, folds: int) -> None:
     if model not in MODELS:
         message = f"noise model {model!r} is unknown{nearest(model, MODELS)}"
@@ -91,11 +115,16 @@ def _check(samples: NoiseSamples, model: str, degree: int, folds: int) -> None:
     if model == "polynomial":
         what = f"degree {degree} over {size} layers has {needed} coefficients"
         way_out += ", lower the degree, or fit model='gp' or 'link', which need fewer"
-    enough = max(folds, -(-needed * folds // (folds - 1)))
+    enough = _enough(model, degree, samples, folds)
     if count < enough:
         message = f"{what} and {folds}-fold cross-validation needs {enough} samples; there are {count}. {way_out}"
         raise NoiseError(message)
     noise_scores(samples.noise[some], samples.noise[some])  # refuses noise that is 0 nearly everywhere
+
+
+def _enough(model: str, degree: int, samples: NoiseSamples, folds: int = 5) -> int:
+    """Return how many samples a model can be fitted to when one fold is left out."""
+    return max(folds, -(-_least(model, degree, samples) * folds // (folds - 1)))
 
 
 def _least(model: str, degree: int, samples: NoiseSamples) -> int:

@@ -283,16 +283,9 @@ def noise_meter(
 
 def _spoiling(tree: PrefixTree, feed: Mapping[str, np.ndarray]) -> list[int]:
     """Return the toggles that alone make outputs that are no numbers, as the logarithm of what rounds to 0 is none."""
-    count = len(tree.segments) - 1
-
-    def spoilt(schemes: np.ndarray) -> list[bool]:
-        reference, *found = tree.walk(feed, schemes)
-        real = [np.isfinite(array) if array.dtype.kind == "f" else None for array in reference]
-        return [any(r is not None and (r & ~np.isfinite(a)).any() for r, a in zip(real, one, strict=True)) for one in found]
-
-    if not count or not any(spoilt(np.ones((1, count), np.int8))):
-        return []
-    return [i for i, spoils in enumerate(spoilt(np.eye(count, dtype=np.int8))) if spoils]
+    reference, *found = tree.walk(feed, np.eye(len(tree.segments) - 1, dtype=np.int8))
+    real = [np.isfinite(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool) for array in reference]
+    return [i for i, one in enumerate(found) if any((r & ~np.isfinite(a)).any() for r, a in zip(real, one, strict=True))]
 
 
 def layers_of(graph: LayerGraph, layers: int | Sequence[str]) -> tuple[str, ...]:

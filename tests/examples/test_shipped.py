@@ -74,7 +74,7 @@ def test_an_image_of_a_file_is_what_one_inference_takes(tmp_path):
         ds.examples.load_images(tmp_path / "rows.npy", 5, graph=graph)
 
 
-def test_scenes_are_drawn_for_the_shipped_model_alone(tmp_path):
+def test_images_are_drawn_for_the_models_of_the_examples_alone(tmp_path):
     shipped = ds.examples.data_folder() / "models" / f"{ds.examples.SHIPPED}.onnx"
     assert ds.examples.load_images(count=2, graph=ds.load(shipped)).shape == (2, 3, 320, 320)
     one, two = (ds.load(double(tmp_path / "m.onnx", inputs)) for inputs in ({"x": [1, 3, 9]}, {"x": [1, 3], "y": [1, 3]}))

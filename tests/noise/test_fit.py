@@ -10,7 +10,7 @@ import pytest
 import dnnsplit as ds
 from dnnsplit.ground.errors import NoiseError
 from dnnsplit.noise.design import design_schemes
-from dnnsplit.noise.fit import first_order, fit_noise, learning_curve, noise_scores
+from dnnsplit.noise.fit import first_order, fit_noise, learning_curve, noise_scores, polynomials
 from dnnsplit.noise.models import NoiseModel, NoiseSamples, Polynomial
 from dnnsplit.noise.schemes import all_schemes, pack_schemes, sample_schemes
 from dnnsplit.solving.arrays import build_problem
@@ -217,6 +217,21 @@ def test_the_rows_admit_exactly_the_schemes_that_the_predictor_admits(shipped, o
 
 
 # ---------------------------------------------------------------- shares and curves
+
+
+@pytest.mark.parametrize(
+    ("layers", "train", "degrees", "fitted"),
+    [("abcdef", 1000, (2,), 32), ("abcdefgh", 40, (), 40), ("abcdefgh", 1000, (2, 3), 128), ("ab", 1000, (), 2), ("", 5, (), 0)],
+)
+def test_the_slides_polynomials_are_fitted_where_there_are_samples_enough(layers, train, degrees, fitted):
+    schemes = all_schemes(len(layers))
+    noise = schemes @ np.arange(1.0, len(layers) + 1)
+    samples = NoiseSamples(pd.DataFrame(schemes, columns=[*layers]).assign(noise=noise))
+    models, held_out = polynomials(samples, train)
+    assert list(models) == [f"degree {degree}" for degree in degrees]
+    assert len(samples.frame) - len(held_out.frame) == fitted
+    for model in models.values():
+        assert noise_scores(held_out.noise, model.predict(held_out.schemes))["R2"] == pytest.approx(1)
 
 
 def test_first_order_shares_by_hand():

@@ -4,17 +4,22 @@ import json
 import shutil
 
 import nbformat
+import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import yaml
 from helpers.paths import ROOT
+from helpers.small_models import conv_net, images
 from papermill import inspect_notebook
 
 import dnnsplit as ds
 from dnnsplit.sweep.notebook import parameters_of
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-THESIS = yaml.safe_load((ROOT / "notebooks" / "thesis.yaml").read_text(encoding="utf-8"))
+THESIS, MODEL = (
+    yaml.safe_load((ROOT / "notebooks" / f"{name}.yaml").read_text(encoding="utf-8")) for name in ("thesis", "model")
+)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -78,10 +83,6 @@ def test_the_whole_line_runs_with_small_parameters(workplace):
         "07-scale.ipynb": {"layers": [20, 50], "servers": [2], "slides_layers": [20]},
         "08-figures.ipynb": {"train": 40},
     }  # fmt: skip
-    # degree 3 of 6 layers has 42 coefficients; the small run fits degree 2 and 1
-    for name in ("03-noise.ipynb", "08-figures.ipynb"):
-        path = workplace / "notebooks" / name
-        path.write_text(path.read_text(encoding="utf-8").replace("(2, 3)", "(1, 2)"), encoding="utf-8")
     runs = [{**run, "parameters": small.get(run["notebook"], {})} for run in THESIS["runs"]]
     (workplace / "notebooks" / "small.yaml").write_text(yaml.safe_dump(THESIS | {"runs": runs}), encoding="utf-8")
     frame = ds.run(workplace / "notebooks" / "small.yaml", progress=False).frame.set_index("notebook")
@@ -112,6 +113,55 @@ def test_the_whole_line_runs_with_small_parameters(workplace):
         assert (figures / f"{stem}.svg").stat().st_size > 2000
         assert (figures / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
         assert json.loads((figures / f"{stem}.json").read_text(encoding="utf-8"))["figure"] == stem
+
+
+def test_another_model_has_its_own_sweep_of_the_same_notebooks():
+    assert [run["notebook"] for run in MODEL["runs"]] == [
+        run["notebook"] for run in THESIS["runs"] if run["notebook"] != "07-scale.ipynb"
+    ]
+
+
+def test_another_model_goes_through_all_notebooks_into_folders_of_its_own(workplace):
+    """Two layers of int8 alone, an open input, inputs by name in a file; nothing of the shipped model's is touched."""
+    model = onnx.load(conv_net(workplace / "small.onnx"))
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, name in zip(value.type.tensor_type.shape.dim[2:], "hw", strict=True):
+            axis.dim_param = name + value.name
+    onnx.save(model, workplace / "small.onnx")
+    np.savez(workplace / "images.npz", x=images(16))
+    before = {path: path.stat().st_mtime_ns for path in (workplace / "data").rglob("*") if path.is_file()}
+    own = {
+        "data": str(workplace / "own"),
+        "figures": str(workplace / "own" / "figures"),
+        "build": str(workplace / "own" / "build"),
+    }
+    given = {"model": str(workplace / "small.onnx"), "shapes": {"x": [1, 3, 12, 12]}, "images": str(workplace / "images.npz")}
+    small = {
+        "runs": 6,
+        "splits": 3,
+        "held_out": 3,
+        "calibration_images": 4,
+        "noise_images": 2,
+        "verify_images": 8,
+        "sizes": [4, 80],
+    }
+    few = {"count": 2, "limits": [0, "60 %"], "repeats": 2, "warm_up": 1, "bandwidths": ["1 MB/s"], "weights": [[1.0, 0.0]]}
+    few |= {"networks": ["../data/networks/device-edge.yaml"], "topologies": ["device-edge"], "energy_shares": [0.5, 1.0]}
+    frame = ds.run(
+        workplace / "notebooks" / "model.yaml", own | given | small | few, workplace / "own" / "runs", progress=False
+    ).frame.set_index("notebook")  # fmt: skip
+    assert (frame["status"] == "done").all(), frame[["cell", "error"]].to_string()
+    assert {path: path.stat().st_mtime_ns for path in (workplace / "data").rglob("*") if path.is_file()} == before
+    tests = pd.read_csv(workplace / "own" / "measurements" / "small.csv")
+    all_int8 = float(ds.NoiseSamples.load(workplace / "own" / "noise" / "small.csv").noise.max())
+    assert (tests["noise"] <= tests["max_noise"]).all()
+    assert 0.6 * all_int8 <= tests["max_noise"].max() <= 3 * all_int8  # of its upper bound
+    said = (workplace / "own" / "runs" / "03-noise.ipynb").read_text(encoding="utf-8")
+    assert "too few schemes for a polynomial" in said
+    assert "only the scenes drawn for the shipped detector have labels" in said
+    assert "it needs no model" in (workplace / "own" / "runs" / "08-figures.ipynb").read_text(encoding="utf-8")
+    assert not [path for path in (workplace / "own" / "figures").glob("*2-noise-fit*")]
+    assert (workplace / "own" / "figures" / "figure3-device-edge.svg").stat().st_size > 2000
 
 
 class TestShippedFigures:
