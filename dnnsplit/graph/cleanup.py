@@ -116,6 +116,8 @@ def unsigned(graph: onnx.GraphProto) -> None:
     ONNX Runtime does so on x86 when it loads a model, but not at the inputs and outputs of a part, and an integer product
     whose input and output differ in type has no kernel.
     """
+    if all(node.op_type != "QuantizeLinear" for node in graph.node):
+        return
     weights = {w.name: w for w in graph.initializer}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:

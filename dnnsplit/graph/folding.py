@@ -74,6 +74,8 @@ def _same_nodes(proto: onnx.ModelProto, folded: onnx.GraphProto) -> set[str]:
 
 def _new_nodes(graph: onnx.GraphProto, folded: onnx.GraphProto, same: set[str]) -> set[str]:
     """Return the outputs of nodes that ONNX Runtime has put in the place of others; Casts for its own kernels are none."""
+    if all(node.name in same for node in folded.node):
+        return set()
     kept = [node for node in graph.node if node.name in same]
     made = {name for node in kept for name in node.output}
     wanted = {*(value.name for value in graph.output), *(name for node in kept for name in node_inputs(node))} - made
