@@ -31,12 +31,18 @@ WARM_UP = 3
 # 5 ms as after 100, within 2 %; after 2 ms 5 % less.
 PAUSE_S = 0.005
 PIECES = 3  # of a random split; a graph of two layers has two
+DRIFT_STEPS = 20
 ROUNDS = 4  # the same part can be 10 % faster in one session than in the next, for good: where its memory happens to lie
 LAYER_ERROR, PART_ERROR = 0.1, 0.03  # standard deviations: of a layer's share in the profile, of a part's measured time
 STEP = 4  # splits that are measured between two looks at whether all predictions have settled
+CHEAP_S = (
+    60.0  # of computing: splits that take less are measured all at once, so that what disturbs the machine disturbs all alike
+)
 MOST_BYTES = 1e8  # of sessions that are open at once, beside the size of all tensors; one split may have more
 
-Measured = tuple[dict[str, object], list[float]]  # what is known of a part, and the seconds of its runs in one round
+Measured = tuple[
+    dict[str, object], npt.NDArray[np.float64], int
+]  # of a part in one round: what is known, its runs [s], its batch
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,10 @@ def measure_parts(
 ) -> pd.DataFrame:
     """Run every part of every split in turn, again and again, so that what disturbs the machine disturbs all alike.
 
-    There are several rounds, with new sessions in each, as sessions of the same part differ. A provider that compiles gets
-    one round: making its sessions takes long. Of each part as many runs count as are asked for, or some more, in equal rounds;
-    rounds end when the runs of every part have `settled`.
+    Of as many splits as memory holds, that is. There are several rounds, with new sessions in each, as sessions of the same part
+    differ, and with other splits side by side, so that what disturbs some of them more shows, and is taken off
+    (`_undrifted`). A provider that compiles gets one round: making its sessions takes long. Of each part as many runs count
+    as are asked for, or some more, in equal rounds; rounds end when the runs of every part have `settled`.
 
     The table has one row per part: split (position), server, layers (tuple), quantized (those of the layers in int8),
     bytes_in, bytes_out [B] and tensors_in (from and to other parts, in float32 whatever crosses), entries (the share that it
@@ -98,29 +105,50 @@ def measure_parts(
     rounds: list[list[Measured]] = []
     with tqdm(total=len(splits) * most, desc="parts", unit="split", disable=not progress) as bar:
         while len(rounds) < most and not (rounds and all(settled(_joined(same)) for same in zip(*rounds, strict=True))):
-            measured: list[Measured] = []
+            order = np.random.default_rng(len(rounds)).permutation(len(splits)).tolist()
+            measured: list[list[Measured]] = [[] for _ in splits]
             for start in range(0, len(splits), together):
-                batch = list(enumerate(splits[start : start + together], start=start))
-                parts = [part for i, split in batch for part in _parts(graph, i, split, int8, feed, found)]
+                batch = order[start : start + together]
+                parts = [(i, part) for i in batch for part in _parts(graph, i, splits[i], int8, feed, found)]
                 for run in range(-WARM_UP, -(-runs // most)):
-                    for part in parts:
+                    for _, part in parts:
                         part.run(counts=run >= 0)
-                measured += [(part.about, part.seconds) for part in parts]
-                del parts, part  # their sessions, before others are made
+                for i, part in parts:
+                    measured[i].append((part.about, np.array(part.seconds), len(rounds) * len(splits) + start))
                 bar.update(len(batch))
-            rounds.append(measured)
+                del parts, part  # their sessions, before others are made
+            rounds.append([one for of_split in measured for one in of_split])
+    rounds = _undrifted(rounds)
     return pd.DataFrame([_row(same) for same in zip(*rounds, strict=True)])
+
+
+def _undrifted(rounds: Sequence[Sequence[Measured]]) -> list[list[Measured]]:
+    """Take off what a batch took more than others: medians are the product of what a part takes and of what its batch is off.
+
+    Both are found by turns, as the means of what the other leaves (in logarithms).
+    """
+    medians = np.log([[max(float(np.median(seconds)), TINY_S) for _, seconds, _ in measured] for measured in rounds])
+    batches, place = np.unique([[batch for *_, batch in measured] for measured in rounds], return_inverse=True)
+    place, off = place.reshape(medians.shape), np.zeros(len(batches))
+    for _ in range(DRIFT_STEPS if len(rounds) > 1 else 0):
+        left = medians - (medians - off[place]).mean(axis=0)
+        off = np.array([left[place == batch].mean() for batch in range(len(batches))])
+        off -= off[place].mean()
+    return [
+        [(about, seconds / np.exp(off[at]), batch) for (about, seconds, batch), at in zip(measured, places, strict=True)]
+        for measured, places in zip(rounds, place, strict=True)
+    ]
 
 
 def _row(rounds: Sequence[Measured]) -> dict[str, object]:
     """Return the row of a part from what each round found."""
     low, high = np.percentile(_joined(rounds), [25, 75])
-    found = float(np.mean([np.median(seconds) for _, seconds in rounds]))  # a mean, which quartiles need not enclose
+    found = float(np.mean([np.median(seconds) for _, seconds, _ in rounds]))  # a mean, which quartiles need not enclose
     return rounds[0][0] | {"seconds": found, "low_s": min(low, found), "high_s": max(high, found)}
 
 
 def _joined(rounds: Sequence[Measured]) -> npt.NDArray[np.float64]:
-    return np.concatenate([seconds for _, seconds in rounds])
+    return np.concatenate([seconds for _, seconds, _ in rounds])
 
 
 def measure_settled(
@@ -129,7 +157,8 @@ def measure_settled(
 ) -> pd.DataFrame:  # fmt: skip
     """Measure some splits of `calibration_splits`, then more, until the predictions of all have settled; see `measure_parts`."""
     parts = pd.DataFrame()
-    for start, end in steps(splits):
+    whole_s = float(layers.loc[layers["precision"] == "float32", "seconds"].sum())
+    for start, end in steps(splits) if whole_s * runs * len(splits) > CHEAP_S else [(0, len(splits))]:
         more = measure_parts(graph, splits[start:end], images, calibration, runs, progress, provider)
         fewer, parts = parts, pd.concat([parts, more.assign(split=more["split"] + start)], ignore_index=True)
         if start and moved(graph, layers, fewer, parts) <= SETTLED:

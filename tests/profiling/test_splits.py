@@ -1,5 +1,6 @@
 """Random splits and the times of their parts."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers.small_models import conv_net, images
@@ -79,6 +80,7 @@ def test_parts_that_take_the_same_time_in_every_run_are_not_run_for_long(net, mo
 
 @pytest.mark.parametrize(("shift", "expected"), [(0.0, 8), (0.02, 24)])
 def test_splits_end_when_more_of_them_change_no_prediction(net, monkeypatch, shift, expected):
+    monkeypatch.setattr(module, "CHEAP_S", 0.0)  # else all are measured at once
     seconds = {name: 1e-3 * (1 + i) for i, name in enumerate(net.layer_names)}
     asked = []
 
@@ -146,3 +148,25 @@ def test_the_figure_shows_gains_of_both_signs_and_the_errors_of_totals(tmp_path)
     assert numbers["gain_s"] == {"b": -0.5, "a": 2.0}
     assert numbers["total_error_%"] == pytest.approx([0.0, 20.0])
     assert ds.plots.save(figure, tmp_path, "split-times", numbers)["svg"].stat().st_size > 2000
+
+
+def test_what_a_batch_takes_more_is_taken_off():
+    """Six parts of 1 to 6 ms in four rounds of three batches, each of which takes a factor of its own."""
+    rng = np.random.default_rng(0)
+    true, factors = np.arange(1, 7) * 1e-3, np.exp(rng.normal(0, 0.2, 12))
+    factors /= np.exp(np.log(factors).mean())
+    rounds = []
+    for number in range(4):
+        batch = rng.permutation([0, 0, 1, 1, 2, 2]) + 3 * number
+        rounds.append([({"split": i}, np.full(5, true[i] * factors[batch[i]]), int(batch[i])) for i in range(6)])
+    found = module._undrifted(rounds)
+    seconds = np.array([[one.mean() for _, one, _ in measured] for measured in found])
+    np.testing.assert_allclose(seconds, np.broadcast_to(true, (4, 6)), rtol=0.02)
+    raw = np.array([[one.mean() for _, one, _ in measured] for measured in rounds]).mean(axis=0)
+    assert np.abs(seconds.mean(axis=0) / true - 1).max() < np.abs(raw / true - 1).max() / 4
+
+
+def test_one_round_has_no_drift_that_could_be_told():
+    rounds = [[({}, np.array([1.0, 2.0, 3.0]), 0), ({}, np.array([5.0]), 1)]]
+    (found,) = module._undrifted(rounds)
+    assert [one.tolist() for _, one, _ in found] == [[1.0, 2.0, 3.0], [5.0]]
