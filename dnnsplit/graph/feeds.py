@@ -70,16 +70,11 @@ def _by_name(model: Model, images: Images) -> tuple[Mapping[str, npt.ArrayLike],
             return {model.inputs[0]: images}, []
         names = ", ".join(f"{name!r}: ..." for name in model.inputs)
         return {}, [f"one array is given, and the model reads {len(model.inputs)} inputs; give arrays by name, {{{names}}}"]
-    known = [*model.inputs, *unread(model)]
+    known = [*model.inputs, *model.unread]
     problems = [f"there is no input {name!r}{nearest(str(name), known)}" for name in images if name not in known]
     lacking = [name for name in model.inputs if name not in images]
     problems += [f"{_called(model, name)} are missing; the model needs {needed(model.types[name][1])}" for name in lacking]
     return images, problems
-
-
-def unread(model: Model) -> tuple[str, ...]:
-    """Return the inputs of a model that nothing reads."""
-    return tuple(model.unread)
 
 
 def _called(model: Model, name: str) -> str:

@@ -66,9 +66,10 @@ def profile(
     in int8 is shared out evenly over the others.
     Parts: the parts of random splits are run as a deployment runs them. What they take beside their layers, and how far
     predictions of splits left out are off, is kept in `LayerTimes.overhead`; the layers are moved to agree with them.
-    Effort: runs end when the 95 % confidence interval of their median is within 1 % of it, after 5 runs at least; splits, when
-    four more change the predictions of all that were measured by 1 % on average or less. `LayerTimes.made` has how many runs
-    of the whole model and how many splits it took, and the half-width of the former's interval.
+    Effort: runs end when the 95 % confidence interval of their median is within 1 % of it, after 5 runs at least. Splits of a
+    model that computes them all within a minute are measured at once; else they end when four more change the predictions of
+    all that were measured by 1 % on average or less. `LayerTimes.made` has how many runs of the whole model and how many
+    splits it took, and the half-width of the former's interval.
     Providers other than the CPU: wall time in place of CPU time, with the copies to and from the provider's memory. On CUDA
     the profiler's times are of a node's launch where ONNX Runtime does not wait for the device. A provider that compiles
     (OpenVINO, TensorRT) shows no kernels: the shares are those of each layer as a session of its own, in either precision.

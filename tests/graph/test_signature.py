@@ -6,6 +6,8 @@ from helpers.small_models import saved
 from onnx import TensorProto, helper
 
 import dnnsplit as ds
+from dnnsplit.cutting.checks import DATATYPES
+from dnnsplit.graph.signature import SENDABLE
 
 node = helper.make_node
 
@@ -110,3 +112,7 @@ def test_what_is_no_tensor_of_numbers_is_refused_in_one_sentence(tmp_path, nodes
     with pytest.raises(ds.ModelError, match=says) as error:
         ds.load(tmp_path / "m.onnx")
     assert "\n" not in str(error.value)
+
+
+def test_what_load_takes_as_numbers_is_what_a_bundle_can_carry():
+    assert set(DATATYPES) == SENDABLE
