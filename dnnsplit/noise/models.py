@@ -40,6 +40,11 @@ class NoiseModel(ABC):
         they were; None where it is not known.
     mean : NoiseModel | None
         For upper bounds (see `bounded`), the model of what they bound.
+    sources : Mapping[str, NoiseModel]
+        eta(q) where the graph inputs arrive in a lossy form, by its name: models over the same layers, whose noise is not 0 where
+        nothing is quantized.
+    tensors : Mapping[str, Mapping[str, float]]
+        Noise of one tensor between layers alone in a lossy form, by tensor and form; measured.
     scores : Mapping[str, float]
         How well it was found to predict (`fit_noise` fills them by cross-validation).
     origin : Mapping[str, Any]
@@ -50,6 +55,8 @@ class NoiseModel(ABC):
     _: KW_ONLY
     share: tuple[float, int] | None = None
     mean: NoiseModel | None = None
+    sources: Mapping[str, NoiseModel] = field(default_factory=dict)
+    tensors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
 

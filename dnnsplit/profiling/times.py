@@ -23,6 +23,7 @@ from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.overhead import Overhead
+from dnnsplit.profiling.wire_forms import WireForms
 
 PRECISIONS = ("float32", "int8")
 
@@ -41,6 +42,8 @@ class LayerTimes:
         measured.
     made : Mapping[str, Mapping[str, Any]], optional
         By server, what its times were measured with: packages, CPU, provider, options, hashes (JSON values).
+    forms : WireForms | None, optional
+        What tensors take in other forms than their plain one; None: they have no other.
 
     Raises
     ------
@@ -51,6 +54,7 @@ class LayerTimes:
     frame: pd.DataFrame = field(repr=False)
     overhead: Mapping[str, Overhead] = field(default_factory=dict, repr=False)
     made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    forms: WireForms | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.frame, pd.DataFrame):

@@ -28,6 +28,7 @@ from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.overhead import priced
 from dnnsplit.profiling.times import PRECISIONS, LayerTimes
+from dnnsplit.profiling.wire_forms import INT8, PLAIN
 
 Routes = Mapping[str, Sequence[tuple[str, str]]]  # (source, target) of the links that a tensor takes, by its name
 
@@ -48,6 +49,10 @@ class Transfer:
         As it is sent [B].
     seconds : float
         That the link takes [s].
+    form : str, default "float32"
+        How it is written: plainly ("float32", or "int8" where its layer is quantized), or as a codec of `dnnsplit.codecs` does.
+    encode_s, decode_s : float, default 0.0
+        What the source takes to write it so, and the target to read it [s].
     """
 
     tensor: str
@@ -55,10 +60,20 @@ class Transfer:
     target: str
     size_bytes: float
     seconds: float
+    form: str = PLAIN
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+
+    @property
+    def whole_s(self) -> float:
+        """Writing, sending and reading it [s]."""
+        return self.encode_s + self.seconds + self.decode_s
 
     def _repr_html_(self) -> str:
-        facts = {"size": show(self.size_bytes, "B"), "time": show(self.seconds, "s")}
-        return shown(f"Transfer of {self.tensor}", {"source": self.source, "target": self.target, **facts})
+        ends = {"source": self.source, "target": self.target, "form": self.form}
+        codec = f"{show(self.encode_s, 's')} to write, {show(self.decode_s, 's')} to read" if self.encode_s or self.decode_s else ""
+        facts = {"size": show(self.size_bytes, "B"), "time on the link": show(self.seconds, "s"), "codec": codec}
+        return shown(f"Transfer of {self.tensor}", {**ends, **facts})
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from dnnsplit.ground.files import write_json
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
+from dnnsplit.profiling.wire_forms import PLAIN
 from dnnsplit.solving.costs import Cost, Transfer, readable
 from dnnsplit.solving.objective import Reference
 
@@ -61,6 +62,10 @@ class Plan:
         What the noise behind it depends on (model, images, quantization setting).
     measurements : int
         Schemes that were measured to verify this plan.
+    source_form : str
+        The form in which graph inputs leave the source; "float32" where none leaves it, or none in another form.
+    pixels : Mapping[str, Any]
+        How graph inputs that cross as images hold them (`dnnsplit.codecs.pixels.Pixels`, as JSON), by name.
     error_s : float
         How far the compute time may be off, by splits that were measured [s]; NaN where none were.
     """
@@ -87,6 +92,8 @@ class Plan:
     error_s: float = math.nan
     reference: Mapping[str, Any] = field(default_factory=dict)
     noise_upper: float = math.nan
+    source_form: str = PLAIN
+    pixels: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def latency_s(self) -> float:
