@@ -198,9 +198,9 @@ class NoiseModel(ABC):
             raise NoiseError(message)
         return self._listed(all_schemes(len(self.layers)).astype(bool))
 
-    def of(self, quantized: Sequence[str]) -> float:
-        """Return the noise when exactly these layers are quantized."""
-        return float(self.predict(row_of(self.layers, quantized))[0])
+    def of(self, quantized: Sequence[str], source: str = "") -> float:
+        """Return the noise when exactly these layers are quantized, and the inputs come in this form (see `at`)."""
+        return float(self.at(source).predict(row_of(self.layers, quantized))[0])
 
     def bounded(self, confidence: float) -> NoiseModel:
         """Return the model of the upper confidence bounds of the means that this one tells; its ``mean`` is this one.

@@ -25,7 +25,7 @@ def of(form, rows):
 
 def bare(*layers):
     """Samples of a form alone, without a spread."""
-    return ds.NoiseSamples(pd.DataFrame({**dict.fromkeys(layers, [0]), "noise": 0.1}), {"source": "jpeg-95"})
+    return ds.NoiseSamples(pd.DataFrame({**dict.fromkeys(layers, 0), "noise": [0.1]}), {"source": "jpeg-95"})
 
 
 @pytest.fixture
