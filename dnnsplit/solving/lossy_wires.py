@@ -155,6 +155,8 @@ def search(question: Question, factor: float = 1.0) -> Coded | None:
             found = _chosen(question, problem, optima.placement(scheme), scheme, float(left[scheme]))
             if found and (best is None or found.value < best.value):
                 best = found
+        if not math.isfinite(bounds.min()):
+            return None  # no scheme is within the limit, or there is no placement
         price = _next(seen, int(bounds.argmin()), left)
     return best and replace(best, bound=min(float(bounds.min()), best.value))
 
