@@ -282,11 +282,11 @@ def _arrays(
         seconds = network.transfer_s(np.array([one.size_bytes]), handled[t : t + 1])[0]
         write, read = (_by_position(network, by) for by in (one.encode_s, one.decode_s))
         write = np.where(at_source, write, 0.0) if through else write
-        there = np.isfinite(write)[:, None] & np.isfinite(read) & ~inside
-        on_links = np.where(there, seconds, np.inf)
-        link_s[t, ..., precision, n] = np.where(inside, link_s[t, ..., precision, n], on_links)
-        if through:
-            there = there | (inside & at_source)
+        able = np.isfinite(write)[:, None] & np.isfinite(read)
+        there = able & (~inside | at_source) if through else able & ~inside
+        on_links = np.where(able, seconds, np.inf)
+        at_home = np.where(there, link_s[t, ..., precision, n], np.inf) if through else link_s[t, ..., precision, n]
+        link_s[t, ..., precision, n] = np.where(inside, at_home, on_links)
         size_bytes[t, precision, n] = one.size_bytes
         codec_s[0, t, ..., precision, n] = np.where(there, write[:, None], 0.0)
         codec_s[1, t, ..., precision, n] = np.where(there, read, 0.0)
