@@ -21,6 +21,9 @@ from dnnsplit.codecs.pixels import Malformed, Unfit
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 KINDS = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP"}
+# segments before the first scan of a JPEG: those that tell of the pixels, JFIF and Adobe's among them; and what may be left out
+OF_PIXELS = {*range(0xC0, 0xD0), 0xDB, 0xDD, 0xE0, 0xEE} - {0xC8}
+OF_APPLICATIONS = {*range(0xE1, 0xF0), 0xFE} - {0xEE}
 SCANS = 100  # of a progressive JPEG: more take long for few bytes
 
 
@@ -109,20 +112,20 @@ def _bare_png(data: bytes) -> bytes:
 
 
 def _bare_jpeg(data: bytes) -> bytes:
-    """Leave out comments and what applications add before the first scan, except what tells the colours: JFIF and Adobe's."""
+    """Leave out what Pillow would read besides the pixels: comments, and what applications add."""
     if (scans := data.count(b"\xff\xda")) > SCANS:
         message = f"a JPEG of {scans} scans; {SCANS} are allowed"
         raise Malformed(message)
     kept, at = [data[:2]], 2
-    while (marker := data[at + 1]) != 0xDA:
-        if data[at] != 0xFF:
-            message = f"a JPEG with {data[at]:#x} where a marker is expected"
-            raise Malformed(message)
-        if marker == 0xFF:  # markers may be filled up
+    while data[at : at + 2] != b"\xff\xda":
+        if data[at : at + 2] == b"\xff\xff":  # markers may be filled up
             at += 1
             continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        if not (0xE1 <= marker <= 0xEF and marker != 0xEE) and marker != 0xFE:
+        sign, marker, length = struct.unpack_from(">BBH", data, at)
+        if sign != 0xFF or marker not in OF_PIXELS | OF_APPLICATIONS or length < 2:
+            message = f"a JPEG with {data[at : at + 4].hex(' ')} where a segment begins"
+            raise Malformed(message)
+        if marker in OF_PIXELS:
             kept.append(data[at : at + 2 + length])
         at += 2 + length
     return b"".join([*kept, data[at:]])

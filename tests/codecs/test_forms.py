@@ -208,7 +208,7 @@ def test_affine_steps_of_other_arrays():
 
 
 def test_forms_are_known_by_name():
-  meant = {"png1": "png-1", "jpeg-195": "jpeg-95", "uint-8": "uint8", "zstd-0": "zstd-1", "webp-0": "webp-90",
+    meant = {"png1": "png-1", "jpeg-195": "jpeg-95", "uint-8": "uint8", "zstd-0": "zstd-1", "webp-0": "webp-90",
              "png--1": "png-1", "webp-lossles": "webp-lossless", "png-+1": "png-1", "float61": "float16"}  # fmt: skip
     for form, nearest in meant.items():
         with pytest.raises(OptionError, match=re.escape(f"form {form!r} is unknown (did you mean {nearest!r}?)")):

@@ -125,6 +125,9 @@ def test_another_size_than_the_tensor_has_is_refused(form):
         assert isinstance(outcome(its.decode, elements, "float32", SHAPE), str)
 
 
+EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\xff" + b"\x01\x0f\0\2\xff\xff\xff\xff\xff\xff\xff\xff" * 20  # tags of 4 GB each
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -146,6 +149,8 @@ def test_another_size_than_the_tensor_has_is_refused(form):
         (png(pixels=b""), "are no sound PNG: image file is truncated"),
         (b"RIFF\0\0\0\0WEBPjunk" + bytes(30), "a WebP whose first chunk is b'junk', which tells no size"),
         (picture("jpeg")[:2] + b"\xff\xda\0\2" * 200 + picture("jpeg")[2:], "a JPEG of 201 scans; 100 are allowed"),
+        (b"\xff\xd8\0\xda" + picture("jpeg", exif=EXIF)[2:], "a JPEG with 00 da ff e0 where a segment begins"),
+        (b"\xff\xd8\xff\xe0\0\0" + picture("jpeg", exif=EXIF)[2:], "a JPEG with ff e0 00 00 where a segment begins"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -162,15 +167,14 @@ def test_a_form_reads_its_own_files_alone():
 
 def test_what_else_is_in_a_file_is_not_read():
     bomb = zlib.compress(bytes(10**7))
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\xff" + b"\x01\x0f\0\2\xff\xff\xff\xff\xff\xff\xff\xff" * 20  # tags of 4 GB each
     files = [
-        png(chunk(b"zTXt", b"a\0\0" + bomb), chunk(b"iCCP", b"a\0\0" + bomb), chunk(b"eXIf", exif[6:])),
+        png(chunk(b"zTXt", b"a\0\0" + bomb), chunk(b"iCCP", b"a\0\0" + bomb), chunk(b"eXIf", EXIF[6:])),
         png(chunk(b"acTL", struct.pack(">II", 1, 0)), chunk(b"acTL", struct.pack(">II", 1, 0))),
         png(chunk(b"gAMA", b"\0"), chunk(b"pHYs", b""), chunk(b"tRNS", b"\0" * 6), chunk(b"puNK", b"?")) + b"more",
-        picture("jpeg", exif=exif, comment=b"hello"),
+        picture("jpeg", exif=EXIF, comment=b"hello"),
         picture("jpeg")[:2] + b"\xff\xe2\0\x0fMPF\0garbledMP" + picture("jpeg")[2:] + b"more",
         picture("jpeg")[:2] + b"\xff" * 9 + picture("jpeg")[2:],
-        picture("webp", exif=exif),
+        picture("webp", exif=EXIF),
         picture("webp") + b"more",
     ]
     for file in files:
