@@ -79,9 +79,10 @@ def source_forms(feeds: Sequence[Mapping[str, np.ndarray]], names: Iterable[str]
         if name == PLAIN or (lossy and not loses):
             problems.append(f"{name!r} brings these inputs to the last bit: it adds no noise, and needs no measurement")
         elif not lossy:
-            fitting = [f for f in EXAMPLES if any(isinstance(_fitting(f, arrays[i], pixels[i]), Codec) for i in arrays)]
+            tried = {f: _fitting(f, arrays[i], pixels[i]) for f in EXAMPLES for i in arrays}
+            fitting = [f for f, one in tried.items() if isinstance(one, Codec) and not one.lossless]
             reasons = "; ".join(f"{i!r}: {why}" for i, why in found.items())
-            problems.append(f"no input has the form {name!r} ({reasons}); forms that fit are {', '.join(fitting) or 'none'}")
+            problems.append(f"no input has the form {name!r} ({reasons}); lossy ones that fit: {', '.join(fitting) or 'none'}")
         forms[name] = SourceForm(name, lossy)
     raise_problems(NoiseError, "sources", problems)
     return forms
