@@ -53,8 +53,8 @@ class Informed(NoiseModel):
     kind = "informed"
 
     def __post_init__(self) -> None:
-        nothing = np.zeros((1, len(self.layers)), bool)
-        object.__setattr__(self, "floor", self.known.get(0, float(self.model.optimistic(nothing)[0])))
+        floor = self.known[0] if 0 in self.known else float(self.model.optimistic(np.zeros((1, len(self.layers)), bool))[0])
+        object.__setattr__(self, "floor", floor)
 
     def _noise(self, q: np.ndarray) -> np.ndarray:
         low = self.model.optimistic(q).tolist()
