@@ -48,8 +48,9 @@ def kind_of(data: bytes) -> str:
     return "webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else ""
 
 
-def read(data: bytes, height: int, width: int, channels: int, kinds: Collection[str] = KINDS) -> np.ndarray:
+def read(data: bytes, sizes: tuple[int, int, int], kinds: Collection[str] = KINDS) -> np.ndarray:
     """Return the image in a file as (height, width, channels); size, mode and frames are checked before anything is unpacked."""
+    height, width, channels = sizes
     kind = kind_of(data)
     if kind not in kinds:
         message = f"{len(data)} B are no {' or '.join(kinds)}"
@@ -73,7 +74,7 @@ def read(data: bytes, height: int, width: int, channels: int, kinds: Collection[
             message = f"a {kind} of mode {image.mode}; {mode} is expected"
             raise Malformed(message)
         image.load()
-        return np.asarray(image if image.mode == mode else image.convert(mode)).reshape(height, width, channels)
+        return np.asarray(image if image.mode == mode else image.convert(mode)).reshape(sizes)
     except Malformed:
         raise
     except Exception as error:  # Pillow raises what its decoders happen to raise
@@ -89,14 +90,14 @@ def _check(kind: str, found: tuple[int, int], wanted: tuple[int, int]) -> None:
 
 def _bare_png(data: bytes) -> bytes:
     """Leave out what Pillow would read besides the pixels: texts, profiles, frames."""
-    kept, at, view = [memoryview(data)[:8]], 8, memoryview(data)
-    while kept[-1][4:8] != b"IEND":
+    kept, at, kind = [data[:8]], 8, b""
+    while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, at)
-        chunk = view[at : at + 12 + length]
+        chunk = data[at : at + 12 + length]
         if len(chunk) < 12 + length:
             message = f"a png that ends in its chunk {kind.decode('latin-1')!r}"
             raise Malformed(message)
-        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
+        if zlib.crc32(memoryview(chunk)[4:-4]) != int.from_bytes(chunk[-4:]):
             message = f"a png whose chunk {kind.decode('latin-1')!r} is damaged: its checksum differs"
             raise Malformed(message)
         if kind == b"acTL" and chunk[8:12] != b"\0\0\0\1":
