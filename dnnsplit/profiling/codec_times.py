@@ -20,6 +20,7 @@ from dnnsplit.profiling.splits import PAUSE_S, int8_layers
 from dnnsplit.profiling.wire_forms import INT8, PLAIN, WireForms
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.rewrite import QuantizedLayer
+from dnnsplit.runtime.providers import Provider
 from dnnsplit.runtime.timing import LEAST_RUNS, settled
 
 SOURCE_FORMS = ("float16", "uint8", "png-1", "webp-lossless", "jpeg-95", "jpeg-90", "webp-90")
@@ -91,7 +92,7 @@ def wanted_forms(forms: bool | Sequence[str]) -> tuple[str, ...]:
 
 def measure_forms(
     graph: LayerGraph, images: Images, calibration: Calibration | None = None, layers: Sequence[str] = (), server: str = HERE,
-    forms: Sequence[str] = FORMS,
+    forms: Sequence[str] = FORMS, provider: str | Provider = "cpu",
 ) -> WireForms | None:  # fmt: skip
     """Measure what the tensors of a model take in other forms than their plain one, which takes no time.
 
@@ -119,6 +120,8 @@ def measure_forms(
         What this machine is called.
     forms : Sequence[str], default FORMS
         Their names.
+    provider : str | Provider, default "cpu"
+        Execution provider that makes the tensors between layers; what they take is measured on the CPU.
 
     Returns
     -------
@@ -136,7 +139,7 @@ def measure_forms(
         sources += [_Coding(name, PLAIN, one, arrays) for one in _codecs(forms, found) if one.name.partition("-")[0] != PACKED]
     codings, between = _measured(sources, RUNS, PAUSE_S), _codecs(forms)
     int8 = {one.output: one for one in int8_layers(graph, layers, calibration).values()}
-    for made in _values(graph, feeds) if between else ():
+    for made in _values(graph, feeds, provider) if between else ():
         sent = {(name, PLAIN): arrays for name, arrays in made.items()}
         sent |= {(name, INT8): [_quantized(one, int8[name]) for one in arrays] for name, arrays in made.items() if name in int8}
         codings += _measured([_Coding(*name, one, arrays) for name, arrays in sent.items() for one in between], LEAST_RUNS, 0.0)
@@ -153,7 +156,7 @@ def _codecs(forms: Iterable[str], pixels: Pixels | None = None) -> list[Codec]:
     return found
 
 
-def _values(graph: LayerGraph, feeds: Sequence[Feed]) -> Iterator[dict[str, list[np.ndarray]]]:
+def _values(graph: LayerGraph, feeds: Sequence[Feed], provider: str | Provider) -> Iterator[dict[str, list[np.ndarray]]]:
     """Yield the values of what layers make, over the first images: as many tensors in a run of the model as memory holds."""
     model, tensors = graph.model, [tensor for tensor in graph.tensors if tensor.producer is not None]
     ends = np.cumsum([tensor.size_bytes for tensor in tensors])
@@ -162,7 +165,8 @@ def _values(graph: LayerGraph, feeds: Sequence[Feed]) -> Iterator[dict[str, list
     received = [model.value_info(name) for name in model.inputs]
     for _, batch in groupby(zip(ends, tensors, strict=True), key=lambda one: one[0] // MOST_BYTES):
         names = [tensor.name for _, tensor in batch]
-        one = session_of(model.assemble(list(model.nodes.values()), received, [model.value_info(name) for name in names]))
+        delivered = [model.value_info(name) for name in names]
+        one = session_of(model.assemble(list(model.nodes.values()), received, delivered), provider)
         runs = [one.run(names, feed) for feed in few]
         yield dict(zip(names, map(list, zip(*runs, strict=True)), strict=True))
 

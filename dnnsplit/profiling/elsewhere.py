@@ -80,7 +80,7 @@ def profile_here(
         **effort,
     }
     frame = host.assign(server=server, origin="measured", factor=math.nan, note="on " + host["note"])[COLUMNS]
-    wire = measure_forms(graph, images, calibration, layers, server, names)
+    wire = measure_forms(graph, images, calibration, layers, server, names, found)
     return LayerTimes(frame, {server: overhead} if overhead else {}, {server: made}, wire)
 
 

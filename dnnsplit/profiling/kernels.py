@@ -73,7 +73,7 @@ def profile(
     all that were measured by 1 % on average or less. `LayerTimes.made` has how many runs of the whole model and how many
     splits it took, and the half-width of the former's interval.
     Forms: what the graph's inputs and the tensors between layers take in other forms on the wire, see `WireForms`: bytes over
-    the images, and CPU seconds here, scaled to the servers as the layers are, whatever the provider.
+    the images, and CPU seconds, whatever the provider, scaled to the servers as the layers are.
     Providers other than the CPU: wall time in place of CPU time, with the copies to and from the provider's memory. On CUDA
     the profiler's times are of a node's launch where ONNX Runtime does not wait for the device. A provider that compiles
     (OpenVINO, TensorRT) shows no kernels: the shares are those of each layer as a session of its own, in either precision.
@@ -141,7 +141,7 @@ def profile(
     scaled = {server: overhead.scaled(factor) for server, factor in factors.items()} if overhead else {}
     about: dict[str, Any] = {"setting": asdict(calibration.setting)} if calibration and layers else {}
     about |= effort if found.is_cpu else {"providers": [found.ort_name], **effort}
-    wire = measure_forms(graph, images, calibration, layers, HERE, names)
+    wire = measure_forms(graph, images, calibration, layers, HERE, names, found)
     wire = wire.scaled(HERE, factors) if wire else None
     return LayerTimes(pd.concat(frames, ignore_index=True)[COLUMNS], scaled, dict.fromkeys(factors, about), wire)
 
