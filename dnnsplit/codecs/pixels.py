@@ -288,7 +288,7 @@ def _pixels(
     def missed(levels: np.ndarray) -> int:
         return sum(int(np.count_nonzero(its[k] != bits)) for its, bits, k in zip(levels, patterns, steps, strict=True))
 
-    ways = [_bits(levels.astype(dtype)) for levels in _levels(scale, offset)]
+    ways = [_bits(levels.astype(dtype)) for levels in _levels(scale, offset, np.float64 if dtype.itemsize > 4 else np.float32)]
     table = min(ways, key=missed).copy()  # of levels that were not seen, the likeliest
     for its, bits, k in zip(table, patterns, steps, strict=True):
         its[k] = bits
@@ -297,17 +297,17 @@ def _pixels(
     return Pixels(layout, tuple(scale.tolist()), tuple(offset.tolist()), missed(table) == 0, values)
 
 
-def _levels(scale: np.ndarray, offset: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the levels by channel: by the formula in float64, and as other orders of operations give them in float32."""
+def _levels(scale: np.ndarray, offset: np.ndarray, own: type[np.floating] = np.float64) -> Iterator[np.ndarray]:
+    """Yield the levels by channel: by the formula in float64, and as other orders of operations give them in a type."""
     s, o = scale[:, None], offset[:, None]
     yield o + s * np.arange(256)
-    k, deviation = np.arange(256, dtype=np.float32), 1 / 255 / s
-    mean, single = -o * deviation, np.float32
-    yield k / (1 / s).astype(single) + o.astype(single)
-    yield k * s.astype(single) + o.astype(single)
-    for unit in (k / single(255), k * single(1 / 255)):
-        yield (unit - mean.astype(single)) / deviation.astype(single)
-        yield (unit - mean.astype(single)) * (1 / deviation).astype(single)
+    deviation = 1 / 255 / s
+    mean = -o * deviation
+    k, s, o, inverse, mean, deviation = (numbers.astype(own) for numbers in (np.arange(256), s, o, 1 / s, mean, deviation))
+    yield k / inverse + o
+    yield k * s + o
+    for unit in (k / own(255), k * own(1 / 255)):
+        yield (unit - mean) / deviation
 
 
 def _patterns(views: list[np.ndarray], channel: int) -> np.ndarray:
