@@ -70,9 +70,7 @@ def read(data: bytes, sizes: tuple[int, int, int], kinds: Collection[str] = tupl
             message = f"a {KINDS[kind]} of {image.n_frames} frames; one is expected"  # type: ignore[attr-defined]
             raise Malformed(message)
         mode = MODES[channels]
-        if image.mode != mode and not (
-            kind == "webp" and image.mode == "RGB"
-        ):  # WebP knows no grey, and drops alpha that is full
+        if image.mode != mode and (kind, image.mode) != ("webp", "RGB"):  # WebP knows no grey, and leaves out alpha that is full
             message = f"a {KINDS[kind]} of mode {image.mode}; {mode} is expected"
             raise Malformed(message)
         image.load()

@@ -149,7 +149,7 @@ EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\xff" + b"\x01\x0f\0\2\xff\xff\xff\xff\xff\xff
         (png(pixels=b""), "are no sound PNG: image file is truncated"),
         (b"RIFF\0\0\0\0WEBPjunk" + bytes(30), "a WebP whose first chunk is b'junk', which tells no size"),
         (picture("jpeg")[:2] + b"\xff\xda\0\2" * 200 + picture("jpeg")[2:], "a JPEG of 201 scans; 100 are allowed"),
-        (b"\xff\xd8\0\xda" + picture("jpeg", exif=EXIF)[2:], "a JPEG with 00 da ff e0 where a segment begins"),
+        (picture("jpeg")[:20] + b"\0\xda" + picture("jpeg", exif=EXIF)[20:], "a JPEG with 00 da ff e1 where a segment begins"),
         (b"\xff\xd8\xff\xe0\0\0" + picture("jpeg", exif=EXIF)[2:], "a JPEG with ff e0 00 00 where a segment begins"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -127,6 +127,10 @@ RANDOM = np.random.default_rng(0)
         np.full((1, 3, 16, 16), 0.3, np.float32),
         np.full((1, 3, 16, 16), np.nan, np.float32),
         np.where(RANDOM.random((1, 3, 16, 16)) < 0.1, np.inf, 1).astype(np.float32),
+        RANDOM.random((1, 3, 16, 16)) * 1e308,
+        np.where(RANDOM.random((1, 3, 16, 16)) < 0.1, -1.7e308, 1.7e308),
+        RANDOM.integers(0, 200, (1, 3, 16, 16)) * 5e-324,
+        RANDOM.integers(0, 20, (1, 3, 16, 16)).astype(np.float16) * np.float16(3270),
         np.zeros((0, 3, 16, 16), np.float32),
         np.zeros((1, 3, 0, 16), np.uint8),
         np.zeros((0, 0, 0), np.float32),
@@ -171,8 +175,23 @@ def test_pixels_are_kept_as_json(way):
     assert formed(json.loads(json.dumps(asdict(pixels))), Pixels, OptionError, "pixels") == pixels
 
 
+@pytest.mark.parametrize("scale", [1e60, 1.7e308])
+def test_levels_that_a_type_does_not_hold_do_not_fit(scale):
+    pixels = Pixels("HWC", (scale,), (0.0,), exact=True)
+    with pytest.raises(Unfit, match="not all within half a step"):
+        pixels.images(pixels.array(levels(1), "float32", (16, 16, 1)), exact=True)
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-60])
+def test_levels_that_are_one_in_a_type_are_that_one(scale):
+    pixels, zeros = Pixels("HWC", (scale,), (0.0,), exact=True), np.zeros((4, 4, 1), np.float32)
+    np.testing.assert_array_equal(pixels.array(pixels.images(zeros, exact=True), "float32", zeros.shape), zeros)
+
+
 def test_pixels_that_make_no_sense_are_refused():
     with pytest.raises(OptionError, match="4 problems") as caught:
         Pixels("NHCW", (1.0, 0.0), (0.0,), exact=True, table=((1.0,),))
-    for text in ("'NHCW' is unknown (did you mean", "2 scales and 1 offsets", "no scale 0", "256 values for each"):
+    with pytest.raises(OptionError, match="256 finite values"):
+        Pixels("HWC", (1.0,), (0.0,), exact=True, table=((np.inf,) * 256,))
+    for text in ("'NHCW' is unknown (did you mean", "2 scales and 1 offsets", "no scale 0", "256 finite values for each"):
         assert text in str(caught.value)
