@@ -283,7 +283,7 @@ class Bytes(Codec):
 
 @dataclass(frozen=True)
 class File(Codec):
-    """Images of 8 bits as PNG, JPEG or WebP, of a level or quality; -1 is lossless WebP."""
+    """Images of 8 bits as PNG, JPEG (all colours kept, 4:4:4) or WebP, of a level or quality; -1 is lossless WebP."""
 
     pixels: Pixels
     kind: str
@@ -295,7 +295,7 @@ class File(Codec):
 
         options = {
             "png": {"compress_level": self.number},
-            "jpeg": {"quality": self.number},
+            "jpeg": {"quality": self.number, "subsampling": 0},  # half the colours lose more than the quality does
             "webp": {"lossless": True, "exact": True, "method": 0} if self.number < 0 else {"quality": self.number, "method": 0},
         }
         return [images.write(image, self.kind, **options[self.kind]) for image in self.pixels.images(array, self.lossless)]
