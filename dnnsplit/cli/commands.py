@@ -36,6 +36,20 @@ PROBLEM = (
     argument("--noise", type=Path, help="CSV of noise samples; without it nothing is quantized"),
     argument("--degree", type=int, default=0, help="of the noise polynomial; 0 (default) takes the table itself"),
     argument("--confidence", type=float, help="keep noise limits by upper bounds of this confidence (default: the mean)"),
+    argument(
+        "--source-form",
+        dest="source_forms",
+        action="append",
+        metavar="FORM",
+        help="a form in which inputs may be sent, such as float32 or png-1 (repeatable; default: all that were measured)",
+    ),
+    argument(
+        "--wire-form",
+        dest="wire_forms",
+        action="append",
+        metavar="FORM",
+        help="a form in which other tensors may be sent (repeatable; default: all lossless ones that were measured)",
+    ),
     OUT,
 )
 
@@ -178,7 +192,9 @@ def _noise(options: argparse.Namespace) -> int:
 )
 def _split(options: argparse.Namespace) -> int:
     problem = _problem(options)
-    names = "max_noise energy_weight normalise max_device_energy_j method solver routing objective confidence"
+    names = (
+        "max_noise energy_weight normalise max_device_energy_j method solver routing objective confidence source_forms wire_forms"
+    )
     asked = {name: getattr(options, name) for name in names.split()}
     plan = ds.split(*problem, **asked)
     print(plan)
@@ -191,7 +207,8 @@ def _split(options: argparse.Namespace) -> int:
 
 @_command("pareto", "print the whole latency-noise front as CSV", *PROBLEM)
 def _pareto(options: argparse.Namespace) -> int:
-    text = ds.pareto(*_problem(options), confidence=options.confidence).frame.to_csv(index=False)
+    asked = {name: getattr(options, name) for name in ("confidence", "source_forms", "wire_forms")}
+    text = ds.pareto(*_problem(options), **asked).frame.to_csv(index=False)
     if options.out:
         from dnnsplit.ground.files import write_text
 

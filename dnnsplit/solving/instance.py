@@ -107,7 +107,9 @@ def _with_forms(noise: NoiseModel, table: pd.DataFrame) -> NoiseModel:
         raise NoiseError(message)
     values = pd.to_numeric(table["noise"], errors="coerce")
     wrong = table[~(values >= 0)].to_dict("records")
-    raise_problems(NoiseError, "lossy.csv", [f"the noise of {r['form']!r} is {r['noise']!r}; it must be 0 or more" for r in wrong])
+    raise_problems(
+        NoiseError, "lossy.csv", [f"the noise of {r['form']!r} is {r['noise']!r}; it must be 0 or more" for r in wrong]
+    )
     sources: dict[str, NoiseModel] = {}
     tensors: dict[str, dict[str, float]] = {}
     for tensor, form, value in zip(table["tensor"], table["form"], values.tolist(), strict=True):

@@ -29,7 +29,9 @@ def test_round_trip(tmp_path_factory, seed, servers, quantizable):
 @pytest.mark.parametrize("seed", [0, 2, 5])
 def test_forms_and_their_noise_survive(tmp_path, seed):
     graph, network, times, noise = coded_small(seed, lossy_wire=("float16",))
-    sources = {form: PowerSum(noise.layers, replace(noise, sources={}), floor=model.floor) for form, model in noise.sources.items()}
+    sources = {
+        form: PowerSum(noise.layers, replace(noise, sources={}), floor=model.floor) for form, model in noise.sources.items()
+    }
     noise = replace(noise, sources=sources, tensors={"t0": {"float16": 0.001}})
     example = ds.Instance(graph, network, times, noise)
     example.save(tmp_path)
@@ -51,7 +53,10 @@ def test_noise_that_the_files_cannot_hold_is_refused(tmp_path):
     with pytest.raises(ds.NoiseError, match=r"inputs as 'jpeg-90' is a table, not .*\n.*inputs as 'jpeg-95' is a power sum, not"):
         ds.Instance(graph, network, times, replace(noise, sources=sources)).save(tmp_path)
     ds.Instance(graph, network, times, replace(noise, sources={})).save(tmp_path)
-    for text, wrong in (("form,noise\na,1\n", "needs the columns tensor, form, noise"), ("tensor,form,noise\n,a,-1\n", "'a' is -1")):
+    for text, wrong in (
+        ("form,noise\na,1\n", "needs the columns tensor, form, noise"),
+        ("tensor,form,noise\n,a,-1\n", "'a' is -1"),
+    ):
         (tmp_path / "lossy.csv").write_text(text)
         with pytest.raises(ds.NoiseError, match=wrong):
             ds.Instance.load(tmp_path)
