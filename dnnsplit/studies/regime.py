@@ -69,8 +69,8 @@ def regimes(
     -------
     pd.DataFrame
         One row per bandwidth and limit: bandwidth_bytes_per_s [B/s], max_noise, best (a server, or "split"), servers,
-        source_form, int8 (count), noise, latency_s [s], alone (the best server alone; empty: none keeps the limits), alone_form,
-        alone_s [s], gain (1 - latency_s / alone_s).
+        source_form (empty: the input stays at the source), int8 (count), noise, latency_s [s], alone (the best server alone;
+        empty: none keeps the limits), alone_form, alone_s [s], gain (1 - latency_s / alone_s).
 
     Raises
     ------
@@ -91,14 +91,16 @@ def regimes(
         limited = alone["noise" if confidence is None else "noise_upper"]
         for limit in max_noise:
             plan, point = front.at(limit), {"bandwidth_bytes_per_s": speed, "max_noise": limit}
-            rows.append(point | _told(plan) | _gain(plan, alone[within(limited, limit)]))
+            rows.append(point | _told(plan, graph) | _gain(plan, alone[within(limited, limit)]))
     frame = pd.DataFrame(rows)
     frame.attrs["units"] = {"bandwidth_bytes_per_s": "B/s", "latency_s": "s", "alone_s": "s"}
     return frame
 
 
-def _told(plan: Plan) -> dict[str, Any]:
-    figures = {"source_form": plan.source_form, "int8": len(plan.quantized), "noise": plan.noise, "latency_s": plan.latency_s}
+def _told(plan: Plan, graph: LayerGraph) -> dict[str, Any]:
+    inputs = {tensor.name for tensor in graph.tensors if tensor.producer is None}
+    form = plan.source_form if any(t.tensor in inputs and t.source != t.target for t in plan.transfers) else ""
+    figures = {"source_form": form, "int8": len(plan.quantized), "noise": plan.noise, "latency_s": plan.latency_s}
     return {"best": plan.servers[0] if len(plan.servers) == 1 else SPLIT, "servers": "+".join(plan.servers)} | figures
 
 
@@ -108,4 +110,5 @@ def _gain(plan: Plan, alone: pd.DataFrame) -> dict[str, Any]:
         return {"alone": "", "alone_form": "", "alone_s": math.nan, "gain": math.nan}
     best = alone.sort_values("latency_s").iloc[0]
     gain = 1.0 - plan.latency_s / best["latency_s"]
-    return {"alone": best["server"], "alone_form": best["source_form"], "alone_s": best["latency_s"], "gain": gain}
+    form = "" if best["server"] == plan.source else best["source_form"]
+    return {"alone": best["server"], "alone_form": form, "alone_s": best["latency_s"], "gain": gain}

@@ -52,9 +52,10 @@ def test_by_hand():
         (2.0, 0.0), (2.0, 0.05), (10.0, 0.0), (10.0, 0.05), (1e3, 0.0), (1e3, 0.05), (1e5, 0.0), (1e5, 0.05),
     ]  # fmt: skip
     assert list(found["best"]) == ["device", "device", "split", "split", "edge", "edge", "edge", "edge"]
-    assert list(found["source_form"]) == ["float32"] * 4 + ["png-1", "jpeg-90", "float32", "float32"]
+    assert list(found["source_form"]) == [""] * 4 + ["png-1", "jpeg-90", "float32", "float32"]
     assert list(found["latency_s"]) == pytest.approx([6.0, 6.0, 3.5, 3.5, 2.4, 1.85, 1.51, 1.51])
     assert list(found["alone"]) == ["device"] * 4 + ["edge"] * 4
+    assert list(found["alone_form"]) == list(found["source_form"])
     assert list(found["gain"]) == pytest.approx([0, 0, 1 - 3.5 / 6, 1 - 3.5 / 6, 0, 0, 0, 0])
     assert found.attrs["units"]["alone_s"] == "s"
 
