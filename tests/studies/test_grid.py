@@ -64,6 +64,21 @@ def test_single_servers_are_priced_as_the_plan_with_everything_there():
     assert np.isnan(single_servers(graph, alone, times).set_index("server").loc["edge", "latency_s"])
 
 
+def test_the_form_of_the_input_is_told_at_every_point():
+    graph, network, times, noise = coded_small(0, layers=2)
+    pins, energy = dict.fromkeys(graph.layer_names, "s1"), [None, 1e-6]
+    asked = {"max_noise": [0.0, 1.0], "bandwidths": [2.0, 1e4], "pins": pins}
+    frame = sweep_plans(graph, {"two": network}, times, noise, max_device_energy_j=energy, **asked)
+    solved = frame[frame["status"] == "optimal"]
+    for row in solved.itertuples():
+        there = network.with_bandwidths({("s0", "s1"): row.bandwidth_bytes_per_s})
+        assert row.source_form == ds.split(graph, there, times, noise, max_noise=row.max_noise, pins=pins).source_form
+    assert len({*solved["source_form"]}) > 1
+    assert {*frame.loc[frame["status"] == "infeasible", "source_form"]} == {""}
+    slides = sweep_plans(graph, {"two": network}, times, noise, source_forms=["float32"], **asked)
+    assert {*slides["source_form"]} == {"float32"}
+
+
 def slowly_linked(seed):
     graph, network, times, noise = coded_small(seed, layers=2)
     return graph, network.with_bandwidths({("s0", "s1"): 2.0}), times, noise
