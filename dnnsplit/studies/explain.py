@@ -158,7 +158,8 @@ class Explanation:
         lines = [self.verdict]
         for name, plan in (("cut", self.next_cut), ("precision", self.next_precision), ("form", self.next_form)):
             if plan is not None:
-                other = [f"the input as {plan.source_form!r}"] if plan.source_form != self.plan.source_form else []
+                here, there = (_input_forms(self._question, one) for one in (self.plan, plan))
+                other = [f"the input as {plan.source_form!r}" if there else "the input stays"] if here != there else []
                 moved = [_moved(moves)] if len(moves := self.moves(plan)) else []
                 lines.append(f"  next-best {name} {_compare(plan, self.plan)} ({'; '.join(other + moved)})")
         return "\n".join(lines + [f"  {line}" for line in self.note.splitlines()])
@@ -294,9 +295,9 @@ def _next_precision(question: Question, value: np.ndarray, scheme: int) -> tuple
 def _next_form(question: Question, effort: Effort, plan: Plan) -> Plan | None:
     """Solve without the forms in which a plan sends the graph inputs."""
     problem = question.problem
-    inputs = {t.name: names[0] for t, names in zip(problem.graph.tensors, problem.forms.names, strict=True) if t.producer is None}
-    taken = {t.form for t in plan.transfers if t.tensor in inputs and t.source != t.target}
-    known = dict.fromkeys((*itertools.chain.from_iterable(inputs.values()), *(source.name for source in problem.sources)))
+    lossless = [names[0] for t, names in zip(problem.graph.tensors, problem.forms.names, strict=True) if t.producer is None]
+    known = dict.fromkeys((*itertools.chain.from_iterable(lossless), *(source.name for source in problem.sources)))
+    taken = _input_forms(question, plan)
     others = [form for form in known if form not in taken]
     if not taken or not others:
         return None
@@ -304,6 +305,12 @@ def _next_form(question: Question, effort: Effort, plan: Plan) -> Plan | None:
         return answer(question.again(source_forms=others), effort)
     except InfeasibleError:
         return None
+
+
+def _input_forms(question: Question, plan: Plan) -> set[str]:
+    """Return the forms in which a plan sends graph inputs; none where they stay."""
+    inputs = {t.name for t in question.problem.graph.tensors if t.producer is None}
+    return {t.form for t in plan.transfers if t.tensor in inputs and t.source != t.target}
 
 
 def _sent(plan: Plan) -> str:

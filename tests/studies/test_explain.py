@@ -141,6 +141,7 @@ def test_the_verdict_tells_the_form_of_the_input():
     assert found.next_best is found.next_form
     assert found.next_precision is None
     assert "next-best form is 8.1 % slower (the input as 'uint8')" in str(found)
+    assert "next-best cut is 75 % slower (the input stays; a: edge -> device)" in str(found)
     assert list(found.frame["source_form"]) == ["png-1", "float32", "png-1", "png-1"]
     slides = explain(ds.split(*problem, source_forms="float32"), *problem, source_forms="float32")
     assert slides.verdict.startswith("Do not split, send everything to 'edge': everything on 'device' is 82 % slower")
