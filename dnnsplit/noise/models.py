@@ -223,6 +223,10 @@ class NoiseModel(ABC):
             tensors = {name: {form: by * noise for form, noise in forms.items()} for name, forms in self.tensors.items()}
         return replace(self._bounded(confidence), mean=self, sources=sources, tensors=tensors)
 
+    def is_measured(self, quantized: Sequence[str]) -> bool:
+        """Whether the noise of a scheme is not predicted."""
+        return not quantized and not self.floor
+
     def certain(self) -> dict[int, float]:
         """Return the noise of the schemes that need no measurement, by their numbers."""
         return {0: self.floor}
@@ -293,6 +297,10 @@ class Table(NoiseModel):
         nothing = {} if self.floor else {0: 0.0}
         return replace(self, table=nothing | dict(zip(keys, bounds.tolist(), strict=True)))
 
+    def is_measured(self, quantized: Sequence[str]) -> bool:
+        """Whether the noise of this scheme was measured."""
+        return int(pack_schemes(row_of(self.layers, quantized))[0]) in self.table
+
     def certain(self) -> dict[int, float]:
         """Return all of the table."""
         return dict(self.table)
@@ -354,19 +362,32 @@ class PowerSum(NoiseModel):
         eta(q), of inputs as they are.
     spread : tuple[float, int] | None
         Of the `floor`, the standard deviation over images and their number, where it is known.
+    known : Table | None
+        Schemes that were measured in this form: they are as measured.
     """
 
     base: NoiseModel
     spread: tuple[float, int] | None = None
+    known: Table | None = None
 
     kind = "power sum"
 
     def _noise(self, q: np.ndarray) -> np.ndarray:
-        return np.asarray(np.hypot(self.base._listed(q), self.floor))
+        return self._measured(q, np.hypot(self.base._listed(q), self.floor))
+
+    def _measured(self, q: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Return the noise of schemes, as measured where it was."""
+        found = self.known._noise(q) if self.known else np.full(len(q), np.inf)
+        return np.where(np.isfinite(found), found, noise)
 
     def predict(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
         """Return the noise of each scheme, see `NoiseModel.predict`."""
-        return np.asarray(np.hypot(self.base.predict(schemes), self.floor))
+        q = check_schemes(schemes, len(self.layers))
+        return self._measured(q, np.hypot(self.base.predict(q), self.floor))
+
+    def is_measured(self, quantized: Sequence[str]) -> bool:
+        """Whether the noise of this scheme was measured in this form."""
+        return self.known is not None and self.known.is_measured(quantized)
 
     def predict_std(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
         """Return how much the uncertainty of the base adds, see `NoiseModel.predict_std`."""
@@ -376,12 +397,16 @@ class PowerSum(NoiseModel):
     def _bounded(self, confidence: float) -> NoiseModel:
         if self.spread is None:
             return super()._bounded(confidence)
-        floor = float(upper_bound(self.floor, *self.spread, confidence))
-        return replace(self, base=self.base.bounded(confidence), floor=floor)
+        floor, known = float(upper_bound(self.floor, *self.spread, confidence)), self.known
+        return replace(self, base=self.base.bounded(confidence), floor=floor, known=known and known.bounded(confidence))
+
+    def certain(self) -> dict[int, float]:
+        """Return what was measured in this form."""
+        return {0: self.floor} | (self.known.certain() if self.known else {})
 
     def optimistic(self, q: np.ndarray) -> np.ndarray:
         """Return the sum of the base on its optimistic side and a floor as much lower as other models are read."""
-        return np.asarray(np.hypot(self.base.optimistic(q), self.floor / (1 + MARGIN)))
+        return self._measured(q, np.hypot(self.base.optimistic(q), self.floor / (1 + MARGIN)))
 
     def learn(self, schemes: np.ndarray, noise: np.ndarray) -> NoiseModel:
         """Return the sum whose base has learned what the measured noise is above the floor."""
@@ -408,6 +433,7 @@ def _of_form(model: NoiseModel, samples: NoiseSamples) -> NoiseModel:
     table = _table(samples)
     if isinstance(model, Table) and {*model.table} <= {*table.table}:
         return table
+    alone, known = table.spread.get(0), table if len(table.table) > 1 else None
     return PowerSum(
-        model.layers, model, table.spread.get(0), floor=table.floor, share=model.share, origin=samples.origin, scores=model.scores
+        model.layers, model, alone, known, floor=table.floor, share=model.share, scores=model.scores, origin=samples.origin
     )

@@ -15,7 +15,7 @@ from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import InfeasibleError, NoiseError, SolverError
 from dnnsplit.ground.tolerance import relative_gap, within
 from dnnsplit.network.servers import Network
-from dnnsplit.noise.models import NoiseModel, PowerSum, Table
+from dnnsplit.noise.models import NoiseModel, PowerSum
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.profiling.wire_forms import PLAIN
 from dnnsplit.quantize.setting import check_one_setting
@@ -78,7 +78,8 @@ class Question:
         """Ask with the graph inputs in the one form that is so numbered, 0 for lossless ones (see `Problem.under`)."""
         form = self.problem.sources[source - 1].name if source else ""
         noise, limits = self.noise and self.noise.at(form), self.limits
-        if isinstance(noise, PowerSum):  # the same limit, on what is left of it: one that linear rows can say
+        # the same limit, on what is left of it: one that linear rows can say
+        if isinstance(noise, PowerSum) and noise.known is None:
             left = math.sqrt(max(limits.max_noise**2 - noise.floor**2, 0.0))
             noise, limits = noise.base, replace(limits, max_noise=left)
         return replace(self, problem=self.problem.under(source), noise=noise, limits=limits)
@@ -134,7 +135,7 @@ class Question:
             noise = noise.at(lossy)
         objective, forms = self.objective.of(cost, self.problem.network), self.problem.times.forms
         bound = objective if bound is None else bound + self.objective.constant
-        kind = "none" if not (quantized or lossy) else "measured" if isinstance(noise, Table) else "predicted"
+        kind = "none" if not (quantized or lossy) else "measured" if noise and noise.is_measured(quantized) else "predicted"
         return Plan(
             assignment=assignment,
             quantized=quantized,

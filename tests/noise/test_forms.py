@@ -218,3 +218,19 @@ def test_a_model_without_layers_has_forms_too():
     noise = ds.fit_noise(ds.NoiseSamples(frame, sources=sources))
     assert noise.of(()) == 0.0
     assert noise.at("jpeg-95").of(()) == 0.3
+
+
+def test_a_power_sum_knows_what_was_measured():
+    base = NoiseModel.polynomial(("a", "b"), {"a": 0.03, "b": 0.04})
+    known = Table(("a", "b"), {0: 0.01, 3: 0.09})
+    noise = PowerSum(("a", "b"), base, known=known, floor=0.01)
+    assert noise.every() == pytest.approx([0.01, math.hypot(0.03, 0.01), math.hypot(0.04, 0.01), 0.09])
+    assert noise.of(("a", "b")) == 0.09
+    assert [noise.is_measured(names) for names in ((), ("a",), ("a", "b"))] == [True, False, True]
+    assert noise.certain() == {0: 0.01, 3: 0.09}
+    frame = pd.DataFrame({"a": [0, 1, 0, 1], "b": [0, 0, 1, 1], "noise": [0, 0.03, 0.04, 0.07]})
+    part = pd.DataFrame({"a": [0, 1], "b": [0, 1], "noise": [0.01, 0.09]})
+    samples = ds.NoiseSamples.from_frame(pd.concat([frame.assign(source=""), part.assign(source="jpeg-90")]))
+    model = NoiseModel.measured(samples).at("jpeg-90")
+    assert model.of(("a", "b")) == 0.09
+    assert model.of(("a",)) == pytest.approx(math.hypot(0.03, 0.01))
