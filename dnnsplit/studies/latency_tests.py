@@ -15,7 +15,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dnnsplit.cutting.bundle import Bundle
-from dnnsplit.cutting.cut import OF_NOISE, calibration_of, cut
+from dnnsplit.cutting.cut import calibration_of, cut
+from dnnsplit.cutting.verification import OF_NOISE
 from dnnsplit.deployment.client import Client, Trace
 from dnnsplit.deployment.stage.emulation import smallest_dilation
 from dnnsplit.deployment.testbed.comparison import compare

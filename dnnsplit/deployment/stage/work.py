@@ -1,6 +1,9 @@
 """The work of one stage: buffer the tensors of a request, run the parts whose inputs are there, send what others need.
 
-Emulation: with a slowdown, a part is made to last `CPU seconds * slowdown * time_dilation`; with a link, a transfer of b
+A tensor that crosses in another form than it is made in is written before it takes its turn on the link, and read after it was
+acknowledged. A server does one thing at a time: run a part, write a tensor, or read one.
+
+Emulation: with a slowdown, each of these is made to last `CPU seconds * slowdown * time_dilation`; with a link, a transfer of b
 bytes is made to last `(latency_s + b / bandwidth + b * serialise_s_per_byte) * time_dilation`, the real send included.
 """
 
@@ -12,19 +15,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
+from dnnsplit.codecs.pixels import Malformed, Unfit
 from dnnsplit.cutting.bundle import Bundle, Part
-from dnnsplit.deployment.stage.buffers import START, Peer, Request, explain, in_order
+from dnnsplit.deployment.stage.buffers import START, Peer, Request, Sending, explain, in_order
 from dnnsplit.deployment.stage.emulation import Emulation
+from dnnsplit.deployment.stage.images import read_images
 from dnnsplit.deployment.wire.channels import Tls, instance_of
 from dnnsplit.deployment.wire.messages import (
     LONGEST_ERROR,
+    Elements,
     PartRecord,
+    ReadRecord,
     Records,
     Refusal,
     TransferRecord,
@@ -39,6 +47,23 @@ CONTROL_S = 5.0  # limit on a message without tensors
 SETTLE_S = 1.0  # how long the end of a request waits for acknowledgements that are still on their way
 PATIENCE_S = 0.4  # age of a request from which on the other stages are asked whether they are alive
 REMEMBERED = 256  # ended requests whose late tensors are recognised and dropped
+Found = TypeVar("Found")
+
+
+class Spent(NamedTuple):
+    """What something took on this server: compute time, duration and overrun, all in emulated seconds [s]."""
+
+    cpu_s: float
+    wall_s: float
+    overrun_s: float
+
+
+class Job(NamedTuple):
+    """Something for the one processor of a server to do."""
+
+    request: Request
+    what: str
+    do: Callable[[], None]
 
 
 class Runner:
@@ -59,7 +84,8 @@ class Runner:
         self.is_source, self.clock = server == bundle.source, time.thread_time  # a stage sets its provider's clock
         self.parts = [part for part in bundle.parts if part.server == server]
         self.routes, self.producers = bundle.routes, bundle.producers
-        self.kinds = {name: (wire.dtype, wire.shape) for name, wire in bundle.wire_by_name.items()}
+        self.wires = bundle.wire_by_name
+        self.kinds = {name: (wire.dtype, wire.shape) for name, wire in self.wires.items()}
         self.awaited = [output.wire for output in bundle.outputs] if self.is_source else []
         # no tensor that arrives need start a part without inputs, so the source tells its stage of the request
         self.starts = {part.server for part in bundle.parts if not part.inputs} - {server} if self.is_source else set()
@@ -69,11 +95,11 @@ class Runner:
         self.state = threading.Condition()
         # one computes, and one sends over a link, at a time: whoever shares a server and its links shares these
         self.turns = {name: threading.Lock() for name in bundle.servers}
-        self.work: queue.SimpleQueue[tuple[Request, Part] | None] = queue.SimpleQueue()
+        self.work: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.told: set[Any] = set()
         self.observe: Callable[[list[TransferRecord]], None] = lambda transfers: None  # told of every answered request
         self.threads: list[threading.Thread] = []
-        self._start("compute", self._compute_all)
+        self._start("compute", self._work_all)
 
     def connect(self, addresses: Mapping[str, str], tls: Tls | None = None) -> None:
         """Open a channel and a sender thread to every other stage: server -> ``host:port``."""
@@ -118,25 +144,56 @@ class Runner:
                 request = self.requests[identity] = Request(identity, remaining_s, limit_s, self.parts)
                 request.sending += len(self.starts)
                 for target in self.starts:
-                    self.peers[target].queue.put((request, START))
-                for part in request.due():
-                    self.work.put((request, part))
+                    self.peers[target].queue.put(Sending(request, START))
+                self._run(request, request.due())
             return self.requests[identity]
 
-    def deliver(self, request: Request, name: str, array: np.ndarray) -> None:
-        """Take a tensor that has come into being or has arrived: start the parts that waited for it, send it on."""
+    def deliver(self, request: Request, name: str, array: np.ndarray, came: Elements | None = None) -> None:
+        """Take a tensor that has come into being or has arrived: start the parts that waited for it, send it on.
+
+        `came` is what it was read from, where that may be passed on as it is.
+        """
         with self.state:
             if request.dropped.is_set() or name in request.tensors:
                 return  # a tensor that comes again is not sent on again
+            self._send_on(request, name, array, came)
+            self._keep(request, name, array)
+
+    def take(self, request: Request, name: str, given: np.ndarray | Elements) -> None:
+        """Take a graph input at the source, as an array or as encoded images."""
+        if isinstance(given, Elements):
+            self._do(request, f"reading the images of {name!r}", lambda: self._take_images(request, name, given))
+        elif (form := self.bundle.forms.get((name, self.server, self.server))) is not None:
+            with self.state:
+                self._send_on(request, name, given)
+            self._do(request, f"writing {name!r} as {form}", lambda: self._keep_what_is_left(request, name, given, form))
+        else:
+            self.deliver(request, name, given)
+
+    def receive(self, request: Request, name: str, came: np.ndarray | Elements) -> None:
+        """Take a tensor that another stage sent."""
+        if isinstance(came, Elements):
+            self._do(request, f"reading {name!r} as {came.form}", lambda: self._read(request, name, came))
+        else:
+            self.deliver(request, name, came)
+
+    def _keep(self, request: Request, name: str, array: np.ndarray) -> None:
+        with self.state:
             request.tensors[name] = array
-            due = request.due()
-            targets = self.routes.get((name, self.server), ())
-            request.sending += len(targets)
             self.state.notify_all()
+            self._run(request, request.due())
+
+    def _send_on(self, request: Request, name: str, array: np.ndarray, came: Elements | None = None) -> None:
+        """Send a tensor to the servers that get it from this one, in its form for each of them."""
+        targets = self.routes.get((name, self.server), ())
+        request.sending += len(targets)
         for target in targets:
-            self.peers[target].queue.put((request, name))
-        for part in due:
-            self.work.put((request, part))
+            peer, form = self.peers[target], self.bundle.forms.get((name, self.server, target))
+            if form is None or (came is not None and came.form == form):
+                peer.queue.put(Sending(request, name, came if form else array, form or self.wires[name].plain))
+            else:
+                write = partial(self._write, request, name, array, peer, form)
+                self._do(request, f"writing {name!r} as {form}", write)
 
     def wait(self, request: Request) -> None:
         """Block until all graph outputs are at the source; a `Refusal` says why they are not."""
@@ -177,7 +234,7 @@ class Runner:
                 return Records()
             self.state.wait_for(lambda: request.sending == 0, timeout=SETTLE_S)
             self._drop(request)
-            return Records(tuple(request.parts), tuple(request.transfers))
+            return Records(tuple(request.parts), tuple(request.transfers), tuple(request.reads))
 
     def finish_all(self, request: Request) -> Records:
         """End an answered request on all stages; the records of a stage that does not tell them are left out."""
@@ -245,44 +302,99 @@ class Runner:
         told = f"the deadline of {given} s passed on {self.server!r}: {'; '.join(reasons)}"
         return f"{told}; if it takes that long, give a larger deadline_s"
 
-    def _compute_all(self) -> None:
-        while (item := self.work.get()) is not None:
-            request, part = item
-            if request.dropped.is_set():
+    def _do(self, request: Request, what: str, job: Callable[[], None]) -> None:
+        self.work.put(Job(request, what, job))
+
+    def _run(self, request: Request, parts: list[Part]) -> None:
+        for part in parts:
+            self._do(request, f"part {part.name!r}", partial(self._compute, request, part))
+
+    def _work_all(self) -> None:
+        while (job := self.work.get()) is not None:
+            if job.request.dropped.is_set():
                 continue
             try:
                 with self.turns[self.server]:
-                    arrays = self._compute(request, part)
+                    job.do()
+            except Malformed as error:
+                text = f"{job.what} failed on {self.server!r}: {error}"
+                self.fail(job.request, grpc.StatusCode.INVALID_ARGUMENT, text)
             except Exception as error:  # whatever a part raises must reach the client
-                self.fail(request, grpc.StatusCode.INTERNAL, f"part {part.name!r} failed on {self.server!r}: {error}")
-                continue
-            for name, array in zip(part.outputs, arrays, strict=True):
-                self.deliver(request, name, array)
+                self.fail(job.request, grpc.StatusCode.INTERNAL, f"{job.what} failed on {self.server!r}: {error}")
 
-    def _compute(self, request: Request, part: Part) -> list[np.ndarray]:
-        request.move_inside(self.server, self.bundle.inside.get(self.server, ()), self.emulation)
-        inputs = {name: request.tensors[name] for name in part.inputs}
-        wall, cpu = time.monotonic(), self.clock()
-        arrays: list[np.ndarray] = self.sessions[part.name].run(list(part.outputs), inputs)
-        cpu_s = self.clock() - cpu
+    def _timed(self, request: Request, clock: Callable[[], float], work: Callable[[], Found]) -> tuple[Found, Spent]:
+        """Do something at the pace of the emulated server; return what came of it and what it took."""
+        wall, cpu = time.monotonic(), clock()
+        found = work()
+        cpu_s = clock() - cpu
         rest_s = self.emulation.rest_s(cpu_s, time.monotonic() - wall)
         request.dropped.wait(max(rest_s, 0.0))
-        wall_s = time.monotonic() - wall
+        wall_s, dilation = time.monotonic() - wall, self.emulation.time_dilation
+        return found, Spent(self.emulation.compute_s(cpu_s), wall_s / dilation, max(-rest_s, 0.0) / dilation)
+
+    def _compute(self, request: Request, part: Part) -> None:
+        request.move_inside(self.server, self.bundle.inside.get(self.server, ()), self.emulation)
+        inputs = {name: request.tensors[name] for name in part.inputs}
+        arrays: list[np.ndarray]
+        arrays, spent = self._timed(request, self.clock, lambda: self.sessions[part.name].run(list(part.outputs), inputs))
         wrong = [mismatch(n, a.dtype.name, a.shape, self.kinds) for n, a in zip(part.outputs, arrays, strict=True)]
         if any(wrong):
             raise DeployError("; ".join(filter(None, wrong)))
-        dilation, emulated_s = self.emulation.time_dilation, self.emulation.compute_s(cpu_s)
         with self.state:
-            overrun_s = max(-rest_s, 0.0) / dilation
-            request.parts.append(PartRecord(part.name, self.server, emulated_s, wall_s / dilation, overrun_s))
-        return arrays
+            request.parts.append(PartRecord(part.name, self.server, *spent))
+        for name, array in zip(part.outputs, arrays, strict=True):
+            self.deliver(request, name, array)
+
+    def _write(self, request: Request, name: str, array: np.ndarray, peer: Peer, form: str) -> None:
+        """Write a tensor in a form and send it; one that the form cannot hold crosses as it is."""
+        written, spent = self._timed(request, time.thread_time, lambda: self._encoded(name, array, form))
+        tensor, form = (array, self.wires[name].plain) if written is None else (written, form)
+        peer.queue.put(Sending(request, name, tensor, form, spent.wall_s))
+
+    def _encoded(self, name: str, array: np.ndarray, form: str) -> Elements | None:
+        try:
+            return Elements(self.bundle.codec(name, form).encode(array), form, array.shape)
+        except Unfit:
+            return None
+
+    def _decoded(self, name: str, came: Elements) -> np.ndarray:
+        return self.bundle.codec(name, came.form).decode(came.elements, self.wires[name].dtype, came.shape)
+
+    def _read(self, request: Request, name: str, came: Elements) -> None:
+        array, spent = self._timed(request, time.thread_time, lambda: self._decoded(name, came))
+        with self.state:
+            request.reads.append(ReadRecord(name, self.server, spent.wall_s))
+        self.deliver(request, name, array, came if name in self.bundle.lossy_inputs else None)
+
+    def _keep_what_is_left(self, request: Request, name: str, array: np.ndarray, form: str) -> None:
+        """Keep a graph input as the other servers read it, which loses something by its form."""
+        written, spent = self._timed(request, time.thread_time, lambda: self._encoded(name, array, form))
+        if written is None:
+            form, left, read = self.wires[name].plain, array, 0.0
+        else:
+            left, (_, read, _) = self._timed(request, time.thread_time, lambda: self._decoded(name, written))
+        with self.state:
+            record = TransferRecord(name, self.server, self.server, 0, 0.0, 0.0, form, spent.wall_s, read)
+            request.transfers.append(record)
+            self._keep(request, name, left)
+
+    def _take_images(self, request: Request, name: str, given: Elements) -> None:
+        """Read the images that a client sent; what is in the form already in which it is to cross is passed on as it came."""
+        (array, came), spent = self._timed(request, time.thread_time, lambda: read_images(self.bundle, name, given))
+        record = TransferRecord(name, self.server, self.server, 0, 0.0, 0.0, came.form, 0.0, spent.wall_s)
+        with self.state:
+            request.transfers.append(record)
+        if self.bundle.lossy_inputs.get(name, came.form) == came.form:
+            self.deliver(request, name, array, came)
+        else:
+            self.take(request, name, array)
 
     def _send_all(self, peer: Peer) -> None:
         while (item := peer.queue.get()) is not None:
-            request, name = item
+            request, name = item.request, item.name
             try:
                 with self.turns[peer.name]:
-                    self._send(request, name, peer)
+                    self._send(item, peer)
             except grpc.RpcError as error:
                 self.fail(request, *explain(error, name, peer))
             except Exception as error:  # never let the thread of a link die in silence
@@ -292,10 +404,11 @@ class Runner:
                     request.sending -= 1
                     self.state.notify_all()
 
-    def _send(self, request: Request, name: str, peer: Peer) -> None:
-        started, tensors = time.monotonic(), {name: request.tensors[name]} if name != START else {}
+    def _send(self, item: Sending, peer: Peer) -> None:
+        request, name, tensor = item.request, item.name, item.tensor
+        started, tensors = time.monotonic(), {} if tensor is None else {name: tensor}
         message = infer_request(f"{self.bundle.model_name}/tensors", request.identity, tensors)
-        size_bytes = sum(array.nbytes for array in tensors.values())
+        size_bytes = item.size_bytes
         paced_s, dilation = self.emulation.transfer_s(peer.name, size_bytes), self.emulation.time_dilation
         if tensors:
             # The real send is a part of the emulated one: what the same tensor took at its fastest is waited less.
@@ -313,5 +426,6 @@ class Runner:
         if request.accepted.setdefault(peer.name, (instance, time.monotonic()))[0] != instance:
             self._lost(request, peer, "was started anew while this request sent to it")
         if tensors:
+            told = TransferRecord(name, self.server, peer.name, size_bytes, seconds, paced_s, item.form, item.encode_s)
             with self.state:
-                request.transfers.append(TransferRecord(name, self.server, peer.name, size_bytes, seconds, paced_s))
+                request.transfers.append(told)
