@@ -19,9 +19,9 @@ from dnnsplit.ground.units import is_whole
 from dnnsplit.noise.confidence import shared_spread
 from dnnsplit.noise.design import design_schemes
 from dnnsplit.noise.gaussian import fit_gaussian
-from dnnsplit.noise.models import NoiseModel, Polynomial
+from dnnsplit.noise.models import NoiseModel, Polynomial, with_forms
 from dnnsplit.noise.power_polynomial import fit_link
-from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.noise.samples import SOURCE, NoiseSamples
 from dnnsplit.noise.schemes import all_schemes, names_of, pack_schemes
 
 MODELS = ("polynomial", "link", "gp", "measured")
@@ -49,7 +49,8 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
     NoiseModel
         With ``scores``: samples; R2, MAPE_% and low_MAPE_% (of the lowest tenth) by cross-validation; and, where the model has
         them, degree, terms, power and R2_fit on the rows it was fitted to. Designed samples are the hardest to leave out, so that
-        their cross-validation errs on the safe side.
+        their cross-validation errs on the safe side. Its ``sources``, of inputs in lossy forms, are this model and the form's
+        noise alone added (`dnnsplit.noise.models.PowerSum`); tables for "measured", where all was measured.
 
     Raises
     ------
@@ -59,6 +60,12 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
     _check_options(model, degree, folds)
     if model == "measured" or not samples.layers:
         return NoiseModel.measured(samples)
+    if SOURCE in samples.origin:
+        message = (
+            f"the samples are of inputs as {samples.origin[SOURCE]!r}: model {model!r} is fitted to those of inputs as they are, "
+            "whose sources they are; or take model='measured'"
+        )
+        raise NoiseError(message)
     _check(samples, model, degree, folds)
     some = samples.quantizing
     cross = np.empty(len(some.noise))
@@ -71,7 +78,7 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
         scores |= {"power": fitted.power} if model == "link" else {}
     scores |= noise_scores(some.noise, cross)
     scores["R2_fit"] = float(r2_score(some.noise, fitted.predict(some.schemes)))
-    return replace(fitted, share=shared_spread(some), scores=scores, origin=samples.origin)
+    return with_forms(replace(fitted, share=shared_spread(some), scores=scores, origin=samples.origin), samples)
 
 
 def polynomials(samples: NoiseSamples, train: int = 1000, seed: int = 0) -> tuple[dict[str, NoiseModel], NoiseSamples]:

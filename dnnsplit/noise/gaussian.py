@@ -54,15 +54,14 @@ class GaussianProcess(NoiseModel):
         q = check_schemes(schemes, len(self.layers))
         return np.where(q.any(axis=1), self._eta(q, 1.0) - self._eta(q), 0.0)
 
-    def bounded(self, confidence: float) -> NoiseModel:
-        """Return the process of the bounds, see `NoiseModel.bounded`."""
+    def _bounded(self, confidence: float) -> NoiseModel:
         if self.share is None:
-            return super().bounded(confidence)
-        return replace(self, factor=bound_factor(self.share, confidence), mean=self)
+            return super()._bounded(confidence)
+        return replace(self, factor=bound_factor(self.share, confidence))
 
     def optimistic(self, q: np.ndarray) -> np.ndarray:
         """Return the noise where eta^2 is `SIGMAS` standard deviations below its mean."""
-        return self._eta(q, -SIGMAS)
+        return np.where(q.any(axis=1), self._eta(q, -SIGMAS), self.floor)
 
     def learn(self, schemes: np.ndarray, noise: np.ndarray) -> GaussianProcess:
         """Return the process conditioned on more samples, its lengths as they are."""

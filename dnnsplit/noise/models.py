@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
-from dnnsplit.noise.confidence import bound_factor, upper_bound
-from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.noise.confidence import bound_factor, shared_spread, upper_bound
+from dnnsplit.noise.samples import SOURCE, NoiseSamples
 from dnnsplit.noise.schemes import all_schemes, check_schemes, pack_schemes, row_of
 
 MOST_LISTED = 18  # layers of which all schemes are ever listed
@@ -22,27 +23,29 @@ MOST_LISTED = 18  # layers of which all schemes are ever listed
 LEAST = float(np.finfo(float).tiny)
 SIGMAS = 2.5  # standard deviations of eta^2 by which a Gaussian process is read below its mean, see `dnnsplit.noise.verification`
 MARGIN = 0.05  # share by which another model is read below its prediction there
+Kind = TypeVar("Kind", bound="NoiseModel")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NoiseModel(ABC):
-    """eta(q): the noise of a scheme, 0 exactly where no layer is quantized.
+    """eta(q): the noise of a scheme, 0 exactly where no layer is quantized, unless inputs arrive in a lossy form.
 
-    It is a `Table` of what was measured, a `Polynomial`, a `dnnsplit.noise.gaussian.GaussianProcess`, or one of these that was
-    told measurements (`dnnsplit.noise.verification.Informed`).
+    It is a `Table` of what was measured, a `Polynomial`, a `dnnsplit.noise.gaussian.GaussianProcess`, one of these with the
+    noise of a lossy form added (`PowerSum`), or told measurements (`dnnsplit.noise.verification.Informed`).
 
     Attributes
     ----------
     layers : tuple[str, ...]
         V_Q, in the order of the columns that `predict` expects.
+    floor : float
+        Noise where no layer is quantized: 0 but for inputs in a lossy form.
     share : tuple[float, int] | None
         Of predicted noise, its standard deviation over images as a share of it, on average over the samples, and how many images
         they were; None where it is not known.
     mean : NoiseModel | None
         For upper bounds (see `bounded`), the model of what they bound.
     sources : Mapping[str, NoiseModel]
-        eta(q) where the graph inputs arrive in a lossy form, by its name: models over the same layers, whose noise is not 0 where
-        nothing is quantized.
+        eta(q) where the graph inputs arrive in a lossy form, by its name: models over the same layers, whose `floor` is not 0.
     tensors : Mapping[str, Mapping[str, float]]
         Noise of one tensor between layers alone in a lossy form, by tensor and form; measured.
     scores : Mapping[str, float]
@@ -53,6 +56,7 @@ class NoiseModel(ABC):
 
     layers: tuple[str, ...]
     _: KW_ONLY
+    floor: float = 0.0
     share: tuple[float, int] | None = None
     mean: NoiseModel | None = None
     sources: Mapping[str, NoiseModel] = field(default_factory=dict)
@@ -116,15 +120,15 @@ class NoiseModel(ABC):
 
     @staticmethod
     def measured(samples: NoiseSamples) -> Table:
-        """Return the model that answers with the measured noise and refuses schemes that were not measured."""
-        keys = pack_schemes(samples.schemes).tolist()
-        table = dict(zip(keys, samples.noise.tolist(), strict=True))
-        if table.get(0, 0.0) != 0.0:
-            message = f"the scheme that quantizes nothing has the noise {table[0]}; it must be 0"
+        """Return the model that answers with the measured noise and refuses schemes that were not measured.
+
+        Lossy forms of inputs that were measured with all of these schemes are tables too, the others are a `PowerSum`.
+        """
+        table = _table(samples)
+        if table.floor != 0.0 and SOURCE not in samples.origin:
+            message = f"the scheme that quantizes nothing has the noise {table.floor}; it must be 0"
             raise NoiseError(message)
-        pairs = [] if samples.spread is None else zip(keys, samples.spread.tolist(), strict=True)
-        spread = {key: (std, int(images)) for key, (std, images) in pairs if images > 1}
-        return Table(samples.layers, {0: 0.0} | table, spread, origin=samples.origin)
+        return with_forms(table, samples)
 
     @property
     @abstractmethod
@@ -135,8 +139,20 @@ class NoiseModel(ABC):
     def _noise(self, q: np.ndarray) -> np.ndarray:
         """Return the noise of schemes, bool (n, layers); infinite where it is not known, anything where nothing is quantized."""
 
+    def _bounded(self, confidence: float) -> NoiseModel:
+        """Return the model of the bounds, all but its mean and the noise of forms; NoiseError where no spread is known."""
+        message = (
+            f"the noise has no spread over images, which confidence={confidence!r} needs: measure it on two images or more "
+            "(measure_noise keeps their spread), or take confidence=None, the plain mean"
+        )
+        raise NoiseError(message)
+
+    def at(self, form: str) -> NoiseModel:
+        """Return the model where the graph inputs arrive in a form: this one where it is lossless, not among `sources`."""
+        return self.sources.get(form, self)
+
     def _listed(self, q: np.ndarray) -> np.ndarray:
-        return np.where(q.any(axis=1), self._noise(q), 0.0)
+        return np.where(q.any(axis=1), self._noise(q), self.floor)
 
     def predict(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
         """Return the noise of each scheme.
@@ -149,7 +165,7 @@ class NoiseModel(ABC):
         Returns
         -------
         float (n,)
-            0 exactly for the scheme that quantizes nothing; above 0 for every other, unless it was measured.
+            `floor` exactly for the scheme that quantizes nothing; above 0 for every other, unless it was measured.
 
         Raises
         ------
@@ -182,16 +198,16 @@ class NoiseModel(ABC):
             raise NoiseError(message)
         return self._listed(all_schemes(len(self.layers)).astype(bool))
 
-    def of(self, quantized: Sequence[str]) -> float:
-        """Return the noise when exactly these layers are quantized."""
-        return float(self.predict(row_of(self.layers, quantized))[0])
+    def of(self, quantized: Sequence[str], source: str = "") -> float:
+        """Return the noise when exactly these layers are quantized, and the inputs come in this form (see `at`)."""
+        return float(self.at(source).predict(row_of(self.layers, quantized))[0])
 
     def bounded(self, confidence: float) -> NoiseModel:
         """Return the model of the upper confidence bounds of the means that this one tells; its ``mean`` is this one.
 
-        What is predicted has the relative spread that the samples behind it have on average; what was measured on one image has
-        no bound, and is left out. The bound is about images alone, not about how well a fit predicts: see
-        `dnnsplit.noise.verification`.
+        What is predicted has the relative spread that the samples behind it have on average, and so have `tensors`, of which the
+        spread is not kept; what was measured on one image has no bound, and is left out. `sources` are bounded each. The bound is
+        about images alone, not about how well a fit predicts: see `dnnsplit.noise.verification`.
 
         Raises
         ------
@@ -200,15 +216,16 @@ class NoiseModel(ABC):
         OptionError
             No confidence.
         """
-        message = (
-            f"the noise has no spread over images, which confidence={confidence!r} needs: measure it on two images or more "
-            "(measure_noise keeps their spread), or take confidence=None, the plain mean"
-        )
-        raise NoiseError(message)
+        sources = {form: model.bounded(confidence) for form, model in self.sources.items()}
+        tensors: Mapping[str, Mapping[str, float]] = {}
+        if self.share:
+            by = bound_factor(self.share, confidence)
+            tensors = {name: {form: by * noise for form, noise in forms.items()} for name, forms in self.tensors.items()}
+        return replace(self._bounded(confidence), mean=self, sources=sources, tensors=tensors)
 
     def certain(self) -> dict[int, float]:
         """Return the noise of the schemes that need no measurement, by their numbers."""
-        return {0: 0.0}
+        return {0: self.floor}
 
     def optimistic(self, q: np.ndarray) -> np.ndarray:
         """Return a noise of schemes, bool (n, layers), that is low for this model, float (n,)."""
@@ -248,6 +265,9 @@ class Table(NoiseModel):
 
     kind = "table"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "floor", self.table.get(0, math.inf))
+
     def _noise(self, q: np.ndarray) -> np.ndarray:
         return np.array([self.table.get(key, np.inf) for key in pack_schemes(q).tolist()], float)
 
@@ -264,14 +284,14 @@ class Table(NoiseModel):
         """Return 0 for each scheme: it was measured."""
         return 0.0 * self.predict(schemes)
 
-    def bounded(self, confidence: float) -> NoiseModel:
-        """Return the bounds of what was measured on two images or more, see `NoiseModel.bounded`."""
-        if not self.spread and any(self.table):
-            return super().bounded(confidence)
-        keys = [key for key in self.table if key in self.spread and key]
+    def _bounded(self, confidence: float) -> NoiseModel:
+        if not self.spread and (any(self.table) or self.floor):
+            return super()._bounded(confidence)
+        keys = [key for key in self.table if key in self.spread]
         std, images = np.array([self.spread[key] for key in keys]).reshape(-1, 2).T
         bounds = upper_bound(np.array([self.table[key] for key in keys]), std, images, confidence)
-        return replace(self, table={0: 0.0} | dict(zip(keys, bounds.tolist(), strict=True)), mean=self)
+        nothing = {} if self.floor else {0: 0.0}
+        return replace(self, table=nothing | dict(zip(keys, bounds.tolist(), strict=True)))
 
     def certain(self) -> dict[int, float]:
         """Return all of the table."""
@@ -312,14 +332,82 @@ class Polynomial(NoiseModel):
             eta += coefficient * q[:, [index[n] for n in names]].all(axis=1)
         return np.maximum(eta, LEAST) ** (1 / self.power)
 
-    def bounded(self, confidence: float) -> NoiseModel:
-        """Return the polynomial of the bounds, see `NoiseModel.bounded`."""
+    def _bounded(self, confidence: float) -> NoiseModel:
         if self.share is None:
-            return super().bounded(confidence)
+            return super()._bounded(confidence)
         by = bound_factor(self.share, confidence) ** self.power
         terms = {names: by * value for names, value in self.terms.items()}
-        return replace(self, terms=terms, intercept=by * self.intercept, mean=self)
+        return replace(self, terms=terms, intercept=by * self.intercept)
 
     @property
     def _size(self) -> str:
         return f", {len(self.terms)} terms" if self.terms else ""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PowerSum(NoiseModel):
+    """eta(q | form)^2 = eta(q)^2 + floor^2: what is predicted where inputs come in a lossy form that was measured alone.
+
+    Attributes
+    ----------
+    base : NoiseModel
+        eta(q), of inputs as they are.
+    spread : tuple[float, int] | None
+        Of the `floor`, the standard deviation over images and their number, where it is known.
+    """
+
+    base: NoiseModel
+    spread: tuple[float, int] | None = None
+
+    kind = "power sum"
+
+    def _noise(self, q: np.ndarray) -> np.ndarray:
+        return np.asarray(np.hypot(self.base._listed(q), self.floor))
+
+    def predict(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
+        """Return the noise of each scheme, see `NoiseModel.predict`."""
+        return np.asarray(np.hypot(self.base.predict(schemes), self.floor))
+
+    def predict_std(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
+        """Return how much the uncertainty of the base adds, see `NoiseModel.predict_std`."""
+        most = self.base.predict(schemes) + self.base.predict_std(schemes)
+        return np.asarray(np.hypot(most, self.floor) - self.predict(schemes))
+
+    def _bounded(self, confidence: float) -> NoiseModel:
+        if self.spread is None:
+            return super()._bounded(confidence)
+        floor = float(upper_bound(self.floor, *self.spread, confidence))
+        return replace(self, base=self.base.bounded(confidence), floor=floor)
+
+    def optimistic(self, q: np.ndarray) -> np.ndarray:
+        """Return the sum of the base on its optimistic side and a floor as much lower as other models are read."""
+        return np.asarray(np.hypot(self.base.optimistic(q), self.floor / (1 + MARGIN)))
+
+    def learn(self, schemes: np.ndarray, noise: np.ndarray) -> NoiseModel:
+        """Return the sum whose base has learned what the measured noise is above the floor."""
+        rest = np.sqrt(np.maximum(np.square(noise) - self.floor**2, 0.0))
+        return replace(self, base=self.base.learn(schemes, rest))
+
+
+def _table(samples: NoiseSamples) -> Table:
+    keys = pack_schemes(samples.schemes).tolist()
+    table = dict(zip(keys, samples.noise.tolist(), strict=True))
+    pairs = [] if samples.spread is None else zip(keys, samples.spread.tolist(), strict=True)
+    spread = {key: (std, int(images)) for key, (std, images) in pairs if images > 1}
+    nothing = {} if SOURCE in samples.origin else {0: 0.0}
+    return Table(samples.layers, nothing | table, spread, share=shared_spread(samples), origin=samples.origin)
+
+
+def with_forms(model: Kind, samples: NoiseSamples) -> Kind:
+    """Return a model that knows the noise of lossy forms too, those of inputs and those of tensors between layers."""
+    sources = {form: _of_form(model, part) for form, part in samples.sources.items()}
+    return replace(model, sources=sources, tensors=samples.tensors)
+
+
+def _of_form(model: NoiseModel, samples: NoiseSamples) -> NoiseModel:
+    table = _table(samples)
+    if isinstance(model, Table) and {*model.table} <= {*table.table}:
+        return table
+    return PowerSum(
+        model.layers, model, table.spread.get(0), floor=table.floor, share=model.share, origin=samples.origin, scores=model.scores
+    )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from dnnsplit.ground.errors import NoiseError, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
-from dnnsplit.ground.units import is_whole
+from dnnsplit.ground.units import is_number, is_whole
 from dnnsplit.noise.schemes import pack_schemes
 
 SPREAD = ("noise_std", "noise_images")
 OTHER = ("noise", *SPREAD)  # columns that are no layers
+SOURCE = "source"  # column of the form of the inputs, in tables that hold several
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,16 +38,24 @@ class NoiseSamples:
         was not measured, and why.
     details : pd.DataFrame | None, optional
         One row per sample: other metrics, and their spread over images; neither saved nor divided.
+    sources : Mapping[str, NoiseSamples], optional
+        Noise of schemes where the inputs come in a lossy form, by its name: of the same layers, the scheme that quantizes
+        nothing among them, whose noise is that of the form alone. Their origin names the form as ``source``.
+    tensors : Mapping[str, Mapping[str, float]], optional
+        Noise of one tensor between layers alone in a lossy form, by tensor and form (see `measure_wire_noise`).
 
     Raises
     ------
     NoiseError
-        No ``noise`` column, entries other than 0 and 1, negative noise, a scheme given twice.
+        No ``noise`` column, entries other than 0 and 1, negative noise, a scheme given twice, a form of other layers or without
+        its noise alone.
     """
 
     frame: pd.DataFrame = field(repr=False)
     origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
     details: pd.DataFrame | None = field(default=None, repr=False)
+    sources: Mapping[str, NoiseSamples] = field(default_factory=dict, repr=False)
+    tensors: Mapping[str, Mapping[str, float]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.frame, pd.DataFrame):
@@ -54,7 +63,8 @@ class NoiseSamples:
             raise NoiseError(message)
         frame = self.frame.reset_index(drop=True).copy()
         layers = [c for c in frame if c not in OTHER]
-        if "noise" not in frame or (not layers and frame["noise"].tolist() != [0]):
+        alone = "noise" in frame and len(frame) == 1 and (SOURCE in self.origin or frame["noise"].tolist() == [0])
+        if "noise" not in frame or not (layers or alone):
             message = f"noise samples need one column per layer and the column 'noise'; there are {list(frame.columns)}"
             raise NoiseError(message)
         same = frame.columns[frame.columns.duplicated()]
@@ -79,14 +89,51 @@ class NoiseSamples:
             problems.append("there is no sample")
         if self.details is not None and len(self.details) != len(frame):
             problems.append(f"there are details of {len(self.details)} samples, and {len(frame)} samples")
+        problems += self._of_forms([*layers])
         raise_problems(NoiseError, "noise samples", problems, most=8)
         frame[layers] = frame[layers].astype(np.int8)
         object.__setattr__(self, "frame", frame)
 
+    def _of_forms(self, layers: Sequence[Hashable]) -> list[str]:
+        """Say what is wrong with the noise of lossy forms."""
+        problems = []
+        if self.sources and SOURCE in layers:
+            problems.append(f"a layer is called {SOURCE!r}, as the column of forms is; rename it")
+        for form, samples in self.sources.items():
+            if [*samples.layers] != layers:
+                problems.append(
+                    f"form {form!r} is measured with the layers {[*samples.layers]}, inputs as they are with {layers}"
+                )
+            if samples.schemes.any(axis=1).all():
+                problems.append(f"form {form!r} is not measured alone, with nothing quantized")
+            if (samples.spread is None) == ("noise_std" in self.frame):
+                problems.append(f"form {form!r} alone, or all others, tell no spread over images; measure all at once")
+            if samples.origin.get(SOURCE) != form:
+                problems.append(f"the origin of form {form!r} has the source {samples.origin.get(SOURCE)!r}; it must be the form")
+        for tensor, forms in self.tensors.items():
+            problems += [
+                f"tensor {tensor!r} as {form!r}: noise {noise!r}; it must be a number, 0 or more"
+                for form, noise in forms.items()
+                if not is_number(noise) or not 0 <= noise < np.inf
+            ]
+        return problems
+
     @staticmethod
-    def from_frame(frame: pd.DataFrame, origin: Mapping[str, Any] | None = None) -> NoiseSamples:
-        """Make samples from a table; see the class for its columns."""
-        return NoiseSamples(frame, origin or {})
+    def from_frame(
+        frame: pd.DataFrame,
+        origin: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> NoiseSamples:
+        """Make samples from a table; see the class for its columns, and `save` for one more, ``source``."""
+        origin = origin or {}
+        if not isinstance(frame, pd.DataFrame) or SOURCE not in frame or frame[SOURCE].isin(("0", "1", 0, 1)).all():
+            return NoiseSamples(frame, origin, tensors=tensors or {})
+        parts = {str(form): part.drop(columns=SOURCE) for form, part in frame.groupby(SOURCE, sort=False)}
+        if "" not in parts:
+            message = f"noise samples: all rows have a form of the inputs ({', '.join(parts)}); those with none ('') are missing"
+            raise NoiseError(message)
+        sources = {form: NoiseSamples(part, {**origin, SOURCE: form}) for form, part in parts.items() if form}
+        return NoiseSamples(parts[""], origin, sources=sources, tensors=tensors or {})
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -111,7 +158,8 @@ class NoiseSamples:
     def updated(self, other: NoiseSamples) -> NoiseSamples:
         """Return these samples, those that were measured again (on other images, as a rule more of them) as they are there.
 
-        That is a table to look schemes up in. A regressor is better fitted to samples of one set of images.
+        That is a table to look schemes up in. A regressor is better fitted to samples of one set of images. Forms of inputs and
+        of tensors that either knows are kept, and updated where both do.
 
         Raises
         ------
@@ -124,17 +172,24 @@ class NoiseSamples:
         if (self.spread is None) != (other.spread is None):
             message = "only one of the two tells the spread over images; measure both on two images or more"
             raise NoiseError(message)
-        keys = ("model_sha256", "metric", "setting", "calibration")
+        keys = ("model_sha256", "metric", "setting", "calibration", SOURCE)
         apart = [k for k in keys if k in self.origin and k in other.origin and self.origin[k] != other.origin[k]]
         raise_problems(NoiseError, "samples of another noise", [f"{k} differs" for k in apart])
         old = ~np.isin(pack_schemes(self.schemes), pack_schemes(other.schemes))
         own = {k: other.origin[k] for k in ("images", "images_sha256") if k in other.origin}
         frame = pd.concat([self.frame[old], other.frame]).sort_values([*self.layers, "noise"], ignore_index=True)
-        return NoiseSamples(frame, {**self.origin, "again": {**own, "schemes": len(other.frame)}})
+        both = {form: samples.updated(other.sources[form]) for form, samples in self.sources.items() if form in other.sources}
+        tensors = {t: {**self.tensors.get(t, {}), **other.tensors.get(t, {})} for t in {**self.tensors, **other.tensors}}
+        origin = {**self.origin, "again": {**own, "schemes": len(other.frame)}}
+        return NoiseSamples(frame, origin, sources={**self.sources, **other.sources, **both}, tensors=tensors)
 
     def only(self, rows: np.ndarray) -> NoiseSamples:
-        """Return some of the samples, given by their positions or by one truth value per sample."""
-        return NoiseSamples(self.frame.iloc[rows], self.origin)
+        """Return some of the samples, given by their positions or by one truth value per sample; forms are kept as they are."""
+        return replace(self, frame=self.frame.iloc[rows], details=None)
+
+    def with_tensors(self, found: Mapping[str, Mapping[str, float]]) -> NoiseSamples:
+        """Return the samples with the noise of tensors in lossy forms that `measure_wire_noise` found."""
+        return replace(self, tensors=found)
 
     @property
     def alone(self) -> dict[int, int]:
@@ -148,7 +203,7 @@ class NoiseSamples:
         return self.only(np.flatnonzero(self.schemes.any(axis=1)))
 
     def divide(self, count: int, seed: int = 0) -> tuple[NoiseSamples, NoiseSamples]:
-        """Return `count` random samples and the others, to fit on the ones and test on the others."""
+        """Return `count` random samples and the others, to fit on the ones and test on the others; both keep all forms."""
         if not is_whole(count, 1) or count >= len(self.frame):
             message = f"{count!r} of {len(self.frame)} samples leaves none on one side; take 1 to {len(self.frame) - 1}"
             raise NoiseError(message)
@@ -156,9 +211,14 @@ class NoiseSamples:
         return self.only(np.sort(order[:count])), self.only(np.sort(order[count:]))
 
     def save(self, path: str | Path) -> None:
-        """Write a CSV whose first line is a comment with the origin as JSON."""
-        origin = json.dumps(self.origin, default=plain)
-        write_text(path, f"# {origin}\n" + self.frame.to_csv(index=False, float_format="%.9g"))
+        """Write a CSV whose first line is a comment with the origin, and the noise of tensors in lossy forms, as JSON.
+
+        Where there are samples of inputs in lossy forms, a column ``source`` names the form: "" for the inputs as they are.
+        """
+        origin = json.dumps({**self.origin, **({"tensors": self.tensors} if self.tensors else {})}, default=plain)
+        parts = {"": self, **self.sources}
+        frame = pd.concat([part.frame.assign(**{SOURCE: form}) for form, part in parts.items()]) if self.sources else self.frame
+        write_text(path, f"# {origin}\n" + frame.to_csv(index=False, float_format="%.9g"))
 
     @staticmethod
     def load(path: str | Path) -> NoiseSamples:
@@ -172,11 +232,16 @@ class NoiseSamples:
         if not isinstance(origin, dict):
             message = f"{path}: the origin in its first line is {origin!r}, not a JSON object"
             raise NoiseError(message)
-        return NoiseSamples(frame, origin)
+        tensors = origin.pop("tensors", {})
+        if not isinstance(tensors, dict) or not all(isinstance(forms, dict) for forms in tensors.values()):
+            message = f"{path}: the noise of tensors in its first line is {tensors!r}, not numbers by tensor and form"
+            raise NoiseError(message)
+        return NoiseSamples.from_frame(frame, origin, tensors)
 
     def __repr__(self) -> str:
         low, high = self.noise.min(), self.noise.max()
-        notes = "".join(f"; {note}" for note in self.origin.get("notes", ()))
+        notes = f"; inputs also as {', '.join(self.sources)}" if self.sources else ""
+        notes += "".join(f"; {note}" for note in self.origin.get("notes", ()))
         return f"NoiseSamples({len(self.frame)} schemes of {len(self.layers)} layers, noise {low:.4g} to {high:.4g}{notes})"
 
     def _repr_html_(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from dnnsplit.ground.errors import NoiseError, OptionError
+from dnnsplit.ground.errors import NoiseError, OptionError, nearest
 from dnnsplit.ground.tolerance import within
 from dnnsplit.noise.models import NoiseModel, Table
 from dnnsplit.noise.samples import NoiseSamples
@@ -27,16 +28,19 @@ class Verified:
         The layers.
     noise : float
         Measured; at most the limit.
-    measured : Mapping[tuple[str, ...], float]
-        Noise of every scheme that was measured for it, in that order.
+    measured : Mapping[tuple[str, tuple[str, ...]], float]
+        Noise of every lossy form of the inputs ("" for none) and scheme that was measured for it, in that order.
     choice : Any
         What `choose` returned for it.
+    source : str
+        The lossy form of the inputs, "" for none.
     """
 
     quantized: tuple[str, ...]
     noise: float
-    measured: Mapping[tuple[str, ...], float] = field(default_factory=dict, repr=False)
+    measured: Mapping[tuple[str, tuple[str, ...]], float] = field(default_factory=dict, repr=False)
     choice: Any = field(default=None, repr=False)
+    source: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,14 +52,38 @@ class Informed(NoiseModel):
 
     kind = "informed"
 
+    def __post_init__(self) -> None:
+        nothing = np.zeros((1, len(self.layers)), bool)
+        object.__setattr__(self, "floor", self.known.get(0, float(self.model.optimistic(nothing)[0])))
+
     def _noise(self, q: np.ndarray) -> np.ndarray:
         low = self.model.optimistic(q).tolist()
         return np.array([self.known.get(key, value) for key, value in zip(pack_schemes(q).tolist(), low, strict=True)], float)
 
 
+def informed(noise: NoiseModel, known: Mapping[str, Mapping[int, float]]) -> NoiseModel:
+    """Return a model on its optimistic side that was told measurements, by the lossy form of the inputs ("" for none)."""
+    views = {form: Informed(noise.layers, noise.at(form), known.get(form, {})) for form in ("", *noise.sources)}
+    return _by_form(views, noise)
+
+
+def _by_form(views: dict[str, Any], noise: NoiseModel) -> NoiseModel:
+    return replace(views.pop(""), sources=views, tensors=noise.tensors, origin=noise.origin)
+
+
+def certain(noise: NoiseModel, samples: NoiseSamples | None = None, fresh: bool = False) -> dict[str, dict[int, float]]:
+    """Return the noise that needs no measurement, by lossy form of the inputs and scheme; the arguments are those of `verify`."""
+    known = {form: {} if fresh else noise.at(form).certain() for form in noise.sources}
+    known = {"": {0: 0.0} if fresh else noise.certain(), **known}
+    for form, part in {"": samples, **samples.sources}.items() if samples else ():
+        if form in known and part:
+            known[form] |= dict(zip(pack_schemes(part.schemes).tolist(), part.noise.tolist(), strict=True))
+    return known
+
+
 def verify(
     noise: NoiseModel,
-    measure: Callable[[tuple[str, ...]], float],
+    measure: Callable[..., float],
     choose: Callable[[NoiseModel], Any],
     max_noise: float,
     samples: NoiseSamples | None = None,
@@ -72,11 +100,12 @@ def verify(
     ----------
     noise : NoiseModel
         Predicts; a Gaussian process learns from the measurements.
-    measure : Callable[[tuple[str, ...]], float]
-        Names of the quantized layers -> measured noise, by the same metric and setting as the samples.
+    measure : Callable[..., float]
+        Names of the quantized layers -> measured noise, by the same metric and setting as the samples. Where the inputs come in
+        a lossy form, its name is the second argument; it is asked so for choices in such forms alone.
     choose : Callable[[NoiseModel], Any]
         Noise model -> the best choice within max_noise by that model: names of layers, or an object with the attribute
-        ``quantized``, such as a plan.
+        ``quantized``, such as a plan, and ``lossy_source``, the lossy form of the inputs ("" or left out for none).
     max_noise : float
         eta_max.
     samples : NoiseSamples | None, optional
@@ -94,7 +123,8 @@ def verify(
     OptionError
         A limit below 0.
     NoiseError
-        Samples of other layers, `choose` broke the limit, or `measure` returned something that is no noise.
+        Samples of other layers, `choose` broke the limit or took a form that the model does not know, or `measure` returned
+        something that is no noise.
     """
     if not 0 <= max_noise < np.inf:
         message = f"max_noise is {max_noise!r}; it must be a number, 0 or more"
@@ -102,26 +132,34 @@ def verify(
     if samples is not None and samples.layers != noise.layers:
         message = f"the samples are of the layers {samples.layers}, the noise model of {noise.layers}"
         raise NoiseError(message)
-    known = {0: 0.0} if fresh else noise.certain()
-    if samples is not None:
-        known |= dict(zip(pack_schemes(samples.schemes).tolist(), samples.noise.tolist(), strict=True))
-    measured: dict[tuple[str, ...], float] = {}
+    known = certain(noise, samples, fresh)
+    measured: dict[tuple[str, tuple[str, ...]], float] = {}
     while True:
         more = len(measured) < MOST
-        view = Informed(noise.layers, noise, known) if more else Table(noise.layers, known)
-        choice = choose(replace(view, origin=noise.origin))
-        names = tuple(getattr(choice, "quantized", choice))
-        scheme = row_of(noise.layers, names)
-        key = pack(scheme)
-        if key not in known and more:
-            value = measured[names] = float(measure(names))
-            if not 0 <= value < np.inf:
-                message = f"the measured noise of {names} is {value!r}; it must be a number, 0 or more"
-                raise NoiseError(message)
-            known = known | {key: value}
-            noise = noise.learn(scheme[None], np.array([value]))
-        elif not within(known.get(key, np.inf), max_noise):
-            message = f"the choice {names} is not within max_noise {max_noise:g} by the model it was made with"
+        tables = {form: Table(noise.layers, found) for form, found in known.items()}
+        choice = choose(informed(noise, known) if more else _by_form(tables, noise))
+        names, form = tuple(getattr(choice, "quantized", choice)), getattr(choice, "lossy_source", "")
+        if form not in known:
+            message = (
+                f"the choice takes its inputs as {form!r}, of which the noise model knows nothing{nearest(form, noise.sources)}"
+            )
             raise NoiseError(message)
-        if within(known[key], max_noise):
-            return Verified(names, known[key], measured, choice)
+        scheme = row_of(noise.layers, names)
+        key, what = pack(scheme), f"{names} with inputs as {form!r}" if form else f"{names}"
+        if key not in known[form] and more:
+            value = measured[form, names] = float(measure(names, form) if form else measure(names))
+            if not 0 <= value < math.inf:
+                message = f"the measured noise of {what} is {value!r}; it must be a number, 0 or more"
+                raise NoiseError(message)
+            known[form] = known[form] | {key: value}
+            noise = _learned(noise, form, scheme, value)
+        elif not within(known[form].get(key, math.inf), max_noise):
+            message = f"the choice {what} is not within max_noise {max_noise:g} by the model it was made with"
+            raise NoiseError(message)
+        if within(known[form][key], max_noise):
+            return Verified(names, known[form][key], measured, choice, form)
+
+
+def _learned(noise: NoiseModel, form: str, scheme: np.ndarray, value: float) -> NoiseModel:
+    learned = noise.at(form).learn(scheme[None], np.array([value]))
+    return replace(noise, sources={**noise.sources, form: learned}) if form else learned

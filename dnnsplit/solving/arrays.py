@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from dnnsplit.network.servers import Network
 from dnnsplit.noise.schemes import names_of, unpack
 from dnnsplit.profiling.overhead import priced
 from dnnsplit.profiling.times import LayerTimes
-from dnnsplit.solving.costs import INT8_SHARE, Cost, Routes, cost_of
+from dnnsplit.profiling.wire_forms import INT8, PLAIN
+from dnnsplit.solving.coding import Forms, Prices, Source, forms_of, lossless_forms, lossy_sources, prices
+from dnnsplit.solving.costs import INT8_SHARE, Cost, Routes, WireChoice, cost_of
 from dnnsplit.solving.elimination.relays import tree
 from dnnsplit.solving.request import Request
 
@@ -35,10 +37,8 @@ class Problem:
         Positions of the layers of V_Q.
     layer_s : np.ndarray
         float (layers, servers, 2) [s]; NaN in [..., 1] for layers that are not quantizable.
-    transfer_s : np.ndarray
-        float (tensors, servers, servers, 2) [s], by the producer's precision; infinite without a link.
-    size_bytes : np.ndarray
-        float (tensors, 2) [B], by the producer's precision.
+    forms : Forms
+        What tensors take on links, by the producer's precision, in each lossless form.
     held_bytes : np.ndarray
         float (layers, 2) [B], weights of each layer by its precision, those that it shares divided by how many do: the sum over
         the layers of a server is what it holds, or less.
@@ -54,6 +54,9 @@ class Problem:
         Position of the source server.
     routing : str
         "direct": a tensor crosses the link between its two servers; "relay": it may pass through other servers.
+    sources : tuple[Source, ...]
+        Lossy forms of the graph inputs, of which a plan takes one or none. The number of a scheme has that choice, 0 for none,
+        in front of its q bits.
     """
 
     graph: LayerGraph
@@ -61,8 +64,7 @@ class Problem:
     times: LayerTimes
     quantizable: tuple[int, ...]
     layer_s: np.ndarray = field(repr=False)
-    transfer_s: np.ndarray = field(repr=False)
-    size_bytes: np.ndarray = field(repr=False)
+    forms: Forms = field(repr=False)
     held_bytes: np.ndarray = field(repr=False)
     producer: tuple[int, ...] = field(repr=False)
     receivers: tuple[tuple[int, ...], ...] = field(repr=False)
@@ -70,6 +72,38 @@ class Problem:
     colocated: tuple[tuple[int, int], ...] = field(repr=False)
     source: int = 0
     routing: str = "direct"
+    sources: tuple[Source, ...] = ()
+
+    @property
+    def transfer_s(self) -> np.ndarray:
+        """Seconds of tensors on links in their first form: float (tensors, servers, servers, 2); infinite without a link."""
+        return self.forms.link_s[..., 0]
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """How many values what rides along has: the choice of a source form, if there is one, and each q bit."""
+        return ((1 + len(self.sources),) if self.sources else ()) + (2,) * len(self.quantizable)
+
+    def parted(self, scheme: int) -> tuple[int, int]:
+        """Return the choice of a source form, 0 for lossless ones, and the q bits, from the number of a scheme."""
+        return divmod(scheme, 1 << len(self.quantizable))
+
+    def source_form(self, scheme: int) -> str:
+        """Return the lossy form of the graph inputs in a scheme, "" for lossless ones."""
+        source = self.parted(scheme)[0]
+        return self.sources[source - 1].name if source else ""
+
+    def under(self, source: int) -> Problem:
+        """Return the problem in which the graph inputs are sent in the one form that is so numbered, 0 for lossless ones."""
+        if not self.sources:
+            return self
+        taken = self.sources[source - 1]
+        forms = self.forms.only(taken.tensors, taken.forms) if source else self.forms
+        return replace(self, sources=(), forms=forms)
+
+    def prices(self, *by: Weights) -> Prices:
+        """Return what tensors are worth on each link, each in the form that is best; see `dnnsplit.solving.coding`."""
+        return prices(self.forms, self.sources, by)
 
     @property
     def quantizable_names(self) -> tuple[str, ...]:
@@ -82,11 +116,52 @@ class Problem:
         assignment = {name: servers[k] for name, k in zip(self.graph.layer_names, placement, strict=True)}
         return assignment, names_of(self.quantizable_names, unpack(scheme, len(self.quantizable)))
 
-    def price(self, placement: Sequence[int], scheme: int, *by: Weights, routes: Routes | None = None) -> Cost:
-        """Price a placement given by positions; with relays, and no `routes` given, by the cheapest ones (see `routes`)."""
+    def price(
+        self, placement: Sequence[int], scheme: int, *by: Weights, routes: Routes | None = None, chosen: WireChoice | None = None
+    ) -> Cost:
+        """Price a placement given by positions; by the cheapest routes and forms where these are not given (see `routes`)."""
+        coded = bool(self.sources) or self.forms.coded
+        needed = self.prices(*(by or self._by)) if coded or (routes is None and self.routing == "relay") else None
         if routes is None and self.routing == "relay":
             routes = self.routes(placement, scheme, *by)
-        return cost_of(self.graph, self.network, self.times, *self.names(placement, scheme), routes or {})
+        if chosen is None:
+            chosen = self.chosen(placement, scheme, needed.choice, routes or {}) if needed and coded else {}
+        return cost_of(self.graph, self.network, self.times, *self.names(placement, scheme), routes or {}, chosen)
+
+    def _lossless(self, tensor: str, form: str) -> bool:
+        return self.times.forms is None or self.times.forms.of(tensor)[form].lossless
+
+    @property
+    def _by(self) -> tuple[Weights, Weights]:
+        return latency_weights(self.network), energy_weights(self.network)
+
+    def chosen(self, placement: Sequence[int], scheme: int, choice: np.ndarray, routes: Routes) -> WireChoice:
+        """Return the form of each tensor on each link that it takes, by name, where that is not the plain one.
+
+        Parameters
+        ----------
+        choice : np.ndarray
+            int (tensors, servers, servers, 2), as in `Prices`.
+        routes : Routes
+            Of the tensors that do not go straight.
+        """
+        source, q = self.parted(scheme)
+        lossy = set(self.sources[source - 1].tensors) if source else set()
+        quantized = {i for j, i in enumerate(self.quantizable) if q >> j & 1}
+        names, index = self.network.server_names, {name: k for k, name in enumerate(self.network.server_names)}
+        found = {}
+        for t, (p, receivers) in enumerate(zip(self.producer, self.receivers, strict=True)):
+            start, tensor = self.source if p < 0 else placement[p], self.graph.tensors[t].name
+            links = {(start, self.source if r < 0 else placement[r]) for r in receivers}
+            if tensor in routes:
+                links = {(k, h) for k, h in links if k == h} | {(index[a], index[b]) for a, b in routes[tensor]}
+            for k, h in links:
+                own = self.forms.names[t][int(p in quantized)]
+                form = self.sources[source - 1].name if t in lossy else own[choice[t, k, h, int(p in quantized)]]
+                through = t in lossy or (k == h and p < 0 and not self._lossless(tensor, form))
+                if form not in (PLAIN, INT8) and (k != h or through):
+                    found[tensor, names[k], names[h]] = form
+        return found
 
     def routes(
         self, placement: Sequence[int], scheme: int, *by: Weights, usable: np.ndarray | None = None
@@ -100,9 +175,9 @@ class Problem:
         usable : np.ndarray | None, optional
             bool (tensors, servers, servers), the links that each tensor may take; all by default.
         """
-        by = by or (latency_weights(self.network), energy_weights(self.network))
-        worth = np.stack([w.moves(self) for w in by])
-        quantized = {i for j, i in enumerate(self.quantizable) if scheme >> j & 1}
+        needed = self.prices(*(by or self._by))
+        source, q = self.parted(scheme)
+        quantized = {i for j, i in enumerate(self.quantizable) if q >> j & 1}
         names = self.network.server_names
         found, stuck = {}, []
         for t, (p, receivers) in enumerate(zip(self.producer, self.receivers, strict=True)):
@@ -110,9 +185,9 @@ class Problem:
             targets = {self.source if r < 0 else placement[r] for r in receivers} - {start}
             if not targets:
                 continue
-            linked = np.isfinite(self.transfer_s[t, :, :, int(p in quantized)])
-            there = linked if usable is None else linked & usable[t]
-            price = np.where(there, worth[:, t, :, :, int(p in quantized)], 0.0)
+            price = needed.of(t, int(p in quantized), source)
+            there = np.isfinite(price[0]) if usable is None else np.isfinite(price[0]) & usable[t]
+            price = np.where(there, price, 0.0)
             price[0][~there] = np.inf
             links, name = tree(price, start, targets), self.graph.tensors[t].name
             if links is None:
@@ -151,15 +226,6 @@ class Weights:
     def __rmul__(self, factor: float) -> Weights:
         return Weights(*(factor * getattr(self, f.name) for f in fields(Weights)))
 
-    def moves(self, problem: Problem) -> np.ndarray:
-        """Return what each tensor is worth on each link: float (tensors, servers, servers, 2); 0 without a link."""
-        linked = np.isfinite(problem.transfer_s)
-        worth = np.where(linked, problem.transfer_s, 0.0)
-        worth *= self.transfer[..., None]
-        if np.any(self.sent):
-            worth += np.where(linked, problem.size_bytes[:, None, None, :] * np.asarray(self.sent)[..., None], 0.0)
-        return worth
-
     def of(self, cost: Cost, network: Network) -> float:
         """Return the objective of a priced placement."""
         index = {name: k for k, name in enumerate(network.server_names)}
@@ -169,6 +235,7 @@ class Weights:
         for t in cost.transfers:
             link = index[t.source], index[t.target]
             terms += [self.transfer[link] * t.seconds, sent[link] * t.size_bytes]
+            terms += [self.compute[link[0]] * t.encode_s, self.compute[link[1]] * t.decode_s]
         return math.fsum(terms)
 
 
@@ -201,8 +268,9 @@ def _held(graph: LayerGraph) -> np.ndarray:
 
 
 def build_problem(
-    graph: LayerGraph, network: Network, times: LayerTimes, quantizable: Sequence[str] = (), request: Request | None = None
-) -> Problem:
+    graph: LayerGraph, network: Network, times: LayerTimes, quantizable: Sequence[str] = (), request: Request | None = None,
+    sources: Collection[str] = (),
+) -> Problem:  # fmt: skip
     """Check that graph, network and times fit each other, and turn them into arrays.
 
     Parameters
@@ -210,7 +278,9 @@ def build_problem(
     quantizable : Sequence[str], default ()
         Layers that may run in int8.
     request : Request | None, optional
-        Whose pins, prohibitions and routing hold.
+        Whose pins, prohibitions, forms and routing hold.
+    sources : Collection[str], default ()
+        Lossy forms of graph inputs whose noise is known.
     """
     request = request or Request()
     pins, forbid, colocate = request.pins, request.forbid, request.colocate
@@ -234,16 +304,14 @@ def build_problem(
     stuck = [f"layer {graph.layer_names[i]!r} may run on no server" for i in np.flatnonzero(~allowed.any(axis=1))]
     raise_problems(InfeasibleError, "pins and prohibitions", stuck)
     together = (pair for group in colocate for pair in itertools.pairwise(group))
-    sizes = np.array([t.size_bytes for t in graph.tensors], float)
-    handled = np.array([t.handled_bytes for t in graph.tensors], float)
+    source_forms, wire_forms = forms_of(graph, times.forms, request)
     return Problem(
         graph=graph,
         network=network,
         times=times,
         quantizable=tuple(graph.layer_index[n] for n in quantizable),
         layer_s=times.array(graph, network, tuple(quantizable)),
-        transfer_s=np.stack([network.transfer_s(sizes, handled), network.transfer_s(sizes * INT8_SHARE, handled)], axis=-1),
-        size_bytes=np.stack([sizes, sizes * INT8_SHARE], axis=-1),
+        forms=lossless_forms(graph, network, times.forms, source_forms, wire_forms),
         held_bytes=_held(graph),
         producer=tuple(-1 if t.producer is None else graph.layer_index[t.producer] for t in graph.tensors),
         receivers=tuple((*(graph.layer_index[c] for c in t.consumers), *([-1] if t.is_output else [])) for t in graph.tensors),
@@ -251,4 +319,5 @@ def build_problem(
         colocated=tuple(dict.fromkeys((graph.layer_index[a], graph.layer_index[b]) for a, b in together if a != b)),
         source=index[network.source],
         routing=request.routing,
+        sources=lossy_sources(graph, network, times.forms, [name for name in source_forms if name in sources]),
     )

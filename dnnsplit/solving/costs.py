@@ -5,6 +5,9 @@ The slides' formulas, with f_k(i, q) the seconds of layer i on server k and g(t,
     T^c_k = sum_i x_ik f_k(i, q_i)            T^x_n = sum_t y_tn g(t, n)          T = sum_k T^c_k + sum_n T^x_n
     E_k   = P^c_k T^c_k + P^self_k T^x_kk + P^other_k sum_{h != k} T^x_kh         E = sum_k E_k,  E_0 = E of the source
 
+A tensor that crosses in another form than its plain one takes, beside the link, the seconds of writing it on k and of reading it
+on h; either is work of that server, at P^c.
+
 Where P^other_k grows with the throughput, each transfer is priced at its own, bytes / g(t, n): see `Server`.
 
 With many requests in flight a server computes one while links carry others: each T^c_k, and each T^x_kh with k != h, is a
@@ -15,14 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import networkx as nx
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph, Tensor
 from dnnsplit.graph.shared_weights import groups, own_bytes
-from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, nearest, raise_problems
+from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, ProfileError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
@@ -31,6 +34,9 @@ from dnnsplit.profiling.times import PRECISIONS, LayerTimes
 from dnnsplit.profiling.wire_forms import INT8, PLAIN
 
 Routes = Mapping[str, Sequence[tuple[str, str]]]  # (source, target) of the links that a tensor takes, by its name
+
+# By (tensor, source, target), the form in which it crosses that link; what is not named crosses plainly
+WireChoice = Mapping[tuple[str, str, str], str]
 
 INT8_SHARE = 0.25  # an int8 tensor, or weight, has a quarter of the bytes of its float32 form
 
@@ -71,7 +77,9 @@ class Transfer:
 
     def _repr_html_(self) -> str:
         ends = {"source": self.source, "target": self.target, "form": self.form}
-        codec = f"{show(self.encode_s, 's')} to write, {show(self.decode_s, 's')} to read" if self.encode_s or self.decode_s else ""
+        codec = (
+            f"{show(self.encode_s, 's')} to write, {show(self.decode_s, 's')} to read" if self.encode_s or self.decode_s else ""
+        )
         facts = {"size": show(self.size_bytes, "B"), "time on the link": show(self.seconds, "s"), "codec": codec}
         return shown(f"Transfer of {self.tensor}", {**ends, **facts})
 
@@ -115,8 +123,18 @@ class Cost:
 
     @property
     def transfer_latency_s(self) -> float:
-        """T^x [s]."""
-        return math.fsum(t.seconds for t in self.transfers)
+        """T^x [s], with writing and reading what crosses in another form than its plain one."""
+        return math.fsum(t.whole_s for t in self.transfers)
+
+    @property
+    def codec_s(self) -> dict[str, float]:
+        """Seconds of writing and reading tensors, by server [s]."""
+        return codec_seconds(self.compute_s, self.transfers)
+
+    @property
+    def forms(self) -> dict[tuple[str, str, str], str]:
+        """Form by (tensor, source, target) of what does not cross plainly; `evaluate` takes them as `forms`."""
+        return {(t.tensor, t.source, t.target): t.form for t in self.transfers if t.form not in (PLAIN, INT8)}
 
     @property
     def stage_s(self) -> dict[str, float]:
@@ -125,7 +143,8 @@ class Cost:
         for t in self.transfers:
             if t.source != t.target:
                 moved.setdefault(f"{t.source} -> {t.target}", []).append(t.seconds)
-        stages = {f"compute on {server}": seconds for server, seconds in self.compute_s.items()}
+        codec_s = self.codec_s
+        stages = {f"compute on {server}": seconds + codec_s[server] for server, seconds in self.compute_s.items()}
         return stages | {link: math.fsum(seconds) for link, seconds in moved.items()}
 
     @property
@@ -142,11 +161,25 @@ class Cost:
     def frame(self) -> pd.DataFrame:
         """One row per term of the latency: term, seconds [s], bytes [B]."""
         rows = [(f"compute on {server}", seconds, math.nan) for server, seconds in self.compute_s.items()]
-        rows += [(f"{t.tensor}: {t.source} -> {t.target}", t.seconds, t.size_bytes) for t in self.transfers]
+        for t in self.transfers:
+            if t.form not in (PLAIN, INT8):
+                rows.append((f"write {t.tensor} as {t.form} on {t.source}", t.encode_s, math.nan))
+            rows.append((f"{t.tensor}: {t.source} -> {t.target}", t.seconds, t.size_bytes))
+            if t.form not in (PLAIN, INT8):
+                rows.append((f"read {t.tensor} as {t.form} on {t.target}", t.decode_s, math.nan))
         return pd.DataFrame(rows, columns=["term", "seconds", "bytes"])
 
     def _repr_html_(self) -> str:
         return shown(f"latency {show(self.latency_s, 's')}, energy {show(self.energy_j, 'J')}", readable(self.frame))
+
+
+def codec_seconds(servers: Iterable[str], transfers: Iterable[Transfer]) -> dict[str, float]:
+    """Return the seconds of writing and reading tensors, by server [s]."""
+    found: dict[str, list[float]] = {server: [] for server in servers}
+    for t in transfers:
+        found[t.source].append(t.encode_s)
+        found[t.target].append(t.decode_s)
+    return {server: math.fsum(seconds) for server, seconds in found.items()}
 
 
 def readable(terms: pd.DataFrame) -> pd.DataFrame:
@@ -162,6 +195,7 @@ def evaluate(
     assignment: Mapping[str, str],
     quantized: Iterable[str] = (),
     routes: Routes | None = None,
+    forms: WireChoice | None = None,
 ) -> Cost:
     """Price a placement by the slides' formulas, independently of every solver.
 
@@ -176,13 +210,16 @@ def evaluate(
     routes : Routes | None, optional
         (source, target) of the links between servers that a tensor takes, by its name; it pays each of them once, and the sender
         of each pays the energy. Tensors without an entry take the link from their producer's server to each receiver's.
+    forms : WireChoice | None, optional
+        The form in which a tensor crosses a link, by (tensor, source, target), as `Plan.forms` tells them; all others cross
+        plainly. A lossy form of a graph input may be given for (input, source, source) too: the source reads it back.
 
     Raises
     ------
     ModelError, NetworkError
         The assignment names unknown layers or servers, or misses a layer; routes of unknown tensors.
     ProfileError
-        Times that are needed are missing.
+        Times that are needed are missing, or what a tensor takes in a form.
     InfeasibleError
         A tensor would have to cross where there is no link, or its route does not bring it where it is needed.
     """
@@ -197,7 +234,15 @@ def evaluate(
     names = network.server_names
     strange = sorted(set(assignment.values()) - set(names))
     raise_problems(NetworkError, "assignment", [f"there is no server {s!r}{nearest(s, names)}" for s in strange])
-    return cost_of(graph, priced(network, times.overhead), times, assignment, quantized, routes or {})
+    cost = cost_of(graph, priced(network, times.overhead), times, assignment, quantized, routes or {}, forms or {})
+    taken = {(t.tensor, t.source, t.target) for t in cost.transfers}
+    idle = [
+        f"tensor {t!r} does not cross {a!r} -> {b!r}, so it has no form there"
+        for t, a, b in forms or {}
+        if (t, a, b) not in taken
+    ]
+    raise_problems(ModelError, "forms", idle)
+    return cost
 
 
 def cost_of(
@@ -207,6 +252,7 @@ def cost_of(
     assignment: Mapping[str, str],
     quantized: Sequence[str],
     routes: Routes,
+    forms: WireChoice,
 ) -> Cost:
     """Price a placement of known layers on known servers, with links that are `priced` already; see `evaluate`."""
     names = network.server_names
@@ -223,14 +269,17 @@ def cost_of(
     compute_s = {name: math.fsum(values) for name, values in compute.items()}
     transfers, missing = _transfers(graph, network, assignment, quantized, routes)
     raise_problems(InfeasibleError, "assignment", missing)
+    transfers = _coded(graph, network, times, assignment, quantized, transfers, forms)
+    codec_s = codec_seconds(names, transfers)
     energy = {}
     for server in network.servers:
         self_s = math.fsum(t.seconds for t in transfers if t.source == t.target == server.name)
         sent = [t for t in transfers if t.source == server.name != t.target]
         sending_j = server.sending_j(math.fsum(t.seconds for t in sent), math.fsum(t.size_bytes for t in sent))
-        energy[server.name] = server.compute_w * compute_s[server.name] + server.transmit_self_w * self_s + sending_j
+        computing_j = server.compute_w * (compute_s[server.name] + codec_s[server.name])
+        energy[server.name] = computing_j + server.transmit_self_w * self_s + sending_j
     return Cost(
-        latency_s=math.fsum([*compute_s.values(), *(t.seconds for t in transfers)]),
+        latency_s=math.fsum([*compute_s.values(), *(s for t in transfers for s in (t.encode_s, t.seconds, t.decode_s))]),
         compute_s=compute_s,
         transfers=transfers,
         energy_j=math.fsum(energy.values()),
@@ -258,10 +307,54 @@ def _transfers(
             link = network.link(start, end)
             if link is not None:
                 seconds = link.transfer_s(size, tensor.handled_bytes)
-                found.append(Transfer(tensor.name, start, end, size, seconds))
+                found.append(Transfer(tensor.name, start, end, size, seconds, INT8 if tensor.producer in quantized else PLAIN))
             elif start != end:
                 missing.append(f"{_what(tensor, size)} would cross {start!r} -> {end!r}, where there is no link")
     return tuple(found), missing
+
+
+def _coded(
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    assignment: Mapping[str, str],
+    quantized: Sequence[str],
+    transfers: tuple[Transfer, ...],
+    forms: WireChoice,
+) -> tuple[Transfer, ...]:
+    """Return transfers in the forms that are chosen for them; what the source reads back of an input comes last."""
+    if not forms:
+        return transfers
+    tensors = {t.name: t for t in graph.tensors}
+    moved = {(t.tensor, t.source, t.target) for t in transfers}
+    inside = [
+        Transfer(t, a, b, 0.0, 0.0)
+        for t, a, b in forms
+        if a == b == network.source and t in tensors and tensors[t].producer is None and (t, a, b) not in moved
+        if any(assignment[c] == a for c in tensors[t].consumers)
+    ]
+    found, problems = [], []
+    for move in (*transfers, *inside):
+        form = forms.get((move.tensor, move.source, move.target), "")
+        if form in ("", PLAIN, INT8):
+            found.append(move)
+            continue
+        tensor, link = tensors[move.tensor], network.link(move.source, move.target)
+        one = times.forms and times.forms.of(tensor.name, INT8 if tensor.producer in quantized else PLAIN).get(form)
+        if not one or move.source not in one.encode_s or move.target not in one.decode_s:
+            problems.append(f"tensor {move.tensor!r} has no form {form!r} from {move.source!r} to {move.target!r}; profile it")
+            continue
+        # what is passed on in a lossy form was written at the source
+        passed = not one.lossless and tensor.producer is None and move.source != network.source
+        encode_s = 0.0 if passed else one.encode_s[move.source]
+        size, seconds = move.size_bytes, move.seconds
+        if link is not None and move.source != move.target:
+            size, seconds = one.size_bytes, link.transfer_s(one.size_bytes, tensor.handled_bytes)
+        found.append(
+            replace(move, size_bytes=size, seconds=seconds, form=form, encode_s=encode_s, decode_s=one.decode_s[move.target])
+        )
+    raise_problems(ProfileError, "forms", problems)
+    return tuple(found)
 
 
 def _what(tensor: Tensor, size: float) -> str:

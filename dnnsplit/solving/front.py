@@ -101,6 +101,8 @@ def pareto(
     confidence: float | None = None,
     verify: Measure | None = None,
     progress: bool = True,
+    source_forms: Sequence[str] | None = None,
+    wire_forms: Sequence[str] | None = None,
 ) -> Front:
     """Return the exact front of the objective against noise, from one elimination pass over all schemes.
 
@@ -125,6 +127,10 @@ def pareto(
         every scheme of the front was measured.
     progress : bool, default True
         Show a progress bar for each of these rounds.
+    source_forms : Sequence[str] | None, optional
+        As for `split`: the front is over placements, schemes and source forms.
+    wire_forms : Sequence[str] | None, optional
+        As for `split`.
 
     Returns
     -------
@@ -148,6 +154,7 @@ def pareto(
     request = Request(
         latency_weight=latency_weight, energy_weight=energy_weight, pins=pins or {}, forbid=forbid or {}, colocate=colocate,
         forbid_links=forbid_links, normalise="fixed", confidence=confidence,
+        source_forms=source_forms, wire_forms=wire_forms,
     )  # fmt: skip
     limited = "noise" if confidence is None else "noise_upper"
     if verify is None:

@@ -12,6 +12,7 @@ from dnnsplit.ground.errors import InfeasibleError
 from dnnsplit.ground.tolerance import within
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
+from dnnsplit.noise.models import NoiseModel
 from dnnsplit.solving.arrays import Problem, Weights, energy_weights, latency_weights
 from dnnsplit.solving.costs import Cost
 from dnnsplit.solving.elimination.sweep import eliminate
@@ -96,6 +97,13 @@ class Limits:
             if server.memory_bytes is not None and not within(held, server.memory_bytes):
                 problems.append(f"{show(held, 'B')} of weights on {server.name!r} exceed its {show(server.memory_bytes, 'B')}")
         return problems
+
+
+def scheme_noise(problem: Problem, noise: NoiseModel | None) -> np.ndarray:
+    """Return the noise of every scheme, lossless source forms first, float (schemes,); infinite where it is not known."""
+    if noise is None:
+        return np.zeros(1)
+    return np.concatenate([noise.every(), *(noise.at(source.name).every() for source in problem.sources)])
 
 
 def reference(problem: Problem) -> Reference:

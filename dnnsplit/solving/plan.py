@@ -64,6 +64,8 @@ class Plan:
         Schemes that were measured to verify this plan.
     source_form : str
         The form in which graph inputs leave the source; "float32" where none leaves it, or none in another form.
+    lossy_source : str
+        The same if it changes their values; else empty.
     pixels : Mapping[str, Any]
         How graph inputs that cross as images hold them (`dnnsplit.codecs.pixels.Pixels`, as JSON), by name.
     error_s : float
@@ -93,6 +95,7 @@ class Plan:
     reference: Mapping[str, Any] = field(default_factory=dict)
     noise_upper: float = math.nan
     source_form: str = PLAIN
+    lossy_source: str = ""
     pixels: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -151,6 +154,11 @@ class Plan:
         return found
 
     @property
+    def forms(self) -> dict[tuple[str, str, str], str]:
+        """Form by (tensor, source, target) of what does not cross plainly; `evaluate` takes them as `forms`."""
+        return self.cost.forms
+
+    @property
     def servers(self) -> tuple[str, ...]:
         """The servers that run at least one layer."""
         return tuple(dict.fromkeys(self.assignment.values()))
@@ -202,9 +210,12 @@ class Plan:
         crossing = [t for t in self.transfers if t.source != t.target]
         size = show(sum(t.size_bytes for t in crossing), "B")
         sent = f"{len(crossing)} tensors cross ({size})" if crossing else "nothing crosses"
+        if self.source_form != PLAIN:
+            sent += f", the input as {self.source_form}"
         gap = "" if self.status == "optimal" else f", gap {self.gap:.2%}"
-        noise = f"{self.noise:.4g} ({self.noise_kind})" if self.quantized else "0"
-        if self.quantized and not math.isnan(self.noise_upper):
+        noisy = self.noise_kind != "none"
+        noise = f"{self.noise:.4g} ({self.noise_kind})" if noisy else "0"
+        if noisy and not math.isnan(self.noise_upper):
             noise += f", below {self.noise_upper:.4g} with {self.limits.get('confidence', math.nan):.4g} confidence"
         slowest = ""
         if self.objective_name == "bottleneck_s":

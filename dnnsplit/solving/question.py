@@ -13,16 +13,18 @@ import numpy as np
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import InfeasibleError, NoiseError, SolverError
-from dnnsplit.ground.tolerance import relative_gap
+from dnnsplit.ground.tolerance import relative_gap, within
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel, Table
 from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.profiling.wire_forms import PLAIN
 from dnnsplit.quantize.setting import check_one_setting
 from dnnsplit.solving.arrays import Problem, build_problem
+from dnnsplit.solving.coding import check_sources
 from dnnsplit.solving.costs import Cost
 from dnnsplit.solving.elimination.relays import TIE
 from dnnsplit.solving.elimination.sweep import MAX_BITS, Optima, eliminate
-from dnnsplit.solving.objective import Limits, Objective, normalised_sum, raw_objective, reference, unreachable
+from dnnsplit.solving.objective import Limits, Objective, normalised_sum, raw_objective, reference, scheme_noise, unreachable
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.request import Request
 
@@ -47,8 +49,8 @@ class Question:
 
     @cached_property
     def scheme_noise(self) -> np.ndarray:
-        """Float (2^n,): noise of every scheme; infinite where it is not known."""
-        return self.noise.every() if self.noise else np.zeros(1)
+        """Float (schemes,): noise of every scheme; infinite where it is not known."""
+        return scheme_noise(self.problem, self.noise)
 
     @cached_property
     def optima(self) -> Optima:
@@ -72,6 +74,18 @@ class Question:
             other.__dict__["scheme_noise"] = self.scheme_noise
         return other
 
+    def under(self, source: int) -> Question:
+        """Ask with the graph inputs in the one form that is so numbered, 0 for lossless ones (see `Problem.under`)."""
+        form = self.problem.sources[source - 1].name if source else ""
+        return replace(self, problem=self.problem.under(source), noise=self.noise and self.noise.at(form))
+
+    @property
+    def sources(self) -> list[int]:
+        """The numbers of the source forms that the limit on noise admits at all."""
+        named = enumerate(self.problem.sources, 1)
+        most = self.limits.max_noise
+        return [0, *(n for n, source in named if self.noise and within(self.noise.at(source.name).of(()), most))]
+
     def again(self, network: Network | None = None, **more: Any) -> Question:
         """Ask with another network or other keywords of `split`, by the same objective, so that answers compare."""
         noise = self.noise and (self.noise.mean or self.noise)
@@ -81,7 +95,7 @@ class Question:
 
     @cached_property
     def allowed(self) -> np.ndarray:
-        """Bool (2^n,): schemes within the noise limit."""
+        """Bool (schemes,): those within the noise limit."""
         return self.limits.quiet(self.scheme_noise)
 
     def best_scheme(self) -> int:
@@ -111,16 +125,19 @@ class Question:
     ) -> Plan:
         """Turn positions and their price into a plan; without a bound (on the objective without its constant) it is one."""
         assignment, quantized = self.problem.names(placement, scheme)
-        objective = self.objective.of(cost, self.problem.network)
+        lossy, noise = self.problem.source_form(scheme), self.noise
+        if noise:
+            noise = noise.at(lossy)
+        objective, forms = self.objective.of(cost, self.problem.network), self.problem.times.forms
         bound = objective if bound is None else bound + self.objective.constant
-        kind = "none" if not quantized else "measured" if isinstance(self.noise, Table) else "predicted"
+        kind = "none" if not (quantized or lossy) else "measured" if isinstance(noise, Table) else "predicted"
         return Plan(
             assignment=assignment,
             quantized=quantized,
             cost=cost,
-            noise=(self.noise.mean or self.noise).of(quantized) if self.noise else 0.0,
+            noise=(noise.mean or noise).of(quantized) if noise else 0.0,
             noise_kind=kind,
-            noise_upper=self.noise.of(quantized) if self.noise and self.noise.mean else math.nan,
+            noise_upper=noise.of(quantized) if noise and noise.mean else math.nan,
             objective=objective,
             objective_name=self.objective.name,
             status=status,
@@ -141,9 +158,18 @@ class Question:
             },
             reference=asdict(self.objective.reference) if self.objective.reference else {},
             source=self.problem.network.source,
+            lossy_source=lossy,
+            source_form=lossy or self._source_form(cost),
+            pixels={} if forms is None else {name: asdict(pixels) for name, pixels in forms.pixels.items()},
             times_origin=" / ".join(dict.fromkeys(self.problem.times.frame["origin"])),
             origin=self.noise.origin if self.noise else {},
         )
+
+    def _source_form(self, cost: Cost) -> str:
+        """Return the forms in which graph inputs cross, the plain one where none does."""
+        inputs = {t.name for t in self.problem.graph.tensors if t.producer is None}
+        taken = dict.fromkeys(t.form for t in cost.transfers if t.tensor in inputs and t.source != t.target)
+        return " and ".join(form for form in taken if form != PLAIN or len(taken) == 1) or PLAIN
 
 
 def ask(
@@ -164,8 +190,9 @@ def ask(
     else:
         check_one_setting({"noise": noise.origin} | {f"times of {server}": made for server, made in times.made.items()})
         noise = noise if request.confidence is None else noise.bounded(request.confidence)
-    layers = noise.layers if noise else ()
-    problem = build_problem(graph, network, times, layers, request)
+    layers, sources = (noise.layers, tuple(noise.sources)) if noise else ((), ())
+    check_sources(graph, times.forms, request, sources)
+    problem = build_problem(graph, network, times, layers, request, sources)
     minimised = raw_objective(problem, request.latency_weight, request.energy_weight, request.objective)
     weights = None
     if request.latency_weight and request.energy_weight and request.objective == "latency":
@@ -173,7 +200,8 @@ def ask(
         if request.normalise == "fixed":
             free = problem  # the reference is one, whatever is pinned or forbidden
             if request.restricts:
-                free = build_problem(graph, network, times, layers, Request(routing=request.routing))
+                same = Request(routing=request.routing, source_forms=request.source_forms, wire_forms=request.wire_forms)
+                free = build_problem(graph, network, times, layers, same, sources)
             minimised, weights = normalised_sum(problem.network, *weights, reference(free)), None
     most = math.inf if request.max_noise is None else float(request.max_noise)
     limits = Limits(most, request.max_device_energy_j, request.max_energy_j)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
 from dnnsplit.ground.units import is_number
+from dnnsplit.profiling.wire_forms import PLAIN
 
 CHOICES = {"objective": ("latency", "throughput"), "normalise": ("limited", "fixed"), "routing": ("direct", "relay")}
 METHODS = ("auto", "elimination", "milp", "slides")
@@ -31,11 +32,16 @@ class Request:
     objective: str = "latency"
     normalise: str = "limited"
     confidence: float | None = None
+    source_forms: Sequence[str] | None = None
+    wire_forms: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         forbid = {layer: (on,) if isinstance(on, str) else tuple(on) for layer, on in (self.forbid or {}).items()}
         object.__setattr__(self, "forbid", forbid)
         object.__setattr__(self, "pins", dict(self.pins or {}))
+        for name in ("source_forms", "wire_forms"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else None if given is None else tuple(given))
         if self.max_noise is not None:
             if not is_number(self.max_noise) or math.isnan(self.max_noise):
                 message = f"max_noise is {self.max_noise!r}, not a number; give 0 or more, or None for no limit"
@@ -85,6 +91,8 @@ Kind = TypeVar("Kind", Request, Effort)
 
 
 def picked(kind: type[Kind], keywords: Mapping[str, Any]) -> Kind:
-    """Make a request, or an effort, from those of the keywords of `split` that are its own."""
+    """Make a request, or an effort, from those of the keywords of `split` that are its own; the slides send float32."""
     own = {f.name for f in fields(kind)}
+    if keywords.get("method") == "slides" and keywords.get("source_forms") is None:
+        keywords = {**keywords, "source_forms": (PLAIN,)}
     return kind(**{name: value for name, value in keywords.items() if name in own})

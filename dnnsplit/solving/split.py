@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.shared_weights import total_bytes
-from dnnsplit.ground.errors import InfeasibleError, NoiseError, SolverError, raise_problems
+from dnnsplit.ground.errors import DnnSplitError, InfeasibleError, NoiseError, SolverError, raise_problems
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.tolerance import TOLERANCE, within
 from dnnsplit.ground.units import show
@@ -20,11 +21,12 @@ from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
 from dnnsplit.noise.schemes import pack
 from dnnsplit.profiling.times import LayerTimes
-from dnnsplit.solving.arrays import Weights
+from dnnsplit.profiling.wire_forms import PLAIN
+from dnnsplit.solving.arrays import Problem, Weights
 from dnnsplit.solving.bounds.branching import branch
 from dnnsplit.solving.bounds.multipliers import Relaxation, relax
 from dnnsplit.solving.elimination.sweep import eliminate
-from dnnsplit.solving.milp.solvers import OutOfTime, SolverFailed, check_solver, solve_milp
+from dnnsplit.solving.milp.solvers import OutOfTime, Solution, SolverFailed, check_solver, solve_milp
 from dnnsplit.solving.milp.throughput import solve_bottleneck
 from dnnsplit.solving.payoffs import normalised
 from dnnsplit.solving.plan import Plan
@@ -62,8 +64,10 @@ def split(
     samples: NoiseSamples | None = None,
     normalise: str = "limited",
     confidence: float | None = None,
+    source_forms: Sequence[str] | None = None,
+    wire_forms: Sequence[str] | None = None,
 ) -> Plan:
-    """Decide which layers run where and which run in int8.
+    """Decide which layers run where, which run in int8, and in which form tensors cross.
 
     Parameters
     ----------
@@ -119,6 +123,13 @@ def split(
     confidence : float | None, optional
         Such as 0.95: max_noise is kept by the upper confidence bound of the mean over all images, which the plan tells as
         ``noise_upper`` (`dnnsplit.noise.confidence`); None: by the mean over those that were measured, as on the slides.
+    source_forms : Sequence[str] | None, optional
+        Forms in which the source may send graph inputs, by their names in ``times.forms``, and "float32" for the plain one. By
+        default all that the profile knows, lossy ones where the noise model knows their noise (``noise.sources``); for
+        method "slides" the plain one alone.
+    wire_forms : Sequence[str] | None, optional
+        Forms in which other tensors may cross; by default the lossless ones, and where `source_forms` is the plain one alone,
+        that alone: then nothing is coded, as on the slides.
 
     Returns
     -------
@@ -136,10 +147,13 @@ def split(
     SolverError
         No solver can answer.
     """
+    if method == "slides" and source_forms is None:
+        source_forms = (PLAIN,)
     request = Request(
         max_noise=max_noise, latency_weight=latency_weight, energy_weight=energy_weight, max_energy_j=max_energy_j,
         max_device_energy_j=max_device_energy_j, pins=pins or {}, forbid=forbid or {}, colocate=colocate,
         forbid_links=forbid_links, routing=routing, objective=objective, normalise=normalise, confidence=confidence,
+        source_forms=source_forms, wire_forms=wire_forms,
     )  # fmt: skip
     effort = Effort(method, solver, gap, time_limit_s)
     if verify is None:
@@ -225,8 +239,7 @@ def _by_milp(question: Question, formulation: str, effort: Effort, reason: str, 
         return question.plan(*known[:2], "elimination", known[2], reason=f"{reason}; {why}", status="feasible", bound=bound)
 
     try:
-        asked = (problem, objective.weights, question.noise, question.limits, formulation, effort)
-        solution = solve_bottleneck(*asked) if objective.bottleneck else solve_milp(*asked)
+        source, solution = _programmes(question, problem, formulation, effort)
     except (InfeasibleError, OutOfTime, SolverFailed) as error:
         if known:
             slow = f"{solver} found nothing better in time"
@@ -237,8 +250,8 @@ def _by_milp(question: Question, formulation: str, effort: Effort, reason: str, 
             message = "no placement satisfies the limits"
             raise InfeasibleError(message, details=_explain(question)) from None
         raise
-    scheme = pack(solution.quantized)
-    cost = problem.price(solution.placement, scheme, objective.weights, objective.ties, routes=solution.routes)
+    scheme = pack(solution.quantized) | source << len(solution.quantized)
+    cost = problem.price(solution.placement, scheme, routes=solution.routes, chosen=solution.forms)
     bound, status = float(np.fmax(solution.bound, low)), solution.status
     if status == "feasible":
         if relaxed and known and relaxed.value < objective.weights.of(cost, problem.network):
@@ -252,6 +265,45 @@ def _by_milp(question: Question, formulation: str, effort: Effort, reason: str, 
         broken.append(f"noise {plan.limited_noise:.6g} is above max_noise {question.limits.max_noise:g}")
     raise_problems(SolverError, f"{solver} returned a plan that breaks its limits", broken)
     return plan
+
+
+def _programmes(question: Question, problem: Problem, formulation: str, effort: Effort) -> tuple[int, Solution]:
+    """Solve one programme for each source form that may be the best; return the best one, the proof being that of all."""
+    objective, started = question.objective, time.monotonic()
+    least = dict.fromkeys(question.sources if problem.sources else [0], -math.inf)
+    if problem.sources and not objective.bottleneck:
+        try:
+            values = np.where(question.allowed, question.optima.value, np.inf).reshape(1 + len(problem.sources), -1).min(axis=1)
+            least = {source: float(values[source]) for source in least}
+        except SolverError:  # too many schemes to list: nothing is known in advance
+            pass
+    best: tuple[float, int, Solution] | None = None
+    bound, proved, notes, refused = math.inf, True, list[str](), list[DnnSplitError]()
+    for source in sorted(least, key=lambda one: least[one]):
+        if best and best[0] <= least[source]:
+            bound = min(bound, least[source])
+            continue
+        part, asked = problem.under(source), question.under(source)
+        left = None if effort.time_limit_s is None else max(1.0, started + effort.time_limit_s - time.monotonic())
+        mine = replace(effort, time_limit_s=left)
+        try:
+            solve = solve_bottleneck if objective.bottleneck else solve_milp
+            found = solve(part, objective.weights, asked.noise, asked.limits, formulation, mine)
+        except (InfeasibleError, OutOfTime, SolverFailed) as error:
+            refused.append(error)
+            if not isinstance(error, InfeasibleError):
+                bound, proved = math.nan, False
+                notes.append(str(error))
+            continue
+        bound, proved = min(bound, found.bound), proved and found.status == "optimal"  # NaN stays, in this order
+        notes += [found.note] if found.note else []
+        cost = part.price(found.placement, pack(found.quantized), routes=found.routes, chosen=found.forms)
+        value = cost.bottleneck_s if objective.bottleneck else objective.weights.of(cost, part.network)
+        if best is None or value < best[0]:
+            best = value, source, found
+    if best is None:
+        raise next((error for error in refused if not isinstance(error, InfeasibleError)), refused[0])
+    return best[1], replace(best[2], bound=bound, status="optimal" if proved else "feasible", note="; ".join(notes))
 
 
 def _explain(question: Question) -> list[str]:

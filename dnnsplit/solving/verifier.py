@@ -15,7 +15,7 @@ from dnnsplit.noise.samples import NoiseSamples
 from dnnsplit.noise.schemes import names_of, row_of
 from dnnsplit.solving.plan import Plan
 
-Measure = Callable[[tuple[str, ...]], float]
+Measure = Callable[..., float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,8 @@ class Measurer:
     Attributes
     ----------
     measure : Measure
-        Names of the quantized layers -> noise; a `dnnsplit.noise.meter.NoiseMeter`, where bounds are asked for.
+        Names of the quantized layers -> noise; a `dnnsplit.noise.meter.NoiseMeter`, where bounds are asked for. The lossy form
+        of the inputs, where they come in one, is its second argument.
     layers : tuple[str, ...]
         V_Q, in the order of schemes.
     fresh : bool
@@ -38,26 +39,27 @@ class Measurer:
     layers: tuple[str, ...]
     fresh: bool
     confidence: float | None
-    _known: dict[tuple[str, ...], tuple[float, float]] = field(default_factory=dict, repr=False)  # mean and bound
+    # mean and bound, by lossy form of the inputs and layers
+    _known: dict[tuple[str, tuple[str, ...]], tuple[float, float]] = field(default_factory=dict, repr=False)
 
-    def bound(self, quantized: Sequence[str]) -> float:
-        """Return the upper bound of the noise when exactly these layers are quantized."""
-        names = tuple(quantized)
-        if names not in self._known:
+    def bound(self, quantized: Sequence[str], source: str = "") -> float:
+        """Return the upper bound of the noise when exactly these layers are quantized, and the inputs come in this lossy form."""
+        key = source, tuple(quantized)
+        if key not in self._known:
             if self.confidence is None:
-                self._known[names] = (self.measure(names),) * 2
+                self._known[key] = (self.measure(key[1], *_named(source)),) * 2
             else:
-                self.measure_all(row_of(self.layers, names)[None], progress=False)
-        return self._known[names][1]
+                self.measure_all(row_of(self.layers, quantized)[None], progress=False, source=source)
+        return self._known[key][1]
 
-    def measure_all(self, schemes: np.ndarray | Sequence[Sequence[int]], progress: bool = True) -> None:
+    def measure_all(self, schemes: np.ndarray | Sequence[Sequence[int]], progress: bool = True, source: str = "") -> None:
         """Measure some schemes, 0/1 (n, layers), in one walk where the measure can; `bound` knows them then."""
         rows = [names_of(self.layers, row) for row in schemes]
         if not hasattr(self.measure, "samples"):
             for names in rows:
-                self.bound(names)
+                self.bound(names, source)
             return
-        samples: NoiseSamples = self.measure.samples(schemes, progress)
+        samples: NoiseSamples = self.measure.samples(schemes, progress, *_named(source))
         bounds = samples.noise
         if self.confidence is not None:
             if samples.spread is None or (samples.spread[:, 1] < 2).any():
@@ -66,16 +68,23 @@ class Measurer:
             bounds = upper_bound(samples.noise, samples.spread[:, 0], samples.spread[:, 1], self.confidence)
         order = np.array([samples.layers.index(n) for n in self.layers])
         for row, mean, most in zip(samples.schemes[:, order], samples.noise.tolist(), bounds.tolist(), strict=True):
-            self._known[names_of(self.layers, row)] = mean, most
+            self._known[source, names_of(self.layers, row)] = mean, most
 
     def told(self, plan: Plan, measurements: int) -> Plan:
         """Return a plan with the noise that was measured of it."""
         names = tuple(n for n in self.layers if n in plan.quantized)
-        mean, most = self._known.get(names, (plan.noise, plan.noise_upper)) if names else (0.0, 0.0)
-        if self.confidence is None and (not names or names in self._known):
+        source: str = getattr(plan, "lossy_source", "")
+        noisy, key = bool(names or source), (source, names)
+        mean, most = self._known.get(key, (plan.noise, plan.noise_upper)) if noisy else (0.0, 0.0)
+        if self.confidence is None and (not noisy or key in self._known):
             most = math.nan
-        origin, kind = getattr(self.measure, "origin", None) or plan.origin, "measured" if names else "none"
+        origin, kind = getattr(self.measure, "origin", None) or plan.origin, "measured" if noisy else "none"
         return replace(plan, noise=mean, noise_upper=most, noise_kind=kind, measurements=measurements, origin=origin)
+
+
+def _named(source: str) -> tuple[str, ...]:
+    """Return the argument that names a lossy form: none for inputs as they are, so that a measure needs to know of no forms."""
+    return (source,) if source else ()
 
 
 def measurer(

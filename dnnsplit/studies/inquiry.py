@@ -58,9 +58,14 @@ def positions(question: Question, plan: Plan) -> tuple[list[int], int]:
     problems = [f"it uses {s!r}, which is not in the network{nearest(s, index)}" for s in plan.servers if s not in index]
     problems += [f"it has {n!r} in int8, which may not be{nearest(n, int8)}" for n in plan.quantized if n not in int8]
     raise_problems(OptionError, ANOTHER, problems)
+    sources = ["", *(source.name for source in problem.sources)]
+    if plan.lossy_source not in sources:
+        problems = [f"it sends the input as {plan.lossy_source!r}, which may not be{nearest(plan.lossy_source, sources)}"]
+        raise_problems(OptionError, ANOTHER, problems)
     placement = [index[plan.assignment[name]] for name in problem.graph.layer_names]
-    scheme = pack(row_of(int8, plan.quantized))
-    cost = problem.price(placement, scheme, routes=plan.routes if problem.routing == "relay" else None)
+    scheme = pack(row_of(int8, plan.quantized)) | sources.index(plan.lossy_source) << len(int8)
+    routes = plan.routes if problem.routing == "relay" else None
+    cost = problem.price(placement, scheme, routes=routes, chosen=plan.forms)
     here = question.plan(placement, scheme, plan.method, cost)
     rounding = 1e-9 * max(abs(here.objective), abs(question.objective.constant))
     if here.objective_name != plan.objective_name or not abs(here.objective - plan.objective) <= rounding:

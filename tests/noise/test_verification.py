@@ -53,7 +53,7 @@ def test_what_is_returned_was_measured_and_holds(seed, gains, limit, model):
     found = verify(noise, real.of, chooser(np.array(gains), limit), limit, samples)
     assert found.noise == real.of(found.quantized) <= limit
     known = {tuple(np.flatnonzero(q)) for q in samples.schemes}
-    for names, value in found.measured.items():  # nothing is measured twice
+    for (_, names), value in found.measured.items():  # nothing is measured twice
         assert value == real.of(names)
         assert tuple(LAYERS.index(n) for n in names) not in known
 
@@ -115,6 +115,102 @@ def test_a_limit_of_zero_quantizes_nothing(monkeypatch):
     noise, samples = fitted(real)
     found = verify(noise, real.of, chooser(np.ones(5), 0.0), 0.0, samples)
     assert (found.quantized, found.noise) == ((), 0.0)
+
+
+class Choice:
+    """Layers to quantize, and the form of the inputs."""
+
+    def __init__(self, quantized, lossy_source=""):
+        self.quantized, self.lossy_source = quantized, lossy_source
+
+
+def of_forms(gains, saved, limit):
+    """A choice over schemes and forms: a form gains what it saves."""
+
+    def choose(noise):
+        at = {form: noise.at(form).every() for form in saved}
+        value = {form: np.where(at[form] <= limit, Q @ gains + more, -np.inf) for form, more in saved.items()}
+        form = max(value, key=lambda f: value[f].max())
+        return Choice(tuple(n for n, bit in zip(LAYERS, Q[value[form].argmax()], strict=True) if bit), form)
+
+    return choose
+
+
+def with_forms(real, floors):
+    """Samples of a noise, and of forms alone."""
+    frame = pd.DataFrame(Q, columns=list(LAYERS)).assign(noise=real.every())
+    sources = {form: NoiseSamples(frame[:1].assign(noise=floor), {"source": form}) for form, floor in floors.items()}
+    return NoiseSamples(frame, sources=sources)
+
+
+def test_a_form_that_the_model_underestimates_is_cut_off_scheme_by_scheme():
+    real, gains, limit = truth(2), np.array([1.0, 2.0, 1.5, 0.7, 1.1]), 1.0
+    samples = with_forms(real, {"jpeg-95": 0.3, "webp-90": 0.5})
+    noise, saved, asked = NoiseModel.measured(samples), {"": 0.0, "jpeg-95": 2.0, "webp-90": 3.0}, []
+
+    def measure(names, source):  # a form adds more than its power, which contradicts the model
+        asked.append((source, names))
+        return 0.3 * (source == "jpeg-95") + 0.5 * (source == "webp-90") + real.of(names)
+
+    found = verify(noise, measure, of_forms(gains, saved, limit), limit, samples)
+    assert list(found.measured) == asked
+    assert len(asked) == len(set(asked)) > 1
+    assert all(source for source, _ in asked)  # the schemes alone are a table
+    assert (found.source, found.quantized) == (found.choice.lossy_source, found.choice.quantized)
+    assert found.noise == pytest.approx(measure(found.quantized, found.source))
+    true = {"": real.every(), "jpeg-95": 0.3 + real.every(), "webp-90": 0.5 + real.every()}
+    best = max((Q @ gains)[true[form] <= limit].max() + more for form, more in saved.items())
+    assert gains @ [name in found.quantized for name in LAYERS] + saved[found.source] == pytest.approx(best)
+
+
+def test_fresh_images_have_a_noise_of_each_form_alone_to_be_measured():
+    real, choose = truth(2), of_forms(np.ones(5), {"": 0.0, "jpeg-95": 9.0}, 0.35)
+    noise = NoiseModel.measured(with_forms(real, {"jpeg-95": 0.3}))
+    asked = []
+
+    def measure(names, *source):
+        asked.append((source, names))
+        return 0.4 if source else 0.0
+
+    assert verify(noise, lambda names: math.nan, choose, 0.35).noise == 0.3  # of the same images it is known
+    found = verify(noise, measure, choose, 0.35, fresh=True)
+    assert asked[0] == (("jpeg-95",), ())
+    assert found.source == ""
+
+
+def test_measurements_of_a_form_teach_its_model_alone():
+    real = truth(3)
+    q = sample_schemes(5, 20)
+    few = with_forms(real, {"jpeg-95": 0.3}).only(np.isin(Q @ (1 << np.arange(5)), q @ (1 << np.arange(5))))
+    noise, limit = fit_noise(few, "gp"), 1.0
+    seen = []
+    choose = of_forms(np.array([1.0, 2.0, 1.5, 0.7, 1.1]), {"": 0.0, "jpeg-95": 9.0}, limit)
+
+    def watched(model):
+        seen.append(model)
+        return choose(model)
+
+    verify(noise, lambda names, source: 1.5 * real.of(names) + 0.3, watched, limit, few)
+    assert len(seen) > 2
+    assert all(model.model.regressor is noise.regressor for model in seen)
+    told = [len(model.at("jpeg-95").model.base.regressor.X_train_) for model in seen]
+    assert told == list(range(told[0], told[0] + len(seen)))
+
+
+def test_after_too_many_measurements_a_form_that_was_measured_is_chosen(monkeypatch):
+    monkeypatch.setattr("dnnsplit.noise.verification.MOST", 2)
+    noise = NoiseModel.measured(with_forms(truth(1), {"jpeg-95": 0.2}))
+    choose = of_forms(np.ones(5), {"": 0.0, "jpeg-95": 9.0}, 0.5)
+    found = verify(noise, lambda names, source: 1.0, choose, 0.5)
+    assert (found.source, found.quantized, found.noise, len(found.measured)) == ("jpeg-95", (), 0.2, 2)
+
+
+def test_a_form_that_the_model_does_not_know_is_refused():
+    noise = NoiseModel.measured(with_forms(truth(1), {"jpeg-95": 0.2}))
+    with pytest.raises(NoiseError, match=r"inputs as 'jpeg-96'.*did you mean 'jpeg-95'"):
+        verify(noise, noise.of, lambda model: Choice((), "jpeg-96"), 0.5)
+    with pytest.raises(NoiseError, match=r"\('a',\) with inputs as 'jpeg-95' is -1.0"):
+        verify(noise, lambda *_: -1.0, lambda model: Choice(("a",), "jpeg-95"), 0.5)
 
 
 def test_a_choice_may_be_a_plan():

@@ -318,13 +318,13 @@ def test_a_mask_that_every_block_reads_leaves_the_front_exact():
 
 def test_memory_is_estimated_before_tables_are_made():
     chain = tuple((i, i + 1) for i in range(9))
-    ordering = find_ordering(chain, Sizes(servers=4, layers=10), bits=0, first=0, objectives=1)
+    ordering = find_ordering(chain, Sizes(servers=4, layers=10), first=0, objectives=1)
     assert len(ordering.steps) == 10
     assert ordering.entries == 9 * 16 + 4  # every layer of a chain is eliminated with one neighbour, the last one alone
     assert 9 * 16 * 8 <= ordering.peak_bytes <= 2 * 9 * 16 * 8
     everything = (tuple(range(20)),)
     with pytest.raises(ds.SolverError, match=r"needs 8.796 TB or more of memory \(limit 4.295 GB\): .* 20 layers on 4"):
-        find_ordering(everything, Sizes(servers=4, layers=20), bits=0, first=0)
+        find_ordering(everything, Sizes(servers=4, layers=20), first=0)
 
 
 def test_one_reference_whatever_is_pinned():

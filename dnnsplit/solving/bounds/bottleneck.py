@@ -18,9 +18,9 @@ import numpy as np
 from dnnsplit.ground.tolerance import relative_gap
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.solving.arrays import Problem, Weights
-from dnnsplit.solving.costs import Cost
+from dnnsplit.solving.costs import Cost, WireChoice
 from dnnsplit.solving.elimination.sweep import eliminate
-from dnnsplit.solving.objective import Limits
+from dnnsplit.solving.objective import Limits, scheme_noise
 
 ROUNDS = (30, 8, 8, 8, 8)  # eliminations in search of a plan, and in each step of bisection
 TIE = 1e-9
@@ -40,12 +40,15 @@ class Bracket:
         Its placement and scheme.
     routes : dict[str, tuple[tuple[str, str], ...]] | None
         With relays, its links by tensor.
+    forms : WireChoice | None
+        Form by (tensor, source, target), of what does not cross plainly.
     """
 
     low: float = 0.0
     high: float = math.inf
     plan: tuple[tuple[int, ...], int] | None = None
     routes: dict[str, tuple[tuple[str, str], ...]] | None = None
+    forms: WireChoice | None = None
 
     @property
     def gap(self) -> float:
@@ -76,7 +79,7 @@ def bracket(
             weights = Weights(share[0], share[1:])
             optima = eliminate(without_slow(problem, target), weights)
             if allowed is None:  # after elimination, which refuses what has too many schemes to list
-                allowed = limits.quiet(noise.every() if noise else np.zeros(1))
+                allowed = limits.quiet(scheme_noise(problem, noise))
             value = np.where(allowed, optima.value, np.inf)
             scheme = int(value.argmin())
             best = replace(best, low=max(best.low, min(float(value[scheme]), target)))
@@ -88,7 +91,7 @@ def bracket(
                 cost = problem.price(own, scheme, weights)
                 if cost.bottleneck_s < best.high and not limits.broken(problem, cost):
                     routes = problem.routes(own, scheme, weights) if problem.routing == "relay" else None
-                    best = Bracket(best.low, cost.bottleneck_s, (own, scheme), routes)
+                    best = Bracket(best.low, cost.bottleneck_s, (own, scheme), routes, cost.forms)
             share = share * np.exp(slow / (min(best.high, slow.max()) or 1.0) / math.sqrt(n + 1)) * stage
             share /= share.sum()
         top = target if best.low < target * (1 - gap) else math.inf
@@ -103,13 +106,16 @@ def without_slow(problem: Problem, most: float) -> Problem:
     layer = problem.layer_s[..., 0].copy()
     layer[quantizable] = problem.layer_s[quantizable].min(axis=-1)
     int8 = np.isin(problem.producer, quantizable)[:, None, None]
-    move = np.where(int8, problem.transfer_s.min(axis=-1), problem.transfer_s[..., 0])
-    move[:, range(len(layer[0])), range(len(layer[0]))] = 0.0  # moves inside a server are no stage
-    slow = move > most * (1 - TIE)
+    # the slowest of writing, sending and reading it, in the form in which that is least; moves inside a server are no stage
+    forms, inside = problem.forms, np.eye(len(layer[0]), dtype=bool)
+    each = np.maximum(np.maximum(forms.link_s, forms.encode_s), forms.decode_s)
+    least = each.min(axis=-1)
+    move = np.where(int8, least.min(axis=-1), least[..., 0])
+    slow = (move > most * (1 - TIE)) & ~inside
     return replace(
         problem,
         allowed=problem.allowed & (layer <= most * (1 - TIE)),
-        transfer_s=np.where(slow[..., None], np.inf, problem.transfer_s),
+        forms=forms.without(np.broadcast_to(slow[..., None, None], each.shape)),
     )
 
 
@@ -124,7 +130,11 @@ def descend(problem: Problem, placement: Sequence[int], scheme: int) -> tuple[in
     together = {i for pair in problem.colocated for i in pair}
     quantized = {i for j, i in enumerate(problem.quantizable) if scheme >> j & 1}
     compute = [problem.layer_s[i, :, int(i in quantized)].tolist() for i in range(len(where))]
-    moves = [problem.transfer_s[t, :, :, int(p in quantized)].tolist() for t, p in enumerate(problem.producer)]
+    problem, scheme = problem.under(problem.parted(scheme)[0]), problem.parted(scheme)[1]
+    forms = problem.forms
+    best = (forms.encode_s + forms.link_s + forms.decode_s).argmin(axis=-1)[..., None]
+    whole = [np.take_along_axis(one, best, axis=-1)[..., 0] for one in (forms.link_s, forms.encode_s, forms.decode_s)]
+    moves, writes, reads = ([one[t, :, :, int(p in quantized)].tolist() for t, p in enumerate(problem.producer)] for one in whole)
     ends: list[list[int]] = [[] for _ in where]
     for t, (p, receivers) in enumerate(zip(problem.producer, problem.receivers, strict=True)):
         for i in {p, *receivers} - {-1}:
@@ -135,6 +145,8 @@ def descend(problem: Problem, placement: Sequence[int], scheme: int) -> tuple[in
             k, *targets = [problem.source if i < 0 else where[i] for i in (problem.producer[t], *problem.receivers[t])]
             for h in set(targets) - {k}:
                 loads[k, h] = loads.get((k, h), 0.0) + sign * moves[t][k][h]
+                loads[k,] += sign * writes[t][k][h]
+                loads[h,] += sign * reads[t][k][h]
 
     loads: dict[tuple[int, ...], float] = {(k,): sum(compute[i][k] for i, at in enumerate(where) if at == k) for k in servers}
     add(loads, range(len(moves)), 1.0)
@@ -160,7 +172,7 @@ def _stages(problem: Problem, cost: Cost) -> np.ndarray:
     """Seconds of the stages: compute by server, then links by sender and receiver."""
     index = {name: k for k, name in enumerate(problem.network.server_names)}
     seconds = np.zeros((1 + len(index), len(index)))
-    seconds[0] = list(cost.compute_s.values())
+    seconds[0] = [cost.compute_s[name] + codec_s for name, codec_s in cost.codec_s.items()]
     for t in cost.transfers:
         if t.source != t.target:
             seconds[1 + index[t.source], index[t.target]] += t.seconds

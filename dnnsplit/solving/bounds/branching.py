@@ -45,12 +45,30 @@ class Branched:
 
 
 def branch(question: Question, time_limit_s: float | None = None) -> Branched:
-    """Find the best scheme within the noise limit without listing all of them; in time, or the best so far."""
+    """Find the best scheme within the noise limit without listing all of them; in time, or the best so far.
+
+    Each source form is a search of its own, which begins with the best that those before it found.
+    """
+    if not question.problem.sources:
+        return _branch(question, time_limit_s, Branched((), 0, math.inf, math.inf, 0))
+    best, bits = Branched((), 0, math.inf, math.inf, 0), len(question.problem.quantizable)
+    for source in question.sources:
+        try:
+            found = _branch(question.under(source), time_limit_s, best)
+        except InfeasibleError:
+            continue
+        scheme = best.scheme if found.placement is best.placement else found.scheme | source << bits
+        best = replace(found, scheme=scheme, bound=min(best.bound, found.bound))
+    if not best.placement:
+        raise InfeasibleError(unreachable(question.problem))
+    return best
+
+
+def _branch(question: Question, time_limit_s: float | None, best: Branched) -> Branched:
     started = time.monotonic()
-    best = Branched((), 0, math.inf, -math.inf, 0)
     count = itertools.count()
     waiting = [(-math.inf, next(count), Node({}))]
-    nodes = 0
+    nodes = best.nodes
     while waiting and waiting[0][0] < best.value * (1 - TIE):
         if time_limit_s is not None and time.monotonic() - started > time_limit_s:
             if not best.placement:
@@ -162,11 +180,11 @@ def fix_bits(problem: Problem, fixed: Mapping[int, int]) -> Problem:
     ones = [problem.quantizable[j] for j, bit in fixed.items() if bit]
     tensors = [t for t, p in enumerate(problem.producer) if p in ones]
     settled = {}
-    for name, own in (("layer_s", ones), ("held_bytes", ones), ("transfer_s", tensors), ("size_bytes", tensors)):
+    for name in ("layer_s", "held_bytes"):
         settled[name] = array = getattr(problem, name).copy()
-        array[own, ..., 0] = array[own, ..., 1]
+        array[ones, ..., 0] = array[ones, ..., 1]
     free = tuple(i for j, i in enumerate(problem.quantizable) if j not in fixed)
-    return replace(problem, quantizable=free, **settled)
+    return replace(problem, quantizable=free, forms=problem.forms.settled(tensors), **settled)
 
 
 def _few(problem: Problem) -> bool:
@@ -175,7 +193,7 @@ def _few(problem: Problem) -> bool:
         return False
     try:
         form = factors.best_form(problem)
-        entries = find_ordering(form.scopes, form.sizes, bits, 0).entries
+        entries = find_ordering(form.scopes, form.sizes, 0).entries
     except SolverError:
         return False
     return bits == 0 or entries <= LEAF_ENTRIES

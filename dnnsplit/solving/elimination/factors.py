@@ -29,7 +29,7 @@ class Form:
     Attributes
     ----------
     scopes : tuple[Scope, ...]
-        Variables of each table, in the order of `values`; a q bit j is -1 - j.
+        Variables of each table, in the order of `values`; a q bit j is -1 - j, and the choice of a source form comes before them.
     sizes : Sizes
         How many values the variables have.
     starred : frozenset[int]
@@ -48,7 +48,7 @@ def best_form(problem: Problem, free_bits: bool = False, more: tuple[Scope, ...]
     """
 
     def entries(form: Form) -> float:
-        return work(form.scopes + more, form.sizes, -len(problem.quantizable) if free_bits else 0)
+        return work(form.scopes + more, form.sizes, -len(problem.choices) if free_bits else 0)
 
     best = _form(problem, frozenset())
     if entries(best) <= ENOUGH:
@@ -63,8 +63,9 @@ def _form(problem: Problem, starred: frozenset[int]) -> Form:
     servers, layers = problem.allowed.shape[::-1]
     found: list[Scope] = [(bit[i], i) if i in bit else (i,) for i in range(layers)]
     sets: list[int] = []
+    optional = {t for source in problem.sources for t in source.tensors}
     for t, (p, receivers) in _tensors(problem).items():
-        own = (bit[p],) if p in bit else ()
+        own = (-len(problem.choices),) if t in optional else (bit[p],) if p in bit else ()
         if t in starred:
             brought = layers + len(sets)
             sets.append(len(_sets(servers, receivers)))
@@ -73,7 +74,7 @@ def _form(problem: Problem, starred: frozenset[int]) -> Form:
         else:
             found.append((*own, *_layers(p, receivers)))
     found += [(min(pair), max(pair)) for pair in problem.colocated]
-    return Form(tuple(found), Sizes(servers, layers, tuple(sets)), starred)
+    return Form(tuple(found), Sizes(servers, layers, tuple(sets), problem.choices), starred)
 
 
 def _sets(servers: int, receivers: tuple[int, ...]) -> np.ndarray:
@@ -100,25 +101,30 @@ def values(problem: Problem, form: Form, *objectives: Weights) -> list[Table]:
         own += problem.held_bytes[..., None] * w.held
     seconds[0][~np.broadcast_to(problem.allowed[:, None], seconds.shape[1:])] = np.inf
     found = [seconds[:, i] if i in bit else seconds[:, i, 0] for i in range(len(problem.graph.layers))]
-    moves = np.stack([w.moves(problem) for w in objectives])
-    moves[0][~np.isfinite(problem.transfer_s)] = np.inf
-    price = np.moveaxis(moves, -1, 2)  # objective, tensor, precision, from, to
+    needed = problem.prices(*objectives)
+    price = np.moveaxis(needed.worth, -1, 2)  # objective, tensor, precision, from, to
     tensors = _tensors(problem)
     few = {t: ends for t, ends in tensors.items() if t not in form.starred}
-    relayed = relay_tables(price, few, problem.source) if problem.routing == "relay" else {}
+    relayed: dict[int, np.ndarray] = {}
+    if problem.routing == "relay":
+        relayed = relay_tables(price, {t: ends for t, ends in few.items() if t not in needed.sources}, problem.source)
+        for t in (t for t in few if t in needed.sources):
+            relayed |= {t: relay_tables(needed.sources[t][:, None], {0: few[t]}, problem.source)[0]}
     for t, (p, receivers) in tensors.items():
+        rides = p in bit or t in needed.sources  # along with the table of its tensor
+        own = needed.sources[t] if t in needed.sources else price[:, t]
         if t not in few:
-            found += _star(problem, price[:, t] if p in bit else price[:, t, :1], p, receivers, p in bit)
+            found += _star(problem, own if rides else own[:, :1], p, receivers, rides)
         elif relayed:
-            found.append(relayed[t] if p in bit else relayed[t][:, 0])
+            found.append(relayed[t] if rides else relayed[t][:, 0])
         else:
-            found.append(partial(_spread, price[:, t] if p in bit else price[:, t, 0], p, receivers, problem.source))
+            found.append(partial(_spread, own if rides else own[:, 0], p, receivers, problem.source))
     apart = np.zeros((len(objectives), servers, servers))
     apart[0][~np.eye(servers, dtype=bool)] = np.inf
     return found + [apart] * len(problem.colocated)
 
 
-def _star(problem: Problem, price: np.ndarray, p: int, receivers: tuple[int, ...], int8: bool) -> list[np.ndarray]:
+def _star(problem: Problem, price: np.ndarray, p: int, receivers: tuple[int, ...], rides: bool) -> list[np.ndarray]:
     """Tables of a tensor by the set of servers that it is brought to: receivers are on one of them, and the set is paid for.
 
     Prices are not negative, so no set that holds another is cheaper, and the least is that of the receivers' servers. From prices
@@ -140,7 +146,7 @@ def _star(problem: Problem, price: np.ndarray, p: int, receivers: tuple[int, ...
         total = np.where(member, price[..., None, :], 0.0).sum(axis=-1)
     if p < 0:
         total = total[..., problem.source, :]
-    return [on] * sum(r >= 0 for r in receivers) + [total if int8 else total[:, 0]]
+    return [on] * sum(r >= 0 for r in receivers) + [total if rides else total[:, 0]]
 
 
 def _bits(problem: Problem) -> dict[int, int]:

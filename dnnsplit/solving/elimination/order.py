@@ -20,22 +20,29 @@ BLOCK = 2**18
 # Where tables have more entries than this, it is worth the time to try another order.
 MANY_ENTRIES = 2**24
 
-# Variables of a table, ascending: -1 - j is the j-th q bit, 0 to layers - 1 are the layers' servers, and from there on come sets
-# of servers, those that a tensor with many receivers is brought to.
+# Variables of a table, ascending: -1 - j is the j-th q bit, and what comes before the last of them the choice of a source form; 0
+# to layers - 1 are the layers' servers, and from there on come sets of servers, those that a tensor with many receivers is
+# brought to.
 Scope = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many values the variables have: `sets` tells it for each variable that is a set."""
+    """How many values the variables have.
+
+    `sets` tells it for each variable that is a set, `choices` for those below 0, the last one's first.
+    """
 
     servers: int
     layers: int
     sets: tuple[int, ...] = ()
+    choices: tuple[int, ...] = ()
 
     def of(self, variable: int) -> int:
         """Return 2 for a bit, the number of servers for a layer, that of its sets for a set."""
-        return 2 if variable < 0 else self.servers if variable < self.layers else self.sets[variable - self.layers]
+        if variable < 0:
+            return self.choices[variable + len(self.choices)]
+        return self.servers if variable < self.layers else self.sets[variable - self.layers]
 
     def entries(self, axes: Iterable[int]) -> int:
         """Return the entries of a table."""
@@ -101,15 +108,15 @@ class Ordering:
 
 
 @lru_cache(maxsize=32)
-def find_ordering(scopes: tuple[Scope, ...], sizes: Sizes, bits: int, first: int, objectives: int = 2) -> Ordering:
+def find_ordering(scopes: tuple[Scope, ...], sizes: Sizes, first: int, objectives: int = 2) -> Ordering:
     """Return the steps that eliminate the variables from `first` on, the smallest next table first (greedy min-weight).
 
     Parameters
     ----------
     scopes : tuple[Scope, ...]
         Variables of each factor.
-    bits : int
-        How many q bits there are.
+    first : int
+        The first variable that is eliminated: 0, or the least where what rides along is minimised over too.
     objectives : int, default 2
         How many values each entry has.
     """
@@ -150,7 +157,7 @@ def find_ordering(scopes: tuple[Scope, ...], sizes: Sizes, bits: int, first: int
         widest = max((step.axes for step in steps), key=size)
         _too_large(widest, sizes, show(peak, "B"))
     left = [number for number in range(len(tables)) if number not in used]
-    last = Sum(*_sum(left, tables, sizes, tuple(range(-bits, 0)) if first >= 0 else ()))
+    last = Sum(*_sum(left, tables, sizes, tuple(range(-len(sizes.choices), 0)) if first >= 0 else ()))
     return Ordering(tuple(steps), last, entries, largest, peak)
 
 
@@ -227,7 +234,7 @@ def _greedy(scopes: tuple[Scope, ...], sizes: Sizes, first: int, careful: bool =
 
 def _too_large(axes: Scope, sizes: Sizes, needed: str) -> NoReturn:
     """Refuse an elimination, by its largest table."""
-    bits, layers = sum(a < 0 for a in axes), sum(0 <= a < sizes.layers for a in axes)
+    bits, layers = sum(a < 0 and sizes.of(a) == 2 for a in axes), sum(0 <= a < sizes.layers for a in axes)
     sets = f", {len(axes) - bits - layers} sets of servers" if len(axes) > bits + layers else ""
     message = (
         f"elimination needs {needed} of memory (limit {show(MAX_BYTES, 'B')}): its largest table spans {layers} layers on "

@@ -44,7 +44,7 @@ class Optima:
 
     @property
     def values(self) -> np.ndarray:
-        """All objectives of the optimum of each scheme, float (objectives, 2^n), first q bit lowest.
+        """All objectives of the optimum of each scheme, float (objectives, schemes), first q bit lowest.
 
         The first objective is infinite where no placement exists. With free bits (objectives, 1), of the optimum of all schemes.
         """
@@ -64,7 +64,7 @@ class Optima:
     def best(self) -> tuple[tuple[int, ...], int]:
         """Return the placement and the scheme of the optimum over free bits."""
         chosen = self._chosen(0)
-        scheme = sum(chosen[-1 - j] << j for j in range(len(self.problem.quantizable)))
+        scheme = sum(chosen[-1 - j] << j for j in range(len(self.problem.choices)))
         return tuple(chosen[i] for i in range(len(self.problem.graph.layers))), scheme
 
     @cached_property
@@ -85,8 +85,8 @@ class Optima:
             choices.append(choice)
             for number, _ in step.inputs:
                 tables[number] = None
-        # axes ascend, so the last q bit comes first and flattening packs the bits as `pack_schemes` does
-        total = add(ordering.last, tables, len(objectives)).reshape(len(objectives), -1)
+        # axes ascend, so the source form comes first, then the last q bit, and flattening packs them as schemes are numbered
+        total = last_sum(ordering, self._form, tables, len(objectives)).reshape(len(objectives), -1)
         return _Pass(total, choices)
 
     def _chosen(self, scheme: int) -> dict[int, int]:
@@ -98,7 +98,9 @@ class Optima:
 
     def _follow(self, run: _Pass, scheme: int) -> dict[int, int] | None:
         """Return the value of each variable; None where two are equally good and one objective cannot tell which to take."""
-        chosen = {-1 - j: scheme >> j & 1 for j in range(len(self.problem.quantizable))}
+        source, q = self.problem.parted(scheme)
+        chosen = {-1 - j: q >> j & 1 for j in range(len(self.problem.quantizable))}
+        chosen[-1 - len(self.problem.quantizable)] = source
         for step, choice in zip(reversed(self._ordering.steps), reversed(run.choices), strict=True):
             value = int(choice[tuple([chosen[a] for a in step.rest])])
             if value < 0:
@@ -150,7 +152,7 @@ def marginals(problem: Problem, weights: Weights, allowed: np.ndarray) -> np.nda
         sums.append(add(up, tables, 1)[0])
         messages.append(sums[-1].min(axis=up.axis))
         tables.append(messages[-1][None])
-    last = np.where(allowed.reshape((2,) * len(problem.quantizable)), add(ordering.last, tables, 1)[0], np.inf)
+    last = np.where(allowed.reshape(problem.choices), last_sum(ordering, form, tables, 1)[0], np.inf)
     least = np.full(problem.allowed.shape, np.inf)
     down: dict[int, np.ndarray] = {}  # by step: what the rest of the problem adds to its result
     for number in range(len(ordering.steps), -1, -1):
@@ -181,7 +183,7 @@ def _ordered(
         raise SolverError(message, "use method='milp'")
     more = () if bit_costs is None else tuple((-1 - j,) for j in range(bits))
     form = factors.best_form(problem, free_bits, more)
-    return form, find_ordering(form.scopes + more, form.sizes, bits, -bits if free_bits else 0, objectives)
+    return form, find_ordering(form.scopes + more, form.sizes, -len(problem.choices) if free_bits else 0, objectives)
 
 
 def _tables(
@@ -194,12 +196,15 @@ def _tables(
     return tables
 
 
-def add(step: Sum, tables: Sequence[Table | None], objectives: int) -> np.ndarray:
+def add(step: Step, tables: Sequence[Table | None], objectives: int) -> np.ndarray:
     """Return the sum of the inputs of one step, float (objectives, one axis per variable)."""
-    parts = _parts(step, tables, objectives)
-    if not isinstance(step, Step):  # q bits that no table knows have their axes too
-        parts.append(np.zeros((objectives, *(2,) * len(step.axes))))
-    return reduce(np.add, parts)
+    return reduce(np.add, _parts(step, tables, objectives))
+
+
+def last_sum(ordering: Ordering, form: Form, tables: Sequence[Table | None], objectives: int) -> np.ndarray:
+    """Return the sum of what is left when all steps are done; q bits that no table knows have their axes too."""
+    parts = _parts(ordering.last, tables, objectives)
+    return reduce(np.add, [*parts, np.zeros((objectives, *map(form.sizes.of, ordering.last.axes)))])
 
 
 def _parts(step: Sum, tables: Sequence[Table | None], objectives: int) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -28,18 +28,28 @@ HALF = 0.5  # of the tolerance of limits; the other half is for the solvers' own
 class Slides:
     """x_ik, q_i, y_tn and the products x^q, y^q, all binary; one method per family of the slides' equations.
 
+    Parameters
+    ----------
+    problem : Problem
+        Without a choice of source forms, see `Problem.under`.
+    sums : Sequence[Weights] | None, default ()
+        The objective, and what limits are on: forms that are the best for none of them need no variable. None stands for the
+        slowest stage, for which each part of a transfer counts.
+
     Attributes
     ----------
     variables : dict[Key, bool]
-        Integer or not, by key: ("x", i, k), ("q", i), ("y", t, k, h), ("xq", i, k), ("yq", t, k, h), and others.
+        Integer or not, by key: ("x", i, k), ("q", i), ("y", t, k, h), ("xq", i, k), ("yq", t, k, h), and others. Where no form of
+        a tensor is the best by all sums that count, ("form", t, k, h, precision, n) for another one than the best by the first.
     integers : tuple[str, ...] | None
         The kinds that are integer; None means all.
     """
 
     integers: tuple[str, ...] | None = None
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, sums: Sequence[Weights] | None = ()) -> None:
         self.problem = problem
+        self.base, others = _alternatives(problem, sums)
         self.servers = range(len(problem.network.servers))
         self.pairs = list(itertools.product(self.servers, self.servers))
         self.variables: dict[Key, bool] = {}
@@ -55,9 +65,17 @@ class Slides:
                     self._variable("y", t, k, h)
                     if problem.producer[t] in problem.quantizable:
                         self._variable("yq", t, k, h)
+        for t, k, h, precision, n in others:
+            if ("yq" if precision else "y", t, k, h) in self.variables:
+                self.variables["form", t, k, h, precision, n] = True
 
     def _priced(self, t: int, k: int, h: int) -> bool:
         return math.isfinite(self.problem.transfer_s[t, k, h, 0])
+
+    def _takes_time(self, t: int, k: int, h: int) -> bool:
+        """Whether it takes any time, in some form, that a tensor goes from one server to another, or moves inside of one."""
+        forms, there = self.problem.forms, np.isfinite(self.problem.forms.link_s[t, k, h])
+        return any(bool((each[t, k, h][there] > 0).any()) for each in (forms.link_s, forms.encode_s, forms.decode_s))
 
     def _sent(self, t: int, k: int, h: int) -> bool:
         """Whether y_tn is a variable."""
@@ -81,14 +99,35 @@ class Slides:
     def total(self, weights: Weights) -> list[tuple[Key, float]]:
         """T, E, E_0 or a mix: sum_ik w_k (f x + (f' - f) x^q) + sum_tn w_n (g y + (g' - g) y^q), and bytes sent alike."""
         terms: list[tuple[Key, float]] = []
-        worth = {"x": self.problem.layer_s * weights.compute[:, None], "y": weights.moves(self.problem)}
+        forms = self.problem.forms.worth(weights)
+        base = np.take_along_axis(forms, self.base[..., None], axis=-1)[..., 0]
+        worth = {"x": self.problem.layer_s * weights.compute[:, None], "y": base}
         for kind, every in worth.items():
             for key in self.keys(kind):
                 float32, int8 = every[key[1:]].tolist()
                 terms.append((key, float32))
                 if (f"{kind}q", *key[1:]) in self.variables:
                     terms.append(((f"{kind}q", *key[1:]), int8 - float32))
+        terms += [(key, float(forms[key[1:]] - base[key[1:-1]])) for key in self.keys("form")]
         return terms
+
+    def forms(self) -> Iterable[Row]:
+        """At most one form takes the place of the best one: of what is int8 where y^q, of what is float32 where y - y^q."""
+        of: dict[Key, list[Key]] = {}
+        for key in self.keys("form"):
+            of.setdefault(key[1:-1], []).append(key)
+        for (t, k, h, precision), keys in of.items():
+            y, int8 = ("y", t, k, h), ("yq", t, k, h)
+            sent = [(int8, -1.0)] if precision else [(y, -1.0), *([(int8, 1.0)] if int8 in self.variables else [])]
+            yield row(f"form_{t}_{k}_{h}_{precision}", [*((key, 1.0) for key in keys), *sent], "<=")
+
+    def choice(self, values: Mapping[Key, float]) -> np.ndarray:
+        """Return the form of each tensor on each link by what variables came out as, as `Problem.chosen` takes it."""
+        found = self.base.copy()
+        for key in self.keys("form"):
+            if values[key] > 0.5:
+                found[key[1:-1]] = key[-1]
+        return found
 
     def assignment(self) -> Iterable[Row]:
         """sum_k x_ik = 1."""
@@ -205,21 +244,38 @@ class Slides:
         """
         b = self._variable("bottleneck")
         self.variables[b] = False
-        loads: dict[Key, list[Term]] = {}
-        for key, seconds in self.total(latency_weights(self.problem.network)):
-            place = key[2:]  # ("x", i, k) or ("y", t, k, h)
-            if len(place) == 1 or place[0] != place[1]:  # what moves inside a server is no stage
-                loads.setdefault(place, []).append((key, seconds / unit))
-                int8 = (f"{key[0]}q", *key[1:])
-                if int8 in self.variables and seconds > high:  # too slow, unless in int8
-                    yield row("_".join(map(str, ("fast", *key))), [(key, 1.0), (int8, -1.0)], "<=")
+        forms, loads = self.problem.forms, dict[Key, list[Term]]()
+        parts = {"y": forms.link_s, "write": forms.encode_s, "read": forms.decode_s}
+        for key in [key for key in self.variables if key[0] in ("x", "xq", "y", "yq", "form")]:
+            kind, first, k, *rest = key
+            if kind in ("x", "xq"):
+                seconds = {(k,): self.problem.layer_s[first, k]}
+            elif k != rest[0]:  # what moves inside a server is no stage
+                seconds = {}
+                for part, every in parts.items():
+                    of = every[first, k, rest[0]]
+                    best = np.take_along_axis(of, self.base[first, k, rest[0]][:, None], axis=-1)[:, 0]
+                    place = {"y": (k, rest[0]), "write": (k,), "read": (rest[0],)}[part]
+                    seconds[place] = np.array([best[rest[1]], of[rest[1], rest[2]]]) if kind == "form" else best
+            else:
+                continue
+            int8 = (f"{kind}q", *key[1:])
+            alone = int8 in self.variables and not any(
+                ("form", *key[1:], 0, n) in self.variables for n in range(forms.link_s.shape[-1])
+            )
+            for place, (float32, other) in seconds.items():
+                used = float(float32 if kind in ("x", "y") else other - float32)
+                if used or kind != "form":
+                    loads.setdefault(place, []).append((key, used / unit))
+                if alone and used > high:  # too slow, unless in int8
+                    yield row("_".join(map(str, ("fast", *place, *key))), [(key, 1.0), (int8, -1.0)], "<=")
         for place, load in loads.items():
             yield row("_".join(map(str, ("stage", *place))), [*load, (b, -1.0)], "<=")
         yield row("bottleneck", [(b, 1.0)], ">=", low / unit)
 
     def rows(self, noise: NoiseModel | None, limits: Limits) -> list[Row]:
         """Return all rows; those whose variables have all become constants are left out if they hold."""
-        logical = (self.assignment(), self.coherence(), self.colocation(), self.products())
+        logical = (self.assignment(), self.coherence(), self.colocation(), self.products(), self.forms())
         limiting = (self.noise(noise, limits.max_noise), self.energy(limits), self.memory())
         rows = [r for family in logical for r in family] + [scaled(r) for family in limiting for r in family]
         return [r for r in rows if r.terms or not holds(r)]
@@ -236,8 +292,7 @@ class Tight(Slides):
     integers: tuple[str, ...] | None = ("x", "q")
 
     def _sent(self, t: int, k: int, h: int) -> bool:
-        paid = self.problem.transfer_s[t, k, h].max() > 0 or self.problem.network.servers[k].transmit_j_per_byte > 0
-        return self._priced(t, k, h) and bool(paid)
+        return self._priced(t, k, h) and (self._takes_time(t, k, h) or self.problem.network.servers[k].transmit_j_per_byte > 0)
 
     def coherence(self) -> Iterable[Row]:
         """Flows between the servers of a tensor's producer and of each receiver, and y above all of them."""
@@ -273,6 +328,31 @@ class Tight(Slides):
 
     def _pushed(self, sides: list[Row], coefficient: float) -> list[Row]:
         return [r for r in sides if r.sense == (">=" if coefficient > 0 else "<=")]
+
+
+def _alternatives(problem: Problem, sums: Sequence[Weights] | None) -> tuple[np.ndarray, list[list[int]]]:
+    """Return the form of each tensor on each link that is best by the first sum, and those that another sum may prefer.
+
+    The first is int (tensors, servers, servers, 2); the others are (tensor, server, server, precision, form).
+    """
+    forms = problem.forms
+    if forms.link_s.shape[-1] == 1:
+        return np.zeros(forms.link_s.shape[:-1], int), []
+    if sums is None:
+        parts = (forms.encode_s, np.where(np.isfinite(forms.link_s), forms.link_s, 0.0), forms.decode_s)
+        every = np.stack([sum(parts), *parts])
+    else:
+        every = np.stack([forms.worth(one) for one in sums or [latency_weights(problem.network)]])
+    every[:, ~np.isfinite(forms.link_s)] = np.inf
+    base = every[0].argmin(axis=-1)
+    worse = np.zeros(forms.link_s.shape, bool)
+    for n in range(forms.link_s.shape[-1]):  # no better than that one by any sum; of equal ones the first stays
+        other = every[..., n : n + 1]
+        no_better, equal = (every >= other).all(axis=0), (every == other).all(axis=0)
+        worse |= no_better & ~(equal & (np.arange(forms.link_s.shape[-1]) <= n))
+    left = ~worse & np.isfinite(forms.link_s)
+    np.put_along_axis(left, base[..., None], False, axis=-1)
+    return base, np.argwhere(left).tolist()
 
 
 FORMULATIONS = {"slides": Slides, "milp": Tight}

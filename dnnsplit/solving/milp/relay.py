@@ -7,9 +7,9 @@ tensor pays the energy of sending it on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from dnnsplit.solving.arrays import Problem
+from dnnsplit.solving.arrays import Problem, Weights
 from dnnsplit.solving.milp.formulations import FORMULATIONS, Slides, Tight
 from dnnsplit.solving.milp.rows import Key, Row, row
 
@@ -18,7 +18,7 @@ class Relay(Slides):
     """The slides' programme, where y_tn belongs to the tensor and the link, whichever server its producer is on."""
 
     def _sent(self, t: int, k: int, h: int) -> bool:
-        return self._priced(t, k, h) and (k != h or bool(self.problem.transfer_s[t, k, k].max() > 0))
+        return self._priced(t, k, h) and (k != h or self._takes_time(t, k, k))
 
     def coherence(self) -> Iterable[Row]:
         """sum_h w_kh - sum_h w_hk = x_pk - x_jk and w <= y for each receiver j; y_kk >= x_pk + x_jk - 1 for self links."""
@@ -47,7 +47,7 @@ class RelayTight(Relay, Tight):
         return ("q", p)
 
 
-def formulate(problem: Problem, name: str) -> Slides:
-    """Return the programme of a problem: "slides" (to the letter) or "milp" (tight), with its routing."""
+def formulate(problem: Problem, name: str, sums: Sequence[Weights] | None = ()) -> Slides:
+    """Return the programme of a problem: "slides" (to the letter) or "milp" (tight), with its routing; `sums` as for `Slides`."""
     relay = {"slides": Relay, "milp": RelayTight}
-    return (relay if problem.routing == "relay" else FORMULATIONS)[name](problem)
+    return (relay if problem.routing == "relay" else FORMULATIONS)[name](problem, sums)

@@ -21,6 +21,7 @@ from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.schemes import pack
 from dnnsplit.solving.arrays import Problem, Weights
 from dnnsplit.solving.bounds.bottleneck import Bracket
+from dnnsplit.solving.costs import WireChoice
 from dnnsplit.solving.milp.formulations import Slides
 from dnnsplit.solving.milp.relay import formulate
 from dnnsplit.solving.milp.rows import Key
@@ -55,6 +56,8 @@ class Solution:
         Lower bound on the objective; NaN where the solver tells none.
     routes : dict[str, tuple[tuple[str, str], ...]] | None
         With relays, the links of each tensor that leaves its server, by names.
+    forms : WireChoice | None
+        The form of each tensor on each link that does not cross plainly.
     note : str
         What kept it from a proof, if anything did.
     values : dict[Key, float]
@@ -67,6 +70,7 @@ class Solution:
     bound: float
     routes: dict[str, tuple[tuple[str, str], ...]] | None = None
     note: str = ""
+    forms: WireChoice | None = None
     values: dict[Key, float] = field(default_factory=dict, repr=False)
 
 
@@ -102,8 +106,10 @@ def solve_milp(
     solver, time_limit_s = effort.solver, effort.time_limit_s
     check_solver(solver)
     _prove(solver)
-    model = formulate(problem, formulation)
-    programme, variables, unit = build(model, weights, noise, limits or Limits(), known)
+    limits = limits or Limits()
+    sums = None if known else (weights, *(use for _, _, use, _ in limits.sums(problem.network)))
+    model = formulate(problem, formulation, sums)
+    programme, variables, unit = build(model, weights, noise, limits, known)
     try:
         log = _run(programme, effort)
     except pulp.PulpSolverError as error:
@@ -142,6 +148,7 @@ def solve_milp(
         status="optimal" if optimal else "feasible",
         bound=bound * unit,
         routes=routes,
+        forms=problem.chosen(placement, pack(quantized), model.choice(values), routes or {}),
     )
 
 

@@ -39,9 +39,9 @@ def solve_bottleneck(
             found = solve_milp(quick, weights, noise, limits, formulation, replace(effort, time_limit_s=left), known)
             bound = float(np.fmax(bound, found.bound))
             scheme, proved = pack(found.quantized), found.status == "optimal"
-            value = problem.price(found.placement, scheme, routes=found.routes).bottleneck_s
+            value = problem.price(found.placement, scheme, routes=found.routes, chosen=found.forms).bottleneck_s
             if value < known.high:
-                known = replace(known, high=value, plan=(found.placement, scheme), routes=found.routes)
+                known = replace(known, high=value, plan=(found.placement, scheme), routes=found.routes, forms=found.forms)
         except InfeasibleError:  # nothing is faster
             bound, proved = known.high, True
             if known.plan is None:
@@ -57,4 +57,4 @@ def solve_bottleneck(
     quantized = unpack(scheme, len(problem.quantizable))
     # a solver that calls its answer optimal tells its bound no more exactly than limits are kept
     status = "optimal" if far <= gap or (proved and far <= TOLERANCE) else "feasible"
-    return Solution(placement, quantized, status, bound, known.routes, note)
+    return Solution(placement, quantized, status, bound, known.routes, note, known.forms)

@@ -27,7 +27,7 @@ quick = settings(deadline=None, max_examples=25)
 
 def ordering_of(problem):
     form = factors.best_form(problem)
-    return find_ordering(form.scopes, form.sizes, len(problem.quantizable), 0)
+    return find_ordering(form.scopes, form.sizes, 0)
 
 
 # An entry costs 2 to 10 ns, 8 bytes of it stay per objective: more of them is time and memory lost, whatever the machine.
@@ -54,7 +54,7 @@ def test_the_order_does_not_depend_on_hashes():
         "from helpers.architectures import seg_problem; from dnnsplit.solving.elimination import factors;"
         "from dnnsplit.solving.elimination.order import find_ordering;"
         "f = factors.best_form(seg_problem(6));"
-        "print([(s.variable, s.inputs) for s in find_ordering(f.scopes, f.sizes, 12, 0).steps])"
+        "print([(s.variable, s.inputs) for s in find_ordering(f.scopes, f.sizes, 0).steps])"
     )
     path = os.pathsep.join([str(TESTS), str(Path(ds.__file__).parents[1])])
     made = {

@@ -23,7 +23,7 @@ def solved(pins, formulation="slides", noise=None, bits=None):
     fixed = [row(f"fix_{n}", [(("q", graph.layer_index[n]), 1.0)], "==", bit) for n, bit in (bits or {}).items()]
     model.memory = lambda: fixed  # a family of rows of our own
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FORMULATIONS, "test", lambda _: model)
+        patch.setitem(FORMULATIONS, "test", lambda *_: model)
         answer = solve_milp(problem, latency_weights(network), noise, formulation="test")
     return problem, model, {key: round(value, 6) for key, value in answer.values.items()}
 
