@@ -273,8 +273,16 @@ class Bundle:
     def lossy_inputs(self) -> dict[str, str]:
         """The form of the graph inputs that lose something by it: whoever reads one reads what is left."""
         inputs = {wire.name for wire in self.inputs}
-        found = {c.wire: c.form for c in self.codings if c.wire in inputs}
-        return {wire: form for wire, form in found.items() if not self.codec(wire, form).lossless}
+        return {c.wire: c.form for c in self._lossy if c.wire in inputs}
+
+    @cached_property
+    def lossy_wires(self) -> tuple[Coding, ...]:
+        """Where wires between parts lose something by their form."""
+        return tuple(c for c in self._lossy if c.wire not in self.lossy_inputs)
+
+    @cached_property
+    def _lossy(self) -> list[Coding]:
+        return [c for c in self.codings if not self.codec(c.wire, c.form).lossless]
 
     @property
     def digest(self) -> str:

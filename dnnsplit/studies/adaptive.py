@@ -241,8 +241,8 @@ def _share(files: dict[str, Path], file: Path, digest: str) -> None:
 
 
 def _identity(plan: Plan) -> str:
-    """What a plan decides, as a text: placement, precision and routes."""
-    routes = sorted((t.tensor, t.source, t.target) for t in plan.transfers)
+    """What a plan decides, as a text: placement, precision, routes and forms."""
+    routes = sorted((t.tensor, t.source, t.target, t.form) for t in plan.transfers)
     return json.dumps([sorted(plan.assignment.items()), sorted(plan.quantized), routes])
 
 

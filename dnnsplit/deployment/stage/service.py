@@ -25,7 +25,7 @@ from tritonclient.grpc import service_pb2
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.checks import DATATYPES
 from dnnsplit.deployment.stage.config import Config
-from dnnsplit.deployment.stage.sessions import load, warm_up
+from dnnsplit.deployment.stage.sessions import load, warm_codecs, warm_up
 from dnnsplit.deployment.stage.work import Runner
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.deployment.wire.messages import (
@@ -100,6 +100,7 @@ class Stage:
             if problem := warm_up(self.bundle, part, one):
                 self.cold.append(part.name)
                 print(f"part {part.name!r} was not warmed up, its first request takes longer: {problem}", file=sys.stderr)
+        warm_codecs(self.bundle, config.server)
         if self.config.peers:
             self._connect(self.config.peers)
         elif len(self.bundle.stages) == 1:
