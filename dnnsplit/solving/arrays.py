@@ -158,8 +158,7 @@ class Problem:
             for k, h in links:
                 own = self.forms.names[t][int(p in quantized)]
                 form = self.sources[source - 1].name if t in lossy else own[choice[t, k, h, int(p in quantized)]]
-                through = t in lossy or (k == h and p < 0 and not self._lossless(tensor, form))
-                if form not in (PLAIN, INT8) and (k != h or through):
+                if form not in (PLAIN, INT8) and (k != h or t in lossy or not self._lossless(tensor, form)):
                     found[tensor, names[k], names[h]] = form
         return found
 

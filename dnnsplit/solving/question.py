@@ -15,7 +15,7 @@ from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import InfeasibleError, NoiseError, SolverError
 from dnnsplit.ground.tolerance import relative_gap, within
 from dnnsplit.network.servers import Network
-from dnnsplit.noise.models import NoiseModel, Table
+from dnnsplit.noise.models import NoiseModel, PowerSum, Table
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.profiling.wire_forms import PLAIN
 from dnnsplit.quantize.setting import check_one_setting
@@ -77,7 +77,11 @@ class Question:
     def under(self, source: int) -> Question:
         """Ask with the graph inputs in the one form that is so numbered, 0 for lossless ones (see `Problem.under`)."""
         form = self.problem.sources[source - 1].name if source else ""
-        return replace(self, problem=self.problem.under(source), noise=self.noise and self.noise.at(form))
+        noise, limits = self.noise and self.noise.at(form), self.limits
+        if isinstance(noise, PowerSum):  # the same limit, on what is left of it: one that linear rows can say
+            left = math.sqrt(max(limits.max_noise**2 - noise.floor**2, 0.0))
+            noise, limits = noise.base, replace(limits, max_noise=left)
+        return replace(self, problem=self.problem.under(source), noise=noise, limits=limits)
 
     @property
     def sources(self) -> list[int]:

@@ -101,7 +101,8 @@ def _look(
     value = np.where(question.allowed, optima.values[0], np.inf)
     least = int(value.argmin())
     best = replace(best, bound=max(best.bound, float(value[least]) - share))
-    within = question.allowed & (optima.values[2:] <= most[:, None]).all(axis=0)
+    # what no placement has is infinite in the first objective alone
+    within = question.allowed & np.isfinite(value) & (optima.values[2:] <= most[:, None]).all(axis=0)
     own = np.where(within, optima.values[1], np.inf)
     for scheme in map(int, np.argsort(own)[:TRIES]):
         if not own[scheme] < best.value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -31,6 +32,9 @@ def solve_bottleneck(
         known = bracket(problem, noise, limits, gap, None if time_limit_s is None else time_limit_s / 2)
     except SolverError:  # too large for elimination; the MILP answers without its help
         known = Bracket()
+    if known.plan is None and math.isinf(known.low):
+        message = "no placement satisfies the limits"
+        raise InfeasibleError(message)
     bound, note, proved = known.low, "", known.gap <= gap
     if not proved:
         left = None if time_limit_s is None else max(1.0, started + time_limit_s - time.monotonic())

@@ -1,0 +1,168 @@
+"""Forms on the wire are chosen exactly: every method against brute force over placements, schemes and all forms."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from helpers.coded_problems import coded_small, every_plan
+from helpers.problems import random_small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dnnsplit as ds
+
+METHODS = ("elimination", "milp", "slides")
+ANY = ("float32", "png-1", "uint8", "jpeg-90", "jpeg-95")
+
+
+def least(plans, value=lambda cost: cost.latency_s, keep=lambda cost: True):
+    return min((value(cost) for cost, *_ in plans if keep(cost)), default=math.inf)
+
+
+def asked(method, forms=ANY):
+    """Forms are named for the slides' method alone, whose default is that of the slides."""
+    wire = ("float32", "zstd-1")
+    return {"method": method} | ({"source_forms": forms, "wire_forms": wire} if method == "slides" else {})
+
+
+def known(times):
+    return tuple(n for n in ANY if n == "float32" or n in times.forms.names)
+
+
+@settings(deadline=None, max_examples=12)
+@given(seed=st.integers(0, 10**6), limit=st.sampled_from((0.0, 0.02, 0.05, 0.1, math.inf)))
+def test_every_method_finds_what_brute_force_finds(seed, limit):
+    problem = coded_small(seed, missing=0.2)
+    best = least(every_plan(*problem, limit))
+    for method in METHODS:
+        options = {"max_noise": limit, **asked(method, known(problem[2]))}
+        if math.isinf(best):
+            with pytest.raises(ds.InfeasibleError):
+                ds.split(*problem, **options)
+            continue
+        plan = ds.split(*problem, **options)
+        assert plan.latency_s == pytest.approx(best, rel=1e-6)
+        again = ds.evaluate(*problem[:3], plan.assignment, plan.quantized, forms=plan.forms)
+        assert again == plan.cost
+        assert plan.noise == problem[3].of(plan.quantized, plan.lossy_source)
+
+
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 10**6), share=st.sampled_from((0.2, 0.5, 0.8)))
+def test_a_limit_on_the_energy_of_the_device_chooses_among_forms_too(seed, share):
+    problem = coded_small(seed, layers=2)
+    plans = list(every_plan(*problem, 0.06))
+    low, high = least(plans, lambda cost: cost.device_energy_j), min(plans, key=lambda one: one[0].latency_s)[0].device_energy_j
+    limit = low + share * (high - low)
+    best = least(plans, keep=lambda cost: cost.device_energy_j <= limit * (1 + 1e-9))
+    for method in ("auto", "milp", "slides"):
+        options = {"max_noise": 0.06, "max_device_energy_j": limit, **asked(method, known(problem[2]))}
+        assert ds.split(*problem, **options).latency_s == pytest.approx(best, rel=1e-6)
+
+
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 10**6), energy=st.sampled_from((0.3, 1.0)))
+def test_energy_and_normalised_sums(seed, energy):
+    problem = coded_small(seed, layers=2)
+    options = {"max_noise": 0.06, "energy_weight": energy, "latency_weight": 1 - energy}
+    first = ds.split(*problem, **options, method="elimination")
+    if energy == 1.0:
+        assert first.energy_j == pytest.approx(least(every_plan(*problem, 0.06), lambda cost: cost.energy_j), rel=1e-9)
+    for method in ("milp", "slides"):
+        other = ds.split(*problem, **options, **asked(method, known(problem[2])))
+        assert other.objective == pytest.approx(first.objective, rel=1e-6, abs=1e-6)
+
+
+@settings(deadline=None, max_examples=6)
+@given(seed=st.integers(0, 10**6))
+def test_the_slowest_stage(seed):
+    problem = coded_small(seed, layers=2)
+    best = least(every_plan(*problem, 0.06), lambda cost: cost.bottleneck_s)
+    for method in ("milp", "slides"):
+        options = {"max_noise": 0.06, "objective": "throughput", **asked(method, known(problem[2]))}
+        assert ds.split(*problem, **options).cost.bottleneck_s == pytest.approx(best, rel=1e-6)
+
+
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 10**6))
+def test_the_front_is_that_of_all_plans(seed):
+    problem = coded_small(seed)
+    front = ds.pareto(*problem, progress=False)
+    plans = list(every_plan(*problem))
+    for limit in sorted({eta for _, eta, _ in plans}):
+        best = min(cost.latency_s for cost, eta, _ in plans if eta <= limit)
+        assert front.at(limit).latency_s == pytest.approx(best, rel=1e-9)
+
+
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 10**6))
+def test_relays_pass_on_what_was_written_once(seed):
+    problem = coded_small(seed, servers=3, missing=0.4)
+    found = {}
+    for method in METHODS:
+        try:
+            plan = ds.split(*problem, max_noise=0.06, routing="relay", **asked(method, known(problem[2])))
+        except ds.InfeasibleError:
+            found[method] = math.inf
+            continue
+        found[method] = plan.latency_s
+        again = ds.evaluate(*problem[:3], plan.assignment, plan.quantized, plan.routes, plan.forms)
+        assert again.latency_s == pytest.approx(plan.latency_s, rel=1e-12)
+        later = [t for t in plan.transfers if t.form == plan.lossy_source and t.source != plan.source]
+        assert all(t.encode_s == 0 for t in later)
+    assert found["milp"] == pytest.approx(found["elimination"], rel=1e-6)
+    assert found["slides"] == pytest.approx(found["elimination"], rel=1e-6)
+    assert found["elimination"] <= least(every_plan(*problem, 0.06)) * (1 + 1e-9)
+
+
+@settings(deadline=None, max_examples=6)
+@given(seed=st.integers(0, 10**6))
+def test_more_schemes_than_are_listed_are_searched_for_each_source_form(seed):
+    problem = coded_small(seed, layers=4, quantizable=2)
+    wanted = ds.split(*problem, max_noise=0.06).latency_s
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dnnsplit.solving.elimination.sweep.MAX_BITS", 1)
+        patch.setattr("dnnsplit.solving.bounds.branching.MAX_BITS", 1)
+        patch.setattr("dnnsplit.solving.bounds.branching.LEAF_BITS", 1)
+        assert ds.split(*problem, max_noise=0.06, method="elimination").latency_s == pytest.approx(wanted, rel=1e-9)
+
+
+def test_with_the_plain_form_alone_nothing_is_coded():
+    graph, network, times, noise = coded_small(7)
+    bare = graph, network, replace(times, forms=None), replace(noise, sources={})
+    for method in METHODS:
+        coded = ds.split(graph, network, times, noise, max_noise=0.06, method=method, source_forms=("float32",))
+        wanted = ds.split(*bare, max_noise=0.06, method=method)
+        assert (coded.cost, coded.assignment, coded.quantized) == (wanted.cost, wanted.assignment, wanted.quantized)
+    assert ds.split(graph, network, times, noise, max_noise=0.06, method="slides").forms == {}
+
+
+def test_forms_that_are_not_known_are_refused():
+    graph, network, times, noise = coded_small(7)
+    with pytest.raises(ds.OptionError, match=r"the times have no form 'jpg-90'.*did you mean 'jpeg-90'"):
+        ds.split(graph, network, times, noise, source_forms=("jpg-90",))
+    with pytest.raises(ds.OptionError, match="profile"):
+        ds.split(*random_small(3), source_forms=("png-1",))
+    with pytest.raises(ds.NoiseError, match="the noise of inputs as 'jpeg-90' is not known"):
+        ds.split(graph, network, times, replace(noise, sources={}), max_noise=0.1, source_forms=("float32", "jpeg-90"))
+
+
+def test_a_transfer_in_a_form_is_priced_by_hand():
+    graph, network, times, _ = coded_small(7, lossy=0)
+    server = {s.name: s for s in network.servers}
+    home, away = network.source, next(s for s in network.server_names if s != network.source)
+    assignment = dict.fromkeys(graph.layer_names, away)
+    one = times.forms.of("in")["png-1"]
+    plain = ds.evaluate(graph, network, times, assignment)
+    coded = ds.evaluate(graph, network, times, assignment, forms={("in", home, away): "png-1"})
+    moved = next(t for t in coded.transfers if t.tensor == "in")
+    link = network.link(home, away)
+    assert moved.size_bytes == one.size_bytes
+    assert moved.seconds == pytest.approx(link.latency_s + one.size_bytes / link.bandwidth_bytes_per_s)
+    assert (moved.encode_s, moved.decode_s) == (one.encode_s[home], one.decode_s[away])
+    before = next(t for t in plain.transfers if t.tensor == "in")
+    assert coded.latency_s == pytest.approx(plain.latency_s - before.seconds + moved.whole_s)
+    joules = server[home].compute_w * moved.encode_s + server[away].compute_w * moved.decode_s
+    saved = server[home].sending_j(before.seconds, before.size_bytes) - server[home].sending_j(moved.seconds, moved.size_bytes)
+    assert coded.energy_j == pytest.approx(plain.energy_j + joules - saved)
+    assert coded.stage_s[f"compute on {away}"] == pytest.approx(plain.stage_s[f"compute on {away}"] + moved.decode_s)
