@@ -185,11 +185,11 @@ def test_a_relay_passes_lossy_forms_on_as_they_came(graph, tmp_path, form, again
         assert (second.source, second.form, second.size_bytes) == ("edge", form, first.size_bytes)
         assert (second.encode_s > 0) is again
         assert min(first.encode_s, first.decode_s, second.decode_s) > 0
-        feed = {"x": images(1, seed=3)}  # no image: as it is, all the way
+        feed = {"x": 3 * images(1, seed=3)}  # no image: as it is, all the way
         found, trace = client.trace(feed)
-        if again:
-            same(found, run_parts(bundle, feed))
-            assert {of_input(trace, name).form for name in ("edge", "cloud")} == {"float32"}
+        same(found, run_parts(bundle, feed))
+        assert {of_input(trace, name).form for name in ("edge", "cloud")} == {"float32"}
+        assert (of_input(trace, "cloud").encode_s > 0) is again
 
 
 def test_what_a_form_cannot_hold_crosses_as_it_is_and_the_trace_says_so(graph, tmp_path):

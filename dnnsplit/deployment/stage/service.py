@@ -180,7 +180,7 @@ class Stage:
         if not context.add_callback(lambda: self.runner.fail(request, Code.CANCELLED, "the client went away")):
             self.runner.fail(request, Code.CANCELLED, "the client went away")
         for name, given in inputs.items():
-            self.runner.take(request, name, given)
+            self.runner.coder.take(request, name, given)
         self.runner.wait(request)
         latency_s = (time.monotonic() - started) / self.config.emulation.time_dilation
         records = replace(self.runner.finish_all(request), latency_s=latency_s)
@@ -208,7 +208,7 @@ class Stage:
         # twice the limit of the source: the end of a request may reach this stage after the start of the next
         if request := self.runner.join(message.head.id, remaining_s, limit_s, 2 * self.config.in_flight):
             for name, came in tensors.items():
-                self.runner.receive(request, name, came)
+                self.runner.coder.receive(request, name, came)
         return acknowledge(message)
 
     def _error(self, message: Infer, context: grpc.ServicerContext) -> Infer:

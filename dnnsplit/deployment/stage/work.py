@@ -10,29 +10,27 @@ bytes is made to last `(latency_s + b / bandwidth + b * serialise_s_per_byte) * 
 from __future__ import annotations
 
 import math
-import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from dnnsplit.codecs.pixels import Malformed, Unfit
 from dnnsplit.cutting.bundle import Bundle, Part
 from dnnsplit.deployment.stage.buffers import START, Peer, Request, Sending, explain, in_order
+from dnnsplit.deployment.stage.coding import Coder
 from dnnsplit.deployment.stage.emulation import Emulation
-from dnnsplit.deployment.stage.images import read_images
+from dnnsplit.deployment.stage.processor import Processor
 from dnnsplit.deployment.wire.channels import Tls, instance_of
 from dnnsplit.deployment.wire.messages import (
     LONGEST_ERROR,
     Elements,
     PartRecord,
-    ReadRecord,
     Records,
     Refusal,
     TransferRecord,
@@ -47,23 +45,6 @@ CONTROL_S = 5.0  # limit on a message without tensors
 SETTLE_S = 1.0  # how long the end of a request waits for acknowledgements that are still on their way
 PATIENCE_S = 0.4  # age of a request from which on the other stages are asked whether they are alive
 REMEMBERED = 256  # ended requests whose late tensors are recognised and dropped
-Found = TypeVar("Found")
-
-
-class Spent(NamedTuple):
-    """What something took on this server: compute time, duration and overrun, all in emulated seconds [s]."""
-
-    cpu_s: float
-    wall_s: float
-    overrun_s: float
-
-
-class Job(NamedTuple):
-    """Something for the one processor of a server to do."""
-
-    request: Request
-    what: str
-    do: Callable[[], None]
 
 
 class Runner:
@@ -95,11 +76,11 @@ class Runner:
         self.state = threading.Condition()
         # one computes, and one sends over a link, at a time: whoever shares a server and its links shares these
         self.turns = {name: threading.Lock() for name in bundle.servers}
-        self.work: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.processor, self.coder = Processor(self), Coder(self)
         self.told: set[Any] = set()
         self.observe: Callable[[list[TransferRecord]], None] = lambda transfers: None  # told of every answered request
         self.threads: list[threading.Thread] = []
-        self._start("compute", self._work_all)
+        self._start("compute", self.processor.work)
 
     def connect(self, addresses: Mapping[str, str], tls: Tls | None = None) -> None:
         """Open a channel and a sender thread to every other stage: server -> ``host:port``."""
@@ -112,7 +93,7 @@ class Runner:
         """End all requests, threads and channels."""
         for request in list(self.requests.values()):
             self.fail(request, grpc.StatusCode.UNAVAILABLE, f"{self.server!r} was told to end")
-        self.work.put(None)
+        self.processor.close()
         for peer in self.peers.values():
             peer.queue.put(None)
             peer.stub.close()
@@ -156,44 +137,28 @@ class Runner:
         with self.state:
             if request.dropped.is_set() or name in request.tensors:
                 return  # a tensor that comes again is not sent on again
-            self._send_on(request, name, array, came)
-            self._keep(request, name, array)
+            self.send_on(request, name, array, came)
+            self.keep(request, name, array)
 
-    def take(self, request: Request, name: str, given: np.ndarray | Elements) -> None:
-        """Take a graph input at the source, as an array or as encoded images."""
-        if isinstance(given, Elements):
-            self._do(request, f"reading the images of {name!r}", lambda: self._take_images(request, name, given))
-        elif (form := self.bundle.forms.get((name, self.server, self.server))) is not None:
-            with self.state:
-                self._send_on(request, name, given)
-            self._do(request, f"writing {name!r} as {form}", lambda: self._keep_what_is_left(request, name, given, form))
-        else:
-            self.deliver(request, name, given)
-
-    def receive(self, request: Request, name: str, came: np.ndarray | Elements) -> None:
-        """Take a tensor that another stage sent."""
-        if isinstance(came, Elements):
-            self._do(request, f"reading {name!r} as {came.form}", lambda: self._read(request, name, came))
-        else:
-            self.deliver(request, name, came)
-
-    def _keep(self, request: Request, name: str, array: np.ndarray) -> None:
+    def keep(self, request: Request, name: str, array: np.ndarray) -> None:
+        """Keep a tensor, and start the parts that waited for it."""
         with self.state:
             request.tensors[name] = array
             self.state.notify_all()
             self._run(request, request.due())
 
-    def _send_on(self, request: Request, name: str, array: np.ndarray, came: Elements | None = None) -> None:
+    def send_on(self, request: Request, name: str, array: np.ndarray, came: Elements | None = None) -> None:
         """Send a tensor to the servers that get it from this one, in its form for each of them."""
         targets = self.routes.get((name, self.server), ())
         request.sending += len(targets)
         for target in targets:
             peer, form = self.peers[target], self.bundle.forms.get((name, self.server, target))
-            if form is None or (came is not None and came.form == form):
-                peer.queue.put(Sending(request, name, came if form else array, form or self.wires[name].plain))
+            if form is not None and came is not None and came.form == form:
+                peer.queue.put(Sending(request, name, came, form))
+            elif form is None or (name in self.bundle.lossy_inputs and not self.is_source):  # there it did not fit its form
+                peer.queue.put(Sending(request, name, array, self.wires[name].plain))
             else:
-                write = partial(self._write, request, name, array, peer, form)
-                self._do(request, f"writing {name!r} as {form}", write)
+                self.coder.write(request, name, array, peer, form)
 
     def wait(self, request: Request) -> None:
         """Block until all graph outputs are at the source; a `Refusal` says why they are not."""
@@ -302,41 +267,17 @@ class Runner:
         told = f"the deadline of {given} s passed on {self.server!r}: {'; '.join(reasons)}"
         return f"{told}; if it takes that long, give a larger deadline_s"
 
-    def _do(self, request: Request, what: str, job: Callable[[], None]) -> None:
-        self.work.put(Job(request, what, job))
-
     def _run(self, request: Request, parts: list[Part]) -> None:
         for part in parts:
-            self._do(request, f"part {part.name!r}", partial(self._compute, request, part))
-
-    def _work_all(self) -> None:
-        while (job := self.work.get()) is not None:
-            if job.request.dropped.is_set():
-                continue
-            try:
-                with self.turns[self.server]:
-                    job.do()
-            except Malformed as error:
-                text = f"{job.what} failed on {self.server!r}: {error}"
-                self.fail(job.request, grpc.StatusCode.INVALID_ARGUMENT, text)
-            except Exception as error:  # whatever a part raises must reach the client
-                self.fail(job.request, grpc.StatusCode.INTERNAL, f"{job.what} failed on {self.server!r}: {error}")
-
-    def _timed(self, request: Request, clock: Callable[[], float], work: Callable[[], Found]) -> tuple[Found, Spent]:
-        """Do something at the pace of the emulated server; return what came of it and what it took."""
-        wall, cpu = time.monotonic(), clock()
-        found = work()
-        cpu_s = clock() - cpu
-        rest_s = self.emulation.rest_s(cpu_s, time.monotonic() - wall)
-        request.dropped.wait(max(rest_s, 0.0))
-        wall_s, dilation = time.monotonic() - wall, self.emulation.time_dilation
-        return found, Spent(self.emulation.compute_s(cpu_s), wall_s / dilation, max(-rest_s, 0.0) / dilation)
+            self.processor.do(request, f"part {part.name!r}", partial(self._compute, request, part))
 
     def _compute(self, request: Request, part: Part) -> None:
         request.move_inside(self.server, self.bundle.inside.get(self.server, ()), self.emulation)
         inputs = {name: request.tensors[name] for name in part.inputs}
         arrays: list[np.ndarray]
-        arrays, spent = self._timed(request, self.clock, lambda: self.sessions[part.name].run(list(part.outputs), inputs))
+        arrays, spent = self.processor.timed(
+            request, lambda: self.sessions[part.name].run(list(part.outputs), inputs), self.clock
+        )
         wrong = [mismatch(n, a.dtype.name, a.shape, self.kinds) for n, a in zip(part.outputs, arrays, strict=True)]
         if any(wrong):
             raise DeployError("; ".join(filter(None, wrong)))
@@ -344,50 +285,6 @@ class Runner:
             request.parts.append(PartRecord(part.name, self.server, *spent))
         for name, array in zip(part.outputs, arrays, strict=True):
             self.deliver(request, name, array)
-
-    def _write(self, request: Request, name: str, array: np.ndarray, peer: Peer, form: str) -> None:
-        """Write a tensor in a form and send it; one that the form cannot hold crosses as it is."""
-        written, spent = self._timed(request, time.thread_time, lambda: self._encoded(name, array, form))
-        tensor, form = (array, self.wires[name].plain) if written is None else (written, form)
-        peer.queue.put(Sending(request, name, tensor, form, spent.wall_s))
-
-    def _encoded(self, name: str, array: np.ndarray, form: str) -> Elements | None:
-        try:
-            return Elements(self.bundle.codec(name, form).encode(array), form, array.shape)
-        except Unfit:
-            return None
-
-    def _decoded(self, name: str, came: Elements) -> np.ndarray:
-        return self.bundle.codec(name, came.form).decode(came.elements, self.wires[name].dtype, came.shape)
-
-    def _read(self, request: Request, name: str, came: Elements) -> None:
-        array, spent = self._timed(request, time.thread_time, lambda: self._decoded(name, came))
-        with self.state:
-            request.reads.append(ReadRecord(name, self.server, spent.wall_s))
-        self.deliver(request, name, array, came if name in self.bundle.lossy_inputs else None)
-
-    def _keep_what_is_left(self, request: Request, name: str, array: np.ndarray, form: str) -> None:
-        """Keep a graph input as the other servers read it, which loses something by its form."""
-        written, spent = self._timed(request, time.thread_time, lambda: self._encoded(name, array, form))
-        if written is None:
-            form, left, read = self.wires[name].plain, array, 0.0
-        else:
-            left, (_, read, _) = self._timed(request, time.thread_time, lambda: self._decoded(name, written))
-        with self.state:
-            record = TransferRecord(name, self.server, self.server, 0, 0.0, 0.0, form, spent.wall_s, read)
-            request.transfers.append(record)
-            self._keep(request, name, left)
-
-    def _take_images(self, request: Request, name: str, given: Elements) -> None:
-        """Read the images that a client sent; what is in the form already in which it is to cross is passed on as it came."""
-        (array, came), spent = self._timed(request, time.thread_time, lambda: read_images(self.bundle, name, given))
-        record = TransferRecord(name, self.server, self.server, 0, 0.0, 0.0, came.form, 0.0, spent.wall_s)
-        with self.state:
-            request.transfers.append(record)
-        if self.bundle.lossy_inputs.get(name, came.form) == came.form:
-            self.deliver(request, name, array, came)
-        else:
-            self.take(request, name, array)
 
     def _send_all(self, peer: Peer) -> None:
         while (item := peer.queue.get()) is not None:
