@@ -35,6 +35,7 @@ from .noise.meter import NoiseMeter as NoiseMeter
 from .noise.meter import noise_meter as noise_meter
 from .noise.models import NoiseModel as NoiseModel
 from .noise.samples import NoiseSamples as NoiseSamples
+from .noise.wire import measure_wire_noise as measure_wire_noise
 from .plots.sliders import explore as explore
 from .profiling.elsewhere import flops_times as flops_times
 from .profiling.elsewhere import joined as joined

@@ -102,11 +102,11 @@ def _profile(options: argparse.Namespace) -> int:
     images = made_up(graph.model) if random else ds.examples.load_images(options.images, 16, seed=1, graph=graph)
     if options.layers and not graph.quantizable(options.layers):
         tell(f"no layer of {options.model.name} can run in int8: float32 alone is measured")
-    effort = {"runs": options.runs, "splits": options.splits, "provider": options.provider}
+    effort = {"runs": options.runs, "splits": options.splits, "provider": options.provider, "forms": not random}
     times = ds.profile_here(graph, options.server, images, options.layers, **effort)
     if random:
         made = "measured on made-up values"
-        tell(f"times are {made}; ranges of int8, and what depends on data, may differ on yours")
+        tell(f"times are {made}; ranges of int8, and what depends on data, may differ on yours; forms on the wire are left out")
         times = replace(times, frame=times.frame.assign(note=times.frame["note"] + f"; {made}"))
     times.save(options.out)
     print(times)

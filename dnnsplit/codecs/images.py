@@ -20,7 +20,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 from dnnsplit.codecs.pixels import Malformed, Unfit
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-KINDS = ("png", "jpeg", "webp")
+KINDS = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP"}
+# segments before the first scan of a JPEG: those that tell of the pixels, JFIF and Adobe's among them; and what may be left out
+OF_PIXELS = {*range(0xC0, 0xD0), 0xDB, 0xDD, 0xE0, 0xEE} - {0xC8}
+OF_APPLICATIONS = {*range(0xE1, 0xF0), 0xFE} - {0xEE}
 SCANS = 100  # of a progressive JPEG: more take long for few bytes
 
 
@@ -34,27 +37,26 @@ def write(image: np.ndarray, kind: str, **options: Any) -> bytes:
     try:
         Image.fromarray(image[..., 0] if channels == 1 else image).save(file, kind, **options)
     except Exception as error:  # Pillow raises what its encoders happen to raise
-        message = f"an image of {width} x {height} cannot be written as {kind}: {error}"
+        message = f"an image of {width} x {height} cannot be written as {KINDS[kind]}: {error}"
         raise Unfit(message) from None
     return file.getvalue()
 
 
-def kind_of(data: bytes) -> str:
-    """Return which of the `KINDS` a file says that it is, "" where none."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return "png"
-    if data[:3] == b"\xff\xd8\xff":
-        return "jpeg"
-    return "webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else ""
+def kind_of(data: bytes, kinds: Collection[str] = tuple(KINDS)) -> str:
+    """Return which of some kinds a file says that it is."""
+    begins = {"png": data[:8] == b"\x89PNG\r\n\x1a\n", "jpeg": data[:3] == b"\xff\xd8\xff"}
+    begins["webp"] = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    found = next((kind for kind in kinds if begins[kind]), None)
+    if found is None:
+        message = f"{len(data)} B are no {' or '.join(KINDS[kind] for kind in kinds)}; they begin with {data[:8]!r}"
+        raise Malformed(message)
+    return found
 
 
-def read(data: bytes, sizes: tuple[int, int, int], kinds: Collection[str] = KINDS) -> np.ndarray:
+def read(data: bytes, sizes: tuple[int, int, int], kinds: Collection[str] = tuple(KINDS)) -> np.ndarray:
     """Return the image in a file as (height, width, channels); size, mode and frames are checked before anything is unpacked."""
     height, width, channels = sizes
-    kind = kind_of(data)
-    if kind not in kinds:
-        message = f"{len(data)} B are no {' or '.join(kinds)}"
-        raise Malformed(message, f"they are {kind}" if kind else f"they begin with {bytes(data[:8])!r}")
+    kind = kind_of(data, kinds)
     try:
         if kind == "webp":  # Pillow asks for its memory at once
             _check(kind, _webp_size(data), (width, height))
@@ -65,26 +67,24 @@ def read(data: bytes, sizes: tuple[int, int, int], kinds: Collection[str] = KIND
             image = JpegImageFile(BytesIO(_bare_jpeg(data)))
         _check(kind, image.size, (width, height))
         if getattr(image, "n_frames", 1) > 1:
-            message = f"a {kind} of {image.n_frames} frames; one is expected"  # type: ignore[attr-defined]
+            message = f"a {KINDS[kind]} of {image.n_frames} frames; one is expected"  # type: ignore[attr-defined]
             raise Malformed(message)
         mode = MODES[channels]
-        if image.mode != mode and not (
-            kind == "webp" and image.mode == "RGB"
-        ):  # WebP knows no grey, and drops alpha that is full
-            message = f"a {kind} of mode {image.mode}; {mode} is expected"
+        if image.mode != mode and (kind, image.mode) != ("webp", "RGB"):  # WebP knows no grey, and leaves out alpha that is full
+            message = f"a {KINDS[kind]} of mode {image.mode}; {mode} is expected"
             raise Malformed(message)
         image.load()
         return np.asarray(image if image.mode == mode else image.convert(mode)).reshape(sizes)
     except Malformed:
         raise
     except Exception as error:  # Pillow raises what its decoders happen to raise
-        message = f"{len(data)} B are no sound {kind}: {error or type(error).__name__}"
+        message = f"{len(data)} B are no sound {KINDS[kind]}: {error or type(error).__name__}"
         raise Malformed(message) from None
 
 
 def _check(kind: str, found: tuple[int, int], wanted: tuple[int, int]) -> None:
     if found != wanted:
-        message = f"a {kind} of {found[0]} x {found[1]} pixels; {wanted[0]} x {wanted[1]} are expected"
+        message = f"a {KINDS[kind]} of {found[0]} x {found[1]} pixels; {wanted[0]} x {wanted[1]} are expected"
         raise Malformed(message)
 
 
@@ -95,13 +95,13 @@ def _bare_png(data: bytes) -> bytes:
         length, kind = struct.unpack_from(">I4s", data, at)
         chunk = data[at : at + 12 + length]
         if len(chunk) < 12 + length:
-            message = f"a png that ends in its chunk {kind.decode('latin-1')!r}"
+            message = f"a PNG that ends in its chunk {kind.decode('latin-1')!r}"
             raise Malformed(message)
         if zlib.crc32(memoryview(chunk)[4:-4]) != int.from_bytes(chunk[-4:]):
-            message = f"a png whose chunk {kind.decode('latin-1')!r} is damaged: its checksum differs"
+            message = f"a PNG whose chunk {kind.decode('latin-1')!r} is damaged: its checksum differs"
             raise Malformed(message)
         if kind == b"acTL" and chunk[8:12] != b"\0\0\0\1":
-            message = f"a png of {int.from_bytes(chunk[8:12])} frames; one is expected"
+            message = f"a PNG of {int.from_bytes(chunk[8:12])} frames; one is expected"
             raise Malformed(message)
         if kind in (b"IHDR", b"IDAT", b"IEND"):
             kept.append(chunk)
@@ -110,23 +110,20 @@ def _bare_png(data: bytes) -> bytes:
 
 
 def _bare_jpeg(data: bytes) -> bytes:
-    """Leave out comments and what applications add before the first scan, except what tells the colours: JFIF and Adobe's."""
-    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        message = "a jpeg that ends in a scan"
-        raise Malformed(message)
+    """Leave out what Pillow would read besides the pixels: comments, and what applications add."""
     if (scans := data.count(b"\xff\xda")) > SCANS:
-        message = f"a jpeg of {scans} scans; {SCANS} are allowed"
+        message = f"a JPEG of {scans} scans; {SCANS} are allowed"
         raise Malformed(message)
     kept, at = [data[:2]], 2
-    while (marker := data[at + 1]) != 0xDA:
-        if data[at] != 0xFF:
-            message = f"a jpeg with {data[at]:#x} where a marker is expected"
-            raise Malformed(message)
-        if marker == 0xFF:  # markers may be filled up
+    while data[at : at + 2] != b"\xff\xda":
+        if data[at : at + 2] == b"\xff\xff":  # markers may be filled up
             at += 1
             continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        if not (0xE1 <= marker <= 0xEF and marker != 0xEE) and marker != 0xFE:
+        sign, marker, length = struct.unpack_from(">BBH", data, at)
+        if sign != 0xFF or marker not in OF_PIXELS | OF_APPLICATIONS or length < 2:
+            message = f"a JPEG with {data[at : at + 4].hex(' ')} where a segment begins"
+            raise Malformed(message)
+        if marker in OF_PIXELS:
             kept.append(data[at : at + 2 + length])
         at += 2 + length
     return b"".join([*kept, data[at:]])
@@ -142,5 +139,5 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     if kind == b"VP8L" and head[:1] == b"\x2f":
         bits = int.from_bytes(head[1:5], "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    message = f"a webp whose first chunk is {kind!r}, which tells no size"
+    message = f"a WebP whose first chunk is {kind!r}, which tells no size"
     raise Malformed(message)

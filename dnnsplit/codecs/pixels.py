@@ -62,14 +62,15 @@ class Pixels:
             problems.append(f"{len(self.scale)} scales and {len(self.offset)} offsets: an image has 1, 3 or 4 of both")
         if not all(map(math.isfinite, (*self.scale, *self.offset))) or 0 in self.scale:
             problems.append("scales and offsets must be finite, and no scale 0")
-        if self.table and [len(values) for values in self.table] != [256] * len(self.scale):
-            problems.append("the table must have 256 values for each channel")
+        if self.table and ([*map(len, self.table)] != [256] * len(self.scale) or not np.isfinite(self.table).all()):
+            problems.append("the table must have 256 finite values for each channel")
         raise_problems(OptionError, "pixels", problems)
 
     @cached_property
     def levels(self) -> np.ndarray:
         """The values of k = 0..255 by channel, (channels, 256), in float64: a tensor holds them rounded to its own type."""
-        return np.array(self.table, np.float64) if self.table else next(_levels(np.array(self.scale), np.array(self.offset)))
+        with np.errstate(all="ignore"):  # scales that no tensor has
+            return np.array(self.table, np.float64) if self.table else next(_levels(np.array(self.scale), np.array(self.offset)))
 
     def sizes(self, shape: Sequence[int]) -> tuple[int, int, int, int] | None:
         """Return images, height, width and channels of an array, None where one of this shape holds no such images."""
@@ -180,11 +181,12 @@ class Pixels:
     @cached_property
     def _formula(self) -> tuple[np.ufunc, np.float32, np.float32] | None:
         """An operation and two numbers that give the levels of all channels in float32, faster than a table does."""
-        levels, offset = self.levels.astype(np.float32), np.float32(self.offset[0])
-        for operation, number in ((np.divide, np.float32(1 / self.scale[0])), (np.multiply, np.float32(self.scale[0]))):
-            values = operation(np.arange(256, dtype=np.uint8), number, dtype=np.float32) + offset
-            if all(np.array_equal(_bits(its), _bits(values)) for its in levels):
-                return operation, number, offset
+        with np.errstate(all="ignore"):  # scales that float32 does not hold
+            levels, scale, offset = self.levels.astype(np.float32), np.float64(self.scale[0]), np.float32(self.offset[0])
+            for operation, number in ((np.divide, np.float32(1 / scale)), (np.multiply, np.float32(scale))):
+                values = operation(np.arange(256, dtype=np.uint8), number, dtype=np.float32) + offset
+                if all(np.array_equal(_bits(its), _bits(values)) for its in levels):
+                    return operation, number, offset
         return None
 
 
@@ -218,8 +220,11 @@ def find_pixels(arrays: Sequence[np.ndarray]) -> Pixels | None:
         if all(array.ndim == len(layout) for array in arrays):
             views = [_channels_last(array, layout) for array in arrays]
             counts = {view.shape[-1] for view in views}
-            if len(counts) == 1 and counts <= {*CHANNELS} and (found := _found(views, dtype, layout)):
-                return found
+            if len(counts) == 1 and counts <= {*CHANNELS}:
+                with np.errstate(all="ignore"):  # what overflows is on no level
+                    found = _found(views, dtype, layout)
+                if found:
+                    return found
     return None
 
 
@@ -284,30 +289,32 @@ def _tolerance(values: np.ndarray, offset: float, dtype: np.dtype) -> float:
 
 def _pixels(
     layout: str, scale: np.ndarray, offset: np.ndarray, dtype: np.dtype, patterns: list[np.ndarray], steps: list[np.ndarray]
-) -> Pixels:
+) -> Pixels | None:
     def missed(levels: np.ndarray) -> int:
         return sum(int(np.count_nonzero(its[k] != bits)) for its, bits, k in zip(levels, patterns, steps, strict=True))
 
-    ways = [_bits(levels.astype(dtype)) for levels in _levels(scale, offset)]
+    ways = [_bits(levels.astype(dtype)) for levels in _levels(scale, offset, np.float64 if dtype.itemsize > 4 else np.float32)]
     table = min(ways, key=missed).copy()  # of levels that were not seen, the likeliest
     for its, bits, k in zip(table, patterns, steps, strict=True):
         its[k] = bits
+    if not np.isfinite(table.view(dtype)).all():  # the type has no 256 such levels
+        return None
     by_formula = np.array_equal(table, ways[0])
     values = () if by_formula else tuple(map(tuple, table.view(dtype).astype(np.float64).tolist()))
     return Pixels(layout, tuple(scale.tolist()), tuple(offset.tolist()), missed(table) == 0, values)
 
 
-def _levels(scale: np.ndarray, offset: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the levels by channel: by the formula in float64, and as other orders of operations give them in float32."""
+def _levels(scale: np.ndarray, offset: np.ndarray, own: type[np.floating] = np.float64) -> Iterator[np.ndarray]:
+    """Yield the levels by channel: by the formula in float64, and as other orders of operations give them in a type."""
     s, o = scale[:, None], offset[:, None]
     yield o + s * np.arange(256)
-    k, deviation = np.arange(256, dtype=np.float32), 1 / 255 / s
-    mean, single = -o * deviation, np.float32
-    yield k / (1 / s).astype(single) + o.astype(single)
-    yield k * s.astype(single) + o.astype(single)
-    for unit in (k / single(255), k * single(1 / 255)):
-        yield (unit - mean.astype(single)) / deviation.astype(single)
-        yield (unit - mean.astype(single)) * (1 / deviation).astype(single)
+    deviation = 1 / 255 / s
+    mean = -o * deviation
+    k, s, o, inverse, mean, deviation = (numbers.astype(own) for numbers in (np.arange(256), s, o, 1 / s, mean, deviation))
+    yield k / inverse + o
+    yield k * s + o
+    for unit in (k / own(255), k * own(1 / 255)):
+        yield (unit - mean) / deviation
 
 
 def _patterns(views: list[np.ndarray], channel: int) -> np.ndarray:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import NoiseError
+from dnnsplit.ground.errors import NoiseError, OptionError, nearest
 from dnnsplit.noise.design import design_schemes
 from dnnsplit.noise.meter import NoiseMeter, noise_meter
 from dnnsplit.noise.samples import NoiseSamples
@@ -31,6 +32,8 @@ def measure_noise(
     metric: str = "rho",
     detections: bool = False,
     resume: str | Path | None = None,
+    sources: Sequence[str] = (),
+    source_schemes: str = "none",
 ) -> NoiseSamples:
     """Measure the output noise of quantization schemes with ONNX Runtime's int8 kernels.
 
@@ -70,32 +73,50 @@ def measure_noise(
     resume : str | Path | None, optional
         File (.npz) that is written every few seconds; an interrupted measurement goes on from it, and a finished one is read from
         it.
+    sources : Sequence[str], optional
+        Lossy forms in which the inputs may come ("float16", "jpeg-95", "webp-90"): what they do to the outputs is measured too,
+        each input that has the form being written and read back. Inputs that do not have it come as they are.
+    source_schemes : str, default "none"
+        Which schemes are measured with each form: "none" the one that quantizes nothing, from which the others are predicted
+        (`dnnsplit.noise.models.PowerSum`), or "all" of `schemes`, and that one.
 
     Returns
     -------
     NoiseSamples
         With model, images, calibration, setting and metric in ``origin``, and every metric with its standard deviation over the
-        images in ``details``. A model of which no layer can run in int8 has one scheme, of noise 0; ``origin["notes"]`` says why.
+        images in ``details``; ``sources`` are the samples of lossy forms of the inputs. A model of which no layer can run in int8
+        has one scheme, of noise 0; ``origin["notes"]`` says why.
 
     Raises
     ------
     NoiseError
         Unknown layers or metric, layers or an opset that no int8 kernel exists for, no output to compare, images of another
-        shape, a budget smaller than layers + 1, a file to resume from that is of another measurement.
+        shape, a budget smaller than layers + 1, a file to resume from that is of another measurement, forms that no input has or
+        that lose nothing of these images.
+    OptionError
+        An unknown form, or unknown `source_schemes`.
     """
     if budget is not None and not (isinstance(schemes, str) and schemes == "all"):
         message = f"both schemes={schemes!r} and budget={budget!r} were given; a budget chooses the schemes"
         raise NoiseError(message)
-    meter = noise_meter(graph, images, calibration, layers, setting, metric, detections, workers, resume)
+    if source_schemes not in (choices := ("none", "all")):
+        message = f"source_schemes is {source_schemes!r}{nearest(source_schemes, choices)}"
+        raise OptionError(message)
+    meter = noise_meter(graph, images, calibration, layers, setting, metric, detections, workers, resume, sources)
     if budget is not None and meter.layers:
-        return _designed(meter, budget, seed, progress)
-    return meter.samples(_schemes(schemes, len(meter.layers), seed), progress)
+        rows = _designed(meter, budget, seed, progress)
+    else:
+        rows = _schemes(schemes, len(meter.layers), seed)
+    nothing = np.zeros((1, len(meter.layers)), np.int8)
+    of_form = np.vstack([nothing, rows[rows.any(axis=1)]]) if source_schemes == "all" else nothing
+    found = meter.by_form({"": rows, **dict.fromkeys(sources, of_form)}, progress)
+    return replace(found.pop(""), sources=found)
 
 
-def _designed(meter: NoiseMeter, budget: int, seed: int, progress: bool) -> NoiseSamples:
+def _designed(meter: NoiseMeter, budget: int, seed: int, progress: bool) -> np.ndarray:
     first = design_schemes(len(meter.layers), budget)
     second = design_schemes(len(meter.layers), budget, meter.samples(first, progress), seed)
-    return meter.samples(np.vstack([first, second]), progress)
+    return np.vstack([first, second])
 
 
 def _schemes(schemes: str | int | np.ndarray, count: int, seed: int) -> np.ndarray:

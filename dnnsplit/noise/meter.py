@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock
@@ -21,13 +23,15 @@ from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_probl
 from dnnsplit.noise.journal import read_journal, write_journal
 from dnnsplit.noise.metrics import PER_OUTPUT, by_image, check_metric, errors, kept, metrics_of, shown
 from dnnsplit.noise.prefix_tree import RUNTIME, PrefixTree, build_tree, compared, incomparable
-from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.noise.samples import SOURCE, NoiseSamples
 from dnnsplit.noise.schemes import check_schemes, names_of, row_of
+from dnnsplit.noise.source_forms import SourceForm, source_forms
 from dnnsplit.quantize.calibration import Calibration, calibrate
 from dnnsplit.quantize.reasons import why_none
 from dnnsplit.quantize.rewrite import ranges_needed
 from dnnsplit.quantize.setting import QuantizationSetting
 
+Key = tuple[str, bytes]  # the label of a lossy form of the inputs, "" for none, and a scheme
 SAVE_S = 3.0  # between two writes of the file to resume from; a killed measurement loses no more than that
 
 
@@ -35,7 +39,8 @@ SAVE_S = 3.0  # between two writes of the file to resume from; a killed measurem
 class NoiseMeter:
     """Measures the noise of schemes with ONNX Runtime's int8 kernels; made by `noise_meter`.
 
-    Called with the names of the quantized layers it returns their noise: what `split(..., verify=meter)` asks for.
+    Called with the names of the quantized layers, and the lossy form of the inputs if they come in one, it returns their noise:
+    what `split(..., verify=meter)` asks for.
 
     Attributes
     ----------
@@ -44,7 +49,7 @@ class NoiseMeter:
     metric : str
         What it calls noise.
     origin : Mapping[str, Any]
-        What that depends on: model, images, metric, setting, calibration.
+        What that depends on: model, images, metric, setting, calibration, lossy forms of inputs.
     """
 
     layers: tuple[str, ...]
@@ -55,8 +60,9 @@ class NoiseMeter:
     _detections: bool = field(repr=False)
     _workers: int = field(repr=False)
     _resume: Path | None = field(repr=False)
-    # by scheme, (images, numbers of `kept`); NaN: not measured yet
-    _known: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False)
+    _forms: Mapping[str, SourceForm] = field(default_factory=dict, repr=False)
+    # by form and scheme, (images, numbers of `kept`); NaN: not measured yet
+    _known: dict[Key, np.ndarray] = field(default_factory=dict, repr=False)
     _writing: Lock = field(default_factory=Lock, repr=False)
     _saved_s: float = field(default_factory=time.monotonic, repr=False)
 
@@ -70,16 +76,23 @@ class NoiseMeter:
         own = ("model_sha256", "images_sha256", "setting", "calibration")
         return parts | {key: self.origin[key] for key in own} | {"runtime": RUNTIME}
 
-    def __call__(self, quantized: Sequence[str]) -> float:
-        """Return the noise when exactly these layers are quantized."""
-        return float(self.samples(row_of(self.layers, quantized)[None], progress=False).noise[0])
+    def __call__(self, quantized: Sequence[str], source: str = "") -> float:
+        """Return the noise when exactly these layers are quantized, and the inputs come in this lossy form, "" for none."""
+        return float(self.samples(row_of(self.layers, quantized)[None], False, source).noise[0])
 
     @property
     def measured(self) -> NoiseSamples:
-        """Every scheme that was measured so far; NoiseError while there is none."""
-        return self._samples([key for key, values in self._known.items() if not np.isnan(values).any()])
+        """Every scheme that was measured so far; NoiseError while there is none.
 
-    def samples(self, schemes: np.ndarray, progress: bool = True) -> NoiseSamples:
+        Forms of the inputs that were measured alone are its ``sources``.
+        """
+        done = [key for key, values in self._known.items() if not np.isnan(values).any()]
+        found = {form: [key for key in done if key[0] == self._label(form)] for form in ("", *self._forms)}
+        alone = bytes(len(self.layers))
+        sources = {form: self._samples(form, keys) for form, keys in found.items() if form and (self._label(form), alone) in keys}
+        return replace(self._samples("", found[""]), sources=sources)
+
+    def samples(self, schemes: np.ndarray, progress: bool = True, source: str = "") -> NoiseSamples:
         """Return the noise of schemes; what was measured before is not measured again.
 
         Parameters
@@ -88,36 +101,60 @@ class NoiseMeter:
             Distinct 0/1 rows, (n, layers).
         progress : bool, default True
             Show a progress bar with the time left.
+        source : str, default ""
+            Lossy form of the inputs, one of those that the meter was made for; "" takes them as they are.
 
         Returns
         -------
         NoiseSamples
             In the order of the schemes, with ``details``.
         """
-        schemes = check_schemes(schemes, len(self.layers)).astype(np.int8)
-        self._read()
-        keys = [row.tobytes() for row in schemes]
-        for key in keys:
-            self._known.setdefault(key, np.full((len(self._feeds), len(kept(self._tree.outputs, self._detections))), np.nan))
-        self._measure(sorted(keys), progress)
-        return self._samples(keys)
+        return self.by_form({source: schemes}, progress)[source]
 
-    def by_image(self, schemes: np.ndarray) -> np.ndarray:
+    def by_form(self, schemes: Mapping[str, np.ndarray], progress: bool = True) -> dict[str, NoiseSamples]:
+        """Return the noise of schemes by the lossy form of the inputs, all measured in one go; see `samples`."""
+        self._read()
+        keys: dict[str, list[Key]] = {}
+        for form, rows in schemes.items():
+            checked = check_schemes(rows, len(self.layers)).astype(np.int8)
+            keys[form] = [(self._label(form), row.tobytes()) for row in checked]
+        every = sorted(key for part in keys.values() for key in part)
+        for key in every:
+            self._known.setdefault(key, np.full((len(self._feeds), len(kept(self._tree.outputs, self._detections))), np.nan))
+        self._measure(every, progress)
+        return {form: self._samples(form, part) for form, part in keys.items()}
+
+    def by_image(self, schemes: np.ndarray, source: str = "") -> np.ndarray:
         """Return the noise of schemes on each image, float (schemes, images); arguments are those of `samples`."""
-        rows = self.samples(schemes, progress=False).schemes
-        values = np.array([self._known[row.tobytes()] for row in rows])
+        rows = self.samples(schemes, False, source).schemes
+        values = np.array([self._known[self._label(source), row.tobytes()] for row in rows])
         return by_image(values, self._tree.outputs, self._detections)[self.metric]
 
-    def outputs(self, quantized: Sequence[str]) -> dict[str, np.ndarray]:
+    def outputs(self, quantized: Sequence[str], source: str = "") -> dict[str, np.ndarray]:
         """Return the outputs of all images when exactly these layers are quantized: (n, *shape of one image) by name.
 
-        Outputs that are not compared, because their shape depends on the data, are not among them.
+        The inputs come in the lossy form `source`, as in `samples`. Outputs that are not compared, because their shape depends on
+        the data, are not among them.
         """
         row = row_of(self.layers, quantized)[None]
-        found = [list(self._tree.walk(feed, row))[-1] for feed in self._feeds]
+        label = self._label(source)
+        found = [list(self._tree.walk(self._brought(feed, label), row))[-1] for feed in self._feeds]
         return {name: np.concatenate([np.atleast_1d(v[i]) for v in found]) for i, name in enumerate(self._tree.outputs)}
 
-    def _samples(self, keys: Sequence[bytes]) -> NoiseSamples:
+    def _label(self, source: str) -> str:
+        if source and source not in self._forms:
+            message = (
+                f"inputs as {source!r} are none of those that this meter was made for{nearest(source, self._forms)}; "
+                f"make it with noise_meter(..., sources=[{source!r}])"
+            )
+            raise NoiseError(message)
+        return self._forms[source].label if source else ""
+
+    def _brought(self, feed: Mapping[str, np.ndarray], label: str) -> Mapping[str, np.ndarray]:
+        """Return inputs as they arrive in the form of this label."""
+        return next((form.of(feed) for form in self._forms.values() if form.label == label), feed)
+
+    def _samples(self, source: str, keys: Sequence[Key]) -> NoiseSamples:
         if not keys:
             message = "there is no sample: no scheme was measured yet, or none was asked for"
             raise NoiseError(message)
@@ -125,12 +162,12 @@ class NoiseMeter:
         frame = pd.DataFrame(self._rows(keys), columns=list(self.layers)).assign(
             noise=details[self.metric], noise_std=details[f"{self.metric} std"], noise_images=len(self._feeds)
         )
-        return NoiseSamples(frame, self.origin, details)
+        return NoiseSamples(frame, {**self.origin, SOURCE: source} if source else self.origin, details)
 
-    def _rows(self, keys: Sequence[bytes]) -> np.ndarray:
-        return np.frombuffer(bytearray(b"".join(keys)), np.int8).reshape(len(keys), len(self.layers))
+    def _rows(self, keys: Sequence[Key]) -> np.ndarray:
+        return np.frombuffer(bytearray(b"".join(row for _, row in keys)), np.int8).reshape(len(keys), len(self.layers))
 
-    def _measure(self, keys: Sequence[bytes], progress: bool) -> None:
+    def _measure(self, keys: Sequence[Key], progress: bool) -> None:
         """Fill in what is missing of some schemes, image by image; their keys sort as the schemes do."""
         images, stop = range(len(self._feeds)), Event()
         missing = [[key for key in keys if np.isnan(self._known[key][image]).any()] for image in images]
@@ -153,7 +190,7 @@ class NoiseMeter:
             finally:  # an interruption or an error ends the workers, and what they found is kept
                 stop.set()
 
-    def _work(self, todo: Iterator[tuple[int, Sequence[bytes]]], told: Callable[[], object], stop: Event) -> None:
+    def _work(self, todo: Iterator[tuple[int, Sequence[Key]]], told: Callable[[], object], stop: Event) -> None:
         try:
             for image, part in todo:
                 self._walk(image, part, told, stop)
@@ -162,8 +199,8 @@ class NoiseMeter:
         finally:
             self._save()
 
-    def _walk(self, image: int, keys: Sequence[bytes], told: Callable[[], object], stop: Event) -> None:
-        walk = self._tree.walk(self._feeds[image], self._rows(keys))
+    def _walk(self, image: int, keys: Sequence[Key], told: Callable[[], object], stop: Event) -> None:
+        walk = self._outputs(self._feeds[image], keys)
         reference = next(walk)
         detections = shown(reference) if self._detections else None
         for key, outputs in zip(keys, walk, strict=True):
@@ -171,18 +208,25 @@ class NoiseMeter:
                 return
             found = errors(reference, outputs, detections)
             if not np.isfinite(found[:: len(PER_OUTPUT)]).all():  # a difference that is no number; a ratio may be infinite
-                names = ", ".join(names_of(self.layers, key)) or "no layer"
+                names = ", ".join(names_of(self.layers, self._rows([key])[0])) or "no layer"
                 message = f"image {image}: the outputs are not all numbers with {names} in int8; measure other layers"
                 raise NoiseError(message)
             self._known[key][image] = found
             told()
             self._save(SAVE_S)
 
+    def _outputs(self, feed: Mapping[str, np.ndarray], keys: Sequence[Key]) -> Iterator[list[np.ndarray]]:
+        """Yield the outputs of the float32 model for one image as it is, then those of each form and scheme."""
+        plain = sum(not label for label, _ in keys)  # they sort before all others
+        yield from self._tree.walk(feed, self._rows(keys[:plain]))
+        for label, group in groupby(keys[plain:], itemgetter(0)):
+            yield from islice(self._tree.walk(self._brought(feed, label), self._rows([*group])), 1, None)
+
     def _read(self) -> None:
         """Learn what the file holds by now: another meter may have written it."""
         found = read_journal(self._resume, self._identity) if self._resume else None
         if found:
-            self._known = {row.tobytes(): values for row, values in zip(*found, strict=True)} | self._known
+            self._known = {(str(form), row.tobytes()): values for form, row, values in zip(*found, strict=True)} | self._known
 
     def _save(self, every_s: float = 0.0) -> None:
         """Write the file, unless that was done less than `every_s` ago; in a worker, where no interruption stops it halfway."""
@@ -190,11 +234,13 @@ class NoiseMeter:
             return
         with self._writing:
             if time.monotonic() - self._saved_s >= every_s:
-                write_journal(self._resume, self._identity, self._rows(list(self._known)), np.array([*self._known.values()]))
+                keys, values = [*self._known], np.array([*self._known.values()])
+                forms = np.array([label for label, _ in keys])
+                write_journal(self._resume, self._identity, forms, self._rows(keys), values)
                 self._saved_s = time.monotonic()
 
 
-def _shared(keys: Sequence[bytes], shares: int) -> list[Sequence[bytes]]:
+def _shared(keys: Sequence[Key], shares: int) -> list[Sequence[Key]]:
     """Divide schemes into runs of neighbours."""
     size = -(-len(keys) // shares) or 1
     return [keys[i : i + size] for i in range(0, len(keys), size)]
@@ -210,6 +256,7 @@ def noise_meter(
     detections: bool = False,
     workers: int = 2,
     resume: str | Path | None = None,
+    sources: Sequence[str] = (),
 ) -> NoiseMeter:
     """Prepare to measure the noise of any scheme of some layers.
 
@@ -233,11 +280,13 @@ def noise_meter(
         As for `measure_noise`.
     resume : str | Path | None, optional
         As for `measure_noise`.
+    sources : Sequence[str], optional
+        As for `measure_noise`.
 
     Returns
     -------
     NoiseMeter
-        Call it with names of layers.
+        Call it with names of layers, and a lossy form of the inputs.
 
     Raises
     ------
@@ -259,6 +308,7 @@ def noise_meter(
         raise OptionError(message)
     detections = detections or metric == "disagreement"
     check_metric(metric, outputs, detections)
+    forms = source_forms(feeds, sources)
     tree = build_tree(graph, names, calibration)
     spoiling = _spoiling(tree, feeds[0]) if isinstance(layers, int) else []
     notes = [f"layer {names[i]!r} is left out: in int8 it makes outputs that are no numbers" for i in spoiling]
@@ -278,7 +328,10 @@ def noise_meter(
     }
     if notes:
         origin["notes"] = notes
-    return NoiseMeter(names, metric, origin, tree, feeds, detections, workers, None if resume is None else Path(resume))
+    if forms:
+        origin["sources"] = {form.name: {"inputs": [*form.codecs], "writer": form.writer} for form in forms.values()}
+    path = None if resume is None else Path(resume)
+    return NoiseMeter(names, metric, origin, tree, feeds, detections, workers, path, forms)
 
 
 def _spoiling(tree: PrefixTree, feed: Mapping[str, np.ndarray]) -> list[int]:

@@ -53,8 +53,8 @@ class Informed(NoiseModel):
     kind = "informed"
 
     def __post_init__(self) -> None:
-        nothing = np.zeros((1, len(self.layers)), bool)
-        object.__setattr__(self, "floor", self.known.get(0, float(self.model.optimistic(nothing)[0])))
+        floor = self.known[0] if 0 in self.known else float(self.model.optimistic(np.zeros((1, len(self.layers)), bool))[0])
+        object.__setattr__(self, "floor", floor)
 
     def _noise(self, q: np.ndarray) -> np.ndarray:
         low = self.model.optimistic(q).tolist()
@@ -63,12 +63,12 @@ class Informed(NoiseModel):
 
 def informed(noise: NoiseModel, known: Mapping[str, Mapping[int, float]]) -> NoiseModel:
     """Return a model on its optimistic side that was told measurements, by the lossy form of the inputs ("" for none)."""
-    views = {form: Informed(noise.layers, noise.at(form), known.get(form, {})) for form in ("", *noise.sources)}
-    return _by_form(views, noise)
+    return _by_form(noise, {form: Informed(noise.layers, noise.at(form), known[form]) for form in ("", *noise.sources)})
 
 
-def _by_form(views: dict[str, Any], noise: NoiseModel) -> NoiseModel:
-    return replace(views.pop(""), sources=views, tensors=noise.tensors, origin=noise.origin)
+def _by_form(noise: NoiseModel, views: Mapping[str, NoiseModel]) -> NoiseModel:
+    sources = {form: view for form, view in views.items() if form}
+    return replace(views[""], sources=sources, tensors=noise.tensors, origin=noise.origin)
 
 
 def certain(noise: NoiseModel, samples: NoiseSamples | None = None, fresh: bool = False) -> dict[str, dict[int, float]]:
@@ -137,12 +137,10 @@ def verify(
     while True:
         more = len(measured) < MOST
         tables = {form: Table(noise.layers, found) for form, found in known.items()}
-        choice = choose(informed(noise, known) if more else _by_form(tables, noise))
+        choice = choose(informed(noise, known) if more else _by_form(noise, tables))
         names, form = tuple(getattr(choice, "quantized", choice)), getattr(choice, "lossy_source", "")
         if form not in known:
-            message = (
-                f"the choice takes its inputs as {form!r}, of which the noise model knows nothing{nearest(form, noise.sources)}"
-            )
+            message = f"the choice takes its inputs as {form!r}, a form without a noise{nearest(form, noise.sources)}"
             raise NoiseError(message)
         scheme = row_of(noise.layers, names)
         key, what = pack(scheme), f"{names} with inputs as {form!r}" if form else f"{names}"

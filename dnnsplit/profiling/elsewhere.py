@@ -16,8 +16,10 @@ from dnnsplit.graph.blocks import load
 from dnnsplit.graph.feeds import Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import OptionError, ProfileError, nearest, raise_problems
+from dnnsplit.profiling.codec_times import measure_forms, wanted_forms
 from dnnsplit.profiling.kernels import COLUMNS, host_name, measured_here
 from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.profiling.wire_forms import joined_forms
 from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.runtime.providers import KNOWN, Provider
 from dnnsplit.runtime.sessions import find_provider
@@ -35,6 +37,7 @@ def profile_here(
     splits: int = 24,
     progress: bool = True,
     provider: str | Provider = "cpu",
+    forms: bool | Sequence[str] = True,
 ) -> LayerTimes:
     """Measure a model on this machine, which is the server itself; run it there and bring the saved file back.
 
@@ -48,7 +51,7 @@ def profile_here(
         To run and to calibrate int8 on, as for `profile`.
     count : int, default 12
         How many layers may run in int8; 0 measures float32 alone.
-    runs, splits, progress, provider : int, int, bool, str | Provider
+    runs, splits, progress, provider, forms : int, int, bool, str | Provider, bool | Sequence[str]
         See `profile`.
 
     Returns
@@ -56,7 +59,7 @@ def profile_here(
     LayerTimes
         Of one server, origin "measured", without a factor (nothing was scaled); `made` says with what.
     """
-    found = find_provider(provider)
+    found, names = find_provider(provider), wanted_forms(forms)
     graph = model_path if isinstance(model_path, LayerGraph) else load(model_path, [found])
     layers = graph.quantizable(count)
     calibration = calibrate(graph, images) if layers else None
@@ -77,7 +80,8 @@ def profile_here(
         **effort,
     }
     frame = host.assign(server=server, origin="measured", factor=math.nan, note="on " + host["note"])[COLUMNS]
-    return LayerTimes(frame, {server: overhead} if overhead else {}, {server: made})
+    wire = measure_forms(graph, images, calibration, layers, server, names, found)
+    return LayerTimes(frame, {server: overhead} if overhead else {}, {server: made}, wire)
 
 
 def _version(package: str) -> str:
@@ -90,6 +94,10 @@ def _version(package: str) -> str:
 def joined(*times: LayerTimes) -> LayerTimes:
     """Put the times of several servers into one table.
 
+    What a tensor takes in a form is said once for all servers: the bytes are those of the first table that has them, as codecs
+    of another version write a few more or less, and it is lossless if all say so. Seconds are each server's own; one whose
+    table has no forms takes part in none.
+
     Parameters
     ----------
     *times : LayerTimes
@@ -98,7 +106,7 @@ def joined(*times: LayerTimes) -> LayerTimes:
     Raises
     ------
     ProfileError
-        A server is in two of them, or two were measured with different models.
+        A server is in two of them, two were measured with different models, or their images lie in the inputs in other ways.
     """
     servers = [server for one in times for server in one.frame["server"].unique()]
     twice = sorted({s for s in servers if servers.count(s) > 1})
@@ -108,9 +116,14 @@ def joined(*times: LayerTimes) -> LayerTimes:
     if len(set(hashes.values())) > 1:
         models = ", ".join(f"{server}: {value[:12]}..." for server, value in hashes.items())
         problems.append(f"they were measured with different models ({models}); profile the same file everywhere")
+    tables = [one.forms for one in times if one.forms]
+    for table in tables[1:]:
+        if table.pixels != tables[0].pixels:
+            here, there = (" and ".join(one.frame["server"].unique()) for one in (tables[0], table))
+            problems.append(f"the inputs hold images otherwise on {there} than on {here}; give all the same images")
     raise_problems(ProfileError, "times to join", problems)
     overhead = {server: value for one in times for server, value in one.overhead.items()}
-    return LayerTimes(pd.concat([one.frame for one in times], ignore_index=True), overhead, made)
+    return LayerTimes(pd.concat([one.frame for one in times], ignore_index=True), overhead, made, joined_forms(tables))
 
 
 def scaled_times(times: LayerTimes, source: str, server: str, factor: float, note: str = "") -> LayerTimes:
@@ -146,7 +159,7 @@ def scaled_times(times: LayerTimes, source: str, server: str, factor: float, not
     frame = rows.assign(server=server, seconds=rows["seconds"] * factor, origin="scaled", factor=rows["factor"] * factor,
                         note=[f"{text}; {old}" if old else text for old in rows["note"]])  # fmt: skip
     overhead = {server: times.overhead[source].scaled(factor)} if source in times.overhead else {}
-    return LayerTimes(frame, overhead)
+    return LayerTimes(frame, overhead, forms=times.forms.scaled(source, {server: factor}) if times.forms else None)
 
 
 def flops_times(
@@ -155,7 +168,8 @@ def flops_times(
     """Estimate a server nobody can reach from its data sheet: the roofline, max(FLOPs / peak, bytes / memory bandwidth).
 
     Source: S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52(4), 2009. Real kernels reach a share of either, so
-    this ranks layers better than it times them.
+    this ranks layers better than it times them. No data sheet tells what a codec takes: there are no forms, so that tensors cross
+    the links of that server as they are.
 
     Parameters
     ----------

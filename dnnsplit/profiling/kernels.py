@@ -18,6 +18,7 @@ from dnnsplit.graph.feeds import Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.network.servers import Network
+from dnnsplit.profiling.codec_times import HERE, measure_forms, wanted_forms
 from dnnsplit.profiling.executed import layer_seconds, measure_profiler
 from dnnsplit.profiling.overhead import Overhead
 from dnnsplit.profiling.splits import (
@@ -52,6 +53,7 @@ def profile(
     progress: bool = True,
     splits: int = 24,
     provider: str | Provider = "cpu",
+    forms: bool | Sequence[str] = True,
 ) -> LayerTimes:
     """Measure the layers on this machine and scale them to the servers of a network.
 
@@ -70,6 +72,8 @@ def profile(
     model that computes them all within a minute are measured at once; else they end when four more change the predictions of
     all that were measured by 1 % on average or less. `LayerTimes.made` has how many runs of the whole model and how many
     splits it took, and the half-width of the former's interval.
+    Forms: what the graph's inputs and the tensors between layers take in other forms on the wire, see `WireForms`: bytes over
+    the images, and CPU seconds, whatever the provider, scaled to the servers as the layers are.
     Providers other than the CPU: wall time in place of CPU time, with the copies to and from the provider's memory. On CUDA
     the profiler's times are of a node's launch where ONNX Runtime does not wait for the device. A provider that compiles
     (OpenVINO, TensorRT) shows no kernels: the shares are those of each layer as a session of its own, in either precision.
@@ -102,6 +106,8 @@ def profile(
     provider : str | Provider, default "cpu"
         Execution provider, as `dnnsplit.runtime.providers.find` names it. `LayerTimes.made` has its full name, and the nodes that
         it left to the CPU.
+    forms : bool | Sequence[str], default True
+        In which tensors may cross a link besides their plain one: all that are known, those of these names, or none (False).
 
     Returns
     -------
@@ -113,9 +119,9 @@ def profile(
     ProfileError
         A server has no speed, no kernel leads to a layer, or the provider takes no node.
     OptionError
-        The provider is not installed, cannot start, or its times would be scaled by the speeds of CPUs.
+        The provider is not installed, cannot start, or its times would be scaled by the speeds of CPUs; a form is unknown.
     """
-    found = find_provider(provider)
+    found, names = find_provider(provider), wanted_forms(forms)
     factors = slowdown(network, cpu_slowdown)  # what is wrong with the network is said before anything is measured
     if not found.is_cpu and (source_seconds is not None or set(factors.values()) != {1.0}):
         message = (
@@ -135,7 +141,9 @@ def profile(
     scaled = {server: overhead.scaled(factor) for server, factor in factors.items()} if overhead else {}
     about: dict[str, Any] = {"setting": asdict(calibration.setting)} if calibration and layers else {}
     about |= effort if found.is_cpu else {"providers": [found.ort_name], **effort}
-    return LayerTimes(pd.concat(frames, ignore_index=True)[COLUMNS], scaled, dict.fromkeys(factors, about))
+    wire = measure_forms(graph, images, calibration, layers, HERE, names, found)
+    wire = wire.scaled(HERE, factors) if wire else None
+    return LayerTimes(pd.concat(frames, ignore_index=True)[COLUMNS], scaled, dict.fromkeys(factors, about), wire)
 
 
 def measured_here(

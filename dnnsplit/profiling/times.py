@@ -80,6 +80,8 @@ class LayerTimes:
         servers = frame["server"].unique()
         strangers = [s for s in self.overhead if s not in servers]
         problems += [f"an overhead is given of server {s!r}, which has no times{nearest(s, servers)}" for s in strangers]
+        strangers = [s for s in (self.forms.frame["server"].unique() if self.forms else ()) if s not in servers]
+        problems += [f"forms are given of server {s!r}, which has no times{nearest(s, servers)}" for s in strangers]
         raise_problems(ProfileError, "layer times", problems)
         frame["seconds"] = seconds.astype(float)
         frame.attrs["units"] = {"seconds": "s"}
@@ -92,7 +94,7 @@ class LayerTimes:
 
     @staticmethod
     def load(path: str | Path) -> LayerTimes:
-        """Read the CSV that `save` writes, or any CSV with the columns of `frame`."""
+        """Read the CSV that `save` writes, with the forms beside it if there are any, or any CSV with the columns of `frame`."""
         try:
             header, frame = json.loads(comment_of(path) or "{}"), read_table(path)
         except TABLE_ERRORS as error:
@@ -100,13 +102,21 @@ class LayerTimes:
             raise ProfileError(message) from None
         if "factor" in frame:
             frame["factor"] = pd.to_numeric(frame["factor"], errors="coerce")
-        return formed(header, LayerTimes, ProfileError, str(path), frame=frame)
+        forms = WireForms.load(_beside(path)) if _beside(path).exists() else None
+        return formed(header, LayerTimes, ProfileError, str(path), frame=frame, forms=forms)
 
     def save(self, path: str | Path) -> None:
-        """Write a CSV, atomically; overheads and what the times were made with are JSON in a comment on its first line."""
+        """Write a CSV, atomically; overheads and what the times were made with are JSON in a comment on its first line.
+
+        The forms go into another beside it, ``NAME.forms.csv`` beside ``NAME.csv``, which is removed where there are none.
+        """
         header = {"overhead": {server: asdict(one) for server, one in self.overhead.items()}, "made": self.made}
         first = f"# {json.dumps(header, default=plain)}\n" if self.overhead or self.made else ""
         write_text(path, first + self.frame.to_csv(index=False))
+        if self.forms is None:
+            _beside(path).unlink(missing_ok=True)
+        else:
+            self.forms.save(_beside(path))
 
     @cached_property
     def _seconds(self) -> dict[tuple[str, str, str], float]:
@@ -214,6 +224,11 @@ class LayerTimes:
         totals = self.totals
         totals["seconds"] = [show(s, "s") for s in totals["seconds"]]
         return shown(self, totals)
+
+
+def _beside(path: str | Path) -> Path:
+    """Return where the forms are that go with a table of times."""
+    return Path(path).with_name(f"{Path(path).stem}.forms.csv")
 
 
 def _one(values: pd.Series) -> str:

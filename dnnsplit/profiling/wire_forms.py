@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +16,10 @@ from dnnsplit.codecs.pixels import Pixels
 from dnnsplit.codecs.plain import INT8 as INT8
 from dnnsplit.codecs.plain import PLAIN as PLAIN
 from dnnsplit.ground.errors import ProfileError, nearest, raise_problems
+from dnnsplit.ground.files import plain, write_text
+from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
+from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
 
 NAMES = ("tensor", "precision", "form", "server")
 NUMBERS = ("size_bytes", "size_bytes_95", "encode_s", "decode_s")
@@ -46,7 +51,7 @@ class WireForms:
     Raises
     ------
     ProfileError
-        Missing columns, negative numbers, rows given twice, sizes or truth that differ from server to server.
+        Missing columns, negative numbers, rows given twice, plain forms, sizes or losses that differ from server to server.
     """
 
     frame: pd.DataFrame = field(repr=False)
@@ -69,8 +74,10 @@ class WireForms:
                 what = f"tensor {row['tensor']!r} as {row['form']!r} on {row['server']!r}"
                 problems.append(f"{what}: {column} is {row[column]!r}; it must be a number, 0 or more")
             frame[column] = values.astype(float)
-        problems += [f"precision {p!r} is unknown{nearest(str(p), (PLAIN, INT8))}"
-                     for p in sorted({*frame["precision"]} - {PLAIN, INT8})]  # fmt: skip
+        problems += [f"precision {p!r} is unknown{nearest(p, (PLAIN, INT8))}"
+                     for p in sorted({*map(str, frame["precision"])} - {PLAIN, INT8})]  # fmt: skip
+        problems += [f"tensor {row.tensor!r} as {row.form!r}: lossless is {row.lossless!r}; it must be True or False"
+                     for row in frame[~frame["lossless"].isin((True, False))].itertuples()]  # fmt: skip
         problems += [f"tensor {row.tensor!r} as {row.form!r} on {row.server!r} is given twice"
                      for row in frame[frame.duplicated(list(NAMES))].itertuples()]  # fmt: skip
         problems += [f"tensor {row.tensor!r} is given as {row.form!r}, the plain form, which needs no row"
@@ -82,6 +89,22 @@ class WireForms:
         frame["lossless"] = frame["lossless"].astype(bool)
         frame.attrs["units"] = {"size_bytes": "B", "size_bytes_95": "B", "encode_s": "s", "decode_s": "s"}
         object.__setattr__(self, "frame", frame)
+
+    @staticmethod
+    def load(path: str | Path) -> WireForms:
+        """Read the CSV that `save` writes."""
+        try:
+            header, frame = json.loads(comment_of(path) or "{}"), read_table(path)
+        except TABLE_ERRORS as error:
+            message = f"{path} is not readable as a table of wire forms: {error}"
+            raise ProfileError(message) from None
+        return formed(header, WireForms, ProfileError, str(path), frame=frame)
+
+    def save(self, path: str | Path) -> None:
+        """Write a CSV, atomically; how the graph inputs hold images is JSON in a comment on its first line."""
+        header = {"pixels": {tensor: asdict(pixels) for tensor, pixels in self.pixels.items()}}
+        first = f"# {json.dumps(header, default=plain)}\n" if self.pixels else ""
+        write_text(path, first + self.frame.to_csv(index=False))
 
     @cached_property
     def coded(self) -> dict[tuple[str, str], dict[str, Coded]]:
@@ -104,13 +127,13 @@ class WireForms:
         return self.coded.get((tensor, precision), {})
 
     def scaled(self, source: str, factors: Mapping[str, float]) -> WireForms:
-        """Return the forms on other servers, each taking its factor times the seconds of `source`."""
+        """Return the forms on other servers alone, each taking its factor times the seconds of `source`."""
         rows = self.frame[self.frame["server"] == source]
         frames = [
             rows.assign(server=server, encode_s=rows["encode_s"] * factor, decode_s=rows["decode_s"] * factor)
             for server, factor in factors.items()
         ]
-        return replace(self, frame=pd.concat(frames, ignore_index=True) if frames else rows)
+        return replace(self, frame=pd.concat(frames, ignore_index=True) if frames else rows.iloc[:0])
 
     def without(self, forms: Iterable[str]) -> WireForms:
         """Return the table without some forms."""
@@ -124,3 +147,13 @@ class WireForms:
         table = rows.agg(tensors=("tensor", "nunique"), size_bytes=("size_bytes", "sum"), encode_s=("encode_s", "sum"),
                          decode_s=("decode_s", "sum")).reset_index()  # fmt: skip
         return shown(self, table)
+
+
+def joined_forms(tables: Sequence[WireForms]) -> WireForms | None:
+    """Put the forms of several servers into one table, bytes and loss as `joined` says; None: no server has any."""
+    if not tables:
+        return None
+    frame = pd.concat([table.frame for table in tables], ignore_index=True)
+    same = frame.groupby(list(NAMES[:3]), sort=False)
+    sizes = {column: same[column].transform("first") for column in ("size_bytes", "size_bytes_95")}
+    return replace(tables[0], frame=frame.assign(**sizes, lossless=same["lossless"].transform("all")))

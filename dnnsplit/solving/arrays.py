@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from dnnsplit.noise.schemes import names_of, unpack
 from dnnsplit.profiling.overhead import priced
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.profiling.wire_forms import INT8, PLAIN
-from dnnsplit.solving.coding import Forms, Prices, Source, forms_of, lossless_forms, lossy_sources, prices
+from dnnsplit.solving.coding import Forms, Prices, Source, forms_of, forms_on_links, lossy_sources, prices
 from dnnsplit.solving.costs import INT8_SHARE, Cost, Routes, WireChoice, cost_of
 from dnnsplit.solving.elimination.relays import tree
 from dnnsplit.solving.request import Request
@@ -57,6 +57,9 @@ class Problem:
     sources : tuple[Source, ...]
         Lossy forms of the graph inputs, of which a plan takes one or none. The number of a scheme has that choice, 0 for none,
         in front of its q bits.
+    lossy : Forms | None
+        The forms with lossy ones of tensors between layers among them, where these were asked for; see
+        `dnnsplit.solving.lossy_wires`.
     """
 
     graph: LayerGraph
@@ -73,6 +76,7 @@ class Problem:
     source: int = 0
     routing: str = "direct"
     sources: tuple[Source, ...] = ()
+    lossy: Forms | None = field(default=None, repr=False)
 
     @property
     def transfer_s(self) -> np.ndarray:
@@ -212,12 +216,15 @@ class Weights:
         float (servers,), of a byte of weights, or 0.
     sent : np.ndarray | float
         float (servers, servers), of a byte that crosses, or 0.
+    power : float
+        Of the squared noise of a tensor that crosses in a lossy form, or 0.
     """
 
     compute: np.ndarray
     transfer: np.ndarray
     held: np.ndarray | float = 0.0
     sent: np.ndarray | float = 0.0
+    power: float = 0.0
 
     def __add__(self, other: Weights) -> Weights:
         return Weights(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Weights)))
@@ -268,7 +275,7 @@ def _held(graph: LayerGraph) -> np.ndarray:
 
 def build_problem(
     graph: LayerGraph, network: Network, times: LayerTimes, quantizable: Sequence[str] = (), request: Request | None = None,
-    sources: Collection[str] = (),
+    sources: Collection[str] = (), tensors: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Problem:  # fmt: skip
     """Check that graph, network and times fit each other, and turn them into arrays.
 
@@ -280,6 +287,8 @@ def build_problem(
         Whose pins, prohibitions, forms and routing hold.
     sources : Collection[str], default ()
         Lossy forms of graph inputs whose noise is known.
+    tensors : Mapping[str, Mapping[str, float]] | None, optional
+        Noise of other tensors alone in a lossy form, by tensor and form.
     """
     request = request or Request()
     pins, forbid, colocate = request.pins, request.forbid, request.colocate
@@ -304,13 +313,15 @@ def build_problem(
     raise_problems(InfeasibleError, "pins and prohibitions", stuck)
     together = (pair for group in colocate for pair in itertools.pairwise(group))
     source_forms, wire_forms = forms_of(graph, times.forms, request)
+    forms = forms_on_links(graph, network, times.forms, source_forms, wire_forms, tensors or {})
     return Problem(
         graph=graph,
         network=network,
         times=times,
         quantizable=tuple(graph.layer_index[n] for n in quantizable),
         layer_s=times.array(graph, network, tuple(quantizable)),
-        forms=lossless_forms(graph, network, times.forms, source_forms, wire_forms),
+        forms=forms.lossless,
+        lossy=forms if forms.power.any() else None,
         held_bytes=_held(graph),
         producer=tuple(-1 if t.producer is None else graph.layer_index[t.producer] for t in graph.tensors),
         receivers=tuple((*(graph.layer_index[c] for c in t.consumers), *([-1] if t.is_output else [])) for t in graph.tensors),

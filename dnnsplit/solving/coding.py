@@ -32,6 +32,8 @@ class Worth(Protocol):
     def transfer(self) -> np.ndarray: ...  # noqa: D102
     @property
     def sent(self) -> np.ndarray | float: ...  # noqa: D102
+    @property
+    def power(self) -> float: ...  # noqa: D102
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,8 @@ class Forms:
         float (tensors, 2, forms) [B].
     encode_s, decode_s : np.ndarray
         float (tensors, servers, servers, 2, forms) [s], of the first server and of the second.
+    power : np.ndarray
+        float (tensors, 2, forms), the square of the noise of a tensor alone in a lossy form; 0 for forms without a loss.
     """
 
     names: tuple[tuple[tuple[str, ...], ...], ...]
@@ -55,6 +59,7 @@ class Forms:
     size_bytes: np.ndarray
     encode_s: np.ndarray
     decode_s: np.ndarray
+    power: np.ndarray
 
     @cached_property
     def coded(self) -> bool:
@@ -64,7 +69,7 @@ class Forms:
     def only(self, tensors: Sequence[int], forms: Forms) -> Forms:
         """Return the same with some tensors in the one form that `forms` has of each."""
         names = list(self.names)
-        arrays = {name: getattr(self, name).copy() for name in ("link_s", "size_bytes", "encode_s", "decode_s")}
+        arrays = {name: array.copy() for name, array in vars(self).items() if isinstance(array, np.ndarray)}
         for n, t in enumerate(tensors):
             names[t] = forms.names[n]
             for name, array in arrays.items():
@@ -72,15 +77,21 @@ class Forms:
                 array[t, ..., :1] = getattr(forms, name)[n]
         return Forms(tuple(names), **arrays)
 
-    def without(self, slow: np.ndarray) -> Forms:
-        """Return the same without the forms that are slow, bool like `link_s`."""
-        return replace(self, link_s=np.where(slow, np.inf, self.link_s))
+    def without(self, gone: np.ndarray) -> Forms:
+        """Return the same without some forms on some links, bool like `link_s`."""
+        return replace(self, link_s=np.where(gone, np.inf, self.link_s))
+
+    @property
+    def lossless(self) -> Forms:
+        """The same without the lossy ones."""
+        return self.without((self.power > 0)[:, None, None]) if self.power.any() else self
 
     def settled(self, tensors: Sequence[int]) -> Forms:
         """Return the same with the layers of some tensors in int8, whatever their precision is called."""
         names = [(own[1], own[1]) if t in tensors else own for t, own in enumerate(self.names)]
-        found = {"size_bytes": self.size_bytes.copy()}
-        found["size_bytes"][tensors, 0] = self.size_bytes[tensors, 1]
+        found = {"size_bytes": self.size_bytes.copy(), "power": self.power.copy()}
+        for array in found.values():
+            array[tensors, 0] = array[tensors, 1]
         for name in ("link_s", "encode_s", "decode_s"):
             found[name] = array = getattr(self, name).copy()
             array[tensors, ..., 0, :] = array[tensors, ..., 1, :]
@@ -97,6 +108,8 @@ class Forms:
         if np.any(by.sent):
             sent = np.asarray(by.sent)[..., None, None]
             worth += np.where(linked, self.size_bytes[:, None, None] * sent, 0.0)
+        if by.power:
+            worth += np.where(linked, self.power[:, None, None] * by.power, 0.0)
         return worth
 
 
@@ -193,24 +206,38 @@ def check_sources(graph: LayerGraph, table: WireForms | None, request: Request, 
     raise_problems(NoiseError, "source_forms", [text.format(name, name) for name in lost])
 
 
-def lossless_forms(
-    graph: LayerGraph, network: Network, table: WireForms | None, source: Sequence[str], wire: Sequence[str]
+def forms_on_links(
+    graph: LayerGraph,
+    network: Network,
+    table: WireForms | None,
+    source: Sequence[str],
+    wire: Sequence[str],
+    noise: Mapping[str, Mapping[str, float]],
 ) -> Forms:
-    """Return the lossless forms of all tensors that are allowed; `network` has links that are `priced` already.
+    """Return the forms of all tensors that are allowed: lossless ones, and lossy ones of float32 tensors whose noise is known.
 
-    An input that may not be sent plainly, and has no other lossless form, cannot be sent at all.
+    An input that may not be sent plainly, and has no other lossless form, cannot be sent at all. `network` has links that are
+    `priced` already; `noise` is that of one tensor alone, by tensor and form.
     """
-    every = []
+    every, powers = [], []
     for t in graph.tensors:
         names, both = source if t.producer is None else wire, []
+        told = noise.get(t.name, {}) if t.producer is not None else {}
         for precision in (PLAIN, INT8):
             known = table.of(t.name, precision) if table else {}
-            found: dict[str, Coded | None] = {n: one for n, one in known.items() if n in names and one.lossless}
+            lossy = told if precision == PLAIN else {}
+            found: dict[str, Coded | None] = {n: one for n, one in known.items() if n in names and (one.lossless or n in lossy)}
             plainly = PLAIN in names or not any(n in names for n in known)
             first: dict[str, Coded | None] = {precision: None}
             both.append(first | found if plainly else found)
         every.append(both)
-    return _arrays(graph.tensors, network, every)
+        powers.append({name: value**2 for name, value in told.items()})
+    forms = _arrays(graph.tensors, network, every)
+    for i, squares in enumerate(powers):
+        for n, name in enumerate(forms.names[i][0]):
+            one = table.of(graph.tensors[i].name).get(name) if table else None
+            forms.power[i, 0, n] = 0.0 if one is None or one.lossless else squares.get(name, 0.0)
+    return forms
 
 
 def lossy_sources(graph: LayerGraph, network: Network, table: WireForms | None, names: Sequence[str]) -> tuple[Source, ...]:
@@ -237,30 +264,34 @@ def _arrays(
     at_source = np.arange(servers) == network.server_names.index(network.source)
     sizes = np.array([t.size_bytes for t in tensors], float)
     handled = np.array([t.handled_bytes for t in tensors], float)
-    plain_s = np.stack([network.transfer_s(sizes * share, handled) for share in (1.0, INT8_SHARE)], axis=-1)
     link_s = np.full((len(tensors), servers, servers, 2, max(1, count)), np.inf)
     size_bytes = np.zeros((len(tensors), 2, max(1, count)))
     codec_s = np.zeros((2, *link_s.shape))
     inside = np.eye(servers, dtype=bool)
-    link_s[inside[None] & np.ones((len(tensors), 1, 1), bool), :, 0] = plain_s[:, range(servers), range(servers)].reshape(-1, 2)
-    for t, both in enumerate(every):
-        for precision, own in enumerate(both):
-            for n, one in enumerate(own.values()):
-                if one is None:
-                    link_s[t, ..., precision, n] = plain_s[t, ..., precision]
-                    size_bytes[t, precision, n] = sizes[t] * (1.0, INT8_SHARE)[precision]
-                    continue
-                seconds = network.transfer_s(np.array([one.size_bytes]), handled[t : t + 1])[0]
-                write, read = (_by_position(network, by) for by in (one.encode_s, one.decode_s))
-                write = np.where(at_source, write, 0.0) if through else write
-                there = np.isfinite(write)[:, None] & np.isfinite(read) & ~inside
-                link_s[t, ..., precision, n][there] = seconds[there]
-                if through:
-                    there = there | (inside & at_source)
-                size_bytes[t, precision, n] = one.size_bytes
-                codec_s[0, t, ..., precision, n] = np.where(there, write[:, None], 0.0)
-                codec_s[1, t, ..., precision, n] = np.where(there, read, 0.0)
-    return Forms(tuple(tuple(tuple(own) for own in both) for both in every), link_s, size_bytes, *codec_s)
+    for precision, share in enumerate((1.0, INT8_SHARE)):
+        link_s[..., precision, 0] = network.transfer_s(sizes * share, handled)
+        size_bytes[:, precision, 0] = sizes * share
+    coded = [
+        (t, precision, n, one)
+        for t, both in enumerate(every)
+        for precision, own in enumerate(both)
+        for n, one in enumerate(own.values())
+        if one is not None
+    ]
+    for t, precision, n, one in coded:
+        seconds = network.transfer_s(np.array([one.size_bytes]), handled[t : t + 1])[0]
+        write, read = (_by_position(network, by) for by in (one.encode_s, one.decode_s))
+        write = np.where(at_source, write, 0.0) if through else write
+        able = np.isfinite(write)[:, None] & np.isfinite(read)
+        there = able & (~inside | at_source) if through else able & ~inside
+        on_links = np.where(able, seconds, np.inf)
+        at_home = np.where(there, link_s[t, ..., precision, n], np.inf) if through else link_s[t, ..., precision, n]
+        link_s[t, ..., precision, n] = np.where(inside, at_home, on_links)
+        size_bytes[t, precision, n] = one.size_bytes
+        codec_s[0, t, ..., precision, n] = np.where(there, write[:, None], 0.0)
+        codec_s[1, t, ..., precision, n] = np.where(there, read, 0.0)
+    names = tuple(tuple(tuple(own) for own in both) for both in every)
+    return Forms(names, link_s, size_bytes, codec_s[0], codec_s[1], np.zeros(size_bytes.shape))
 
 
 def _by_position(network: Network, by_server: Mapping[str, float]) -> np.ndarray:

@@ -196,7 +196,7 @@ def ask(
         noise = noise if request.confidence is None else noise.bounded(request.confidence)
     layers, sources = (noise.layers, tuple(noise.sources)) if noise else ((), ())
     check_sources(graph, times.forms, request, sources)
-    problem = build_problem(graph, network, times, layers, request, sources)
+    problem = build_problem(graph, network, times, layers, request, sources, noise.tensors if noise else None)
     minimised = raw_objective(problem, request.latency_weight, request.energy_weight, request.objective)
     weights = None
     if request.latency_weight and request.energy_weight and request.objective == "latency":

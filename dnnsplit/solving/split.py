@@ -26,6 +26,7 @@ from dnnsplit.solving.arrays import Problem, Weights
 from dnnsplit.solving.bounds.branching import branch
 from dnnsplit.solving.bounds.multipliers import Relaxation, relax
 from dnnsplit.solving.elimination.sweep import eliminate
+from dnnsplit.solving.lossy_wires import improved, verified
 from dnnsplit.solving.milp.solvers import OutOfTime, Solution, SolverFailed, check_solver, solve_milp
 from dnnsplit.solving.milp.throughput import solve_bottleneck
 from dnnsplit.solving.payoffs import normalised
@@ -112,7 +113,8 @@ def split(
     verify : Callable[[tuple[str, ...]], float] | None, optional
         Names of the quantized layers -> measured noise. With it no plan is returned on a prediction: its scheme is measured, and
         one above max_noise is excluded and the next best sought (`dnnsplit.noise.verification`). A `noise_meter` on other images
-        than those of `noise` measures every scheme anew, on images that did not choose it.
+        than those of `noise` measures every scheme anew, on images that did not choose it. Lossy `wire_forms` need one that
+        measures whole plans, on their parts: `dnnsplit.parts_meter`.
     samples : NoiseSamples | None, optional
         What was measured before by the same measure, such as what `noise` was fitted to; it is not measured again.
     normalise : str, default "limited"
@@ -129,7 +131,8 @@ def split(
         method "slides" the plain one alone.
     wire_forms : Sequence[str] | None, optional
         Forms in which other tensors may cross; by default the lossless ones, and where `source_forms` is the plain one alone,
-        that alone: then nothing is coded, as on the slides.
+        that alone: then nothing is coded, as on the slides. Lossy ones that are named, and whose noise is known
+        (``noise.tensors``), are chosen under a predicted noise, the power sum (`dnnsplit.solving.lossy_wires`).
 
     Returns
     -------
@@ -157,7 +160,9 @@ def split(
     )  # fmt: skip
     effort = Effort(method, solver, gap, time_limit_s)
     if verify is None:
-        return answer(pose(ask(graph, network, times, noise, request), effort), effort)
+        question = pose(ask(graph, network, times, noise, request), effort)
+        plan = answer(question, effort)
+        return improved(question, plan, effort) if question.problem.lossy else plan
     if noise is None or max_noise is None:
         message = "verify needs a limit to verify: give noise and max_noise"
         raise NoiseError(message)
@@ -170,7 +175,11 @@ def split(
 
     known = None if measure.fresh else samples
     found = verification.verify(noise, measure.bound, choose, max_noise, known, fresh=measure.fresh)
-    return measure.told(found.choice, len(found.measured))
+    plan = measure.told(found.choice, len(found.measured))
+    if question.problem.lossy is None:
+        return plan
+    posed = pose(ask(graph, network, times, noise, request), effort)
+    return verified(posed, plan, effort, verify)
 
 
 def pose(question: Question, effort: Effort) -> Question:

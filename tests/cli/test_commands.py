@@ -117,6 +117,7 @@ def test_inputs_by_name_are_profiled(two_inputs, tmp_path, capsys):
     assert set(times.frame["precision"]) == {"float32"}
     assert not times.frame["note"].str.contains("made-up").any()
     assert times.overhead == {}
+    assert times.forms.of("x")["uint8"].encode_s.keys() == {"device"}
 
 
 def test_what_to_give_for_another_model_is_told(two_inputs, tmp_path, capsys):
@@ -135,7 +136,9 @@ def test_times_of_made_up_values_say_so(two_inputs, tmp_path, capsys):
     command = [two_inputs, "-o", str(table), "--images", "random"]
     assert main(["profile", *command, "--server", "device", "--runs", "3", "--splits", "0"]) == 0
     assert "measured on made-up values" in capsys.readouterr().err
-    assert ds.LayerTimes.load(table).frame["note"].str.endswith("measured on made-up values").all()
+    times = ds.LayerTimes.load(table)
+    assert times.frame["note"].str.endswith("measured on made-up values").all()
+    assert times.forms is None  # how far values shrink is theirs alone
     assert main(["noise", *command]) == 2  # made-up values have a noise of their own
     assert "random is not readable as a .npy or .npz file" in capsys.readouterr().err
 

@@ -200,8 +200,8 @@ def test_measurements_of_a_form_teach_its_model_alone():
 def test_after_too_many_measurements_a_form_that_was_measured_is_chosen(monkeypatch):
     monkeypatch.setattr("dnnsplit.noise.verification.MOST", 2)
     noise = NoiseModel.measured(with_forms(truth(1), {"jpeg-95": 0.2}))
-    choose = of_forms(np.ones(5), {"": 0.0, "jpeg-95": 9.0}, 0.5)
-    found = verify(noise, lambda names, source: 1.0, choose, 0.5)
+    choose = of_forms(np.ones(5), {"": 0.0, "jpeg-95": 9.0}, 0.9)
+    found = verify(noise, lambda names, source: 1.0, choose, 0.9)
     assert (found.source, found.quantized, found.noise, len(found.measured)) == ("jpeg-95", (), 0.2, 2)
 
 

@@ -1,8 +1,10 @@
 """Forms on the wire are chosen exactly: every method against brute force over placements, schemes and all forms."""
 
+import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from helpers.coded_problems import coded_small, every_plan
 from helpers.problems import random_small
@@ -166,3 +168,52 @@ def test_a_transfer_in_a_form_is_priced_by_hand():
     saved = server[home].sending_j(before.seconds, before.size_bytes) - server[home].sending_j(moved.seconds, moved.size_bytes)
     assert coded.energy_j == pytest.approx(plain.energy_j + joules - saved)
     assert coded.stage_s[f"compute on {away}"] == pytest.approx(plain.stage_s[f"compute on {away}"] + moved.decode_s)
+
+
+def lossy_wires(seed, layers=3):
+    """A problem whose tensors between layers have a lossy form each, which is fast, and a noise alone that is known."""
+    graph, network, times, noise = coded_small(seed, layers, lossy=1, lossy_wire=("uint8",))
+    rng = np.random.default_rng(seed)
+    made = [t.name for t in graph.tensors if t.producer is not None]
+    return graph, network, times, replace(noise, tensors={name: {"uint8": float(rng.uniform(0.005, 0.05))} for name in made})
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 10**6), limit=st.sampled_from((0.02, 0.05, 0.1, math.inf)))
+def test_lossy_wires_keep_the_power_sum_and_are_never_worse(seed, limit):
+    problem = lossy_wires(seed)
+    tensors = problem[3].tensors
+    without = ds.split(*problem, max_noise=limit)
+    plan = ds.split(*problem, max_noise=limit, wire_forms=("float32", "zstd-1", "uint8"))
+    assert plan.objective <= without.objective
+    assert ds.evaluate(*problem[:3], plan.assignment, plan.quantized, forms=plan.forms) == plan.cost
+    added = sum(tensors[t.tensor]["uint8"] ** 2 for t in plan.transfers if t.tensor in tensors and t.form == "uint8")
+    assert plan.noise == pytest.approx(math.hypot(problem[3].of(plan.quantized, plan.lossy_source), math.sqrt(added)))
+    assert plan.noise <= limit * (1 + 1e-6)
+    assert plan.noise_kind == ("none" if plan.noise == 0 else "predicted" if added else plan.noise_kind)
+    # no plan of all that there are is better than the bound that is told
+    best = without.objective
+    for cost, eta, _ in every_plan(*problem, limit):
+        best = min(best, _least_lossy(problem, cost, eta, limit))
+    assert plan.bound <= best * (1 + 1e-9) <= plan.objective * (1 + 2e-9)
+
+
+def _least_lossy(problem, cost, eta, limit):
+    """The least latency of one placement over all lossy forms of tensors that are float32, within the limit."""
+    graph, network, times, noise = problem
+    table, made = times.forms, {t.name: t.producer for t in graph.tensors}
+    own = []
+    for t in cost.transfers:
+        one = table.of(t.tensor).get("uint8")
+        float32 = t.form in ("float32", "zstd-1") and t.source != t.target and made[t.tensor] is not None
+        if one and float32 and not one.lossless and t.source in one.encode_s and t.target in one.decode_s:
+            link = network.link(t.source, t.target)
+            own.append((one.encode_s[t.source] + link.transfer_s(one.size_bytes) + one.decode_s[t.target] - t.whole_s,
+                        noise.tensors[t.tensor]["uint8"] ** 2, t))  # fmt: skip
+    best = math.inf
+    int8 = {t.tensor for t in cost.transfers if t.form == "int8"}
+    for chosen in itertools.product((0, 1), repeat=len(own)):
+        picked = [o for o, bit in zip(own, chosen, strict=True) if bit]
+        if math.hypot(eta, math.sqrt(sum(p for _, p, _ in picked))) <= limit and not any(t.tensor in int8 for *_, t in picked):
+            best = min(best, cost.latency_s + sum(d for d, *_ in picked))
+    return best
