@@ -323,6 +323,9 @@ class Runner:
         if request.accepted.setdefault(peer.name, (instance, time.monotonic()))[0] != instance:
             self._lost(request, peer, "was started anew while this request sent to it")
         if tensors:
-            told = TransferRecord(name, self.server, peer.name, size_bytes, seconds, paced_s, item.form, item.encode_s)
+            latency_s = self.emulation.transfer_s(peer.name, 0)
+            told = TransferRecord(
+                name, self.server, peer.name, size_bytes, seconds, paced_s, item.form, item.encode_s, latency_s=latency_s
+            )
             with self.state:
                 request.transfers.append(told)

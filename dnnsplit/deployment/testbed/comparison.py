@@ -67,9 +67,10 @@ def compare(test: LatencyTest, bundle: Bundle) -> pd.DataFrame:
             came if way[1] != way[2] or not coded else found.get(PLAIN)
         )  # inside of the source, reading back has a row of its own
         if crossed is not None:
-            link_s = planned["seconds"]
-            if crossed["paced_s"]:
-                link_s = crossed["paced_s"] * (planned["size_bytes"] / crossed["size_bytes"] if crossed["size_bytes"] else 1.0)
+            link_s = crossed["paced_s"] or planned["seconds"]
+            if crossed["paced_s"] and crossed["size_bytes"]:  # as many bytes as were planned
+                share = planned["size_bytes"] / crossed["size_bytes"] - 1.0
+                link_s += share * (crossed["paced_s"] - crossed["latency_s"])
             compute[way[2]] += planned["seconds"] - link_s
             rows.append((f"{way[0]}: {way[1]} -> {way[2]}", link_s, crossed["seconds"]))
         if coded:

@@ -79,7 +79,8 @@ class PartRecord:
 class TransferRecord:
     """One transfer of one request: `seconds` from its start to its acknowledgement, of which `paced_s` are emulated [s].
 
-    Its source took `encode_s` to write it in its form, and its target `decode_s` to read it, in emulated seconds [s].
+    Of these, `latency_s` would be there without a byte. Its source took `encode_s` to write it in its form, and its target
+    `decode_s` to read it, in emulated seconds [s].
     """
 
     wire: str
@@ -91,6 +92,7 @@ class TransferRecord:
     form: str = PLAIN
     encode_s: float = 0.0
     decode_s: float = 0.0
+    latency_s: float = 0.0
 
 
 @dataclass(frozen=True)
