@@ -291,7 +291,7 @@ class Bundle:
 
     @property
     def largest_message_bytes(self) -> int:
-        """Upper bound on one message: all inputs, or all outputs after dequantisation, or a wire; and the trace [B]."""
+        """Upper bound on one message in any form: all inputs, all outputs after dequantisation, or a wire; and the trace [B]."""
         wires = self.wire_by_name
         coded = {*self.pixels, *(coding.wire for coding in self.codings)}
         sizes = {name: wire.coded_bytes if name in coded else wire.size_bytes for name, wire in wires.items()}
