@@ -38,7 +38,7 @@ class Codec(ABC):
     lossless: bool
 
     @abstractmethod
-    def encode(self, array: np.ndarray) -> list[bytes]:
+    def encode(self, array: np.ndarray) -> list[Element]:
         """Write an array.
 
         Parameters
@@ -48,8 +48,8 @@ class Codec(ABC):
 
         Returns
         -------
-        list[bytes]
-            One element per image of a form of images, one of all else.
+        list[Element]
+            One element per image of a form of images, one of all else; they may be views of the array.
 
         Raises
         ------
@@ -180,7 +180,7 @@ class Zstandard(Codec):
 
     level: int
 
-    def encode(self, array: np.ndarray) -> list[bytes]:
+    def encode(self, array: np.ndarray) -> list[Element]:
         """See `Codec`."""
         plain = _plain(array, self.name, "biuf")
         return [zstandard.ZstdCompressor(level=self.level).compress(plain.view(np.uint8).data)]
@@ -204,7 +204,7 @@ class Zstandard(Codec):
 class Float16(Codec):
     """Floats in 16 bits."""
 
-    def encode(self, array: np.ndarray) -> list[bytes]:
+    def encode(self, array: np.ndarray) -> list[Element]:
         """See `Codec`."""
         plain = _plain(array, self.name, "f")
         if not -OVER_FLOAT16 < float(plain.min(initial=0)) <= float(plain.max(initial=0)) < OVER_FLOAT16:  # or there is NaN
@@ -224,7 +224,7 @@ class Float16(Codec):
 class Affine(Codec):
     """Floats in 8 bits: 255 even steps from the least value to the greatest."""
 
-    def encode(self, array: np.ndarray) -> list[bytes]:
+    def encode(self, array: np.ndarray) -> list[Element]:
         """See `Codec`."""
         plain = _plain(array, self.name, "f")
         least, greatest = (float(plain.min()), float(plain.max())) if plain.size else (0.0, 0.0)
@@ -267,10 +267,10 @@ class Bytes(Codec):
 
     pixels: Pixels
 
-    def encode(self, array: np.ndarray) -> list[bytes]:
+    def encode(self, array: np.ndarray) -> list[Element]:
         """See `Codec`."""
         steps = self.pixels.steps(array, self.lossless)
-        return [image.tobytes() for image in (steps if "N" in self.pixels.layout else steps[None])]
+        return [np.ascontiguousarray(image).reshape(-1).data for image in (steps if "N" in self.pixels.layout else steps[None])]
 
     def decode(self, elements: Sequence[Element], dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         """See `Codec`."""
@@ -283,19 +283,19 @@ class Bytes(Codec):
 
 @dataclass(frozen=True)
 class File(Codec):
-    """Images of 8 bits as PNG, JPEG or WebP, of a level or quality; -1 is lossless WebP."""
+    """Images of 8 bits as PNG, JPEG (all colours kept, 4:4:4) or WebP, of a level or quality; -1 is lossless WebP."""
 
     pixels: Pixels
     kind: str
     number: int
 
-    def encode(self, array: np.ndarray) -> list[bytes]:
+    def encode(self, array: np.ndarray) -> list[Element]:
         """See `Codec`."""
         from dnnsplit.codecs import images
 
         options = {
             "png": {"compress_level": self.number},
-            "jpeg": {"quality": self.number},
+            "jpeg": {"quality": self.number, "subsampling": 0},  # half the colours lose more than the quality does
             "webp": {"lossless": True, "exact": True, "method": 0} if self.number < 0 else {"quality": self.number, "method": 0},
         }
         return [images.write(image, self.kind, **options[self.kind]) for image in self.pixels.images(array, self.lossless)]

@@ -80,11 +80,16 @@ class Pixels:
         return found.get("N", 1), found["H"], found["W"], found["C"]
 
     def steps(self, array: np.ndarray, exact: bool = False) -> np.ndarray:
-        """Return k of every value, as uint8, in the layout of the array; parameters and errors are those of `images`."""
+        """Return k of every value, as uint8, in the layout of the array; parameters and errors are those of `images`.
+
+        An array of uint8 holds k already, as a camera gives it: no tensor of that type has other levels.
+        """
         if self.sizes(array.shape) is None or array.dtype.kind not in "fiu":
             message = f"{array.dtype} of shape {array.shape} holds no {self.layout} images of {len(self.scale)} channels"
             raise Unfit(message)
-        working = np.float32 if array.dtype in (np.float32, np.float16, np.uint8) else np.float64
+        if array.dtype == np.uint8:
+            return array
+        working = np.float32 if array.dtype in (np.float32, np.float16) else np.float64
         with np.errstate(all="ignore"):  # what is no number, or too large for one, is found below
             near: np.ndarray = np.multiply(array, self._along((1 / np.array(self.scale)).astype(working)), dtype=working)
             near += self._along((0.5 - np.array(self.offset) / self.scale).astype(working))
@@ -119,7 +124,7 @@ class Pixels:
         Parameters
         ----------
         array : np.ndarray
-            In the layout.
+            In the layout; of uint8 also the k themselves.
         exact : bool, default False
             Every value must be bit for bit a level.
 

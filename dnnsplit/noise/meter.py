@@ -60,7 +60,7 @@ class NoiseMeter:
     _detections: bool = field(repr=False)
     _workers: int = field(repr=False)
     _resume: Path | None = field(repr=False)
-    _forms: Mapping[str, SourceForm] = field(default_factory=dict, repr=False)
+    _forms: dict[str, SourceForm] = field(default_factory=dict, repr=False)
     # by form and scheme, (images, numbers of `kept`); NaN: not measured yet
     _known: dict[Key, np.ndarray] = field(default_factory=dict, repr=False)
     _writing: Lock = field(default_factory=Lock, repr=False)
@@ -102,7 +102,7 @@ class NoiseMeter:
         progress : bool, default True
             Show a progress bar with the time left.
         source : str, default ""
-            Lossy form of the inputs, one of those that the meter was made for; "" takes them as they are.
+            Lossy form of the inputs; "" takes them as they are.
 
         Returns
         -------
@@ -143,11 +143,7 @@ class NoiseMeter:
 
     def _label(self, source: str) -> str:
         if source and source not in self._forms:
-            message = (
-                f"inputs as {source!r} are none of those that this meter was made for{nearest(source, self._forms)}; "
-                f"make it with noise_meter(..., sources=[{source!r}])"
-            )
-            raise NoiseError(message)
+            self._forms |= source_forms(self._feeds, [source])
         return self._forms[source].label if source else ""
 
     def _brought(self, feed: Mapping[str, np.ndarray], label: str) -> Mapping[str, np.ndarray]:

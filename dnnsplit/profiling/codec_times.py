@@ -11,7 +11,7 @@ from itertools import groupby
 import numpy as np
 import pandas as pd
 
-from dnnsplit.codecs.forms import Codec, codec
+from dnnsplit.codecs.forms import Bytes, Codec, File, codec
 from dnnsplit.codecs.pixels import Pixels, Unfit, find_pixels
 from dnnsplit.graph.external_data import session_of
 from dnnsplit.graph.feeds import Feed, Images, feeds_of
@@ -42,6 +42,7 @@ class _Coding:
     codec: Codec
     arrays: Sequence[np.ndarray]
     sizes: list[int] = field(default_factory=list)
+    held: Sequence[np.ndarray] = ()  # the same as the source holds them
     exact: bool = True  # all came back to the last bit; of a lossless form
     encode_s: list[float] = field(default_factory=list)
     decode_s: list[float] = field(default_factory=list)
@@ -63,10 +64,10 @@ class _Coding:
         """Write and read the next array, unless the seconds of both are known."""
         if settled(self.encode_s) and settled(self.decode_s):
             return
-        array = self.arrays[run % len(self.arrays)]
+        array, held = self.arrays[run % len(self.arrays)], (self.held or self.arrays)[run % len(self.arrays)]
         time.sleep(pause_s)
         start = time.thread_time()
-        elements = self.codec.encode(array)
+        elements = self.codec.encode(held)
         self.encode_s.append(time.thread_time() - start)
         time.sleep(pause_s)
         start = time.thread_time()
@@ -99,7 +100,9 @@ def measure_forms(
 
     Graph inputs: over all images, in forms of images where the input holds such (`find_pixels`; lossless ones where that is
     exact), in float16 and uint8 where it holds floats. The seconds are medians over runs that take the images by turns, with
-    pauses between them as a stage rests that waits for requests, and end when both are known to 1 %.
+    pauses between them as a stage rests that waits for requests, and end when both are known to 1 %. A source whose images are
+    exactly of 8 bits, as a camera's are, has them as such: forms of images are written from these. Making the tensor of them is
+    not counted, as the slides do not.
     Tensors between layers, and outputs: compressed, also as the layer makes it in int8 where it is one of `layers`; floats also
     in float16 and uint8. Over the first images, as many as memory holds and 8 at most; the seconds are medians of 5 runs, of
     all tensors in turn, so that none finds its values in the cache.
@@ -137,7 +140,10 @@ def measure_forms(
         arrays = [feed[name] for feed in feeds]
         found = find_pixels(arrays)
         pixels |= {name: found} if found else {}
-        sources += [_Coding(name, PLAIN, one, arrays) for one in _codecs(forms, found) if one.name.partition("-")[0] != PACKED]
+        held = [found.steps(array, exact=True) for array in arrays] if found and found.exact else arrays
+        for one in _codecs(forms, found):
+            if one.name.partition("-")[0] != PACKED:
+                sources.append(_Coding(name, PLAIN, one, arrays, held=held if isinstance(one, Bytes | File) else arrays))
     codings, between = _measured(sources, RUNS, PAUSE_S), _codecs(forms)
     int8 = {one.output: one for one in int8_layers(graph, layers, calibration).values()}
     for made in _values(graph, feeds, provider) if between else ():

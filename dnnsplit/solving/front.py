@@ -18,7 +18,7 @@ from dnnsplit.ground.tolerance import TOLERANCE, within
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.schemes import names_of, pack_schemes, row_of
-from dnnsplit.noise.verification import Informed
+from dnnsplit.noise.verification import certain, informed
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.solving.elimination.relays import TIE
 from dnnsplit.solving.objective import unreachable
@@ -162,17 +162,20 @@ def pareto(
     # what verifies tells bounds itself
     question = replace(ask(graph, network, times, noise, replace(request, confidence=None)), request=request)
     measure = measurer(noise, verify, confidence)
-    known, count = {0: 0.0} if measure.fresh else noise.certain(), 0
+    known, count = certain(noise, None, measure.fresh), 0
     while True:
-        plans = _plans(question.with_noise(Informed(noise.layers, noise, known, origin=noise.origin)))
-        rows = np.array([row_of(noise.layers, plan.quantized) for plan in plans])
-        new = rows[[key not in known for key in pack_schemes(rows).tolist()]]
-        if not len(new):
+        plans = _plans(question.with_noise(informed(noise, known)))
+        told = count
+        for form in dict.fromkeys(plan.lossy_source for plan in plans):
+            rows = np.array([row_of(noise.layers, plan.quantized) for plan in plans if plan.lossy_source == form])
+            new = rows[[key not in known[form] for key in pack_schemes(rows).tolist()]]
+            if len(new):
+                measure.measure_all(new, progress, form)
+                bounds = [measure.bound(names_of(noise.layers, row), form) for row in new]
+                known[form] |= dict(zip(pack_schemes(new).tolist(), bounds, strict=True))
+                count += len(new)
+        if count == told:
             return Front(tuple(measure.told(plan, count) for plan in plans), limited)
-        measure.measure_all(new, progress)
-        bounds = [measure.bound(names_of(noise.layers, row)) for row in new]
-        known |= dict(zip(pack_schemes(new).tolist(), bounds, strict=True))
-        count += len(new)
 
 
 def _plans(question: Question) -> tuple[Plan, ...]:

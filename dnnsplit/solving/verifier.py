@@ -73,8 +73,7 @@ class Measurer:
     def told(self, plan: Plan, measurements: int) -> Plan:
         """Return a plan with the noise that was measured of it."""
         names = tuple(n for n in self.layers if n in plan.quantized)
-        source: str = getattr(plan, "lossy_source", "")
-        noisy, key = bool(names or source), (source, names)
+        noisy, key = bool(names or plan.lossy_source), (plan.lossy_source, names)
         mean, most = self._known.get(key, (plan.noise, plan.noise_upper)) if noisy else (0.0, 0.0)
         if self.confidence is None and (not noisy or key in self._known):
             most = math.nan

@@ -249,7 +249,7 @@ def test_bombs_take_no_memory():
 
 @pytest.mark.parametrize("form", ["zstd-1", "float16", "uint8", "images as uint8"])
 def test_what_goes_on_is_refused(form):
-    assert isinstance(outcome(its_codec(form).decode, [sound(form) + b"more"], "float32", SHAPE), str)
+    assert isinstance(outcome(its_codec(form).decode, [bytes(sound(form)) + b"more"], "float32", SHAPE), str)
 
 
 def test_a_range_that_is_none_is_refused():
