@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.bundle_models import mlp
-from helpers.plans import any_network, plan_for, with_forms
+from helpers.plans import SERVERS, any_network, plan_for, with_forms
 from helpers.small_models import conv_net, images, pictures
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import dnnsplit as ds
 from dnnsplit.codecs.forms import Zstandard, codec
@@ -227,3 +229,30 @@ def test_each_link_of_a_relayed_tensor_has_its_own_form(net, plan, tmp_path):
     assert bundle.forms == {("x", "edge", "cloud"): "png-1", ("x", "device", "edge"): "zstd-1"}
     x = pictures(1, seed=9)
     np.testing.assert_array_equal(all_values(bundle, {"x": x})["x", "cloud"], x)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), choice=st.lists(st.sampled_from(SERVERS), min_size=5, max_size=5), bit=st.booleans())
+def test_any_placement_with_any_lossless_forms_gives_the_same(net, tmp_path, data, choice, bit):
+    graph, calibration = net
+    plan = plan_for(graph, dict(zip(graph.layer_names, choice, strict=True)), ("c1",) if bit else ())
+    forms, lossy = {}, data.draw(st.sampled_from([None, "float16", "jpeg-90", "uint8"]), "form of the input")
+    for t in plan.transfers:
+        some = ["zstd-1", "png-1", "webp-lossless"] if t.tensor == "x" else ["zstd-1"]
+        drawn_form = data.draw(st.sampled_from([None, *some]), f"form of {t.tensor} to {t.target}")
+        if form := lossy if lossy and t.tensor == "x" else drawn_form:
+            forms[t.tensor, t.source, t.target] = form
+    if lossy not in (None, "uint8") and any(plan.assignment[n] == "device" for n in readers(graph)):
+        forms["x", "device", "device"] = lossy
+    coded = ds.cut(graph, with_forms(plan, forms, {"x": PIXELS}), tmp_path / "coded", calibration)
+    assert len(coded.codings) == len(forms)
+    x = pictures(1, seed=5)
+    plain, left = replace(coded, codings=()), received(coded, {"x": x})["x"]
+    assert np.array_equal(left, x) is (not coded.lossy_inputs)
+    expected = run_parts(plain, {"x": left})
+    for name, array in run_parts(coded, {"x": x}).items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
+def readers(graph):
+    return next(t.consumers for t in graph.tensors if t.name == "x")

@@ -252,7 +252,7 @@ class TestImages:
         bundle, image = away(graph, tmp_path, "png-1"), file_of(pictures(1), "png")
         with served(bundle) as client:
             for given, text in (
-                (b"no image", "8 B are no PNG, JPEG or WebP"),
+                (b"no image", "8 B are no PNG"),
                 (image[:60], "INVALID_ARGUMENT: reading the images of 'x' failed on 'device'"),
                 (image[:-20], "INVALID_ARGUMENT"),
                 (b"", "0 B are no PNG"),
@@ -407,6 +407,7 @@ def test_terms_of_a_plan_beside_those_of_its_deployment(graph, tmp_path):
     bundle = away(graph, tmp_path, "png-1")
     with served(bundle, slowdown={"device": 8.0, "cloud": 2.0}) as client:
         test = latency_test(client, {"x": pictures(1)}, 3, warm_up=1, progress=False)
+        seen = latency_test(client, {"x": file_of(pictures(1), "jpeg")}, 1, warm_up=0, progress=False)
         mixed = replace(test, traces=(*test.traces, client.trace({"x": images(1)})[1]))
     table = compare(test, bundle).set_index("term")
     assert list(table.index) == [
@@ -422,6 +423,9 @@ def test_terms_of_a_plan_beside_those_of_its_deployment(graph, tmp_path):
     assert row["size_bytes"] < 1000
     assert table.loc["x: device -> cloud", "predicted_s"] == pytest.approx(0.002728)
     assert table.loc["compute on cloud", "predicted_s"] == pytest.approx(5.0)
+    of_client = compare(seen, bundle).set_index("term").loc["read x as jpeg on device"]
+    assert of_client["predicted_s"] == 0.0
+    assert of_client["measured_s"] == seen.frame.set_index("form").loc["jpeg", "decode_s"] > 0
     assert list(mixed.frame.loc[mixed.frame["name"] == "x", "form"]) == ["png-1", "float32"]
     assert compare(mixed, bundle).set_index("term").loc["read x as png-1 on cloud", "measured_s"] == row["decode_s"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -20,7 +21,8 @@ def compare(test: LatencyTest, bundle: Bundle) -> pd.DataFrame:
 
     A plan charges what two servers do with a tensor that crosses to its link; they do it while they compute. On a test-bed
     that emulates links, what a transfer was planned to take beyond its link is therefore added to computing on its target. What a
-    tensor takes in a form is more or less from image to image, and the link is emulated for what it takes.
+    tensor takes in a form is more or less from image to image, and the link is emulated for what it takes. Reading encoded images
+    that the client sent is not in the plan.
 
     Parameters
     ----------
@@ -55,26 +57,24 @@ def compare(test: LatencyTest, bundle: Bundle) -> pd.DataFrame:
     compute = dict(cost["compute_s"])
     rows = []
     for planned in cost["transfers"]:
-        way, form = (planned["tensor"], planned["source"], planned["target"]), planned.get("form", PLAIN)
-        found = sent.get(way, {})
+        tensor, source, target = way = planned["tensor"], planned["source"], planned["target"]
+        form, found = planned.get("form", PLAIN), sent.pop(way, {})
         came = found.get(form) or next(iter(found.values()), None)  # of what did not fit its form there may be another
         if came is None:
             continue  # a move inside a server that is not emulated there
         coded = form not in (PLAIN, INT8)
+        # what the source reads back of an input is on no link
+        crossed = found.get(PLAIN) if coded and source == target else came
         if coded:
-            rows.append((f"write {way[0]} as {form} on {way[1]}", planned["encode_s"], came["encode_s"]))
-        crossed = (
-            came if way[1] != way[2] or not coded else found.get(PLAIN)
-        )  # inside of the source, reading back has a row of its own
+            rows.append((f"write {tensor} as {form} on {source}", planned["encode_s"], came["encode_s"]))
         if crossed is not None:
-            link_s = crossed["paced_s"] or planned["seconds"]
-            if crossed["paced_s"] and crossed["size_bytes"]:  # as many bytes as were planned
-                share = planned["size_bytes"] / crossed["size_bytes"] - 1.0
-                link_s += share * (crossed["paced_s"] - crossed["latency_s"])
-            compute[way[2]] += planned["seconds"] - link_s
-            rows.append((f"{way[0]}: {way[1]} -> {way[2]}", link_s, crossed["seconds"]))
+            link_s = _link_s(planned, crossed)
+            compute[target] += planned["seconds"] - link_s
+            rows.append((f"{tensor}: {source} -> {target}", link_s, crossed["seconds"]))
         if coded:
-            rows.append((f"read {way[0]} as {form} on {way[2]}", planned["decode_s"], came["decode_s"]))
+            rows.append((f"read {tensor} as {form} on {target}", planned["decode_s"], came["decode_s"]))
+    images = [(way, form, row) for way, found in sent.items() for form, row in found.items() if way[1] == way[2]]
+    rows += [(f"read {tensor} as {form} on {server}", 0.0, row["decode_s"]) for (tensor, server, _), form, row in images]
     measured = parts.groupby("source")["seconds"].sum()
     terms = [(f"compute on {name}", s, measured[name]) for name, s in compute.items() if name in measured]
     terms += rows
@@ -83,3 +83,12 @@ def compare(test: LatencyTest, bundle: Bundle) -> pd.DataFrame:
     table = pd.DataFrame(terms, columns=COLUMNS[:3])
     table["error_%"] = 100.0 * (table["predicted_s"] / table["measured_s"] - 1.0)
     return table
+
+
+def _link_s(planned: Mapping[str, Any], crossed: Mapping[Any, Any]) -> float:
+    """Return what a link was planned to take, without what servers do: as emulated, for as many bytes as were planned [s]."""
+    paced_s: float = crossed["paced_s"]
+    if not paced_s or not crossed["size_bytes"]:
+        return paced_s or float(planned["seconds"])
+    share = float(planned["size_bytes"] / crossed["size_bytes"])
+    return paced_s + (share - 1.0) * (paced_s - float(crossed["latency_s"]))
