@@ -70,6 +70,7 @@ from .studies.grid import single_servers as single_servers
 from .studies.grid import sweep_plans as sweep_plans
 from .studies.latency_tests import latency_tests as latency_tests
 from .studies.makespan import makespan as makespan
+from .studies.regime import regimes as regimes
 from .sweep.notebook import publish as publish
 from .sweep.run import Runs as Runs
 from .sweep.run import run as run

@@ -12,7 +12,7 @@ from typing import Any
 
 import dnnsplit as ds
 from dnnsplit.cli.assignments import assignments, grids
-from dnnsplit.cli.models import FILES, IMAGES, MODEL, Argument, argument, load, tell
+from dnnsplit.cli.models import FILES, IMAGES, MODEL, PROBLEM, Argument, argument, load, problem_of, tell
 
 Command = Callable[[argparse.Namespace], int]
 COMMANDS: dict[str, tuple[Command, str, tuple[Argument, ...]]] = {}
@@ -26,18 +26,6 @@ def _command(name: str, summary: str, *arguments: Argument) -> Callable[[Command
         return function
 
     return register
-
-
-OUT = argument("-o", "--out", type=Path, help="write the result here instead of printing it")
-PROBLEM = (
-    *MODEL,
-    argument("network", type=Path, help="network YAML"),
-    argument("times", type=Path, help="CSV of layer times"),
-    argument("--noise", type=Path, help="CSV of noise samples; without it nothing is quantized"),
-    argument("--degree", type=int, default=0, help="of the noise polynomial; 0 (default) takes the table itself"),
-    argument("--confidence", type=float, help="keep noise limits by upper bounds of this confidence (default: the mean)"),
-    OUT,
-)
 
 
 @_command(
@@ -177,8 +165,10 @@ def _noise(options: argparse.Namespace) -> int:
     argument("--explain", action="store_true", help="say what the plan is better than, and what comes next"),
 )
 def _split(options: argparse.Namespace) -> int:
-    problem = _problem(options)
-    names = "max_noise energy_weight normalise max_device_energy_j method solver routing objective confidence"
+    problem = problem_of(options)
+    names = (
+        "max_noise energy_weight normalise max_device_energy_j method solver routing objective confidence source_forms wire_forms"
+    )
     asked = {name: getattr(options, name) for name in names.split()}
     plan = ds.split(*problem, **asked)
     print(plan)
@@ -191,7 +181,8 @@ def _split(options: argparse.Namespace) -> int:
 
 @_command("pareto", "print the whole latency-noise front as CSV", *PROBLEM)
 def _pareto(options: argparse.Namespace) -> int:
-    text = ds.pareto(*_problem(options), confidence=options.confidence).frame.to_csv(index=False)
+    asked = {name: getattr(options, name) for name in ("confidence", "source_forms", "wire_forms")}
+    text = ds.pareto(*problem_of(options), **asked).frame.to_csv(index=False)
     if options.out:
         from dnnsplit.ground.files import write_text
 
@@ -215,14 +206,6 @@ def _cut(options: argparse.Namespace) -> int:
     images = ds.examples.load_images(options.images, 1, graph=graph) if options.images else None
     print(ds.cut(graph, plan, options.out, check=not options.no_check, images=images))
     return 0
-
-
-def _problem(options: argparse.Namespace) -> tuple[Any, ...]:
-    noise = None
-    if options.noise:
-        samples = ds.NoiseSamples.load(options.noise)
-        noise = ds.fit_noise(samples, degree=options.degree) if options.degree else ds.fit_noise(samples, "measured")
-    return load(options), ds.Network.load(options.network), ds.LayerTimes.load(options.times), noise
 
 
 ADDRESS = (

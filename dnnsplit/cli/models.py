@@ -1,4 +1,4 @@
-"""What commands that take a model read: the model itself, and the inputs that it is measured on."""
+"""What commands that take a model read: the model itself, the inputs that it is measured on, and the problem it poses."""
 
 from __future__ import annotations
 
@@ -25,6 +25,29 @@ MODEL = (
 )  # fmt: skip
 FILES = ".npy of shape (n, ...), or .npz of such arrays by the names of inputs"
 IMAGES = argument("--images", default="", help=f"{FILES} (default: scenes drawn for the shipped model)")
+PROBLEM = (
+    *MODEL,
+    argument("network", type=Path, help="network YAML"),
+    argument("times", type=Path, help="CSV of layer times"),
+    argument("--noise", type=Path, help="CSV of noise samples; without it nothing is quantized"),
+    argument("--degree", type=int, default=0, help="of the noise polynomial; 0 (default) takes the table itself"),
+    argument("--confidence", type=float, help="keep noise limits by upper bounds of this confidence (default: the mean)"),
+    argument(
+        "--source-form",
+        dest="source_forms",
+        action="append",
+        metavar="FORM",
+        help="a form in which inputs may be sent, such as float32 or png-1 (repeatable; default: all that were measured)",
+    ),
+    argument(
+        "--wire-form",
+        dest="wire_forms",
+        action="append",
+        metavar="FORM",
+        help="a form in which other tensors may be sent (repeatable; default: all lossless ones that were measured)",
+    ),
+    argument("-o", "--out", type=Path, help="write the result here instead of printing it"),
+)
 
 
 def load(options: argparse.Namespace, provider: str = "cpu") -> ds.LayerGraph:
@@ -32,6 +55,15 @@ def load(options: argparse.Namespace, provider: str = "cpu") -> ds.LayerGraph:
     graph = ds.load(options.model, [provider], shapes=shapes(options.shape))
     tell(*graph.notes)
     return graph
+
+
+def problem_of(options: argparse.Namespace) -> tuple[Any, ...]:
+    """Read what `split` takes by place: graph, network, times and noise."""
+    noise = None
+    if options.noise:
+        samples = ds.NoiseSamples.load(options.noise)
+        noise = ds.fit_noise(samples, degree=options.degree) if options.degree else ds.fit_noise(samples, "measured")
+    return load(options), ds.Network.load(options.network), ds.LayerTimes.load(options.times), noise
 
 
 def tell(*notes: str) -> None:

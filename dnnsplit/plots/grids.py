@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from dnnsplit.ground.units import show
 from dnnsplit.plots.style import COLOURS, records, style
+from dnnsplit.profiling.wire_forms import PLAIN
 
 MARKS = "osD^vP*"
 
@@ -87,7 +88,8 @@ def latency_energy(
         for row in [] if baselines is None else baselines.dropna().to_dict("records"):
             at = row["energy_j"], row["latency_s"]
             axis.scatter(*at, marker="x", color="0.35", zorder=2)
-            axis.annotate(f" {row['server']} alone", at, fontsize=7.5, color="0.35", va="bottom")
+            form = f", {row['source_form']}" if row.get("source_form", PLAIN) != PLAIN else ""
+            axis.annotate(f" {row['server']} alone{form}", at, fontsize=7.5, color="0.35", va="bottom")
         axis.set(xlabel="energy of all servers [J]", ylabel="latency [s]", title=title, xlim=(0, None), ylim=(0, None))
         axis.margins(0.12)
         axis.legend(loc="best")

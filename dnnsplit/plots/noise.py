@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from dnnsplit.noise.fit import first_order, noise_scores
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
-from dnnsplit.plots.style import COLOURS, style
+from dnnsplit.plots.style import COLOURS, records, style
+from dnnsplit.profiling.wire_forms import PLAIN
 
 LIMIT = "noise limit $\\eta_{max}$"
 
@@ -108,7 +109,11 @@ def learning_curve(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
 
 
 def latency_noise(
-    frame: pd.DataFrame, title: str, measured: pd.DataFrame | None = None, most: float | None = None
+    frame: pd.DataFrame,
+    title: str,
+    measured: pd.DataFrame | None = None,
+    most: float | None = None,
+    baselines: pd.DataFrame | None = None,
 ) -> tuple[Figure, dict[str, Any]]:
     """Figures 3 to 5: least latency against the noise limit, as planned, with the plans that were run.
 
@@ -122,14 +127,23 @@ def latency_noise(
         Rows with max_noise, latency_s, low_s, high_s (median and 5th to 95th percentile of the runs) [s].
     most : float | None, optional
         Right end of the noise axis; default: the largest noise of the front or of the measured rows.
+    baselines : pd.DataFrame | None, optional
+        From `dnnsplit.studies.grid.single_servers`, with the confidence of the front: a line per server, its forms named.
     """
     limits = [] if measured is None else list(measured["max_noise"])
-    limited = frame["noise_upper" if "noise_upper" in frame else "noise"]
+    column = "noise_upper" if "noise_upper" in frame else "noise"
+    limited, alone = frame[column], pd.DataFrame() if baselines is None else baselines.dropna(subset="latency_s")
     right = most or max([*limited, *limits, 1e-3]) * 1.05
     with style():
         figure, axis = plt.subplots()
         marks: dict[str, Any] = {"color": COLOURS[0], "linewidth": 1.5, "label": "planned (exact optimum)"}
         axis.stairs(frame["latency_s"], [*limited, right], baseline=None, **marks)
+        for i, (server, part) in enumerate(alone.groupby("server", sort=False) if len(alone) else ()):
+            part = part[part[column] < right]
+            line: dict[str, Any] = {"color": COLOURS[2 + i % 5], "linewidth": 1.0, "linestyle": "--"}
+            axis.stairs(part["latency_s"], [*part[column], right], baseline=None, label=f"{server} alone, float32", **line)
+            for row in part.to_dict("records") if {*part["source_form"]} != {PLAIN} else ():
+                axis.annotate(f" {row['source_form']}", (row[column], row["latency_s"]), fontsize=6, va="bottom", color="0.35")
         if measured is not None and len(measured):
             error = np.array([measured["latency_s"] - measured["low_s"], measured["high_s"] - measured["latency_s"]], float)
             error = np.maximum(error, 0.0)  # a median can equal a percentile up to rounding
@@ -138,9 +152,14 @@ def latency_noise(
                 elinewidth=0.9, label="measured (median, 5 to 95 %)", zorder=3,
             )  # fmt: skip
         axis.set(title=title, xlabel=LIMIT, ylabel="latency [s]", xlim=(-0.015 * right, right))
-        axis.set_ylim(0, 1.12 * max([*frame["latency_s"], *([] if measured is None else measured["high_s"])]))
-        axis.legend(loc="lower left")
+        high = [] if measured is None else list(measured["high_s"])
+        axis.set_ylim(0, 1.12 * max([*frame["latency_s"], *high, *alone.get("latency_s", [])]))
+        if len(alone):
+            figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        else:
+            axis.legend(loc="lower left")
     numbers = {"title": title, "front": frame.to_dict("list")}
+    numbers |= {} if baselines is None else {"baselines": records(baselines)}
     return figure, numbers | ({} if measured is None else {"measured": measured.to_dict("list")})
 
 

@@ -18,6 +18,7 @@ from dnnsplit.network.servers import Link, Network
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.plots.placement import placement
 from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.profiling.wire_forms import PLAIN
 from dnnsplit.solving.front import Front, pareto
 from dnnsplit.solving.plan import Plan
 from dnnsplit.studies.grid import at_bandwidth
@@ -110,13 +111,17 @@ def _figures(plan: Plan) -> str:
     """The figures of a plan in a line of large type and a line of small."""
     large = {"latency": show(plan.latency_s, "s"), "energy": show(plan.energy_j, "J"), "noise": f"{plan.noise:.3g}"}
     large["in int8"] = f"{len(plan.quantized)} layers"
+    if plan.source_form != PLAIN:
+        large["input as"] = plan.source_form
     cells = "".join(
         f"<td style='padding:0 1.6em 0 0;text-align:left'><span style='font-size:1.5em'>{value}</span><br>{name}</td>"
         for name, value in large.items()
     )
     computes = [f"{server} {show(s, 's')}" for server, s in plan.cost.compute_s.items() if s > 0]
     sent = sum(t.seconds for t in plan.transfers if t.source != t.target)
-    return f"<table><tr>{cells}</tr></table><small>computing: {', '.join(computes)}; sending: {show(sent, 's')}</small>"
+    coding = [f"{server} {show(s, 's')}" for server, s in plan.cost.codec_s.items() if s > 0]
+    codec = f"; writing and reading forms: {', '.join(coding)}" if coding else ""
+    return f"<table><tr>{cells}</tr></table><small>computing: {', '.join(computes)}; sending: {show(sent, 's')}{codec}</small>"
 
 
 def _svg(graph: LayerGraph, plan: Plan, title: str) -> str:

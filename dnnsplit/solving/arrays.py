@@ -160,7 +160,7 @@ class Problem:
             if tensor in routes:
                 links = {(k, h) for k, h in links if k == h} | {(index[a], index[b]) for a, b in routes[tensor]}
             for k, h in links:
-                own = self.forms.names[t][int(p in quantized)]
+                own = self.forms.names[t][int(p in quantized)] or (PLAIN,)  # what may not be sent at all stays where it is
                 form = self.sources[source - 1].name if t in lossy else own[choice[t, k, h, int(p in quantized)]]
                 if form not in (PLAIN, INT8) and (k != h or t in lossy or not self._lossless(tensor, form)):
                     found[tensor, names[k], names[h]] = form

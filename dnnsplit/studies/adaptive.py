@@ -77,12 +77,12 @@ class AdaptivePlans:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row per plan: noise, objective with unlimited links, what crosses each link [B], servers, int8 layers."""
+        """One row per plan: noise, objective with unlimited links, what crosses each link [B], servers, int8, source form."""
         rows = []
         for plan, fixed in zip(self.plans, self.prices.fixed, strict=True):
             sent = {f"{a} -> {b}_bytes": crossing_bytes(plan, [(a, b)]) for a, b in self.prices.links}
             row = {"noise": plan.noise, f"unlimited_{self.objective_name}": fixed} | sent
-            rows.append(row | {"servers": "+".join(plan.servers), "int8": len(plan.quantized)})
+            rows.append(row | {"servers": "+".join(plan.servers), "int8": len(plan.quantized), "source_form": plan.source_form})
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
@@ -243,7 +243,7 @@ def _share(files: dict[str, Path], file: Path, digest: str) -> None:
 def _identity(plan: Plan) -> str:
     """What a plan decides, as a text: placement, precision, routes and forms."""
     routes = sorted((t.tensor, t.source, t.target, t.form) for t in plan.transfers)
-    return json.dumps([sorted(plan.assignment.items()), sorted(plan.quantized), routes])
+    return json.dumps([sorted(plan.assignment.items()), sorted(plan.quantized), routes, plan.lossy_source])
 
 
 def _distinct(

@@ -18,6 +18,7 @@ from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.profiling.overhead import priced
 from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.profiling.wire_forms import PLAIN
 from dnnsplit.solving.arrays import Weights, energy_weights, latency_weights
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question
@@ -91,14 +92,14 @@ class BandwidthPlans:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row per interval: its ends [B/s], latency [s] and energy [J] at both, what crosses [B], servers, int8 layers."""
+        """One row per interval: its ends [B/s], latency [s] and energy [J] at both, what crosses [B], and how the plan runs."""
         rows = []
         for line, low, high in zip(self.lines, self.breakpoints, self.breakpoints[1:], strict=False):
             row: dict[str, Any] = {"from_bytes_per_s": low, "to_bytes_per_s": high}
             for what in ("latency_s", "energy_j"):
                 row |= {f"from_{what}": line.of(what, low), f"to_{what}": line.of(what, high)}
             row |= {"crossing_bytes": crossing_bytes(line.plan, self.links), "servers": "+".join(line.plan.servers)}
-            rows.append(row | {"int8": len(line.plan.quantized), "noise": line.plan.noise})
+            rows.append(row | {"int8": len(line.plan.quantized), "noise": line.plan.noise, "source_form": line.plan.source_form})
         frame = pd.DataFrame(rows)
         units = {"_bytes_per_s": "B/s", "_latency_s": "s", "_energy_j": "J", "_bytes": "B"}
         frame.attrs["units"] = {c: unit for ending, unit in units.items() for c in frame if str(c).endswith(ending)}
@@ -111,6 +112,7 @@ class BandwidthPlans:
             ends = f"{show(row['from_bytes_per_s'], 'B/s')} to {show(row['to_bytes_per_s'], 'B/s')}"
             latency = f"latency {show(row['from_latency_s'], 's')} to {show(row['to_latency_s'], 's')}"
             sends = f"{row['servers']}, {row['int8']} in int8, sends {show(row['crossing_bytes'], 'B')}"
+            sends += f", the input as {row['source_form']}" if row["source_form"] != PLAIN else ""
             lines.append(f"  {ends}: {sends}; {latency}")
         return "\n".join(lines)
 
@@ -136,10 +138,10 @@ def bandwidths(
 ) -> BandwidthPlans:
     """Return the optimal plan at every bandwidth of a link, with the exact bandwidths where it changes.
 
-    What a plan is worth is linear in 1 / bandwidth (a power of sending that grows with the rate adds the same energy per byte
-    at every bandwidth), so the optimum is a concave, piecewise linear function of it: from the plans of both ends, solve where
-    their lines cross, until no better plan is found there (Eisner and Severance, J. ACM 23, 1976). That takes at most two
-    solves per interval.
+    What a plan is worth is linear in 1 / bandwidth (writing a tensor in another form takes as long at every bandwidth, and a
+    power of sending that grows with the rate adds the same energy per byte), so the optimum is a concave, piecewise linear
+    function of it: from the plans of both ends, solve where their lines cross, until no better plan is found there (Eisner and
+    Severance, J. ACM 23, 1976). That takes at most two solves per interval.
 
     Parameters
     ----------

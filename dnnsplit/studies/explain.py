@@ -1,4 +1,4 @@
-"""Why a plan and not another: what fewer servers cost, the next-best cut, and the price of every pin."""
+"""Why a plan and not another: what fewer servers cost, the next-best cut, precision and form, and the price of every pin."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dnnsplit.ground.markup import shown
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.profiling.wire_forms import PLAIN
 from dnnsplit.solving.elimination.sweep import marginals
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question
@@ -71,6 +72,9 @@ class Explanation:
         The best plan that places at least one layer elsewhere, whatever its precision; None where no such plan is known.
     next_precision : Plan | None
         The best plan that quantizes other layers, wherever they run; None where no such plan is known.
+    next_form : Plan | None
+        The best plan that does not send the input in the form of this one, but in another or not at all; None where this one does
+        not send it, or no other plan is known.
     pin_prices : pd.DataFrame
         float, layers x servers: rise of the objective if the layer is pinned to the server, all else chosen anew; 0 on the plan's
         server, infinite where no plan exists. A lower bound where limits couple layers: `note` says so.
@@ -82,6 +86,7 @@ class Explanation:
     alternatives: tuple[Alternative, ...]
     next_cut: Plan | None
     next_precision: Plan | None
+    next_form: Plan | None
     pin_prices: pd.DataFrame = field(repr=False)
     note: str
     _question: Question = field(repr=False)
@@ -89,34 +94,41 @@ class Explanation:
 
     @property
     def next_best(self) -> Plan | None:
-        """The best plan that differs from this one in a server or in a precision."""
-        return min((p for p in (self.next_cut, self.next_precision) if p), key=lambda p: p.objective, default=None)
+        """The best plan that differs from this one in a server, in a precision, or in the form of the input."""
+        return min(
+            (p for p in (self.next_cut, self.next_precision, self.next_form) if p), key=lambda p: p.objective, default=None
+        )
 
     @property
     def verdict(self) -> str:
         """One sentence: split or not, and what it gains over putting everything on one server."""
         plan, used = self.plan, self.plan.servers
         alone = [a for a in self.alternatives if len(a.servers) == 1 and a.servers != used]
-        rest = [f"{a.name} {_compare(a.plan, plan) if a.plan else 'is not possible'}" for a in alone]
+        rest = [f"{a.name}{_aside(a.plan)} {_compare(a.plan, plan)}" if a.plan else f"{a.name} is not possible" for a in alone]
         unit = "" if plan.objective_name in WORDS else f" (in {plan.objective_name})"
         if len(used) > 1:
-            return f"Split over {' + '.join(used)}: {', '.join(rest)}{unit}."
-        other = "another server" if used[0] == plan.source else "another server too"
-        next_cut = f"the best plan that uses {other} {_compare(self.next_cut, plan)}" if self.next_cut else ""
-        rest.append(next_cut or f"no plan that uses {other} {'is known' if self.note else 'exists'}")
+            return f"Split over {' + '.join(used)}{_sent(plan)}: {', '.join(rest)}{unit}."
+        other = "uses another server" if used[0] == plan.source else "splits"
+        if self.next_cut is None:
+            rest.append(f"no plan that {other} {'is known' if self.note else 'exists'}")
+        elif used[0] == plan.source or len(self.next_cut.servers) > 1:
+            rest.append(f"the best plan that {other}{_aside(self.next_cut)} {_compare(self.next_cut, plan)}")
+        else:
+            rest.append(f"no plan that {other} is better than these")
         if used[0] == plan.source:
             return f"Do not split: everything on {used[0]!r} is the optimum; {rest[-1]}{unit}."
-        return f"Do not split, send everything to {used[0]!r}: {', '.join(rest)}{unit}."
+        return f"Do not split, send everything to {used[0]!r}{_sent(plan)}: {', '.join(rest)}{unit}."
 
     @property
     def frame(self) -> pd.DataFrame:
         """One row per alternative: its plan, how much worse it is (difference in the objective's unit, ratio), or why none."""
-        columns = ["alternative", "latency_s", "energy_j", "noise", "int8", "servers", "status", "difference", "ratio", "reason"]
-        nothing = (math.nan, math.nan, math.nan, None, "", "none", math.nan, math.nan)
+        columns = ["alternative", "latency_s", "energy_j", "noise", "int8", "servers", "source_form", "status"]
+        columns += ["difference", "ratio", "reason"]
+        nothing = (math.nan, math.nan, math.nan, None, "", "", "none", math.nan, math.nan)
 
         def told(plan: Plan) -> tuple[object, ...]:
-            figures = (plan.latency_s, plan.energy_j, plan.noise, len(plan.quantized), "+".join(plan.servers), plan.status)
-            return *figures, plan.objective - self.plan.objective, _ratio(plan, self.plan)
+            figures = (plan.latency_s, plan.energy_j, plan.noise, len(plan.quantized), "+".join(plan.servers))
+            return *figures, plan.source_form, plan.status, plan.objective - self.plan.objective, _ratio(plan, self.plan)
 
         rows = [(a.name, *(told(a.plan) if a.plan else nothing), a.reason) for a in self.alternatives]
         frame = pd.DataFrame([("this plan", *told(self.plan), ""), *rows], columns=columns).astype({"int8": "Int64"})
@@ -144,9 +156,12 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = [self.verdict]
-        for name, plan in (("cut", self.next_cut), ("precision", self.next_precision)):
+        for name, plan in (("cut", self.next_cut), ("precision", self.next_precision), ("form", self.next_form)):
             if plan is not None:
-                lines.append(f"  next-best {name} {_compare(plan, self.plan)} ({_moved(self.moves(plan))})")
+                here, there = (_input_forms(self._question, one) for one in (self.plan, plan))
+                other = [f"the input as {plan.source_form!r}" if there else "the input stays"] if here != there else []
+                moved = [_moved(moves)] if len(moves := self.moves(plan)) else []
+                lines.append(f"  next-best {name} {_compare(plan, self.plan)} ({'; '.join(other + moved)})")
         return "\n".join(lines + [f"  {line}" for line in self.note.splitlines()])
 
     __repr__ = __str__
@@ -166,7 +181,7 @@ def explain(
     max_noise: float | None = None,
     **asked: Any,
 ) -> Explanation:
-    """Say what a plan is better than: fewer servers, the next-best cut, the next-best precision, and every pin.
+    """Say what a plan is better than: fewer servers, the next-best cut, precision and form of the input, and every pin.
 
     All prices of pins come from one pass up and one pass down the tables of the elimination, which give the least objective
     with each layer on each server; the least of them that the plan does not attain is the next-best cut.
@@ -197,8 +212,9 @@ def explain(
     alternatives = tuple(_alternative(question, effort, *servers) for servers in _restrictions(network))
     notes = [] if plan.status == "optimal" else ["the plan itself is not proved optimal: a difference below 0 is an improvement"]
     least = np.full(question.problem.allowed.shape, math.nan)
-    next_cut = next_precision = None
+    next_cut = next_precision = next_form = None
     try:
+        next_form = _next_form(question, effort, plan)
         next_precision, unknown = _next_precision(question, question.optima.value, scheme)
         least = marginals(question.problem, question.objective.weights, question.allowed) + question.objective.constant
         next_cut, unproved = _next_cut(question, effort, np.maximum(least, plan.objective), placement)
@@ -211,7 +227,7 @@ def explain(
         notes.append("pin_prices leave aside the limits on energy and memory, so they are lower bounds; price_of_pin is exact")
         prices = np.maximum(prices, 0.0) if plan.status == "optimal" else prices
     table = pd.DataFrame(prices, index=pd.Index(graph.layer_names, name="layer"), columns=list(network.server_names))
-    return Explanation(plan, alternatives, next_cut, next_precision, table, "\n".join(notes), question, effort)
+    return Explanation(plan, alternatives, next_cut, next_precision, next_form, table, "\n".join(notes), question, effort)
 
 
 def _restrictions(network: Network) -> Iterable[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -264,8 +280,8 @@ def _next_cut(question: Question, effort: Effort, least: np.ndarray, placement: 
 
 
 def _next_precision(question: Question, value: np.ndarray, scheme: int) -> tuple[Plan | None, list[str]]:
-    other = np.where(question.allowed, value, math.inf)
-    other[scheme] = math.inf
+    q = np.arange(len(value)) % (1 << len(question.problem.quantizable))  # the same layers in int8, whatever the source form
+    other = np.where(question.allowed & (q != question.problem.parted(scheme)[1]), value, math.inf)
     second = int(other.argmin())
     if not math.isfinite(other[second]):
         return None, []
@@ -274,6 +290,35 @@ def _next_precision(question: Question, value: np.ndarray, scheme: int) -> tuple
     if question.limits.broken(question.problem, found.cost):
         return None, ["the next-best precision is not known: the limits on energy or memory exclude the first candidate"]
     return found, []
+
+
+def _next_form(question: Question, effort: Effort, plan: Plan) -> Plan | None:
+    """Solve without the forms in which a plan sends the graph inputs."""
+    problem = question.problem
+    lossless = [names[0] for t, names in zip(problem.graph.tensors, problem.forms.names, strict=True) if t.producer is None]
+    known = dict.fromkeys((*itertools.chain.from_iterable(lossless), *(source.name for source in problem.sources)))
+    taken = _input_forms(question, plan)
+    others = [form for form in known if form not in taken]
+    if not taken or not others:
+        return None
+    try:
+        return answer(question.again(source_forms=others), effort)
+    except InfeasibleError:
+        return None
+
+
+def _input_forms(question: Question, plan: Plan) -> set[str]:
+    """Return the forms in which a plan sends graph inputs; none where they stay."""
+    inputs = {t.name for t in question.problem.graph.tensors if t.producer is None}
+    return {t.form for t in plan.transfers if t.tensor in inputs and t.source != t.target}
+
+
+def _sent(plan: Plan) -> str:
+    return f", the input as {plan.source_form!r}" if plan.source_form != PLAIN else ""
+
+
+def _aside(plan: Plan) -> str:
+    return f"{_sent(plan)}," if _sent(plan) else ""
 
 
 def _ratio(other: Plan, plan: Plan) -> float:

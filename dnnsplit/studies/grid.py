@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -11,9 +13,10 @@ import pandas as pd
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import InfeasibleError, NetworkError, OptionError, raise_problems
 from dnnsplit.ground.keywords import named
+from dnnsplit.ground.tolerance import within
 from dnnsplit.ground.units import parse
 from dnnsplit.network.servers import Network
-from dnnsplit.noise.models import NoiseModel
+from dnnsplit.noise.models import NoiseModel, PowerSum, Table
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.solving.front import pareto
 from dnnsplit.solving.plan import Plan
@@ -64,14 +67,15 @@ def sweep_plans(
         Of the sum of latency and energy, at each point under its own limits ("limited") or at all by the same payoffs ("fixed"),
         see `split`.
     **asked : Any
-        What `split` and `pareto` both take: pins, forbid, colocate, forbid_links.
+        What `split` and `pareto` both take: pins, forbid, colocate, forbid_links, source_forms, wire_forms, confidence.
 
     Returns
     -------
     pd.DataFrame
         One row per point: topology, bandwidth_bytes_per_s (NaN: as in the network) [B/s], latency_weight, energy_weight,
         max_device_energy_j [J], max_noise, status ("optimal", "feasible" or "infeasible"), noise, latency_s [s], energy_j [J],
-        device_energy_j [J], objective, latency_norm, energy_norm (of a normalised sum), servers, int8 (count), quantized (names).
+        device_energy_j [J], objective, latency_norm, energy_norm (of a normalised sum), servers, int8 (count), quantized (names),
+        source_form (in which the input is sent).
         Figures of infeasible points are NaN.
 
     Raises
@@ -112,27 +116,72 @@ def sweep_plans(
     return frame
 
 
-def single_servers(graph: LayerGraph, network: Network, times: LayerTimes) -> pd.DataFrame:
-    """Return what the whole model costs in float32 on each server alone: the baselines that a split has to beat.
+@named()
+def single_servers(
+    graph: LayerGraph,
+    network: Network,
+    times: LayerTimes,
+    noise: NoiseModel | None = None,
+    *,
+    max_noise: float | None = None,
+    confidence: float | None = None,
+    source_forms: Sequence[str] | None = None,
+    wire_forms: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Return what the whole model costs in float32 on each server alone: the baselines that a practitioner would use.
+
+    The input is sent in the form that makes it fastest, so a server has a row for each form that is the best one at some limit
+    on the noise: its front. The last row of a server is its best at `max_noise`.
 
     Parameters
     ----------
     graph, network, times : LayerGraph, Network, LayerTimes
         As for `split`.
+    noise : NoiseModel | None, optional
+        Which knows the noise of lossy forms of the input; without it there are only lossless ones.
+    max_noise : float | None, optional
+        Forms that make more noise are left out; None means no limit.
+    confidence : float | None, optional
+        As for `split`: the limit is then kept by the upper confidence bound of the noise.
+    source_forms, wire_forms : Sequence[str] | None, optional
+        As for `split`; ``source_forms=("float32",)`` gives the baselines of the slides.
 
     Returns
     -------
     pd.DataFrame
-        server, latency_s [s], energy_j [J], device_energy_j [J]; NaN where the server cannot be reached or used.
+        server, source_form, noise, noise_upper (with a confidence), latency_s [s], energy_j [J], device_energy_j [J]; by server
+        ascending in the noise and strictly descending in the latency. NaN where the server cannot be reached or used.
     """
+    free = replace(network, servers=tuple(replace(server, memory_bytes=None) for server in network.servers))
+    float32, most = _unquantized(noise), math.inf if max_noise is None else max_noise
+    asked: dict[str, Any] = {"confidence": confidence, "source_forms": source_forms, "wire_forms": wire_forms}
+    columns = ["source_form", "noise", "latency_s", "energy_j", "device_energy_j"]
+    columns[2:2] = ["noise_upper"] * (confidence is not None)
     rows = []
-    for server in network.server_names:
+    for server in network.servers:
         try:
-            plan = split(graph, network, times, pins=dict.fromkeys(graph.layer_names, server))
+            plans = pareto(graph, free, times, float32, pins=dict.fromkeys(graph.layer_names, server.name), **asked).plans
         except InfeasibleError:
-            plan = None
-        rows.append({"server": server, **_figures(plan)})
-    return pd.DataFrame(rows)[["server", "latency_s", "energy_j", "device_energy_j"]]
+            plans = ()
+        room = math.inf if server.memory_bytes is None else server.memory_bytes
+        fit = [p for p in plans if within(p.limited_noise, most) and within(p.cost.weight_bytes[server.name], room)]
+        rows += [{"server": server.name} | {name: getattr(plan, name) for name in columns} for plan in fit]
+        if not fit:
+            rows.append({"server": server.name, "source_form": ""})
+    frame = pd.DataFrame(rows, columns=["server", *columns])
+    frame.attrs["units"] = {"latency_s": "s", "energy_j": "J", "device_energy_j": "J"}
+    return frame
+
+
+def _unquantized(noise: NoiseModel | None) -> NoiseModel:
+    """Return the noise of lossy forms of the input alone."""
+    if noise is None:
+        return Table((), {0: 0.0})
+    sources: dict[str, NoiseModel] = {}
+    for form, model in noise.sources.items():
+        spread = model.spread if isinstance(model, PowerSum) else model.spread.get(0) if isinstance(model, Table) else None
+        sources[form] = Table((), {0: model.floor}, {} if spread is None else {0: spread})
+    return Table((), {0: 0.0}, sources=sources, origin=noise.origin)
 
 
 def at_bandwidth(network: Network, bandwidth: float, links: Sequence[tuple[str, str]] | None) -> Network:
@@ -143,7 +192,9 @@ def at_bandwidth(network: Network, bandwidth: float, links: Sequence[tuple[str, 
 
 def _figures(plan: Plan | None) -> dict[str, Any]:
     if plan is None:
-        return {"status": "infeasible"} | dict.fromkeys(COLUMNS) | {"servers": "", "int8": None, "quantized": ""}
+        return (
+            {"status": "infeasible"} | dict.fromkeys(COLUMNS) | {"servers": "", "int8": None, "quantized": "", "source_form": ""}
+        )
     figures = {name: getattr(plan, name) for name in COLUMNS}
     names = {"servers": "+".join(plan.servers), "int8": len(plan.quantized), "quantized": " ".join(plan.quantized)}
-    return {"status": plan.status} | figures | names
+    return {"status": plan.status} | figures | names | {"source_form": plan.source_form}

@@ -17,6 +17,7 @@ from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.schemes import pack, row_of
 from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.solving.costs import Transfer
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question, ask
 from dnnsplit.solving.request import Effort, Request, picked
@@ -73,7 +74,7 @@ def positions(question: Question, plan: Plan) -> tuple[list[int], int]:
         problems.append(f"its {what}, but here {here.objective_name} is {here.objective:.6g}")
     if not within(here.limited_noise, most):
         problems.append(f"its noise {here.limited_noise:.6g} is above max_noise {most:g}")
-    problems += question.limits.broken(problem, here.cost)
+    problems += _strange_forms(question, plan, here.cost.transfers) + question.limits.broken(problem, here.cost)
     names = problem.graph.layer_names
     stuck = [n for i, n in enumerate(names) if not problem.allowed[i, placement[i]]]
     problems += [f"layer {n!r} may not run on {plan.assignment[n]!r}" for n in stuck]
@@ -81,6 +82,19 @@ def positions(question: Question, plan: Plan) -> tuple[list[int], int]:
     problems += [f"layers {a!r} and {b!r} are not on one server" for a, b in apart]
     raise_problems(OptionError, ANOTHER, problems)
     return placement, scheme
+
+
+def _strange_forms(question: Question, plan: Plan, transfers: Iterable[Transfer]) -> list[str]:
+    """Say which tensors cross in forms that the question does not allow."""
+    problem = question.problem
+    own = {t.name: (t.producer, names) for t, names in zip(problem.graph.tensors, problem.forms.names, strict=True)}
+    found = []
+    for move in (t for t in transfers if t.source != t.target and t.form != plan.lossy_source):
+        producer, names = own[move.tensor]
+        allowed = names[producer in plan.quantized]
+        if move.form not in allowed:
+            found.append(f"it sends {move.tensor!r} as {move.form!r}, which may not be{nearest(move.form, allowed)}")
+    return found
 
 
 def pinned(question: Question, layer: str, server: str) -> Question:

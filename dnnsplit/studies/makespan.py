@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
-from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.graph.layers import LayerGraph, Tensor
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.times import PRECISIONS, LayerTimes
-from dnnsplit.solving.costs import Routes, evaluate
+from dnnsplit.solving.costs import Routes, Transfer, WireChoice, evaluate
 
 
 def makespan(
@@ -19,12 +20,14 @@ def makespan(
     assignment: Mapping[str, str],
     quantized: Iterable[str] = (),
     routes: Routes | None = None,
+    forms: WireChoice | None = None,
 ) -> float:
     """Return the seconds from the input's arrival to the last output's, with servers and links working side by side.
 
-    Each server runs one layer at a time, of those whose inputs are there the one that comes first in the graph; each link
-    sends one tensor at a time, in the order in which they reach it. The slides' latency is the sum of all these terms, so
-    it is never less; for a plan without parallel branches the two are equal.
+    Each server does one thing at a time: of the layers whose inputs are there the one that comes first in the graph; writing and
+    reading a tensor that crosses in another form comes right after the layer that makes it. Each link sends one tensor at a time,
+    in the order in which they reach it. The slides' latency is the sum of all these terms, so it is never less; for a plan
+    without parallel branches the two are equal.
 
     Parameters
     ----------
@@ -36,6 +39,8 @@ def makespan(
         Layers that run in int8.
     routes : Routes | None, optional
         Links by tensor, as for `evaluate`.
+    forms : WireChoice | None, optional
+        The form in which tensors cross, as for `evaluate`.
 
     Raises
     ------
@@ -43,66 +48,83 @@ def makespan(
         As `evaluate`.
     """
     quantized = tuple(quantized)
-    cost = evaluate(graph, network, times, assignment, quantized, routes)
-    moves: dict[str, list[tuple[str, str, float]]] = {}
+    cost = evaluate(graph, network, times, assignment, quantized, routes, forms)
+    moves: dict[tuple[str, str], list[Transfer]] = {}
     for transfer in cost.transfers:
-        moves.setdefault(transfer.tensor, []).append((transfer.source, transfer.target, transfer.seconds))
+        moves.setdefault((transfer.tensor, transfer.source), []).append(transfer)
+    made_by: dict[str | None, list[Tensor]] = {}
+    for tensor in graph.tensors:
+        made_by.setdefault(tensor.producer, []).append(tensor)
     waiting = {name: sum(name in t.consumers for t in graph.tensors) for name in graph.layer_names}
-    rank = {name: i for i, name in enumerate(graph.topological)}
-    ready: dict[str, list[tuple[int, str]]] = {server: [] for server in network.server_names}
-    busy = dict.fromkeys(network.server_names, False)
-    link_free: dict[tuple[str, str], float] = {}
-    count = itertools.count()
-    events: list[tuple[float, int, str, str, int]] = []  # time, tie-break, what, of which layer or where, of which tensor
-    last = 0.0
+    rank: dict[str | None, int] = {name: i for i, name in enumerate((None, *graph.topological))}
+    queues: dict[str, list[tuple[int, int, float, Callable[[], None]]]] = {server: [] for server in network.server_names}
+    idle, link_free = dict.fromkeys(network.server_names, True), dict.fromkeys(((n.source, n.target) for n in network.links), 0.0)
+    events: list[tuple[float, int, Callable[[], None]]] = []  # when, tie-break, what happens then
+    count, now = itertools.count(), 0.0
 
-    def at(time: float, kind: str, what: str, tensor_index: int = -1) -> None:
-        heapq.heappush(events, (time, next(count), kind, what, tensor_index))
+    def queue(server: str, place: int, seconds: float, then: Callable[[], None]) -> None:
+        heapq.heappush(queues[server], (place, next(count), seconds, then))
 
-    def send(tensor_index: int, server: str, time: float, made: bool) -> float:
-        """Send a tensor from a server on its next links; return when the source has it, if it is an output."""
-        tensor = graph.tensors[tensor_index]
-        arrival = {server: time} if made else {}
-        for source, target, seconds in moves.get(tensor.name, ()):
-            if source != server:
-                continue
-            start = max(time, link_free.get((source, target), 0.0)) if source != target else time
-            arrival[target] = start + seconds
-            if source != target:
-                link_free[source, target] = arrival[target]
-                if any(onward == target for onward, _, _ in moves[tensor.name]):
-                    at(arrival[target], "passes", target, tensor_index)
-        for consumer in tensor.consumers:
-            if assignment[consumer] in arrival:
-                at(arrival[assignment[consumer]], "arrived", consumer)
-        return arrival.get(network.source, 0.0) if tensor.is_output else 0.0
+    def happens(time: float, what: Callable[[], None]) -> None:
+        heapq.heappush(events, (time, next(count), what))
 
-    of_layer: dict[str | None, list[int]] = {}
-    for index, tensor in enumerate(graph.tensors):
-        of_layer.setdefault(tensor.producer, []).append(index)
-    for name, missing in waiting.items():
-        if missing == 0:
-            heapq.heappush(ready[assignment[name]], (rank[name], name))
-    for index in of_layer.get(None, ()):
-        last = max(last, send(index, network.source, 0.0, made=True))
-    now = 0.0
-    while True:
-        for server, queue in ready.items():
-            if queue and not busy[server]:
-                _, name = heapq.heappop(queue)
-                busy[server] = True
-                at(now + times.seconds(name, server, PRECISIONS[name in quantized]), "done", name)
-        if not events:
-            return last
-        now, _, kind, what, index = heapq.heappop(events)
-        if kind == "passes":
-            last = max(last, send(index, what, now, made=False))
-        elif kind == "arrived":
-            waiting[what] -= 1
-            if waiting[what] == 0:
-                heapq.heappush(ready[assignment[what]], (rank[what], what))
+    def start(name: str) -> None:
+        seconds = times.seconds(name, assignment[name], PRECISIONS[name in quantized])
+        queue(assignment[name], rank[name], seconds, partial(finish, name))
+
+    def finish(name: str) -> None:
+        for tensor in made_by.get(name, ()):
+            make(tensor, assignment[name])
+
+    def make(tensor: Tensor, server: str) -> None:
+        if all(move.target != server for move in moves.get((tensor.name, server), ())):
+            hand(tensor, server)
+        send(tensor, server)
+
+    def hand(tensor: Tensor, server: str) -> None:
+        """Hand a tensor to the layers of a server that read it."""
+        for name in (n for n in tensor.consumers if assignment[n] == server):
+            waiting[name] -= 1
+            if waiting[name] == 0:
+                start(name)
+
+    def send(tensor: Tensor, server: str) -> None:
+        for move in moves.get((tensor.name, server), ()):
+            code(tensor, server, move.encode_s, partial(travel, tensor, move))
+
+    def code(tensor: Tensor, server: str, seconds: float, then: Callable[[], None]) -> None:
+        """Write or read a tensor, which a plain one needs no turn of the server for."""
+        if seconds:
+            queue(server, rank[tensor.producer], seconds, then)
         else:
-            busy[assignment[what]] = False
-            last = max(last, now)
-            for index in of_layer.get(what, ()):
-                last = max(last, send(index, assignment[what], now, made=True))
+            then()
+
+    def travel(tensor: Tensor, move: Transfer) -> None:
+        free = now
+        if move.source != move.target:
+            free = max(now, link_free[move.source, move.target])
+            link_free[move.source, move.target] = free + move.seconds
+        happens(free + move.seconds, partial(code, tensor, move.target, move.decode_s, partial(receive, tensor, move)))
+
+    def receive(tensor: Tensor, move: Transfer) -> None:
+        hand(tensor, move.target)
+        if move.source != move.target:
+            send(tensor, move.target)
+
+    def end(server: str, then: Callable[[], None]) -> None:
+        idle[server] = True
+        then()
+
+    for name in (n for n, missing in waiting.items() if missing == 0):
+        start(name)
+    for tensor in made_by.get(None, ()):
+        make(tensor, network.source)
+    while True:
+        for server in (s for s in queues if queues[s] and idle[s]):
+            _, _, seconds, then = heapq.heappop(queues[server])
+            idle[server] = False
+            happens(now + seconds, partial(end, server, then))
+        if not events:
+            return now
+        now, _, what = heapq.heappop(events)
+        what()

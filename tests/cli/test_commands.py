@@ -1,10 +1,12 @@
 """The command line: what it prints, what it writes, and its exit codes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.coded_problems import COLUMNS
 from helpers.notebook_files import notebook
 from helpers.paths import ROOT
 from helpers.small_models import double
@@ -13,6 +15,7 @@ import dnnsplit as ds
 from dnnsplit.cli.assignments import shapes
 from dnnsplit.cli.commands import COMMANDS
 from dnnsplit.cli.main import main
+from dnnsplit.profiling.wire_forms import WireForms
 
 MODEL, NETWORK, TIMES, NOISE = (
     str(ROOT / "data" / part)
@@ -34,6 +37,28 @@ def test_split_prints_and_writes_a_plan_that_cut_takes(tmp_path, capsys):
     assert main(["cut", MODEL, str(plan), "-o", str(tmp_path / "parts")]) == 0
     assert json.loads((tmp_path / "parts" / "bundle.json").read_text())["model_name"] == "yolo11n-ppe-320"
     assert "Bundle(" in capsys.readouterr().out
+
+
+def test_forms_are_chosen_among_those_that_are_named(tmp_path, capsys):
+    times = ds.LayerTimes.load(TIMES)
+    network = ds.Network.load(NETWORK)
+    coded = [("png-1", 205e3, 0.009, 0.003, True), ("uint8", 307e3, 0.0001, 0.0003, True)]
+    rows = [("images", "float32", form, s, size, size, *seconds, lossless)
+            for form, size, *seconds, lossless in coded for s in network.server_names]  # fmt: skip
+    forms = WireForms(pd.DataFrame(rows, columns=COLUMNS))
+    replace(times, forms=forms).save(tmp_path / "times.csv")
+    command = ["split", MODEL, NETWORK, str(tmp_path / "times.csv"), "--explain"]
+    for given, told in (([], "png-1"), (["uint8"], "uint8"), (["float32"], None), (["float32", "uint8"], "uint8")):
+        options = [part for form in given for part in ("--source-form", form)]
+        assert main([*command, *options, "-o", str(tmp_path / "plan.json")]) == 0
+        printed = capsys.readouterr().out
+        plan = ds.Plan.load(tmp_path / "plan.json")
+        assert plan.source_form == (told or "float32")
+        assert (f"the input as {told!r}" in printed) == bool(told)
+    assert main([*command, "--source-form", "png-2"]) == 2
+    assert "the times have no form 'png-2' (did you mean 'png-1'" in capsys.readouterr().err
+    assert main(["pareto", MODEL, NETWORK, str(tmp_path / "times.csv"), "--noise", NOISE, "--wire-form", "zstd-1"]) == 2
+    assert "wire_forms: the times have no form 'zstd-1'" in capsys.readouterr().err
 
 
 def test_pareto_prints_csv(tmp_path, capsys):

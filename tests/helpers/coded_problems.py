@@ -57,6 +57,12 @@ def _with_floor(base, floor):
 
 def every_plan(graph, network, times, noise, max_noise=math.inf, source_forms=None, wire_forms=None):
     """Yield the cost and the noise of every placement, scheme, source form, and form of every tensor on every link."""
+    for cost, eta, lossy, _, _ in every_choice(graph, network, times, noise, max_noise, source_forms, wire_forms):
+        yield cost, eta, lossy
+
+
+def every_choice(graph, network, times, noise, max_noise=math.inf, source_forms=None, wire_forms=None):
+    """Yield the same with the placement and the layers in int8."""
     forms = times.forms
     for bits in itertools.product((0, 1), repeat=len(noise.layers)):
         quantized = tuple(n for n, bit in zip(noise.layers, bits, strict=True) if bit)
@@ -90,4 +96,5 @@ def every_plan(graph, network, times, noise, max_noise=math.inf, source_forms=No
                         alternatives.append(["float32", *own])
                 for picked in itertools.product(*alternatives):
                     chosen = {move: f for move, f in zip((*moves, *inside), picked, strict=True) if f != "float32"}
-                    yield ds.evaluate(graph, network, times, assignment, quantized, forms=chosen), eta, lossy
+                    cost = ds.evaluate(graph, network, times, assignment, quantized, forms=chosen)
+                    yield cost, eta, lossy, assignment, quantized

@@ -1,6 +1,7 @@
 """The sliders over the optimal plan."""
 
 import pytest
+from helpers.coded_problems import coded_small
 
 import dnnsplit as ds
 from dnnsplit.ground.units import show
@@ -29,6 +30,20 @@ def test_moving_a_slider_shows_the_optimum_there():
     )  # fmt: skip
     plan = ds.split(graph, faster, times, noise, max_noise=0.02)
     assert show(plan.latency_s, "s") in figures.value
+
+
+def test_the_form_of_the_input_and_its_seconds_are_shown():
+    graph, network, times, noise = coded_small(0, layers=2)
+    network = network.with_bandwidths({("s0", "s1"): 2.0})
+    pins = dict.fromkeys(graph.layer_names, "s1")
+    _, _, figures, drawing = explore(graph, network, times, noise, max_noise=0.0, pins=pins).children
+    plan = ds.split(graph, network, times, noise, max_noise=0.0, pins=pins)
+    assert f"{plan.source_form}</span><br>input as" in figures.value
+    codec = ", ".join(f"{server} {show(seconds, 's')}" for server, seconds in plan.cost.codec_s.items())
+    assert f"writing and reading forms: {codec}" in figures.value
+    assert f"input as {plan.source_form}" in drawing.value
+    plain = explore(graph, network, times, noise, max_noise=0.0, pins=pins, source_forms=["float32"], wire_forms=["float32"])
+    assert "forms" not in plain.children[2].value
 
 
 def test_one_link_may_be_named_and_must_exist():

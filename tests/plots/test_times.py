@@ -6,8 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.coded_problems import coded_small
 
 import dnnsplit as ds
+from dnnsplit.ground.units import show
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +64,44 @@ def test_latency_noise_draws_the_front_and_the_measured_points():
     assert numbers["measured"]["latency_s"] == [0.3]
     assert "[s]" in figure.axes[0].get_ylabel()
     assert figure.axes[0].get_ylim()[0] == 0
+
+
+def test_latency_noise_draws_a_line_per_server_alone_and_names_its_forms():
+    problem = slowly_linked()
+    alone = ds.single_servers(*problem)
+    figure, numbers = ds.plots.latency_noise(ds.pareto(*problem).frame, "coded", most=0.2, baselines=alone)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "planned (exact optimum)", "s0 alone, float32", "s1 alone, float32"
+    ]  # fmt: skip
+    named = [text.get_text().strip() for text in figure.axes[0].texts]
+    assert named == list(alone["source_form"][alone["server"] == "s1"])  # the source sends nothing
+    assert len(named) > 1
+    assert figure.axes[0].get_ylim()[1] > alone["latency_s"].max()
+    assert numbers["baselines"]["noise"] == list(alone["noise"])
+    fronts = {"coded": ds.energy_front(*problem, progress=False).frame}
+    figure, _ = ds.plots.latency_energy(fronts, alone)
+    assert [text.get_text().strip() for text in figure.axes[0].texts] == ["s0 alone", *(f"s1 alone, {form}" for form in named)]
+
+
+def slowly_linked():
+    graph, network, times, noise = coded_small(0, layers=2)
+    return graph, network.with_bandwidths({("s0", "s1"): 2.0}), times, noise
+
+
+def test_placement_tells_the_forms_of_what_crosses():
+    graph, network, times, noise = slowly_linked()
+    plan = ds.split(graph, network, times, noise, max_noise=0.0, pins=dict.fromkeys(graph.layer_names, "s1"))
+    sent = next(t for t in plan.transfers if t.tensor == "in")
+    assert sent.form == plan.source_form != "float32"
+    figure, numbers = ds.plots.placement(graph, plan)
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    assert f"{sent.form}, {show(sent.size_bytes, 'B')}" in texts
+    assert f"s0\n0 s\ncodec {show(plan.cost.codec_s['s0'], 's')}" in texts
+    assert figure.axes[0].get_title(loc="left").endswith(f"input as {sent.form}")
+    told = next(c for c in numbers["crossings"] if c["tensor"] == "in")
+    assert (told["form"], told["encode_s"], told["decode_s"]) == (sent.form, sent.encode_s, sent.decode_s)
+    assert numbers["source_form"] == sent.form
+    assert numbers["codec_s"] == plan.cost.codec_s
 
 
 def test_placement_labels_what_crosses():

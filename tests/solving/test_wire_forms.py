@@ -139,6 +139,14 @@ def test_with_the_plain_form_alone_nothing_is_coded():
     assert ds.split(graph, network, times, noise, max_noise=0.06, method="slides").forms == {}
 
 
+def test_an_input_that_may_only_be_sent_with_loss_stays_at_the_source_where_none_is_allowed():
+    graph, network, times, noise = coded_small(7)
+    assert "jpeg-90" in times.forms.of("in")
+    plan = ds.split(graph, network, times, noise, max_noise=0.0, source_forms=["jpeg-90"])
+    assert all(t.tensor != "in" for t in plan.transfers if t.source != t.target)
+    assert plan.source_form == "float32"
+
+
 def test_forms_that_are_not_known_are_refused():
     graph, network, times, noise = coded_small(7)
     with pytest.raises(ds.OptionError, match=r"the times have no form 'jpg-90'.*did you mean 'jpeg-90'"):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tritonclient.grpc as triton
+from helpers.coded_problems import coded_small
 from helpers.problems import random_small
 from helpers.processes import wait_until
 from helpers.small_models import conv_net, images
@@ -130,6 +131,23 @@ class TestPlans:
             for plan, price in zip(plans.plans, plans.prices.at(known), strict=True):
                 cost = ds.evaluate(graph, changed, times, plan.assignment, plan.quantized)
                 assert price == pytest.approx(cost.latency_s, rel=1e-9)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_plans_that_differ_in_a_form_alone_are_kept_apart(self, seed):
+        graph, network, times, noise = coded_small(seed, layers=3)
+        grid, pins = {("s0", "s1"): [5.0, 50.0, 5000.0]}, dict.fromkeys(graph.layer_names, "s1")
+        plans = adaptive_plans(graph, network, times, noise, bandwidths=grid, progress=False, pins=pins)
+        assert len({(plan.quantized, tuple(sorted(plan.forms.items()))) for plan in plans.plans}) == len(plans.plans)
+        assert list(plans.frame["source_form"]) == [plan.source_form for plan in plans.plans]
+        assert len({*plans.frame["source_form"]}) > 1
+        for bandwidth in grid["s0", "s1"]:
+            changed = network.with_bandwidths({("s0", "s1"): bandwidth})
+            for limit in (0.0, 0.05, 1.0):
+                best = ds.split(graph, changed, times, noise, max_noise=limit, pins=pins)
+                taken = plans.at({("s0", "s1"): bandwidth}, limit)
+                cost = ds.evaluate(graph, changed, times, taken.assignment, taken.quantized, taken.routes, taken.forms)
+                assert cost.latency_s == pytest.approx(best.latency_s, rel=1e-9)
+                assert taken.noise <= limit + 1e-12
 
     def test_limits_in_place_of_the_front_and_energy_in_place_of_latency(self):
         graph, network, times, noise = random_small(3, servers=3)

@@ -5,12 +5,15 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from helpers.coded_problems import COLUMNS, coded_small, every_plan
 from helpers.problems import by_hand, random_small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
+from dnnsplit.profiling.wire_forms import WireForms
 from dnnsplit.solving.arrays import build_problem
 from dnnsplit.solving.objective import reference
 from dnnsplit.studies.bandwidths import bandwidths
@@ -71,6 +74,41 @@ def test_a_normalised_sum_keeps_the_reference_of_the_network_as_given():
         plan = found.at(bandwidth)
         assert value[tuple(plan.assignment.values()), plan.quantized] == pytest.approx(min(value.values()), abs=1e-9)
     assert len(found.plans) > 1
+
+
+@settings(deadline=None, max_examples=12)
+@given(seed=st.integers(0, 10**6), limit=st.sampled_from((0.0, 0.05, 1.0)), energy=st.booleans())
+def test_with_forms_no_plan_in_any_form_is_better_at_any_bandwidth(seed, limit, energy):
+    graph, network, times, noise = coded_small(seed, layers=2)
+    what, weights = ("energy_j", (0.0, 1.0)) if energy else ("latency_s", (1.0, 0.0))
+    asked = {"max_noise": limit, "latency_weight": weights[0], "energy_weight": weights[1]}
+    found = bandwidths(graph, network, times, noise, link=FORTH, low=1.0, high=1e4, **asked)
+    for bandwidth in [*np.geomspace(1.0, 1e4, 6) * np.random.default_rng(seed).uniform(1, 3, 6), *found.breakpoints]:
+        bandwidth = min(bandwidth, 1e4)
+        here = with_bandwidth(network, bandwidth, FORTH)
+        least = min(getattr(cost, what) for cost, *_ in every_plan(graph, here, times, noise, limit))
+        line = found.line(bandwidth)
+        cost = ds.evaluate(graph, here, times, line.plan.assignment, line.plan.quantized, forms=line.plan.forms)
+        assert getattr(cost, what) == pytest.approx(least, rel=1e-9)
+        assert line.of("latency_s", bandwidth) == pytest.approx(cost.latency_s, rel=1e-12)
+        assert line.of("energy_j", bandwidth) == pytest.approx(cost.energy_j, rel=1e-12)
+    assert list(found.frame["source_form"]) == [plan.source_form for plan in found.plans]
+
+
+def test_lossless_forms_change_from_interval_to_interval():
+    graph, network, times = by_hand()
+    coded = {"png-1": (400.0, 0.75, 0.25), "webp-lossless": (300.0, 2.0, 1.0)}
+    rows = [("input", "float32", name, s, one[0], *one, True) for name, one in coded.items() for s in network.server_names]
+    times = replace(times, forms=WireForms(pd.DataFrame(rows, columns=COLUMNS)))
+    everything = {"pins": dict.fromkeys(graph.layer_names, "edge"), "low": 10.0, "high": "10 kB/s"}
+    found = bandwidths(graph, network, times, **everything)
+    # 1000 / b plainly, 1 + 400 / b as png-1, 3 + 300 / b as webp-lossless
+    assert found.breakpoints == pytest.approx((10.0, 100 / 2, 600 / 1, 1e4))
+    assert list(found.frame["source_form"]) == ["webp-lossless", "png-1", "float32"]
+    assert list(found.frame["crossing_bytes"]) == [300, 400, 1000]
+    assert "50 B/s to 600 B/s: edge, 0 in int8, sends 400 B, the input as png-1; latency" in str(found)
+    slides = bandwidths(graph, network, times, source_forms=("float32",), **everything)
+    assert list(slides.frame["source_form"]) == ["float32"]
 
 
 def test_by_hand():

@@ -5,12 +5,15 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from helpers.coded_problems import COLUMNS, coded_small, every_choice
 from helpers.problems import by_hand, random_small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
+from dnnsplit.profiling.wire_forms import WireForms
 from dnnsplit.solving.objective import Reference
 from dnnsplit.studies.explain import explain
 
@@ -80,6 +83,85 @@ def test_everything_said_is_what_enumeration_finds(seed, servers, weights, missi
         assert objective_of(alternative.plan) == pytest.approx(expected, **close)
         assert bool(alternative.reason) == (alternative.plan is None)
     assert not explanation.note
+
+
+@settings(deadline=None, max_examples=12)
+@given(seed=st.integers(0, 10**6), max_noise=st.sampled_from([0.0, 0.04, 0.1]), slow=st.booleans())
+def test_with_forms_everything_said_is_what_enumeration_finds(seed, max_noise, slow):
+    graph, network, times, noise = coded_small(seed, layers=2)
+    if slow:
+        network = network.with_bandwidths({("s0", "s1"): 5.0})
+    plan = ds.split(graph, network, times, noise, max_noise=max_noise)
+    explanation = explain(plan, graph, network, times, noise, max_noise=max_noise)
+    plans = list(every_choice(graph, network, times, noise, max_noise))
+
+    def best(keep):
+        return pytest.approx(min((c.latency_s for c, _, _, a, q in plans if keep(c, a, q)), default=math.inf), rel=1e-9)
+
+    def sent(cost):
+        return {t.form for t in cost.transfers if t.tensor == "in" and t.source != t.target}
+
+    here, bits, taken = dict(plan.assignment), set(plan.quantized), sent(plan.cost)
+    assert objective_of(explanation.next_cut) == best(lambda c, a, q: a != here)
+    assert objective_of(explanation.next_precision) == best(lambda c, a, q: set(q) != bits)
+    assert (explanation.next_precision is None) or set(explanation.next_precision.quantized) != bits
+    if not taken:
+        assert explanation.next_form is None
+    elif times.forms.of("in"):
+        assert objective_of(explanation.next_form) == best(lambda c, a, q: not sent(c) & taken)
+    for alternative in explanation.alternatives:
+        only = {*alternative.servers}
+        assert objective_of(alternative.plan) == best(lambda c, a, q, only=only: {*a.values()} <= only)
+    for layer, server in itertools.product(graph.layer_names, network.server_names):
+        price = best(lambda c, a, q, layer=layer, server=server: a[layer] == server)
+        assert plan.objective + explanation.pin_prices.loc[layer, server] == price
+
+
+def coded_by_hand():
+    """Everything on the edge: 3.125 s beside the input, 1000 B at 1000 B/s plainly, 400 B as png-1, 500 B as uint8."""
+    graph, network, times = by_hand()
+    coded = {"png-1": (400.0, 0.1), "uint8": (500.0, 0.2)}
+    rows = [
+        ("input", "float32", f, s, size, size, half, half, True) for f, (size, half) in coded.items() for s in ("device", "edge")
+    ]
+    times = replace(times, forms=WireForms(pd.DataFrame(rows, columns=COLUMNS)))
+    return graph, network.with_bandwidths({("device", "edge"): 1000.0}), times
+
+
+def test_the_verdict_tells_the_form_of_the_input():
+    problem = coded_by_hand()
+    found = explain(ds.split(*problem), *problem)
+    # 3.125 + 0.4 + 0.2 = 3.725 as png-1, 4.025 as uint8; the device 7.5; b, c, d on the edge 6.525
+    assert found.verdict == (
+        "Do not split, send everything to 'edge', the input as 'png-1': everything on 'device' is 2.0 x slower, "
+        "the best plan that splits is 75 % slower."
+    )
+    assert found.next_form.source_form == "uint8"
+    assert found.next_form.latency_s == pytest.approx(4.025)
+    assert found.next_best is found.next_form
+    assert found.next_precision is None
+    assert "next-best form is 8.1 % slower (the input as 'uint8')" in str(found)
+    assert "next-best cut is 75 % slower (the input stays; a: edge -> device)" in str(found)
+    assert list(found.frame["source_form"]) == ["png-1", "float32", "png-1", "png-1"]
+    slides = explain(ds.split(*problem, source_forms="float32"), *problem, source_forms="float32")
+    assert slides.verdict.startswith("Do not split, send everything to 'edge': everything on 'device' is 82 % slower")
+    assert slides.next_form is None
+
+
+def test_a_split_is_compared_with_servers_that_get_the_input_in_its_best_form():
+    graph, network, times = coded_by_hand()
+    pins = {"d": "device"}
+    found = explain(ds.split(graph, network, times, pins=pins), graph, network, times, pins=pins)
+    assert found.verdict.startswith("Split over edge + device, the input as 'png-1': everything on 'device' is")
+
+
+def test_a_plan_in_forms_that_may_not_be_is_refused():
+    problem = coded_by_hand()
+    with pytest.raises(ds.OptionError, match=r"it sends 'input' as 'png-1', which may not be .*uint8"):
+        explain(ds.split(*problem), *problem, source_forms=["uint8"])
+    plain = ds.split(*problem, source_forms="float32")
+    with pytest.raises(ds.OptionError, match="it sends 'input' as 'float32', which may not be"):
+        explain(plain, *problem, source_forms=["uint8", "png-1"])
 
 
 def test_do_not_split_by_hand():

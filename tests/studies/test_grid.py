@@ -1,13 +1,17 @@
 """Plans over a grid: every point is what `split` answers there."""
 
 import itertools
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
+from helpers.coded_problems import coded_small, every_plan
 from helpers.problems import random_small
 
 import dnnsplit as ds
+from dnnsplit.noise.models import Table
 from dnnsplit.plots import grids
 from dnnsplit.studies.grid import single_servers, sweep_plans
 
@@ -55,8 +59,62 @@ def test_single_servers_are_priced_as_the_plan_with_everything_there():
         cost = ds.evaluate(graph, network, times, dict.fromkeys(graph.layer_names, server), ())
         assert frame.loc[server, "latency_s"] == pytest.approx(cost.latency_s)
         assert frame.loc[server, "energy_j"] == pytest.approx(cost.energy_j)
+        assert frame.loc[server, ["source_form", "noise"]].tolist() == ["float32", 0]
     alone = ds.Network(network.servers, [], "device")
     assert np.isnan(single_servers(graph, alone, times).set_index("server").loc["edge", "latency_s"])
+
+
+def test_the_form_of_the_input_is_told_at_every_point():
+    graph, network, times, noise = coded_small(0, layers=2)
+    pins, energy = dict.fromkeys(graph.layer_names, "s1"), [None, 1e-6]
+    asked = {"max_noise": [0.0, 1.0], "bandwidths": [2.0, 1e4], "pins": pins}
+    frame = sweep_plans(graph, {"two": network}, times, noise, max_device_energy_j=energy, **asked)
+    solved = frame[frame["status"] == "optimal"]
+    for row in solved.itertuples():
+        there = network.with_bandwidths({("s0", "s1"): row.bandwidth_bytes_per_s})
+        assert row.source_form == ds.split(graph, there, times, noise, max_noise=row.max_noise, pins=pins).source_form
+    assert len({*solved["source_form"]}) > 1
+    assert {*frame.loc[frame["status"] == "infeasible", "source_form"]} == {""}
+    slides = sweep_plans(graph, {"two": network}, times, noise, source_forms=["float32"], **asked)
+    assert {*slides["source_form"]} == {"float32"}
+
+
+def slowly_linked(seed):
+    graph, network, times, noise = coded_small(seed, layers=2)
+    return graph, network.with_bandwidths({("s0", "s1"): 2.0}), times, noise
+
+
+@pytest.mark.parametrize("seed", [0, 5, 6])
+def test_single_servers_get_the_input_in_every_form_that_is_best_at_some_limit(seed):
+    graph, network, times, noise = slowly_linked(seed)
+    frame = single_servers(graph, network, times, noise)
+    assert len(frame) > len(network.servers)
+    float32 = Table((), {0: 0.0}, sources={form: Table((), {0: model.floor}) for form, model in noise.sources.items()})
+    for server, rows in frame.groupby("server"):
+        for limit in (0.0, *(model.floor for model in noise.sources.values())):
+            plans = every_plan(graph, network, times, float32, limit)
+            least = min(cost.latency_s for cost, *_ in plans if cost.compute_s[server] == cost.compute_latency_s)
+            assert rows[rows["noise"] <= limit]["latency_s"].min() == pytest.approx(least, rel=1e-9)
+    quiet = single_servers(graph, network, times, noise, max_noise=0.0)
+    pd.testing.assert_frame_equal(quiet, single_servers(graph, network, times))
+    assert list(quiet["server"]) == list(network.server_names)
+    plain = single_servers(graph, network, times, noise, source_forms=["float32"], wire_forms=["float32"])
+    assert {*plain["source_form"]} == {"float32"}
+
+
+def test_single_servers_keep_memory_and_bounds():
+    graph, network, times, noise = slowly_linked(0)
+    held = sum(layer.weight_bytes for layer in graph.layers)
+    small = replace(network, servers=(network.servers[0], replace(network.servers[1], memory_bytes=0.9 * held)))
+    frame = single_servers(graph, small, times, noise).set_index("server")
+    assert frame.loc["s1", "source_form"] == ""
+    assert np.isnan(frame.loc["s1", "latency_s"])
+    noise = Table((), {0: 0.0}, sources={"jpeg-90": Table((), {0: 0.05}, {0: (0.01, 8)})})
+    frame = single_servers(graph, network, times, noise, confidence=0.95)
+    lossy = frame[frame["source_form"] == "jpeg-90"]
+    assert (lossy["noise"] == 0.05).all()
+    assert (lossy["noise_upper"] == noise.sources["jpeg-90"].bounded(0.95).floor).all()
+    assert len(lossy)
 
 
 def test_wrong_axes_are_refused():

@@ -1,13 +1,18 @@
 """The makespan: by hand, and between the longest path and the slides' sum."""
 
+from dataclasses import replace
+
 import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
+from helpers.coded_problems import COLUMNS, coded_small
 from helpers.problems import by_hand, random_small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
+from dnnsplit.profiling.wire_forms import WireForms
 
 
 def test_branches_on_two_servers_run_side_by_side():
@@ -52,4 +57,79 @@ def _paths(graph):
 def test_the_shipped_plans_have_no_branches_across_servers(topology):
     graph, network, times, noise = ds.examples.yolo11n(topology)
     plan = ds.split(graph, network, times, noise, max_noise=0.05)
-    assert ds.makespan(graph, network, times, plan.assignment, plan.quantized) <= plan.latency_s * (1 + 1e-9)
+    found = ds.makespan(graph, network, times, plan.assignment, plan.quantized, forms=plan.forms)
+    assert found == pytest.approx(plan.latency_s, rel=1e-9)
+
+
+def coded_by_hand():
+    """The problem `by_hand`, t1 and t3 with zstd-1, and the input with jpeg-90."""
+    graph, network, times = by_hand()
+    coded = (("t1", "zstd-1", 200, True), ("t3", "zstd-1", 200, True), ("input", "jpeg-90", 100, False))
+    rows = [
+        (tensor, "float32", form, server, size, size, encode_s, decode_s, lossless)
+        for tensor, form, size, lossless in coded
+        for server, encode_s, decode_s in (("device", 0.5, 0.25), ("edge", 0.125, 0.0625))
+    ]  # fmt: skip
+    return graph, network, replace(times, forms=WireForms(pd.DataFrame(rows, columns=COLUMNS)))
+
+
+def test_writing_and_reading_take_turns_with_layers():
+    graph, network, times = coded_by_hand()
+    assignment = {"a": "device", "b": "edge", "c": "device", "d": "device"}
+    forms = {("t1", "device", "edge"): "zstd-1"}
+    # device: a 0..4, writes t1 ..4.5, c ..5.5; t1 travels 2.5 s to 7; edge reads it ..7.0625, b ..7.5625; t2 home 8.8125; d
+    found = ds.makespan(graph, network, times, assignment, forms=forms)
+    assert found == pytest.approx(9.3125)
+    # what the writing of t1 puts off is c, which is not on the longest way; the sum has it
+    assert ds.evaluate(graph, network, times, assignment, forms=forms).latency_s == pytest.approx(9.3125 + 1)
+
+
+def test_the_link_is_free_while_a_server_reads():
+    graph, network, times = coded_by_hand()
+    assignment = {"a": "device", "b": "edge", "c": "edge", "d": "device"}
+    forms = {("t3", "edge", "device"): "zstd-1"}
+    # edge: b 8.5..9, c ..9.25, writes t3 ..9.375; t2 on the link 9..10.25, t3 ..11.5; device reads it ..11.75, d ..12.25
+    assert ds.makespan(graph, network, times, assignment, forms=forms) == pytest.approx(12.25)
+
+
+def test_the_source_reads_a_lossy_input_back_before_it_starts():
+    graph, network, times = coded_by_hand()
+    everything = dict.fromkeys(graph.layer_names, "device")
+    forms = {("input", "device", "device"): "jpeg-90"}
+    assert ds.makespan(graph, network, times, everything, forms=forms) == pytest.approx(7.5 + 0.75)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10**6), routing=st.sampled_from(("direct", "relay")))
+def test_with_forms_it_is_between_the_longest_path_and_the_sum(seed, routing):
+    graph, network, times, noise = coded_small(seed, 5, 3, 2, missing=0.3)
+    try:
+        pins = dict(zip(graph.layer_names, np.random.default_rng(seed).choice(network.server_names, 5).tolist(), strict=True))
+        plan = ds.split(graph, network, times, noise, routing=routing, pins=pins)
+    except ds.InfeasibleError:
+        return
+    found = ds.makespan(graph, network, times, plan.assignment, plan.quantized, plan.routes, plan.forms)
+    assert found <= plan.latency_s + 1e-9
+    assert all(seconds <= found + 1e-9 for seconds in plan.cost.stage_s.values())
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10**6))
+def test_a_chain_takes_the_sum_in_any_form(seed):
+    names = ("a", "b", "c")
+    tensors = [ds.Tensor("in", None, ("a",), 100.0), ds.Tensor("t", "a", ("b",), 50.0), ds.Tensor("u", "b", ("c",), 80.0)]
+    graph = ds.LayerGraph([ds.Layer(n, "Conv") for n in names], [*tensors, ds.Tensor("out", "c", (), 10.0, is_output=True)])
+    network = coded_small(seed, servers=3)[1]
+    rng = np.random.default_rng(seed)
+    rows = [(n, s, "float32", float(rng.uniform(0.1, 1))) for n in names for s in network.server_names]
+    coded = [
+        (t.name, "float32", "zstd-1" if t.producer else "png-1", s, 5.0, 5.0, *rng.uniform(0.1, 1, 2).tolist(), True)
+        for t in tensors
+        for s in network.server_names
+    ]
+    frame = pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"])
+    times = ds.LayerTimes(frame, forms=WireForms(pd.DataFrame(coded, columns=COLUMNS)))
+    pins = dict(zip(names, rng.choice(network.server_names, 3).tolist(), strict=True))
+    plan = ds.split(graph, network, times, pins=pins)
+    found = ds.makespan(graph, network, times, plan.assignment, routes=plan.routes, forms=plan.forms)
+    assert found == pytest.approx(plan.latency_s, rel=1e-12)
