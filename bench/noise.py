@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 import dnnsplit as ds
-from dnnsplit.cutting.cut import run_parts
+from dnnsplit.cutting.running import run_parts
 from dnnsplit.graph.external_data import session_of
 from dnnsplit.noise.design import design_schemes
 from dnnsplit.noise.fit import noise_scores

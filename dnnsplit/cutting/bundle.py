@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dnnsplit.codecs.forms import Codec, codec
+from dnnsplit.codecs.pixels import Pixels
+from dnnsplit.codecs.plain import INT8, PLAIN
 from dnnsplit.cutting.checks import DATATYPES, OPEN_BYTES, bundle_problems, read_document
 from dnnsplit.cutting.examples import Example
 from dnnsplit.ground.errors import DeployError, raise_problems
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
 FILE = "bundle.json"
 SCHEMA = 1
-ADDED: dict[str, Any] = {"ignored": [], "examples": []}  # what bundles do not say that were cut before there was such a thing
+# what bundles do not say that were cut before there was such a thing
+ADDED: dict[str, Any] = {"ignored": [], "examples": [], "codings": [], "pixels": {}}
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,16 @@ class Wire:
     def size_bytes(self) -> int:
         """Size of the values on the wire [B]; the most that it may be where the shape is open."""
         return OPEN_BYTES if self.is_open else math.prod(self.shape) * DATATYPES[self.dtype][1]
+
+    @property
+    def coded_bytes(self) -> int:
+        """The most that the values take in any form [B]: what is pressed that cannot be pressed is a little larger."""
+        return max(self.size_bytes + self.size_bytes // 128, 2 * self.size_bytes // DATATYPES[self.dtype][1])
+
+    @property
+    def plain(self) -> str:
+        """The form in which it crosses a link as it is."""
+        return PLAIN if self.scale is None else INT8
 
     @property
     def is_open(self) -> bool:
@@ -100,6 +114,19 @@ class Hop:
 
 
 @dataclass(frozen=True)
+class Coding:
+    """The form in which `source` writes a wire for `target`; what has none crosses as it is.
+
+    From the bundle's source to itself, it is what its own parts read of a graph input that crosses in a form with a loss.
+    """
+
+    wire: str
+    source: str
+    target: str
+    form: str
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A cut model, ready to be run.
 
@@ -132,6 +159,10 @@ class Bundle:
         Graph inputs that nothing reads: a request may hold them, and they go nowhere.
     examples : tuple[Example, ...], default ()
         What parts are warmed up with: of wires and graph inputs, what was seen when the parts were checked.
+    codings : tuple[Coding, ...], default ()
+        How wires cross links that cross in another form than they are made in.
+    pixels : Mapping[str, Pixels], optional
+        How graph inputs hold images, those that do: they may be given as encoded images.
     """
 
     folder: Path
@@ -147,13 +178,15 @@ class Bundle:
     hops: tuple[Hop, ...] = ()
     ignored: tuple[str, ...] = ()
     examples: tuple[Example, ...] = field(default=(), repr=False)
+    codings: tuple[Coding, ...] = ()
+    pixels: Mapping[str, Pixels] = field(default_factory=dict, repr=False)
 
     @cached_property
     def inside(self) -> dict[str, tuple[tuple[str, int], ...]]:
         """The moves inside of each server that a self link of the plan prices: (tensor, bytes [B]), whoever made it."""
         found: dict[str, list[tuple[str, int]]] = {}
         for t in self.plan.get("cost", {}).get("transfers", ()):
-            if t["source"] == t["target"]:
+            if t["source"] == t["target"] and (t["size_bytes"] or t.get("form", PLAIN) in (PLAIN, INT8)):
                 found.setdefault(t["source"], []).append((t["tensor"], round(t["size_bytes"])))
         return {server: tuple(moves) for server, moves in found.items()}
 
@@ -227,6 +260,30 @@ class Bundle:
             routes[hop.wire, hop.source] = (*routes.get((hop.wire, hop.source), ()), hop.target)
         return routes
 
+    @cached_property
+    def forms(self) -> dict[tuple[str, str, str], str]:
+        """(wire, server that writes it, server that reads it) -> form, where it is not the plain one."""
+        return {(coding.wire, coding.source, coding.target): coding.form for coding in self.codings}
+
+    def codec(self, wire: str, form: str) -> Codec:
+        """Return what writes and reads a wire in a form."""
+        return codec(form, self.pixels.get(wire))
+
+    @cached_property
+    def lossy_inputs(self) -> dict[str, str]:
+        """The form of the graph inputs that lose something by it: whoever reads one reads what is left."""
+        inputs = {wire.name for wire in self.inputs}
+        return {c.wire: c.form for c in self._lossy if c.wire in inputs}
+
+    @cached_property
+    def lossy_wires(self) -> tuple[Coding, ...]:
+        """Where wires between parts lose something by their form."""
+        return tuple(c for c in self._lossy if c.wire not in self.lossy_inputs)
+
+    @cached_property
+    def _lossy(self) -> list[Coding]:
+        return [c for c in self.codings if not self.codec(c.wire, c.form).lossless]
+
     @property
     def digest(self) -> str:
         """Hash of `bundle.json`, which holds those of all files: stages of one deployment agree in it."""
@@ -234,19 +291,36 @@ class Bundle:
 
     @property
     def largest_message_bytes(self) -> int:
-        """Upper bound on one message: all inputs, or all outputs after dequantisation, or a wire; and the trace [B]."""
+        """Upper bound on one message in any form: all inputs, all outputs after dequantisation, or a wire; and the trace [B]."""
         wires = self.wire_by_name
-        requests = sum(wire.size_bytes for wire in self.inputs)
+        coded = {*self.pixels, *(coding.wire for coding in self.codings)}
+        sizes = {name: wire.coded_bytes if name in coded else wire.size_bytes for name, wire in wires.items()}
+        requests = sum(sizes[wire.name] for wire in self.inputs)
         answers = sum(wires[o.wire].real_bytes for o in self.outputs)
-        records = len(self.parts) + sum(len(targets) for targets in self.routes.values())
-        return max(requests, answers, *(wire.size_bytes for wire in wires.values())) + 2**20 + 1024 * records
+        records = len(self.parts) + sum(len(targets) for targets in self.routes.values()) + len(self.codings)
+        return max(requests, answers, *sizes.values()) + 2**20 + 1024 * records
+
+    @property
+    def sent_bytes(self) -> dict[tuple[str, str, str], float]:
+        """(wire, source, target) -> what crosses that link [B]; in another form than the plain one, what the plan expects."""
+        wires = self.wire_by_name
+        planned = {
+            (t["tensor"], t["source"], t["target"]): t["size_bytes"] for t in self.plan.get("cost", {}).get("transfers", ())
+        }
+        sizes: dict[tuple[str, str, str], float] = {}
+        for (name, source), targets in self.routes.items():
+            for target in targets:
+                size = wires[name].size_bytes
+                coded = (name, source, target) in self.forms
+                sizes[name, source, target] = planned.get((wires[name].tensor or name, source, target), size) if coded else size
+        return sizes
 
     @property
     def frame(self) -> pd.DataFrame:
         """One row per part: part, server, file, inputs, outputs, received_bytes [B], sent_bytes [B] (over links)."""
         import pandas as pd  # here: a stage process has no use for it and starts sooner without
 
-        wires, producers, routes = self.wire_by_name, self.producers, self.routes
+        sent = self.sent_bytes
         rows = [
             [
                 part.name,
@@ -254,8 +328,8 @@ class Bundle:
                 part.file,
                 ", ".join(part.inputs),
                 ", ".join(part.outputs),
-                sum(wires[n].size_bytes for n in part.inputs if producers[n] != part.server),
-                sum(wires[n].size_bytes * len(routes.get((n, part.server), ())) for n in part.outputs),
+                sum(size for (n, _, target), size in sent.items() if n in part.inputs and target == part.server),
+                sum(size for (n, source, _), size in sent.items() if n in part.outputs and source == part.server),
             ]
             for part in self.parts
         ]
@@ -263,9 +337,10 @@ class Bundle:
 
     def __repr__(self) -> str:
         wires = self.wire_by_name
-        sizes = [wires[name].size_bytes * len(targets) for (name, _), targets in self.routes.items()]
+        sizes = self.sent_bytes
         most = "at most " if any(wires[name].is_open for name, _ in self.routes) else ""
-        sent = f"{len(sizes)} tensors cross ({most}{show(sum(sizes), 'B')})" if sizes else "nothing crosses"
+        count = len(self.routes)
+        sent = f"{count} tensors cross ({most}{show(sum(sizes.values()), 'B')})" if sizes else "nothing crosses"
         return f"Bundle({self.model_name}: {len(self.parts)} parts on {', '.join(self.stages)}; {sent}; source {self.source})"
 
     def _repr_html_(self) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from dnnsplit.ground.errors import DeployError, nearest
+from dnnsplit.codecs.plain import INT8, PLAIN
+from dnnsplit.ground.errors import DeployError, DnnSplitError, nearest
 from dnnsplit.ground.files import sha256
 from dnnsplit.ground.units import show
 
 if TYPE_CHECKING:
     from dnnsplit.cutting.bundle import Bundle
+
+Name = TypeVar("Name", str, tuple[str, str, str])
 
 # numpy name -> (datatype of the Open Inference Protocol, bytes per value)
 DATATYPES = {
@@ -54,6 +57,8 @@ def bundle_problems(bundle: Bundle) -> Iterable[str]:
     yield from _wire_problems(bundle)
     yield from _part_problems(bundle)
     yield from _hop_problems(bundle)
+    yield from _pixel_problems(bundle)
+    yield from _coding_problems(bundle)
     yield from _file_problems(bundle)
 
 
@@ -95,10 +100,13 @@ def _wire_problems(bundle: Bundle) -> Iterable[str]:
         if (wire.scale is None) != (wire.zero_point is None) or not low <= (wire.zero_point or 0) <= high:
             yield f"wire {wire.name!r}: scale {wire.scale!r} needs a zero_point in {low}..{high}, not {wire.zero_point!r}"
     answered = {output.wire for output in bundle.outputs}
+    coded = {*bundle.pixels, *(coding.wire for coding in bundle.codings)}
     sent = answered | {wire.name for wire in bundle.inputs} | bundle.needed.keys()
     for wire in dict.fromkeys(bundle.inputs + bundle.wires):
         if wire.name in sent and wire.dtype in DATATYPES:
             size_bytes = wire.real_bytes if wire.name in answered else wire.size_bytes
+            if wire.name in coded:
+                size_bytes = max(size_bytes, wire.coded_bytes)
             if size_bytes > MOST_BYTES:
                 yield (
                     f"tensor {wire.name!r} has the shape {list(wire.shape)}, {show(size_bytes, 'B')}, and a message holds "
@@ -160,6 +168,66 @@ def _hop_problems(bundle: Bundle) -> Iterable[str]:
                 yield f"the hops of wire {name!r} do not bring it to {server!r}, which needs it"
 
 
+def _pixel_problems(bundle: Bundle) -> Iterable[str]:
+    inputs = {wire.name: wire for wire in bundle.inputs}
+    for name, pixels in bundle.pixels.items():
+        if name not in inputs:
+            yield f"pixels of {name!r}: there is no such graph input{nearest(name, inputs)}"
+        elif pixels.sizes(inputs[name].shape) is None:
+            shape = list(inputs[name].shape)
+            yield f"pixels of {name!r}: {len(pixels.scale)} channels as {pixels.layout} do not fit the shape {shape}"
+
+
+def _coding_problems(bundle: Bundle) -> Iterable[str]:
+    """Yield what is wrong with the forms in which wires cross, link by link and then of each graph input as a whole."""
+    wires, inputs, routes = bundle.wire_by_name, {wire.name for wire in bundle.inputs}, bundle.routes
+    ways = {(wire, source, target) for (wire, source), targets in routes.items() for target in targets}
+    read = {name for part in bundle.parts if part.server == bundle.source for name in part.inputs} & inputs
+    delivered = {output.wire for output in bundle.outputs} & inputs
+    planned = _planned_forms(bundle)
+    yield from (f"{_way(*way)} has two forms" for way in _repeated([(c.wire, c.source, c.target) for c in bundle.codings]))
+    lossy: dict[str, set[str]] = {}
+    for coding in bundle.codings:
+        way, what = (coding.wire, coding.source, coding.target), _way(coding.wire, coding.source, coding.target)
+        if coding.wire not in wires:
+            yield f"{what} has a form, and nobody makes that wire{nearest(coding.wire, wires)}"
+            continue
+        if coding.form in (PLAIN, INT8):
+            yield f"{what} is to cross as {coding.form!r}, which is how it is made; leave its form out"
+            continue
+        try:
+            lossless = bundle.codec(coding.wire, coding.form).lossless
+        except DnnSplitError as error:
+            yield f"{what}: {error}"
+            continue
+        local = coding.source == coding.target == bundle.source and coding.wire in inputs
+        if way not in ways and not (local and not lossless and coding.wire in read | delivered):
+            yield f"{what} has the form {coding.form!r}, and the wire does not go that way"
+        wire = wires[coding.wire]
+        if not lossless and not wire.dtype.startswith("float") and coding.wire not in inputs:
+            yield f"{what}: {coding.form!r} loses something, and is for floats; the wire is {wire.dtype}"
+        if not lossless and planned is not None and planned.get((wire.tensor or wire.name, *way[1:])) != coding.form:
+            yield f"{what}: {coding.form!r} loses something, and the plan does not say so"
+        if not lossless and coding.wire in inputs:
+            lossy.setdefault(coding.wire, set()).add(coding.form)
+    for name, forms in lossy.items():
+        needed = {way for way in ways if way[0] == name} | ({(name, bundle.source, bundle.source)} if name in read else set())
+        plain = [_way(*way) for way in sorted(needed) if bundle.forms.get(way) not in forms]
+        if len(forms) > 1 or plain:
+            told = ", ".join(sorted(forms)) + (f"; not so: {', '.join(plain)}" if plain else "")
+            yield f"graph input {name!r} must have one form that loses something, for whoever reads it: {told}"
+
+
+def _planned_forms(bundle: Bundle) -> dict[tuple[str, str, str], str] | None:
+    """(tensor, source, target) -> form, by the plan; None where there is none."""
+    transfers = bundle.plan.get("cost", {}).get("transfers")
+    return None if transfers is None else {(t["tensor"], t["source"], t["target"]): t.get("form", PLAIN) for t in transfers}
+
+
+def _way(wire: str, source: str, target: str) -> str:
+    return f"wire {wire!r}, {source!r} -> {target!r}"
+
+
 def _file_problems(bundle: Bundle) -> Iterable[str]:
     for part in bundle.parts:
         for file, digest in ((part.file, part.sha256), *([(part.data, part.data_sha256)] if part.data else [])):
@@ -171,7 +239,7 @@ def _file_problems(bundle: Bundle) -> Iterable[str]:
                 yield f"part {part.name!r}: {file!r} was changed after the cut (its sha256 differs); cut the model again"
 
 
-def _repeated(names: Iterable[str]) -> list[str]:
+def _repeated(names: Iterable[Name]) -> list[Name]:
     names = list(names)
     return sorted({name for name in names if names.count(name) > 1})
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dnnsplit.codecs.pixels import Pixels
+
 if TYPE_CHECKING:
     from dnnsplit.cutting.bundle import Wire
 
@@ -43,11 +45,18 @@ def example_of(wire: str, array: np.ndarray) -> Example:
     return Example(wire, least, greatest)
 
 
-def drawn(wire: Wire, examples: Mapping[str, Example]) -> np.ndarray:
-    """Return values for a wire of fixed shape, always the same: those that were seen, or some of their range.
+def some_images(pixels: Pixels, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return images of all values, always the same, as a tensor holds them."""
+    return pixels.array(np.random.default_rng(0).integers(0, 256, pixels.sizes(shape), np.uint8), dtype, shape)
+
+
+def drawn(wire: Wire, examples: Mapping[str, Example], pixels: Pixels | None = None) -> np.ndarray:
+    """Return values for a wire of fixed shape, always the same: those that were seen, or some of their range, or images.
 
     Of a wire that was never seen they are between 0 and 1, whole numbers are 1.
     """
+    if pixels is not None:
+        return some_images(pixels, wire.dtype, wire.shape)
     example, dtype = examples.get(wire.name), np.dtype(wire.dtype)
     if example is not None and example.values and len(example.values) == math.prod(wire.shape):
         return np.array(example.values).astype(dtype).reshape(wire.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
@@ -15,9 +15,12 @@ from tritonclient.grpc import service_pb2
 
 from dnnsplit.deployment.wire.channels import Stub, Tls
 from dnnsplit.deployment.wire.messages import (
+    BYTES,
     IGNORES,
+    IMAGES,
     NUMPY,
     TRACE,
+    Elements,
     PartRecord,
     Records,
     TransferRecord,
@@ -27,7 +30,9 @@ from dnnsplit.deployment.wire.messages import (
 )
 from dnnsplit.ground.errors import DeployError, raise_problems
 
-COLUMNS = ["kind", "name", "source", "target", "size_bytes", "seconds", "cpu_s", "paced_s", "overrun_s"]
+WHAT = ["kind", "name", "source", "target", "form"]
+COLUMNS = [*WHAT, "size_bytes", "seconds", "cpu_s", "paced_s", "overrun_s", "encode_s", "decode_s", "latency_s"]
+Given = np.ndarray | bytes | Sequence[bytes]  # an input: its values, or an encoded image or several
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,20 @@ class Trace:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row per part and per transfer: kind, name, source, target, size_bytes [B], and durations [s].
+        """One row per part and per transfer: kind, name, source, target, form, size_bytes [B], and durations [s].
 
-        ``seconds`` is what it took; ``cpu_s`` (parts) and ``paced_s`` (transfers) are what the emulation asked for;
-        ``overrun_s`` is how much longer a part took than that, because the machine was too slow or too busy.
+        ``seconds`` is what it took, of a transfer the link alone; ``cpu_s`` (parts) and ``paced_s`` (transfers) are what the
+        emulation asked for; ``overrun_s`` is how much longer a part took than that, because the machine was too slow or too
+        busy. ``form`` is how a tensor crossed, ``encode_s`` and ``decode_s`` are what its source took to write it and its target
+        to read it; ``latency_s`` is the part of ``paced_s`` that does not depend on the size. A graph input may have a row from
+        the source to itself: what it took to read the images of a client, or to write and read what its own parts read of an
+        input that loses something by its form.
         """
         rows: list[dict[str, Any]] = []
         for part in self.parts:
-            rows.append({"kind": "part", "source": part.server, "target": part.server, "seconds": part.wall_s} | asdict(part))
+            rows.append(
+                {"kind": "part", "form": "", "source": part.server, "target": part.server, "seconds": part.wall_s} | asdict(part)
+            )
         for transfer in self.transfers:
             rows.append({"kind": "transfer", "name": transfer.wire} | asdict(transfer))
         return pd.DataFrame(rows, columns=COLUMNS)
@@ -94,7 +105,7 @@ class Client:
         self._diagnose = diagnose or (lambda: "")
         self._stub = Stub(address, tls=tls)
         self._metadata: Any = None
-        self._ignored: frozenset[str] | None = None
+        self._told: tuple[str, ...] | None = None
 
     @property
     def metadata(self) -> Any:
@@ -106,10 +117,12 @@ class Client:
     @property
     def ignored(self) -> frozenset[str]:
         """Graph inputs that nothing reads: they may be given, and are not sent; asked for once."""
-        if self._ignored is None:
-            told = self._call(self._stub.ServerMetadata, service_pb2.ServerMetadataRequest()).extensions
-            self._ignored = frozenset(entry.removeprefix(IGNORES) for entry in told if entry.startswith(IGNORES))
-        return self._ignored
+        return self._named(IGNORES)
+
+    @property
+    def images(self) -> frozenset[str]:
+        """Graph inputs that may be given as encoded images; asked for once."""
+        return self._named(IMAGES)
 
     @property
     def inputs(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -121,11 +134,14 @@ class Client:
         """Graph output -> (numpy dtype, shape); an extent is -1 where it depends on the data."""
         return _kinds(self.metadata.outputs)
 
-    def infer(self, inputs: Mapping[str, np.ndarray], max_noise: float | None = None) -> dict[str, np.ndarray]:
+    def infer(self, inputs: Mapping[str, Given], max_noise: float | None = None) -> dict[str, np.ndarray]:
         """Run the model once: input name -> array, to output name -> array (read-only).
 
         Parameters
         ----------
+        inputs : Mapping[str, Given]
+            Arrays; of the inputs in `images` also the bytes of a PNG, JPEG or WebP file, or a list of them, one for each image of
+            the batch. Where it is of the kind in which the plan sends it on, it is passed on as it is.
         max_noise : float | None, optional
             Where the deployment has several plans, the best one that keeps this noise limit is taken; None sets no limit.
 
@@ -136,13 +152,14 @@ class Client:
         """
         return self.trace(inputs, max_noise)[0]
 
-    def trace(self, inputs: Mapping[str, np.ndarray], max_noise: float | None = None) -> tuple[dict[str, np.ndarray], Trace]:
+    def trace(self, inputs: Mapping[str, Given], max_noise: float | None = None) -> tuple[dict[str, np.ndarray], Trace]:
         """Run the model once; return the outputs and what every part and transfer took."""
         if not inputs.keys() <= self.inputs.keys():
             inputs = {name: array for name, array in inputs.items() if name not in self.ignored}
         self._check(inputs)
         limit = {} if max_noise is None else {"max_noise": float(max_noise)}
-        response = self._call(self._stub.infer, infer_request(self.model_name, tensors=inputs, parameters=limit))
+        tensors = {name: given if isinstance(given, np.ndarray) else Elements(_files(given)) for name, given in inputs.items()}
+        response = self._call(self._stub.infer, infer_request(self.model_name, tensors=tensors, parameters=limit))
         plan = response.head.parameters["plan"].string_param
         if limit and not plan:
             message = f"{self.model_name!r} at {self.address} has one plan, so it cannot keep max_noise; leave it out"
@@ -166,14 +183,25 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({self.model_name} at {self.address}, deadline {self.deadline_s:g} s)"
 
-    def _check(self, inputs: Mapping[str, np.ndarray]) -> None:
+    def _named(self, what: str) -> frozenset[str]:
+        """Return the inputs of which the server tells something."""
+        if self._told is None:
+            self._told = tuple(self._call(self._stub.ServerMetadata, service_pb2.ServerMetadataRequest()).extensions)
+        return frozenset(entry.removeprefix(what) for entry in self._told if entry.startswith(what))
+
+    def _check(self, inputs: Mapping[str, Given]) -> None:
         expected = self.inputs
         problems = [f"input {name!r} is missing" for name in expected if name not in inputs]
-        for name, array in inputs.items():
-            if not isinstance(array, np.ndarray):
-                problems.append(f"input {name!r} is a {type(array).__name__}, not a numpy array")
-            elif problem := mismatch(name, array.dtype.name, array.shape, expected):
-                problems.append(problem)
+        for name, given in inputs.items():
+            if isinstance(given, np.ndarray):
+                problems += filter(None, [mismatch(name, given.dtype.name, given.shape, expected)])
+            elif not _files(given):
+                problems.append(f"input {name!r} is a {type(given).__name__}, not a numpy array")
+            elif name in expected and name not in self.images:
+                dtype, shape = expected[name]
+                problems.append(f"input {name!r} takes no encoded images; give an array of {dtype}, shape {list(shape)}")
+            elif name not in expected:
+                problems.append(mismatch(name, BYTES, (), expected))
         raise_problems(DeployError, f"inputs of {self.model_name!r}", problems)
 
     def _call(self, method: Callable[..., Any], message: Any) -> Any:
@@ -188,6 +216,12 @@ class Client:
             texts = [str(error)]
         message = f"{self.model_name!r} at {self.address}: {'; '.join(filter(None, texts))}"
         raise DeployError(message)
+
+
+def _files(given: object) -> list[bytes]:
+    """Return the encoded images that an input is given as; none where it is something else."""
+    files = [given] if isinstance(given, bytes) else [*given] if isinstance(given, list | tuple) else []
+    return files if all(isinstance(file, bytes) for file in files) else []
 
 
 def _kinds(entries: Any) -> dict[str, tuple[str, tuple[int, ...]]]:

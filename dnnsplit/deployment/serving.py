@@ -32,6 +32,7 @@ def serve(
     """Run the parts of one server until the process is told to end (Ctrl-C or SIGTERM).
 
     The stage speaks the Open Inference Protocol over gRPC; that of the bundle's source answers for the whole model.
+    A graph input that is known to hold images may be sent as BYTES too: a PNG, JPEG or WebP file for each image of the batch.
     Stages may be started, stopped and started again in any order.
 
     Parameters

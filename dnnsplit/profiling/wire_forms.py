@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from dnnsplit.codecs.pixels import Pixels
+from dnnsplit.codecs.plain import INT8 as INT8
+from dnnsplit.codecs.plain import PLAIN as PLAIN
 from dnnsplit.ground.errors import ProfileError, nearest, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
 
-PLAIN = "float32"  # a tensor as a float32 layer makes it, or as the model takes it
-INT8 = "int8"  # as an int8 layer makes it
 NAMES = ("tensor", "precision", "form", "server")
 NUMBERS = ("size_bytes", "size_bytes_95", "encode_s", "decode_s")
 

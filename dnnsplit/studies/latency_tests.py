@@ -15,7 +15,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dnnsplit.cutting.bundle import Bundle
-from dnnsplit.cutting.cut import OF_NOISE, calibration_of, cut
+from dnnsplit.cutting.cut import calibration_of, cut
+from dnnsplit.cutting.running import received, run_parts
+from dnnsplit.cutting.verification import OF_NOISE
 from dnnsplit.deployment.client import Client, Trace
 from dnnsplit.deployment.stage.emulation import smallest_dilation
 from dnnsplit.deployment.testbed.comparison import compare
@@ -110,7 +112,15 @@ def latency_tests(
         for limit in max_noise:
             # what servers do at a cut is in the plan, but not emulated: they really do it
             plan = split(graph, network, times, noise, max_noise=limit, confidence=confidence)
-            what = (plan.frame.to_csv(), plan.latency_s, plan.noise, network.frame.to_csv(), name, run)
+            what = (
+                plan.frame.to_csv(),
+                sorted(plan.forms.items()),
+                plan.latency_s,
+                plan.noise,
+                network.frame.to_csv(),
+                name,
+                run,
+            )
             jobs.append(_Job(name, limit, network, plan, Path(build) / f"{name}-{limit:g}", sha256(repr(what))[:16]))
     way_out = "is scaled from this machine; profile it (dnnsplit.profile)"
     lost = dict.fromkeys(server for job in jobs for server in job.stages if server not in times.slowdown)
@@ -149,7 +159,9 @@ class _Job:
     def busy(self, slowdown: Mapping[str, float], time_dilation: float | None) -> float:
         """What share of the time its test-bed keeps one core of this machine busy; the rest is slept."""
         dilation = time_dilation or smallest_dilation({server: slowdown[server] for server in self.stages})
-        cpu_s = math.fsum(seconds / slowdown[server] for server, seconds in self.plan.cost.compute_s.items() if seconds)
+        cost = self.plan.cost
+        spent = [*cost.compute_s.items(), *cost.codec_s.items()]
+        cpu_s = math.fsum(seconds / slowdown[server] for server, seconds in spent if seconds)
         return cpu_s / (dilation * self.plan.latency_s)
 
 
@@ -212,7 +224,7 @@ def _row(
     graph: LayerGraph, plan: Plan, bundle: Bundle, feeds: list[Feed], asked: Sequence[tuple[Feed, Trace]]
 ) -> dict[str, object]:
     test = LatencyTest(np.array([trace.latency_s for _, trace in asked]), tuple(trace for _, trace in asked))
-    noise, difference = _compare(graph, plan, feeds, [answer for answer, _ in asked[: len(feeds)]])
+    noise, difference = _compare(graph, plan, bundle, feeds, [answer for answer, _ in asked[: len(feeds)]])
     write_text(bundle.folder / "terms.csv", compare(test, bundle).to_csv(index=False))
     low, high = test.spread_s
     return {
@@ -232,19 +244,27 @@ def _row(
     }
 
 
-def _compare(graph: LayerGraph, plan: Plan, feeds: list[Feed], answers: list[Feed]) -> tuple[float, float]:
-    """Return rho of the answers against the float32 model, and their greatest relative difference from the same int8 model."""
+def _compare(graph: LayerGraph, plan: Plan, bundle: Bundle, feeds: list[Feed], answers: list[Feed]) -> tuple[float, float]:
+    """Return rho of the answers against the float32 model, and their greatest relative difference from the same int8 model.
+
+    That model gets inputs as their forms leave them; where forms of other tensors lose something, it is the parts, run here.
+    """
     int8 = [name for name in graph.topological if name in plan.quantized]
     tree = build_tree(graph, int8, calibration_of(plan))
     found, wanted, sizes, worst = [], [], [], 0.0
     for feed, answer in zip(feeds, answers, strict=False):
-        plain, same = tree.walk(feed, np.ones((1, len(int8)), np.int8))
-        outputs = [answer[name] for name in tree.outputs]
-        found.append(np.mean([absolute(o, p).mean() for o, p in zip(outputs, plain, strict=True)]))
+        scheme = np.ones((1, len(int8)), np.int8)
+        plain, same = tree.walk(feed, scheme)
+        if bundle.lossy_wires:
+            outputs = run_parts(bundle, feed)
+            same = [outputs[name] for name in tree.outputs]
+        elif bundle.lossy_inputs:
+            _, same = tree.walk(received(bundle, feed), scheme)
+        found.append(np.mean([absolute(answer[n], p).mean() for n, p in zip(tree.outputs, plain, strict=True)]))
         wanted.append(np.mean([absolute(o, p).mean() for o, p in zip(same, plain, strict=True)]))
         sizes.append(np.mean([magnitude(p).mean() for p in plain]))
-        for output, one in zip(outputs, same, strict=True):
-            worst = max(worst, float(absolute(output, one).max() / max(magnitude(one).max(), TINY)))
+        for name, one in zip(tree.outputs, same, strict=True):
+            worst = max(worst, float(absolute(answer[name], one).max() / max(magnitude(one).max(), TINY)))
     rho, expected = float(np.mean(found)), {"its scheme has on these images": float(np.mean(wanted))}
     there = plan.origin.get("images_sha256") == images_sha256(feeds) and "again" not in plan.origin
     if there and len(answers) >= len(feeds) and plan.noise_kind == "measured":

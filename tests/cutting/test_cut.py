@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import dnnsplit as ds
 from dnnsplit.cutting.bundle import Bundle
-from dnnsplit.cutting.cut import all_values, delivered, run_parts, whole
+from dnnsplit.cutting.running import all_values, delivered, run_parts, whole
 from dnnsplit.graph.partitions import components
 from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.quantize.rewrite import quantize_layer
@@ -129,7 +129,7 @@ def test_the_name_of_a_file_need_not_be_text(tmp_path):
 def test_a_cut_that_fails_its_check_leaves_no_bundle(net, tmp_path, monkeypatch):
     graph, _ = net
     nines = dict.fromkeys(graph.model.outputs, np.float32(9))
-    monkeypatch.setattr("dnnsplit.cutting.cut.delivered", lambda bundle, values: nines)
+    monkeypatch.setattr("dnnsplit.cutting.verification.delivered", lambda bundle, values: nines)
     with pytest.raises(ds.DeployError, match="the parts differ from the whole model"):
         ds.cut(graph, plan_for(graph, dict.fromkeys(graph.layer_names, "edge")), tmp_path)
     with pytest.raises(ds.DeployError, match="there is no bundle in"):
@@ -138,7 +138,7 @@ def test_a_cut_that_fails_its_check_leaves_no_bundle(net, tmp_path, monkeypatch)
 
 def test_parts_that_differ_are_found(net, tmp_path, monkeypatch):
     graph, _ = net
-    monkeypatch.setattr("dnnsplit.cutting.cut.all_values", lambda bundle, feed: {
+    monkeypatch.setattr("dnnsplit.cutting.verification.all_values", lambda bundle, feed: {
         k: v + 1 for k, v in all_values(bundle, feed).items()})  # fmt: skip
     with pytest.raises(ds.DeployError, match="the parts differ from the whole model"):
         ds.cut(graph, plan_for(graph, dict.fromkeys(graph.layer_names, "edge")), tmp_path)
@@ -281,7 +281,7 @@ def test_outputs_that_are_no_floats_are_compared_by_how_many_differ(tmp_path, mo
     assert len(one_each(path, tmp_path / "parts").parts) > 1
 
     def spoilt(name, change):
-        monkeypatch.setattr("dnnsplit.cutting.cut.delivered", lambda bundle, values: {
+        monkeypatch.setattr("dnnsplit.cutting.verification.delivered", lambda bundle, values: {
             key: change(array.copy()) if key == name else array for key, array in delivered(bundle, values).items()})  # fmt: skip
 
     def turned(count):

@@ -9,7 +9,7 @@ from helpers.plans import plan_for
 from helpers.small_models import conv_net, images
 
 import dnnsplit as ds
-from dnnsplit.cutting.cut import run_parts
+from dnnsplit.cutting.running import run_parts
 from dnnsplit.graph import blocks, reading
 
 

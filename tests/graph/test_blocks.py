@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from dnnsplit.cutting.cut import whole
+from dnnsplit.cutting.running import whole
 from dnnsplit.graph.blocks import find_blocks, load
 from dnnsplit.graph.cleanup import node_inputs
 from dnnsplit.graph.reading import read_model

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import dnnsplit as ds
-from dnnsplit.cutting.cut import verify
+from dnnsplit.cutting.verification import verify
 from dnnsplit.graph.feeds import made_up
 from dnnsplit.ground.differences import absolute, magnitude
 from dnnsplit.noise.metrics import errors

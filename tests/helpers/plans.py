@@ -1,5 +1,8 @@
 """Plans of any placement and quantization that one wants."""
 
+import json
+from dataclasses import asdict, replace
+
 import pandas as pd
 
 import dnnsplit as ds
@@ -19,3 +22,13 @@ def plan_for(graph, assignment, quantized=(), origin=None):
     times = ds.LayerTimes(pd.DataFrame(rows, columns=["layer", "server", "precision", "seconds"]))
     noise = ds.NoiseModel.polynomial(quantized, {(n,): 0.0 for n in quantized}, origin=origin) if quantized else None
     return ds.split(graph, any_network(), times, noise, pins=assignment)
+
+
+def with_forms(plan, forms, pixels=None):
+    """The plan with the tensors that cross in other forms: (tensor, source, target) -> form; the source may read one back."""
+    asked = dict(forms)
+    transfers = [replace(t, form=asked.pop((t.tensor, t.source, t.target), t.form), encode_s=0.002, decode_s=0.001)
+                 for t in plan.transfers]  # fmt: skip
+    inside = [ds.Transfer(*way, 0.0, 0.0, form, 0.002, 0.001) for way, form in asked.items()]
+    told = {name: asdict(found) for name, found in (pixels or {}).items()}
+    return replace(plan, cost=replace(plan.cost, transfers=(*transfers, *inside)), pixels=json.loads(json.dumps(told)))

@@ -111,3 +111,10 @@ def inputs_of(graph, count=8, seed=1):
     """Return random inputs of so many inferences of a graph with one input."""
     shape = graph.model.types["x"][1]
     return np.random.default_rng(seed).random((count * shape[0], *shape[1:]), dtype=np.float32)
+
+
+def pictures(count=1, size=12, seed=0):
+    """Return smooth 8-bit images as inputs of `conv_net`: k / 255."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 3, 4, 4)).astype(np.uint8).repeat(-(-size // 4), 2).repeat(-(-size // 4), 3)
+    return coarse[..., :size, :size].astype(np.float32) / np.float32(255)

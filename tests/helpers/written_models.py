@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 import dnnsplit as ds
-from dnnsplit.cutting.cut import run_parts
+from dnnsplit.cutting.running import run_parts
 from helpers.plans import SERVERS
 
 LINKS = [ds.Link(a, b, 1e9, 0.0001) for a in SERVERS for b in SERVERS if a != b]

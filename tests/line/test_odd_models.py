@@ -11,7 +11,7 @@ from helpers.small_models import conv_net
 from helpers.written_models import in_three, normal, save, through_the_line, written
 
 import dnnsplit as ds
-from dnnsplit.cutting.cut import run_parts
+from dnnsplit.cutting.running import run_parts
 
 X = "(float[1,8] x)"
 Y = "(float[1,8] y)"

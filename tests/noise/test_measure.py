@@ -12,7 +12,7 @@ from helpers.processes import started, wait_until
 from helpers.small_models import conv_net, images
 
 import dnnsplit as ds
-from dnnsplit.cutting.cut import run_parts, whole
+from dnnsplit.cutting.running import run_parts, whole
 from dnnsplit.graph.reading import read_model
 from dnnsplit.noise.meter import noise_meter
 from dnnsplit.quantize.calibration import Calibration, calibrate

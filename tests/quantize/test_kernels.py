@@ -10,7 +10,7 @@ from helpers.random_networks import KINDS, SIZE, random_network
 from onnx import TensorProto, helper, numpy_helper
 
 import dnnsplit as ds
-from dnnsplit.cutting.cut import run_parts, whole
+from dnnsplit.cutting.running import run_parts, whole
 from dnnsplit.graph.optimizing import optimize
 from dnnsplit.noise import prefix_tree
 from dnnsplit.quantize.kernels import stray_layers
@@ -135,8 +135,8 @@ def test_cut_finds_a_float32_layer_that_would_run_in_int8(leaking, tmp_path, mon
     with pytest.raises(ds.DeployError, match=r"that the plan has in float32 run in int8: 'c1' runs as QLinearConv in part00"):
         ds.cut(graph, plan, tmp_path / "build")
     # and where the kernels could not be told apart, the parts have not the noise that the table has
-    monkeypatch.setattr("dnnsplit.cutting.cut.stray_layers", lambda *_: {})
-    monkeypatch.setattr("dnnsplit.cutting.cut.TOLERANCE", 1.0)
+    monkeypatch.setattr("dnnsplit.cutting.verification.stray_layers", lambda *_: {})
+    monkeypatch.setattr("dnnsplit.cutting.verification.TOLERANCE", 1.0)
     with pytest.raises(ds.DeployError, match="of the noise of their int8 layers away"):
         ds.cut(graph, plan, tmp_path / "build")
 
@@ -150,7 +150,7 @@ def test_float32_sums_in_another_order_are_no_other_noise(leaking, tmp_path, mon
         near = {name: value * np.float32(1 + apart) for name, value in int8.items()}
         return near, near
 
-    monkeypatch.setattr("dnnsplit.cutting.cut.both_ways", without_noise)
+    monkeypatch.setattr("dnnsplit.cutting.verification.both_ways", without_noise)
     if passes:
         ds.cut(graph, plan, tmp_path / "build")
     else:

@@ -12,7 +12,7 @@ from helpers.small_models import conv_net, images, inputs_of, two_products
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 import dnnsplit as ds
-from dnnsplit.cutting.cut import run_parts
+from dnnsplit.cutting.running import run_parts
 from dnnsplit.quantize.kernels import stray_layers
 from dnnsplit.quantize.reasons import why_none
 from dnnsplit.quantize.rewrite import quantize_layer

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
-from dnnsplit.cutting.cut import run_parts
 from dnnsplit.cutting.plan_set import PlanSet
 from dnnsplit.cutting.prices import MARGIN, Prices
+from dnnsplit.cutting.running import run_parts
 from dnnsplit.deployment.stage.gauges import FollowedLink, Gauge
 from dnnsplit.deployment.testbed.testbed import testbed
 from dnnsplit.studies.adaptive import AdaptivePlans, adaptive_plans, cut_plans

@@ -1,12 +1,18 @@
 """The thesis' latency test on a small network: rows, resuming, and what it refuses."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
-from helpers.small_models import conv_net, images
+from helpers.small_models import conv_net, images, pictures
 
 import dnnsplit as ds
+from dnnsplit.codecs.forms import codec
+from dnnsplit.codecs.pixels import find_pixels
+from dnnsplit.cutting.running import whole
+from dnnsplit.profiling.wire_forms import NAMES, NUMBERS, WireForms
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +100,35 @@ def test_test_beds_run_side_by_side_while_the_machine_has_room(setup, tmp_path, 
     rows = ds.latency_tests(graph, networks, times, noise, **run)
     assert len(seen) == rows["plan_id"].nunique() >= 2  # a plan may answer both limits of a topology
     assert max(seen) == (1 if one_by_one else len(seen))
+
+
+def test_inputs_that_lose_something_on_their_way(setup, tmp_path):
+    """What a deployment returns has the noise of the form and of the scheme, and the plan's."""
+    graph, networks, times, _, _ = setup
+    given = pictures(3, 32)
+    pixels = find_pixels([given])
+    jpeg = codec("jpeg-90", pixels)
+    rows = [("x", "float32", "jpeg-90", server, 900.0, 950.0, 1e-4, 1e-4, False) for server in ("device", "edge")]
+    frame = pd.DataFrame(rows, columns=[*NAMES, *NUMBERS, "lossless"])
+    coded = replace(times, forms=WireForms(frame, {"x": pixels}))
+    apart = []
+    for image in given[:, None]:
+        left = whole(graph, {}, {"x": jpeg.decode(jpeg.encode(image), "float32", image.shape)})
+        apart.append(np.mean([np.abs(array - left[name]).mean() for name, array in whole(graph, {}, {"x": image}).items()]))
+    eta = float(np.mean(apart))
+    alone = ds.NoiseSamples(
+        pd.DataFrame({"c1": [0], "c2": [0], "noise": [eta], "noise_std": [eta / 9], "noise_images": [3]}), {"source": "jpeg-90"}
+    )
+    samples = ds.measure_noise(graph, given, ["c1", "c2"], calibration=ds.calibrate(graph, given), progress=False)
+    known = ds.fit_noise(replace(samples, sources={"jpeg-90": alone}), "measured")
+    both = {"both": networks["both"]}
+    run = {"max_noise": [1.001 * eta], "images": given, "build": tmp_path, "repeats": 3, "warm_up": 1, "progress": False}
+    (row,) = ds.latency_tests(graph, both, coded, known, **run).to_dict("records")
+    terms = pd.read_csv(tmp_path / f"both-{1.001 * eta:g}" / "terms.csv").set_index("term")
+    assert terms.loc[["write x as jpeg-90 on device", "read x as jpeg-90 on edge"], "predicted_s"].tolist() == [1e-4, 1e-4]
+    assert row["noise"] == pytest.approx(eta)
+    assert row["output_noise"] == pytest.approx(eta, rel=1e-3)
+    assert row["output_difference"] <= 1e-3
 
 
 def test_times_that_do_not_say_how_they_were_scaled_cannot_be_run(setup, tmp_path):

@@ -6,15 +6,17 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
 import numpy as np
 
+from dnnsplit.codecs.plain import PLAIN
 from dnnsplit.cutting.bundle import Bundle, Part
 from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.wire.channels import Stub, Tls
-from dnnsplit.deployment.wire.messages import PartRecord, Records, TransferRecord
+from dnnsplit.deployment.wire.messages import Elements, PartRecord, ReadRecord, Records, TransferRecord
 
 START = ""  # in the queue of a link, for a tensor: a message without any, by which a stage learns of a request
 
@@ -37,6 +39,7 @@ class Request:
         self.accepted: dict[str, tuple[str, float]] = {}  # other stage -> the process that took a tensor, and when
         self.parts: list[PartRecord] = []
         self.transfers: list[TransferRecord] = []
+        self.reads: list[ReadRecord] = []
         self.error: tuple[grpc.StatusCode, str] | None = None
         self.dropped = threading.Event()
 
@@ -61,11 +64,32 @@ class Request:
             self.transfers.append(TransferRecord(tensor, server, server, size_bytes, seconds, paced_s))
 
 
+@dataclass(frozen=True, eq=False)
+class Sending:
+    """What waits for its turn on a link: a tensor in the form in which it crosses, or, without one, the start of a request."""
+
+    request: Request
+    name: str
+    tensor: np.ndarray | Elements | None = None
+    form: str = PLAIN
+    encode_s: float = 0.0  # that it took to write it, in emulated seconds [s]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the tensor as it crosses [B]."""
+        return 0 if self.tensor is None else self.tensor.nbytes if isinstance(self.tensor, np.ndarray) else self.tensor.size_bytes
+
+
 def in_order(bundle: Bundle, told: Sequence[Records]) -> Records:
-    """Join what all stages told, in the order of the bundle's parts and wires, moves inside of servers last."""
+    """Join what all stages told, in the order of the bundle's parts and wires, moves inside of servers last.
+
+    What the target of a transfer took to read it becomes a part of its record.
+    """
     order, known = [part.name for part in bundle.parts], {name: i for i, name in enumerate(bundle.producers)}
     parts = sorted((part for one in told for part in one.parts), key=lambda part: order.index(part.name))
+    reads = {(read.wire, read.target): read.seconds for one in told for read in one.reads}
     transfers = [t for one in told for t in one.transfers]
+    transfers = [t if t.source == t.target else replace(t, decode_s=reads.get((t.wire, t.target), 0.0)) for t in transfers]
     transfers.sort(key=lambda t: (t.source == t.target, known.get(t.wire, -1), t.target))
     return Records(tuple(parts), tuple(transfers))
 
@@ -76,7 +100,7 @@ class Peer:
     def __init__(self, name: str, address: str, limit_bytes: int, tls: Tls | None) -> None:
         self.name, self.address = name, address
         self.stub = Stub(address, limit_bytes, tls, peer=True)
-        self.queue: queue.SimpleQueue[tuple[Request, str] | None] = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue[Sending | None] = queue.SimpleQueue()
         self.real_s: dict[str, float] = {}  # least wall seconds of the real send, by wire
         self.ping: Any = None
         self.pinged = 0.0

@@ -25,20 +25,21 @@ from tritonclient.grpc import service_pb2
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.checks import DATATYPES
 from dnnsplit.deployment.stage.config import Config
-from dnnsplit.deployment.stage.sessions import load, warm_up
+from dnnsplit.deployment.stage.sessions import load, warm_codecs, warm_up
 from dnnsplit.deployment.stage.work import Runner
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.deployment.wire.messages import (
     COLD,
     IGNORES,
+    IMAGES,
     LINKS,
     PROBE,
     VERSION,
     Refusal,
     acknowledge,
+    contents_of,
     describe,
     earlier,
-    tensors_of,
 )
 from dnnsplit.ground.errors import DeployError, nearest
 from dnnsplit.runtime.sessions import find_provider
@@ -65,6 +66,8 @@ class Stage:
         self.runner = Runner(bundle, config.server, config.emulation, self.sessions)
         self.runner.clock = find_provider(config.provider).clock
         self.ready, self.addressed = threading.Event(), threading.Event()
+        # a wire comes to a server once, in one form
+        self.forms = {wire: form for (wire, source, target), form in bundle.forms.items() if source != target == config.server}
         self.incoming = {n: self.runner.kinds[n] for (n, _), targets in bundle.routes.items() if config.server in targets}
         control = {"/tensors": self._receive, "/error": self._error, "/end": self._end, "/peers": self._peers}
         self.handlers: dict[str, Handler] = {bundle.model_name + suffix: f for suffix, f in {"": self._serve, **control}.items()}
@@ -97,6 +100,7 @@ class Stage:
             if problem := warm_up(self.bundle, part, one):
                 self.cold.append(part.name)
                 print(f"part {part.name!r} was not warmed up, its first request takes longer: {problem}", file=sys.stderr)
+        warm_codecs(self.bundle, config.server)
         if self.config.peers:
             self._connect(self.config.peers)
         elif len(self.bundle.stages) == 1:
@@ -124,9 +128,10 @@ class Stage:
         return service_pb2.ModelReadyResponse(ready=all(ready))
 
     def ServerMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Answer the name of the server, its version, which bundle it serves, inputs it ignores, and parts that are cold."""
+        """Answer the name of the server, its version, its bundle, inputs it ignores or takes as images, parts that are cold."""
         name, told = f"dnnsplit-{self.config.server}", [f"bundle-{self.bundle.digest}"]
         told += [f"{IGNORES}{one}" for one in self.bundle.ignored] + [f"{COLD}{part}" for part in self.cold]
+        told += [f"{IMAGES}{one}" for one in self.bundle.pixels]
         return service_pb2.ServerMetadataResponse(name=name, version=VERSION, extensions=told)
 
     def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -163,7 +168,8 @@ class Stage:
             raise Refusal(Code.FAILED_PRECONDITION, f"this is {self.config.server!r}; requests go to {self.bundle.source!r}")
         self._check_ready()
         expected = {wire.name: (wire.dtype, wire.shape) for wire in self.bundle.inputs}
-        inputs = tensors_of(message.head.inputs, message.contents, expected, self.bundle.ignored)
+        images = dict.fromkeys(self.bundle.pixels, "")
+        inputs = contents_of(message.head.inputs, message.contents, expected, self.bundle.ignored, images)
         if missing := [name for name in expected if name not in inputs]:
             raise Refusal(Code.INVALID_ARGUMENT, f"the inputs {', '.join(map(repr, missing))} are missing")
         outputs = self._asked_for([entry.name for entry in message.head.outputs])
@@ -173,8 +179,8 @@ class Stage:
         request = self.runner.open(uuid.uuid4().hex, remaining_s, limit_s, self.config.in_flight)
         if not context.add_callback(lambda: self.runner.fail(request, Code.CANCELLED, "the client went away")):
             self.runner.fail(request, Code.CANCELLED, "the client went away")
-        for name, array in inputs.items():
-            self.runner.deliver(request, name, array)
+        for name, given in inputs.items():
+            self.runner.coder.take(request, name, given)
         self.runner.wait(request)
         latency_s = (time.monotonic() - started) / self.config.emulation.time_dilation
         records = replace(self.runner.finish_all(request), latency_s=latency_s)
@@ -196,13 +202,13 @@ class Stage:
 
     def _receive(self, message: Infer, context: grpc.ServicerContext) -> Infer:
         self._check_ready()
-        arrays = tensors_of(message.head.inputs, message.contents, self.incoming)
+        tensors = contents_of(message.head.inputs, message.contents, self.incoming, forms=self.forms)
         told = message.head.parameters
         remaining_s, limit_s = (min(told[name].double_param, self.config.deadline_s) for name in ("remaining_s", "limit_s"))
         # twice the limit of the source: the end of a request may reach this stage after the start of the next
         if request := self.runner.join(message.head.id, remaining_s, limit_s, 2 * self.config.in_flight):
-            for name, array in arrays.items():
-                self.runner.deliver(request, name, array)
+            for name, came in tensors.items():
+                self.runner.coder.receive(request, name, came)
         return acknowledge(message)
 
     def _error(self, message: Infer, context: grpc.ServicerContext) -> Infer:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import numpy as np
 
+from dnnsplit.codecs.pixels import Unfit
 from dnnsplit.cutting.bundle import Bundle, Part
 from dnnsplit.cutting.examples import drawn
 from dnnsplit.deployment.wire.channels import Stub
@@ -87,7 +89,7 @@ def warm_up(bundle: Bundle, part: Part, loaded: Any) -> str:
     """
     wires, examples = bundle.wire_by_name, {example.wire: example for example in bundle.examples}
     try:
-        inputs = {name: drawn(wires[name], examples) for name in part.inputs}
+        inputs = {name: drawn(wires[name], examples, bundle.pixels.get(name)) for name in part.inputs}
         for _ in range(2):
             loaded.run(list(part.outputs), inputs)
     except Exception as error:
@@ -96,6 +98,18 @@ def warm_up(bundle: Bundle, part: Part, loaded: Any) -> str:
             raise DeployError(message) from None
         return str(error)
     return ""
+
+
+def warm_codecs(bundle: Bundle, server: str) -> None:
+    """Write and read, once, what crosses the links of a server in forms, and an image where clients may send some."""
+    wires, examples = bundle.wire_by_name, {example.wire: example for example in bundle.examples}
+    used = {(wire, form) for (wire, *ends), form in bundle.forms.items() if server in ends}
+    used |= {(name, "jpeg-90") for name in bundle.pixels if server == bundle.source}
+    for name, form in used:
+        if not wires[name].is_open:
+            with suppress(Unfit):  # other values than those of a request may not fit
+                array, codec = drawn(wires[name], examples, bundle.pixels.get(name)), bundle.codec(name, form)
+                codec.decode(codec.encode(array), array.dtype.name, array.shape)
 
 
 def _session(bundle: Bundle, part: Part, provider: str) -> Any:

@@ -1,17 +1,20 @@
 """The work of one stage: buffer the tensors of a request, run the parts whose inputs are there, send what others need.
 
-Emulation: with a slowdown, a part is made to last `CPU seconds * slowdown * time_dilation`; with a link, a transfer of b
+A tensor that crosses in another form than it is made in is written before it takes its turn on the link, and read after it was
+acknowledged. A server does one thing at a time: run a part, write a tensor, or read one.
+
+Emulation: with a slowdown, each of these is made to last `CPU seconds * slowdown * time_dilation`; with a link, a transfer of b
 bytes is made to last `(latency_s + b / bandwidth + b * serialise_s_per_byte) * time_dilation`, the real send included.
 """
 
 from __future__ import annotations
 
 import math
-import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -19,11 +22,14 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from dnnsplit.cutting.bundle import Bundle, Part
-from dnnsplit.deployment.stage.buffers import START, Peer, Request, explain, in_order
+from dnnsplit.deployment.stage.buffers import START, Peer, Request, Sending, explain, in_order
+from dnnsplit.deployment.stage.coding import Coder
 from dnnsplit.deployment.stage.emulation import Emulation
+from dnnsplit.deployment.stage.processor import Processor
 from dnnsplit.deployment.wire.channels import Tls, instance_of
 from dnnsplit.deployment.wire.messages import (
     LONGEST_ERROR,
+    Elements,
     PartRecord,
     Records,
     Refusal,
@@ -59,7 +65,8 @@ class Runner:
         self.is_source, self.clock = server == bundle.source, time.thread_time  # a stage sets its provider's clock
         self.parts = [part for part in bundle.parts if part.server == server]
         self.routes, self.producers = bundle.routes, bundle.producers
-        self.kinds = {name: (wire.dtype, wire.shape) for name, wire in bundle.wire_by_name.items()}
+        self.wires = bundle.wire_by_name
+        self.kinds = {name: (wire.dtype, wire.shape) for name, wire in self.wires.items()}
         self.awaited = [output.wire for output in bundle.outputs] if self.is_source else []
         # no tensor that arrives need start a part without inputs, so the source tells its stage of the request
         self.starts = {part.server for part in bundle.parts if not part.inputs} - {server} if self.is_source else set()
@@ -69,11 +76,11 @@ class Runner:
         self.state = threading.Condition()
         # one computes, and one sends over a link, at a time: whoever shares a server and its links shares these
         self.turns = {name: threading.Lock() for name in bundle.servers}
-        self.work: queue.SimpleQueue[tuple[Request, Part] | None] = queue.SimpleQueue()
+        self.processor, self.coder = Processor(self), Coder(self)
         self.told: set[Any] = set()
         self.observe: Callable[[list[TransferRecord]], None] = lambda transfers: None  # told of every answered request
         self.threads: list[threading.Thread] = []
-        self._start("compute", self._compute_all)
+        self._start("compute", self.processor.work)
 
     def connect(self, addresses: Mapping[str, str], tls: Tls | None = None) -> None:
         """Open a channel and a sender thread to every other stage: server -> ``host:port``."""
@@ -86,7 +93,7 @@ class Runner:
         """End all requests, threads and channels."""
         for request in list(self.requests.values()):
             self.fail(request, grpc.StatusCode.UNAVAILABLE, f"{self.server!r} was told to end")
-        self.work.put(None)
+        self.processor.close()
         for peer in self.peers.values():
             peer.queue.put(None)
             peer.stub.close()
@@ -118,25 +125,40 @@ class Runner:
                 request = self.requests[identity] = Request(identity, remaining_s, limit_s, self.parts)
                 request.sending += len(self.starts)
                 for target in self.starts:
-                    self.peers[target].queue.put((request, START))
-                for part in request.due():
-                    self.work.put((request, part))
+                    self.peers[target].queue.put(Sending(request, START))
+                self._run(request, request.due())
             return self.requests[identity]
 
-    def deliver(self, request: Request, name: str, array: np.ndarray) -> None:
-        """Take a tensor that has come into being or has arrived: start the parts that waited for it, send it on."""
+    def deliver(self, request: Request, name: str, array: np.ndarray, came: Elements | None = None) -> None:
+        """Take a tensor that has come into being or has arrived: start the parts that waited for it, send it on.
+
+        `came` is what it was read from, where that may be passed on as it is.
+        """
         with self.state:
             if request.dropped.is_set() or name in request.tensors:
                 return  # a tensor that comes again is not sent on again
+            self.send_on(request, name, array, came)
+            self.keep(request, name, array)
+
+    def keep(self, request: Request, name: str, array: np.ndarray) -> None:
+        """Keep a tensor, and start the parts that waited for it."""
+        with self.state:
             request.tensors[name] = array
-            due = request.due()
-            targets = self.routes.get((name, self.server), ())
-            request.sending += len(targets)
             self.state.notify_all()
+            self._run(request, request.due())
+
+    def send_on(self, request: Request, name: str, array: np.ndarray, came: Elements | None = None) -> None:
+        """Send a tensor to the servers that get it from this one, in its form for each of them."""
+        targets = self.routes.get((name, self.server), ())
+        request.sending += len(targets)
         for target in targets:
-            self.peers[target].queue.put((request, name))
-        for part in due:
-            self.work.put((request, part))
+            peer, form = self.peers[target], self.bundle.forms.get((name, self.server, target))
+            if form is not None and came is not None and came.form == form:
+                peer.queue.put(Sending(request, name, came, form))
+            elif form is None or (name in self.bundle.lossy_inputs and not self.is_source):  # there it did not fit its form
+                peer.queue.put(Sending(request, name, array, self.wires[name].plain))
+            else:
+                self.coder.write(request, name, array, peer, form)
 
     def wait(self, request: Request) -> None:
         """Block until all graph outputs are at the source; a `Refusal` says why they are not."""
@@ -177,7 +199,7 @@ class Runner:
                 return Records()
             self.state.wait_for(lambda: request.sending == 0, timeout=SETTLE_S)
             self._drop(request)
-            return Records(tuple(request.parts), tuple(request.transfers))
+            return Records(tuple(request.parts), tuple(request.transfers), tuple(request.reads))
 
     def finish_all(self, request: Request) -> Records:
         """End an answered request on all stages; the records of a stage that does not tell them are left out."""
@@ -245,44 +267,31 @@ class Runner:
         told = f"the deadline of {given} s passed on {self.server!r}: {'; '.join(reasons)}"
         return f"{told}; if it takes that long, give a larger deadline_s"
 
-    def _compute_all(self) -> None:
-        while (item := self.work.get()) is not None:
-            request, part = item
-            if request.dropped.is_set():
-                continue
-            try:
-                with self.turns[self.server]:
-                    arrays = self._compute(request, part)
-            except Exception as error:  # whatever a part raises must reach the client
-                self.fail(request, grpc.StatusCode.INTERNAL, f"part {part.name!r} failed on {self.server!r}: {error}")
-                continue
-            for name, array in zip(part.outputs, arrays, strict=True):
-                self.deliver(request, name, array)
+    def _run(self, request: Request, parts: list[Part]) -> None:
+        for part in parts:
+            self.processor.do(request, f"part {part.name!r}", partial(self._compute, request, part))
 
-    def _compute(self, request: Request, part: Part) -> list[np.ndarray]:
+    def _compute(self, request: Request, part: Part) -> None:
         request.move_inside(self.server, self.bundle.inside.get(self.server, ()), self.emulation)
         inputs = {name: request.tensors[name] for name in part.inputs}
-        wall, cpu = time.monotonic(), self.clock()
-        arrays: list[np.ndarray] = self.sessions[part.name].run(list(part.outputs), inputs)
-        cpu_s = self.clock() - cpu
-        rest_s = self.emulation.rest_s(cpu_s, time.monotonic() - wall)
-        request.dropped.wait(max(rest_s, 0.0))
-        wall_s = time.monotonic() - wall
+        arrays: list[np.ndarray]
+        arrays, spent = self.processor.timed(
+            request, lambda: self.sessions[part.name].run(list(part.outputs), inputs), self.clock
+        )
         wrong = [mismatch(n, a.dtype.name, a.shape, self.kinds) for n, a in zip(part.outputs, arrays, strict=True)]
         if any(wrong):
             raise DeployError("; ".join(filter(None, wrong)))
-        dilation, emulated_s = self.emulation.time_dilation, self.emulation.compute_s(cpu_s)
         with self.state:
-            overrun_s = max(-rest_s, 0.0) / dilation
-            request.parts.append(PartRecord(part.name, self.server, emulated_s, wall_s / dilation, overrun_s))
-        return arrays
+            request.parts.append(PartRecord(part.name, self.server, *spent))
+        for name, array in zip(part.outputs, arrays, strict=True):
+            self.deliver(request, name, array)
 
     def _send_all(self, peer: Peer) -> None:
         while (item := peer.queue.get()) is not None:
-            request, name = item
+            request, name = item.request, item.name
             try:
                 with self.turns[peer.name]:
-                    self._send(request, name, peer)
+                    self._send(item, peer)
             except grpc.RpcError as error:
                 self.fail(request, *explain(error, name, peer))
             except Exception as error:  # never let the thread of a link die in silence
@@ -292,10 +301,11 @@ class Runner:
                     request.sending -= 1
                     self.state.notify_all()
 
-    def _send(self, request: Request, name: str, peer: Peer) -> None:
-        started, tensors = time.monotonic(), {name: request.tensors[name]} if name != START else {}
+    def _send(self, item: Sending, peer: Peer) -> None:
+        request, name, tensor = item.request, item.name, item.tensor
+        started, tensors = time.monotonic(), {} if tensor is None else {name: tensor}
         message = infer_request(f"{self.bundle.model_name}/tensors", request.identity, tensors)
-        size_bytes = sum(array.nbytes for array in tensors.values())
+        size_bytes = item.size_bytes
         paced_s, dilation = self.emulation.transfer_s(peer.name, size_bytes), self.emulation.time_dilation
         if tensors:
             # The real send is a part of the emulated one: what the same tensor took at its fastest is waited less.
@@ -313,5 +323,9 @@ class Runner:
         if request.accepted.setdefault(peer.name, (instance, time.monotonic()))[0] != instance:
             self._lost(request, peer, "was started anew while this request sent to it")
         if tensors:
+            latency_s = self.emulation.transfer_s(peer.name, 0)
+            told = TransferRecord(
+                name, self.server, peer.name, size_bytes, seconds, paced_s, item.form, item.encode_s, latency_s=latency_s
+            )
             with self.state:
-                request.transfers.append(TransferRecord(name, self.server, peer.name, size_bytes, seconds, paced_s))
+                request.transfers.append(told)

@@ -33,27 +33,36 @@ def deadline(cut: Bundle | PlanSet, network: Network, scaled: bool, dilation: fl
 
 
 def _seconds(bundle: Bundle, network: Network, scaled: bool) -> tuple[float, float]:
-    """Emulated seconds that a request takes at least, and about [s]."""
-    compute = bundle.plan.get("cost", {}).get("compute_s", {}) if scaled else {}
+    """Emulated seconds that a request takes at least, and about [s].
+
+    Of tensors in forms, about is as they are made: one that its form cannot hold crosses so.
+    """
+    cost = bundle.plan.get("cost", {}) if scaled else {}
+    compute = cost.get("compute_s", {})
+    codecs = [t.get("encode_s", 0.0) + t.get("decode_s", 0.0) for t in cost.get("transfers", ())]
     inside = [
         latency_s + size_bytes * s_per_byte
         for server, moves in bundle.inside.items()
         for latency_s, s_per_byte in [paces(bundle, network, server).get(server, (0.0, 0.0))]
         for _, size_bytes in moves
     ]
-    sends = _sends_s(bundle, network)
-    return max(sends, *compute.values(), 0.0), sends + math.fsum([*compute.values(), *inside])
+    least, most = (_sends_s(bundle, network, plain) for plain in (False, True))
+    return max(least, *compute.values(), 0.0), most + math.fsum([*compute.values(), *codecs, *inside])
 
 
-def _sends_s(bundle: Bundle, network: Network) -> float:
-    """Emulated seconds of the longest way from the inputs to an output, over links alone [s]."""
+def _sends_s(bundle: Bundle, network: Network, plain: bool) -> float:
+    """Emulated seconds of the longest way from the inputs to an output, over links alone [s].
+
+    What crosses in a form takes what it would without, or, if not `plain`, nothing but the latency: it may be small.
+    """
     wires, there = bundle.wire_by_name, {(wire.name, bundle.source): 0.0 for wire in bundle.inputs}
     links = {server: paces(bundle, network, server) for server in bundle.stages}
 
     def send(name: str) -> None:
-        size_bytes = 0 if wires[name].is_open else wires[name].size_bytes
         for (wire, source), targets in bundle.routes.items():
             for target in targets if wire == name else ():
+                unknown = wires[name].is_open or (not plain and (name, source, target) in bundle.forms)
+                size_bytes = 0 if unknown else wires[name].size_bytes
                 latency_s, s_per_byte = links[source][target]
                 there[name, target] = there[name, source] + latency_s + size_bytes * s_per_byte
 

@@ -19,7 +19,7 @@ from tritonclient.grpc import service_pb2
 
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.plan_set import PlanSet, load_cut
-from dnnsplit.deployment.client import COLUMNS, Client, Trace
+from dnnsplit.deployment.client import WHAT, Client, Given, Trace
 from dnnsplit.deployment.hosts import check_servers, read_hosts
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.emulation import Emulation, smallest_dilation
@@ -172,7 +172,7 @@ class LatencyTest:
     def frame(self) -> pd.DataFrame:
         """One row per part and per transfer with the columns of `Trace.frame`; durations are medians [s]."""
         rows = pd.concat([trace.frame for trace in self.traces], ignore_index=True)
-        return rows.groupby(COLUMNS[:4], sort=False, as_index=False).median()
+        return rows.groupby(WHAT, sort=False, as_index=False).median()
 
     def __repr__(self) -> str:
         low, high = self.spread_s
@@ -182,7 +182,7 @@ class LatencyTest:
 
 
 def latency_test(
-    client: Client, inputs: Mapping[str, np.ndarray], repeats: int = 25, warm_up: int = 3, progress: bool = True
+    client: Client, inputs: Mapping[str, Given], repeats: int = 25, warm_up: int = 3, progress: bool = True
 ) -> LatencyTest:
     """Send the same request again and again, one at a time, until the median latency is known to 1 %.
 
@@ -190,8 +190,8 @@ def latency_test(
     ----------
     client : Client
         Of a running deployment.
-    inputs : Mapping[str, np.ndarray]
-        Input name -> array.
+    inputs : Mapping[str, Given]
+        As for `Client.infer`.
     repeats : int, default 25
         Requests that count, at most; from 5 on, none is sent once the 95 % confidence interval of their median is within 1 %.
     warm_up : int, default 3
@@ -213,7 +213,7 @@ def latency_test(
 
 
 def requests(
-    client: Client, feeds: Sequence[Mapping[str, np.ndarray]], repeats: int, warm_up: int
+    client: Client, feeds: Sequence[Mapping[str, Given]], repeats: int, warm_up: int
 ) -> Iterator[tuple[dict[str, np.ndarray], Trace]]:
     """Yield answer and trace of each request that counts, with some inputs in turn, each of them once at least.
 
@@ -231,7 +231,7 @@ def requests(
         yield answer, trace
 
 
-def _timed(client: Client, feed: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Trace]:
+def _timed(client: Client, feed: Mapping[str, Given]) -> tuple[dict[str, np.ndarray], Trace]:
     answer, trace = client.trace(feed)
     if math.isnan(trace.latency_s):
         message = f"the server at {client.address} reports no latency; test the stage of a test-bed"

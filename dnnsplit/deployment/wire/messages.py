@@ -3,12 +3,17 @@
 The whole deployment answers ModelInfer under the model's name. Four reserved names serve the stages among themselves:
 ``<model>/tensors`` hands over a tensor, or tells of a request where there is none, ``<model>/error`` ends a failed request,
 ``<model>/end`` ends a finished one and asks for its records, ``<model>/peers`` tells a stage where the others are.
+
+A tensor that crosses in another form than it is made in is a tensor of BYTES with the parameters ``form`` and ``shape``. One
+without them is for encoded images, one element each, which any client may send for a graph input that holds images.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+import re
+import struct
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +22,7 @@ import msgspec
 import numpy as np
 from tritonclient.grpc import service_pb2
 
+from dnnsplit.codecs.plain import PLAIN
 from dnnsplit.cutting.checks import DATATYPES, OPEN_BYTES
 from dnnsplit.deployment.wire.encoding import Infer, array_of, raw
 from dnnsplit.ground.errors import DeployError, nearest
@@ -26,9 +32,13 @@ VERSION = "1"
 PROBE = "dnnsplit/probe"  # takes any tensor and forgets it; no model of a bundle has a '/' in its name
 LINKS = "dnnsplit/links"  # tells an emulated stage of other links
 IGNORES = "ignores-"  # before the name of a graph input that nothing reads, among the extensions of a server
+IMAGES = "images-"  # before the name of a graph input that takes encoded images, likewise
 COLD = "cold-"  # before the name of a part that could not be warmed up, likewise
 # gRPC carries the text of an error in a header, which must stay below 8 KiB
 LONGEST_ERROR = 2000
+BYTES = "BYTES"  # datatype of tensors whose elements are bytes, each behind its length
+FORM, SHAPE = "form", "shape"  # parameters of such a tensor; the shape is that of its values
+LENGTH = struct.Struct("<I")
 NUMPY = {datatype: dtype for dtype, (datatype, _) in DATATYPES.items()}
 
 
@@ -38,6 +48,20 @@ class Refusal(DeployError):
     def __init__(self, code: grpc.StatusCode, text: object) -> None:
         super().__init__(str(text)[:LONGEST_ERROR])
         self.code = code
+
+
+@dataclass(frozen=True, eq=False)
+class Elements:
+    """A tensor as bytes: in a form of `dnnsplit.codecs`, with its shape, or, without both, encoded images."""
+
+    elements: Sequence[bytes | memoryview]
+    form: str = ""
+    shape: tuple[int, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all elements [B]."""
+        return sum(map(len, self.elements))
 
 
 @dataclass(frozen=True)
@@ -53,7 +77,11 @@ class PartRecord:
 
 @dataclass(frozen=True)
 class TransferRecord:
-    """One transfer of one request: `seconds` from its start to its acknowledgement, of which `paced_s` are emulated [s]."""
+    """One transfer of one request: `seconds` from its start to its acknowledgement, of which `paced_s` are emulated [s].
+
+    Of these, `latency_s` would be there without a byte. Its source took `encode_s` to write it in its form, and its target
+    `decode_s` to read it, in emulated seconds [s].
+    """
 
     wire: str
     source: str
@@ -61,6 +89,19 @@ class TransferRecord:
     size_bytes: int
     seconds: float
     paced_s: float
+    form: str = PLAIN
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+    latency_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ReadRecord:
+    """What the target of a transfer took to read it, in emulated seconds [s]; it becomes a part of the transfer's record."""
+
+    wire: str
+    target: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -69,6 +110,7 @@ class Records:
 
     parts: tuple[PartRecord, ...] = ()
     transfers: tuple[TransferRecord, ...] = ()
+    reads: tuple[ReadRecord, ...] = ()
     latency_s: float = 0.0
 
     def write(self, message: Any) -> None:
@@ -87,7 +129,7 @@ def earlier(remaining_s: float) -> float:
 
 
 def infer_request(
-    model: str, identity: str = "", tensors: Mapping[str, np.ndarray] | None = None,
+    model: str, identity: str = "", tensors: Mapping[str, np.ndarray | Elements] | None = None,
     parameters: Mapping[str, str | float] | None = None,
 ) -> Infer:  # fmt: skip
     """Build a ModelInfer request with raw tensors; text and float parameters."""
@@ -102,11 +144,20 @@ def acknowledge(message: Infer) -> Infer:
     return Infer(service_pb2.ModelInferResponse(model_name=message.head.model_name, id=message.head.id))
 
 
-def describe(entries: Any, tensors: Mapping[str, np.ndarray]) -> list[memoryview]:
+def describe(entries: Any, tensors: Mapping[str, np.ndarray | Elements]) -> list[memoryview]:
     """Add the names, types and shapes of tensors to the inputs or outputs of a message; return their raw contents."""
-    for name, array in tensors.items():
-        entries.add(name=name, datatype=DATATYPES[array.dtype.name][0], shape=array.shape)
-    return [raw(array) for array in tensors.values()]
+    contents = []
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Elements):
+            entry = entries.add(name=name, datatype=BYTES, shape=[len(tensor.elements)])
+            if tensor.form:
+                entry.parameters[FORM].string_param = tensor.form
+                entry.parameters[SHAPE].string_param = " ".join(map(str, tensor.shape))
+            contents.append(memoryview(b"".join(piece for one in tensor.elements for piece in (LENGTH.pack(len(one)), one))))
+        else:
+            entries.add(name=name, datatype=DATATYPES[tensor.dtype.name][0], shape=tensor.shape)
+            contents.append(raw(tensor))
+    return contents
 
 
 def set_parameter(message: Any, key: str, value: str | float) -> None:
@@ -118,10 +169,18 @@ def set_parameter(message: Any, key: str, value: str | float) -> None:
 
 
 def tensors_of(
+    entries: Iterable[Any], contents: Iterable[memoryview], expected: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> dict[str, np.ndarray]:
+    """Read the raw tensors of a message, none of them as bytes; see `contents_of`."""
+    found = contents_of(entries, contents, expected)
+    return {name: tensor for name, tensor in found.items() if isinstance(tensor, np.ndarray)}
+
+
+def contents_of(
     entries: Iterable[Any], contents: Iterable[memoryview], expected: Mapping[str, tuple[str, tuple[int, ...]]],
-    ignored: Collection[str] = (),
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """Read the raw tensors of a message.
+    ignored: Collection[str] = (), forms: Mapping[str, str] | None = None,
+) -> dict[str, np.ndarray | Elements]:  # fmt: skip
+    """Read the raw tensors of a message, and those that come as bytes.
 
     Parameters
     ----------
@@ -131,38 +190,83 @@ def tensors_of(
         Name -> (numpy dtype, shape) that each must have; an extent of -1 may be any.
     ignored : Collection[str], default ()
         Names of tensors that may come and are left out.
+    forms : Mapping[str, str] | None, optional
+        Name -> form of the tensors that may come as bytes instead, in this form; without a form they are encoded images.
 
     Returns
     -------
-    dict[str, np.ndarray]
-        Name -> read-only array.
+    dict[str, np.ndarray | Elements]
+        Name -> read-only array, or views of bytes.
 
     Raises
     ------
     Refusal
         INVALID_ARGUMENT that names every tensor that is unknown, repeated or of a wrong type, shape or size.
     """
-    entries, contents = list(entries), list(contents)
+    entries, contents, forms = list(entries), list(contents), forms or {}
     problems = []
     if len(contents) != len(entries):
         problems.append(f"{len(entries)} tensors came with {len(contents)} raw contents; send every tensor as raw content")
-    arrays = {}
+    tensors: dict[str, np.ndarray | Elements] = {}
     for entry, content in zip(entries, contents, strict=False):
         if entry.name in ignored:
             continue
-        shape, dtype = tuple(entry.shape), NUMPY.get(entry.datatype, entry.datatype)
-        problem = mismatch(entry.name, dtype, shape, expected)
-        if not problem and entry.name in arrays:
-            problem = f"tensor {entry.name!r} came twice"
-        if not problem and len(content) != math.prod(shape) * DATATYPES[dtype][1]:
-            problem = f"tensor {entry.name!r} holds {len(content)} B, not {math.prod(shape) * DATATYPES[dtype][1]} B"
-        if problem:
-            problems.append(problem)
-            continue
-        arrays[entry.name] = array_of(content, dtype, shape)
+        coded = entry.datatype == BYTES and entry.name in expected
+        tensor = _elements(entry, content, forms, expected) if coded else _array(entry, content, expected)
+        if not isinstance(tensor, str) and entry.name in tensors:
+            tensor = f"tensor {entry.name!r} came twice"
+        if isinstance(tensor, str):
+            problems.append(tensor)
+        else:
+            tensors[entry.name] = tensor
     if problems:
         raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "; ".join(problems))
-    return arrays
+    return tensors
+
+
+def _array(entry: Any, content: memoryview, expected: Mapping[str, tuple[str, tuple[int, ...]]]) -> np.ndarray | str:
+    """Return a tensor, or what is wrong with it."""
+    shape, dtype = tuple(entry.shape), NUMPY.get(entry.datatype, entry.datatype)
+    if problem := mismatch(entry.name, dtype, shape, expected):
+        return problem
+    if len(content) != (size_bytes := math.prod(shape) * DATATYPES[dtype][1]):
+        return f"tensor {entry.name!r} holds {len(content)} B, not {size_bytes} B"
+    return array_of(content, dtype, shape)
+
+
+def _elements(
+    entry: Any, content: memoryview, forms: Mapping[str, str], expected: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> Elements | str:
+    """Return a tensor that comes as bytes, or what is wrong with it; what the bytes are is for a codec to say."""
+    dtype, shape = expected[entry.name]
+    plain = f"{dtype} of the shape {list(shape)}"
+    if entry.name not in forms:
+        return f"tensor {entry.name!r} comes as bytes; here it is taken as {plain} alone"
+    form = entry.parameters[FORM].string_param if FORM in entry.parameters else ""
+    if form != forms[entry.name]:
+        wanted = repr(forms[entry.name]) if forms[entry.name] else "that of encoded images (PNG, JPEG, WebP)"
+        return f"tensor {entry.name!r} has the form {form!r}, not {wanted}; or send it as {plain}"
+    told = entry.parameters[SHAPE].string_param if form else ""
+    if form:
+        shape = tuple(int(extent) for extent in told.split()) if re.fullmatch(r"[ 0-9]{0,200}", told) else (-1,)
+        if problem := mismatch(entry.name, dtype, shape, expected):
+            return problem
+    elements, position, count = list[memoryview](), 0, math.prod(entry.shape)
+    while position < len(content) and len(elements) < count:
+        start = position + LENGTH.size
+        if start > len(content):
+            break
+        end = start + LENGTH.unpack(content[position:start])[0]
+        if end > len(content):
+            break
+        elements.append(content[start:end])
+        position = end
+    if position != len(content) or len(elements) != count:
+        return (
+            f"tensor {entry.name!r} holds {len(content)} B, which are not {count} elements, each behind its length in 4 B, "
+            "little-endian"
+        )
+    return Elements(elements, form, shape)
 
 
 def mismatch(name: str, dtype: str, shape: tuple[int, ...], expected: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:

@@ -7,7 +7,7 @@ import pytest
 from helpers.bundle_models import detector, mlp
 from helpers.deployments import images, network
 
-from dnnsplit.cutting.bundle import Hop
+from dnnsplit.cutting.bundle import Coding, Hop
 from dnnsplit.deployment.testbed.deadlines import deadline
 from dnnsplit.deployment.testbed.testbed import testbed
 from dnnsplit.ground.errors import DeployError
@@ -54,6 +54,19 @@ def test_relays_and_parts_without_inputs(tmp_path, slow):
     (tmp_path / "other").mkdir()
     found = detector(tmp_path / "other")  # tiny tensors, there and back: the size of the boxes is not known
     assert deadline(found, slow, False, 36.0, None) == 370.0  # ten times 36 * 1.0002 s
+
+
+def test_forms_may_make_tensors_small_or_leave_them_as_they_are(mlp_bundle, slow):
+    """Who asks for less than a request may take is refused where no request can keep it; the default allows for all of them."""
+    transfers = [{"tensor": "h0", "source": "device", "target": "edge", "size_bytes": 9.0, "form": "zstd-1",
+                  "encode_s": 1.0, "decode_s": 0.5}]  # fmt: skip
+    coded = replace(mlp_bundle, codings=(Coding("h0", "device", "edge", "zstd-1"), Coding("h2", "cloud", "device", "zstd-1")))
+    planned = replace(coded, plan={"cost": {"compute_s": {}, "transfers": transfers}})
+    assert deadline(planned, slow, False, 36.0, None) == 600.0  # as without forms
+    assert deadline(planned, slow, True, 36.0, None) == 1200.0  # ten times 36 * 3.1476 s = 1133.1 s
+    assert deadline(planned, slow, False, 36.0, 55.0) == 55.0  # 36 * 1.5164 s = 54.6 s: h0 and h2 may take the latency alone
+    with pytest.raises(DeployError, match=r"about 59\.3 s"):
+        deadline(planned, slow, False, 36.0, 54.0)
 
 
 def test_the_client_tells_it(mlp_bundle, slow):
