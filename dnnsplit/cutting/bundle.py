@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnnsplit.codecs.forms import Codec, codec
+from dnnsplit.codecs.forms import Bytes, Codec, File, codec
 from dnnsplit.codecs.pixels import Pixels
 from dnnsplit.codecs.plain import INT8, PLAIN
 from dnnsplit.cutting.checks import DATATYPES, OPEN_BYTES, bundle_problems, read_document
@@ -299,6 +299,24 @@ class Bundle:
         answers = sum(wires[o.wire].real_bytes for o in self.outputs)
         records = len(self.parts) + sum(len(targets) for targets in self.routes.values()) + len(self.codings)
         return max(requests, answers, *sizes.values()) + 2**20 + 1024 * records
+
+    @cached_property
+    def leave_as_images(self) -> frozenset[str]:
+        """Graph inputs that leave the source as 8-bit images, and that no part of the source reads as they are.
+
+        Whoever has the images may hand these over, uint8 in the shape of the input: the tensor need not be made of them.
+        """
+        own = {name for part in self.parts if part.server == self.source for name in part.inputs}
+        own |= {output.wire for output in self.outputs}
+        found = set()
+        for name, pixels in self.pixels.items():
+            ways = [(name, self.source, target) for target in self.routes.get((name, self.source), ())]
+            codecs = [self.codec(name, self.forms[way]) for way in ways if way in self.forms]
+            written = len(codecs) == len(ways) > 0 and all(isinstance(one, Bytes | File) for one in codecs)
+            through = (name, self.source, self.source) in self.forms  # its own parts read what is left of it, in that form
+            if pixels.exact and written and (through or name not in own):
+                found.add(name)
+        return frozenset(found)
 
     @property
     def sent_bytes(self) -> dict[tuple[str, str, str], float]:

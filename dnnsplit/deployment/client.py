@@ -140,8 +140,9 @@ class Client:
         Parameters
         ----------
         inputs : Mapping[str, Given]
-            Arrays; of the inputs in `images` also the bytes of a PNG, JPEG or WebP file, or a list of them, one for each image of
-            the batch. Where it is of the kind in which the plan sends it on, it is passed on as it is.
+            Arrays; of the inputs in `images` also the 8-bit images that they hold, uint8 in the shape of the input, or the bytes
+            of a PNG, JPEG or WebP file, or a list of them, one for each image of the batch. Where these are of the kind in which
+            the plan sends them on, they are passed on as they are.
         max_noise : float | None, optional
             Where the deployment has several plans, the best one that keeps this noise limit is taken; None sets no limit.
 
@@ -194,7 +195,9 @@ class Client:
         problems = [f"input {name!r} is missing" for name in expected if name not in inputs]
         for name, given in inputs.items():
             if isinstance(given, np.ndarray):
-                problems += filter(None, [mismatch(name, given.dtype.name, given.shape, expected)])
+                held = given.dtype == np.uint8 and name in expected and name in self.images
+                dtype = expected[name][0] if held else given.dtype.name
+                problems += filter(None, [mismatch(name, dtype, given.shape, expected)])
             elif not _files(given):
                 problems.append(f"input {name!r} is a {type(given).__name__}, not a numpy array")
             elif name in expected and name not in self.images:

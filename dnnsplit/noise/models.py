@@ -288,9 +288,9 @@ class Table(NoiseModel):
         """Return 0 for each scheme: it was measured."""
         return 0.0 * self.predict(schemes)
 
-    def _bounded(self, confidence: float) -> NoiseModel:
+    def _bounded(self, confidence: float) -> Table:
         if not self.spread and (any(self.table) or self.floor):
-            return super()._bounded(confidence)
+            super()._bounded(confidence)  # which refuses
         keys = [key for key in self.table if key in self.spread]
         std, images = np.array([self.spread[key] for key in keys]).reshape(-1, 2).T
         bounds = upper_bound(np.array([self.table[key] for key in keys]), std, images, confidence)
@@ -398,7 +398,7 @@ class PowerSum(NoiseModel):
         if self.spread is None:
             return super()._bounded(confidence)
         floor, known = float(upper_bound(self.floor, *self.spread, confidence)), self.known
-        return replace(self, base=self.base.bounded(confidence), floor=floor, known=known and known.bounded(confidence))
+        return replace(self, base=self.base.bounded(confidence), floor=floor, known=known and known._bounded(confidence))
 
     def certain(self) -> dict[int, float]:
         """Return what was measured in this form."""

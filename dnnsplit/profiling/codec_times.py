@@ -16,7 +16,7 @@ from dnnsplit.codecs.pixels import Pixels, Unfit, find_pixels
 from dnnsplit.graph.external_data import session_of
 from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.profiling.splits import PAUSE_S, int8_layers
+from dnnsplit.profiling.splits import int8_layers
 from dnnsplit.profiling.wire_forms import INT8, PLAIN, WireForms
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.rewrite import QuantizedLayer
@@ -28,6 +28,7 @@ WIRE_FORMS = ("zstd-1", "float16", "uint8")
 FORMS = tuple(dict.fromkeys((*SOURCE_FORMS, *WIRE_FORMS)))
 PACKED = "zstd"  # of tensors between layers alone: images are smaller as such
 HERE = "here"
+PAUSE_S = 0.05  # before a form is written, and read: a stage has been waiting for the request, and for the link
 RUNS = 20  # of a form of a graph input, at most; each takes the next image
 MOST_IMAGES = 8  # that tensors between layers are made from
 MOST_BYTES = 2.5e8  # of tensors that one run of the model delivers

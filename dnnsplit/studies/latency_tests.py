@@ -76,7 +76,8 @@ def latency_tests(
     max_noise : Sequence[float]
         The noise limits.
     images : Images
-        Requests carry them in turn; the noise of a plan is measured over all of them.
+        Requests carry them in turn, as 8-bit images where these are what leaves the source; the noise of a plan is measured over
+        all of them.
     build : str | Path
         Folder for the parts; each plan's also gets ``terms.csv``, predicted beside measured for every term.
     repeats, warm_up : int, optional
@@ -204,9 +205,9 @@ def _measured(
     """Cut some plans, then run all of them at the same time; return their rows."""
     bundles = [cut(graph, job.plan, job.folder, images=feeds[0]) for job in jobs]
 
-    def ask(client: Client, wait_s: float) -> list[tuple[Feed, Trace]]:
+    def ask(client: Client, bundle: Bundle, wait_s: float) -> list[tuple[Feed, Trace]]:
         time.sleep(wait_s)
-        return list(requests(client, feeds, repeats, warm_up))
+        return list(requests(client, [handed_over(bundle, feed) for feed in feeds], repeats, warm_up))
 
     # test-beds that end let go of the threads that wait for their answers
     with ThreadPoolExecutor(len(jobs)) as pool, ExitStack() as stack:
@@ -216,8 +217,14 @@ def _measured(
             clients.append(stack.enter_context(testbed(bundle, job.network, factors, time_dilation)))
         # they begin one after another, so that the servers that all plans begin on do not compute at the same time
         waits = [i * job.plan.latency_s / len(jobs) for i, job in enumerate(jobs)]
-        asked = list(pool.map(ask, clients, waits))
+        asked = list(pool.map(ask, clients, bundles, waits))
     return [_row(graph, job.plan, bundle, feeds, found) for job, bundle, found in zip(jobs, bundles, asked, strict=True)]
+
+
+def handed_over(bundle: Bundle, feed: Feed) -> Feed:
+    """Return the inputs as a source with a camera has them: as 8-bit images where that is what leaves it."""
+    images = bundle.leave_as_images
+    return {name: bundle.pixels[name].steps(array, exact=True) if name in images else array for name, array in feed.items()}
 
 
 def _row(

@@ -436,3 +436,38 @@ def test_records_from_before_there_were_forms():
     response.parameters["dnnsplit_trace"].string_param = old.decode()
     (transfer,) = Records.read(response).transfers
     assert (transfer.form, transfer.encode_s, transfer.decode_s) == ("float32", 0.0, 0.0)
+
+
+@pytest.mark.parametrize("form", [None, "uint8", "png-1", "jpeg-90", "float16"])
+def test_a_camera_hands_over_its_images(graph, tmp_path, form):
+    bundle = away(graph, tmp_path, form)
+    assert bundle.leave_as_images == (frozenset({"x"}) if form in ("uint8", "png-1", "jpeg-90") else frozenset())
+    with served(bundle) as client:
+        for seed in range(2):
+            feed = {"x": pictures(1, seed=seed)}
+            held = PIXELS.steps(feed["x"], exact=True)
+            assert held.dtype == np.uint8
+            found, trace = client.trace({"x": held})
+            same(found, run_parts(bundle, feed))
+            assert of_input(trace).form == (form or "float32")
+
+
+def test_images_are_handed_over_to_who_reads_the_tensor_too(graph, tmp_path):
+    order = graph.topological
+    plan = plan_for(graph, {order[0]: "device"} | dict.fromkeys(order[1:], "cloud"))
+    bundle = ds.cut(graph, with_forms(plan, {}, {"x": PIXELS}), tmp_path)
+    assert bundle.leave_as_images == frozenset()
+    feed = {"x": pictures(1)}
+    with served(bundle) as client:
+        same(client.infer({"x": PIXELS.steps(feed["x"])}), run_parts(bundle, feed))
+
+
+def test_images_are_refused_where_the_tensor_is_not_exactly_of_them(graph, tmp_path):
+    held = PIXELS.steps(pictures(1))
+    with served(away(graph, tmp_path / "no", None, None)) as client, pytest.raises(ds.DeployError, match="has the type uint8"):
+        client.infer({"x": held})
+    near = replace(PIXELS, exact=False)
+    with served(away(graph, tmp_path / "near", None, near)) as client, pytest.raises(ds.DeployError, match="has the type uint8"):
+        client.infer({"x": held})
+    with served(away(graph, tmp_path / "exact")) as client, pytest.raises(ds.DeployError, match="has the shape"):
+        client.infer({"x": held[..., :4]})

@@ -36,7 +36,7 @@ class Coder:
                 runner.send_on(request, name, given)
             do(request, f"writing {name!r} as {form}", partial(self._keep_what_is_left, request, name, given, form))
         else:
-            runner.deliver(request, name, given)
+            runner.deliver(request, name, self._tensor(name, given))
 
     def receive(self, request: Request, name: str, came: np.ndarray | Elements) -> None:
         """Take a tensor that another stage sent."""
@@ -44,6 +44,12 @@ class Coder:
             self.runner.processor.do(request, f"reading {name!r} as {came.form}", partial(self._read, request, name, came))
         else:
             self.runner.deliver(request, name, came)
+
+    def _tensor(self, name: str, given: np.ndarray) -> np.ndarray:
+        """Return the tensor that holds 8-bit images, or the images where nothing else is made of them."""
+        dtype = np.dtype(self.runner.wires[name].dtype)
+        as_images = given.dtype == dtype or name in self.bundle.leave_as_images
+        return given if as_images else self.bundle.pixels[name].values(given, dtype)
 
     def write(self, request: Request, name: str, array: np.ndarray, peer: Peer, form: str) -> None:
         """Write a tensor in a form, then send it; one that the form cannot hold crosses as it is."""

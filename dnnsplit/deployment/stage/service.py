@@ -169,7 +169,8 @@ class Stage:
         self._check_ready()
         expected = {wire.name: (wire.dtype, wire.shape) for wire in self.bundle.inputs}
         images = dict.fromkeys(self.bundle.pixels, "")
-        inputs = contents_of(message.head.inputs, message.contents, expected, self.bundle.ignored, images)
+        pixels = [name for name, its in self.bundle.pixels.items() if its.exact]
+        inputs = contents_of(message.head.inputs, message.contents, expected, self.bundle.ignored, images, pixels)
         if missing := [name for name in expected if name not in inputs]:
             raise Refusal(Code.INVALID_ARGUMENT, f"the inputs {', '.join(map(repr, missing))} are missing")
         outputs = self._asked_for([entry.name for entry in message.head.outputs])

@@ -178,7 +178,7 @@ def tensors_of(
 
 def contents_of(
     entries: Iterable[Any], contents: Iterable[memoryview], expected: Mapping[str, tuple[str, tuple[int, ...]]],
-    ignored: Collection[str] = (), forms: Mapping[str, str] | None = None,
+    ignored: Collection[str] = (), forms: Mapping[str, str] | None = None, pixels: Collection[str] = (),
 ) -> dict[str, np.ndarray | Elements]:  # fmt: skip
     """Read the raw tensors of a message, and those that come as bytes.
 
@@ -192,6 +192,8 @@ def contents_of(
         Names of tensors that may come and are left out.
     forms : Mapping[str, str] | None, optional
         Name -> form of the tensors that may come as bytes instead, in this form; without a form they are encoded images.
+    pixels : Collection[str], default ()
+        Names of tensors of floats that may come as the 8-bit images that they hold, in the same shape.
 
     Returns
     -------
@@ -212,7 +214,7 @@ def contents_of(
         if entry.name in ignored:
             continue
         coded = entry.datatype == BYTES and entry.name in expected
-        tensor = _elements(entry, content, forms, expected) if coded else _array(entry, content, expected)
+        tensor = _elements(entry, content, forms, expected) if coded else _array(entry, content, expected, pixels)
         if not isinstance(tensor, str) and entry.name in tensors:
             tensor = f"tensor {entry.name!r} came twice"
         if isinstance(tensor, str):
@@ -224,9 +226,13 @@ def contents_of(
     return tensors
 
 
-def _array(entry: Any, content: memoryview, expected: Mapping[str, tuple[str, tuple[int, ...]]]) -> np.ndarray | str:
+def _array(
+    entry: Any, content: memoryview, expected: Mapping[str, tuple[str, tuple[int, ...]]], pixels: Collection[str]
+) -> np.ndarray | str:
     """Return a tensor, or what is wrong with it."""
     shape, dtype = tuple(entry.shape), NUMPY.get(entry.datatype, entry.datatype)
+    if dtype == "uint8" and entry.name in pixels:
+        expected = {**expected, entry.name: (dtype, expected[entry.name][1])}
     if problem := mismatch(entry.name, dtype, shape, expected):
         return problem
     if len(content) != (size_bytes := math.prod(shape) * DATATYPES[dtype][1]):
