@@ -4,6 +4,7 @@ from . import examples as examples
 from . import plots as plots
 from .cutting.bundle import Bundle as Bundle
 from .cutting.cut import cut as cut
+from .cutting.parts_meter import parts_meter as parts_meter
 from .deployment.client import Client as Client
 from .deployment.probing import answer_probes as answer_probes
 from .deployment.probing import probe as probe
