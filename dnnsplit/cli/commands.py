@@ -134,16 +134,20 @@ def _power(options: argparse.Namespace) -> int:
     argument("-o", "--out", type=Path, required=True, help="CSV of noise samples to write; stopped work goes on from there"),
     argument("--budget", type=int, help="measure this many designed schemes (default: all of them)"),
     argument("--count", type=int, default=8, help="how many images (default: 8)"),
+    argument(
+        "--source-form", action="append", default=[], help="lossy form of inputs to measure too, like jpeg-95"
+    ),
     IMAGES,
     LAYERS,
 )
 def _noise(options: argparse.Namespace) -> int:
     graph, journal = load(options), options.out.with_suffix(".journal.npz")
     if not graph.quantizable(options.layers):
-        tell(f"no layer of {options.model.name} can run in int8: there is no noise")
+        tell(f"no layer of {options.model.name} can run in int8: there is no noise of that")
     calibration = ds.calibrate(graph, ds.examples.load_images(options.images, 16, seed=1, graph=graph))
     pictures = ds.examples.load_images(options.images, options.count, seed=2, graph=graph)
-    samples = ds.measure_noise(graph, pictures, options.layers, calibration=calibration, budget=options.budget, resume=journal)
+    asked = {"budget": options.budget, "resume": journal, "sources": options.source_form}
+    samples = ds.measure_noise(graph, pictures, options.layers, calibration=calibration, **asked)
     samples.save(options.out)
     journal.unlink(missing_ok=True)
     print(samples)

@@ -9,7 +9,7 @@ import pytest
 from helpers.coded_problems import COLUMNS
 from helpers.notebook_files import notebook
 from helpers.paths import ROOT
-from helpers.small_models import double
+from helpers.small_models import conv_net, double, pictures
 
 import dnnsplit as ds
 from dnnsplit.cli.assignments import shapes
@@ -196,3 +196,14 @@ def test_shapes_as_they_are_written():
     for text in ("x", "=1", "x=-1", "x=1,,2", "x=1.5", "x=1,"):
         with pytest.raises(ds.OptionError, match="is not NAME="):
             shapes([text])
+
+
+def test_forms_go_from_the_noise_to_the_plan(tmp_path, capsys):
+    model, table = str(conv_net(tmp_path / "net.onnx")), tmp_path / "noise.csv"
+    np.save(tmp_path / "x.npy", pictures(24))
+    asked = ["-o", str(table), "--images", str(tmp_path / "x.npy"), "--layers", "2", "--count", "2", "--source-form", "jpeg-90"]
+    assert main(["noise", model, *asked]) == 0
+    assert "inputs also as jpeg-90" in capsys.readouterr().out
+    assert ds.NoiseSamples.load(table).sources["jpeg-90"].noise[0] > 0
+    assert main(["noise", model, *asked, "--source-form", "png-1"]) == 2
+    assert "'png-1' brings these inputs to the last bit" in capsys.readouterr().err
