@@ -134,9 +134,7 @@ def _power(options: argparse.Namespace) -> int:
     argument("-o", "--out", type=Path, required=True, help="CSV of noise samples to write; stopped work goes on from there"),
     argument("--budget", type=int, help="measure this many designed schemes (default: all of them)"),
     argument("--count", type=int, default=8, help="how many images (default: 8)"),
-    argument(
-        "--source-form", action="append", default=[], help="lossy form of inputs to measure too, like jpeg-95"
-    ),
+    argument("--source-form", action="append", default=[], help="lossy form of inputs to measure too, like jpeg-95"),
     IMAGES,
     LAYERS,
 )

@@ -161,7 +161,7 @@ def pareto(
         return Front(_plans(ask(graph, network, times, noise, request)), limited)
     # what verifies tells bounds itself
     question = replace(ask(graph, network, times, noise, replace(request, confidence=None)), request=request)
-    measure = measurer(noise, verify, confidence)
+    measure = measurer(noise, verify, confidence, lossy=bool(question.problem.sources))
     known, count = certain(noise, None, measure.fresh), 0
     while True:
         plans = _plans(question.with_noise(informed(noise, known)))

@@ -168,7 +168,7 @@ def split(
         raise NoiseError(message)
     # what verifies tells bounds itself
     question = replace(ask(graph, network, times, noise, replace(request, confidence=None)), request=request)
-    measure = measurer(noise, verify, confidence, samples)
+    measure = measurer(noise, verify, confidence, samples, bool(question.problem.sources))
 
     def choose(model: NoiseModel) -> Plan:
         return answer(pose(question.with_noise(model), effort), effort)

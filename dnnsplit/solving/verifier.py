@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 
 import numpy as np
 
@@ -86,16 +87,34 @@ def _named(source: str) -> tuple[str, ...]:
     return (source,) if source else ()
 
 
+def _takes_forms(measure: Measure) -> bool:
+    """Whether a measure can be told the lossy form of the inputs; what says nothing of its arguments is believed to."""
+    try:
+        signature(measure).bind((), "")
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
+
+
 def measurer(
-    noise: NoiseModel, verify: Measure, confidence: float | None = None, samples: NoiseSamples | None = None
+    noise: NoiseModel, verify: Measure, confidence: float | None = None, samples: NoiseSamples | None = None, lossy: bool = False
 ) -> Measurer:
-    """Check that a measure is of the noise that a model predicts, if it tells its origin; other images are welcome."""
+    """Check that a measure is of the noise that a model predicts, if it tells its origin; other images are welcome.
+
+    With `lossy` plans may send inputs in lossy forms, which the measure must be able to hear of.
+    """
     origin = getattr(verify, "origin", {})
     known = [k for k in ("metric", "model_sha256", "setting", "calibration") if k in origin and k in noise.origin]
     other = [k for k in known if noise.origin[k] != origin[k]]
     problems = [f"{k} is {noise.origin[k]} in the noise model, {origin[k]} in verify" for k in other if k != "calibration"]
     problems += ["calibration: its ranges are others" for k in other if k == "calibration"]
     raise_problems(NoiseError, "verify measures another noise than the model predicts", problems)
+    if lossy and not _takes_forms(verify):
+        message = "verify takes names of layers alone, and plans may send inputs in a lossy form"
+        way_out = "let it take the form as a second argument, as a noise_meter does, or name source_forms without a loss"
+        raise OptionError(message, way_out)
     if confidence is not None and not hasattr(verify, "samples"):
         message = "with a confidence, verify must tell the spread over images: pass a noise_meter"
         raise OptionError(message)

@@ -225,3 +225,17 @@ def _least_lossy(problem, cost, eta, limit):
         if math.hypot(eta, math.sqrt(sum(p for _, p, _ in picked))) <= limit and not any(t.tensor in int8 for *_, t in picked):
             best = min(best, cost.latency_s + sum(d for d, *_ in picked))
     return best
+
+
+def test_a_measure_must_hear_of_the_form():
+    problem = coded_small(7)
+    truth = problem[3]
+    with pytest.raises(ds.OptionError, match=r"verify takes names of layers alone.*source_forms without a loss"):
+        ds.split(*problem, max_noise=0.06, verify=lambda names: truth.of(names))
+    lossless = ("float32", "png-1", "uint8")
+    plain = ds.split(*problem, max_noise=0.06, verify=lambda names: truth.of(names), source_forms=lossless)
+    assert plain.lossy_source == ""
+    told = ds.split(*problem, max_noise=0.06, verify=lambda names, source="": truth.of(names, source))
+    assert told.latency_s == pytest.approx(ds.split(*problem, max_noise=0.06).latency_s)
+    front = ds.pareto(*problem, verify=lambda names, source="": truth.of(names, source), progress=False)
+    assert [plan.noise for plan in front.plans] == [truth.of(plan.quantized, plan.lossy_source) for plan in front.plans]
