@@ -78,3 +78,10 @@ def test_a_folder_without_models_is_refused(tmp_path):
     done = bench(tmp_path)
     assert done.returncode == 2
     assert "there is no .onnx file" in done.stderr
+
+
+def test_no_plan_is_worse_than_one_server_with_one_form_of_the_input():
+    done = subprocess.run([sys.executable, "forms.py"], capture_output=True, text=True, timeout=300, cwd=ROOT / "bench")
+    told = next(line for line in done.stdout.splitlines() if "regret against one server" in line)
+    assert "yes" in told.split(), done.stdout + done.stderr
+    assert "192 points" in told
