@@ -12,7 +12,7 @@ import dnnsplit as ds
 import dnnsplit.noise.meter as meter_room
 from dnnsplit.codecs.forms import codec
 from dnnsplit.codecs.pixels import find_pixels
-from dnnsplit.cutting.cut import whole
+from dnnsplit.cutting.running import whole
 from dnnsplit.noise.journal import read_journal, write_journal
 from dnnsplit.noise.meter import noise_meter
 from dnnsplit.noise.models import PowerSum, Table
