@@ -15,6 +15,8 @@ from dnnsplit.network.servers import Network
 from dnnsplit.plots.style import COLOURS, records, style
 from dnnsplit.profiling.times import LayerTimes
 
+COLUMNS = ["tensor", "form", "size_bytes", "size_bytes_95", "lossless", "encode_s", "server", "decode_s"]
+
 
 def source_forms(graph: LayerGraph, times: LayerTimes, network: Network, title: str = "") -> tuple[Figure, dict[str, Any]]:
     """Bytes of the graph inputs in each form against the seconds of its writing at the source and its reading, by server.
@@ -37,12 +39,14 @@ def source_forms(graph: LayerGraph, times: LayerTimes, network: Network, title: 
     links = [link for link in network.links if link.source == network.source != link.target]
     rows = [
         {
-            "tensor": tensor, "form": form, "server": link.target, "size_bytes": one.size_bytes, "lossless": one.lossless,
-            "seconds": one.encode_s[network.source] + one.decode_s[link.target],
+            "tensor": tensor, "form": form, "size_bytes": one.size_bytes, "size_bytes_95": one.size_bytes_95,
+            "lossless": one.lossless, "encode_s": one.encode_s[network.source], "server": link.target,
+            "decode_s": one.decode_s[link.target],
         }
         for link in links for tensor in plain for form, one in (times.forms.of(tensor) if times.forms else {}).items()
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=["tensor", "form", "server", "size_bytes", "lossless", "seconds"])
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    seconds = table["encode_s"] + table["decode_s"]
     most = max([*plain.values(), 1.0])
     with style():
         figure, axis = plt.subplots(figsize=(5.4, 3.4))
@@ -52,22 +56,21 @@ def source_forms(graph: LayerGraph, times: LayerTimes, network: Network, title: 
         for i, link in enumerate(links):
             part = table[table["server"] == link.target]
             for kept in (True, False):
-                some = part[part["lossless"] == kept]
+                some = part[part["lossless"] == kept].index
                 face = COLOURS[i % 7] if kept else "none"
-                axis.scatter(some["size_bytes"], some["seconds"], s=22, marker="osD^v"[i % 5], facecolors=face,
+                axis.scatter(table["size_bytes"][some], seconds[some], s=22, marker="osD^v"[i % 5], facecolors=face,
                              edgecolors=COLOURS[i % 7], zorder=3)  # fmt: skip
             saved = (most - sizes) / link.bandwidth_bytes_per_s
             label = f"saved at {show(link.bandwidth_bytes_per_s, 'B/s')}, to {link.target}"
             axis.plot(sizes, saved, color=COLOURS[i % 7], linewidth=1.0, linestyle="--", label=label)
-        slowest = table.sort_values("seconds").drop_duplicates(["tensor", "form"], keep="last")
-        for row in slowest.to_dict("records"):
-            at = row["size_bytes"], row["seconds"]
-            axis.annotate(row["form"], at, (2, 4), textcoords="offset points", rotation=30, fontsize=6.5)
+        for (_, form), same in table.groupby(["tensor", "form"]).groups.items():
+            at = table["size_bytes"][same].max(), seconds[same].max()
+            axis.annotate(form, at, (2, 4), textcoords="offset points", rotation=30, fontsize=6.5)
         axis.set(xscale="log", yscale="log", title=title, xlabel="size of the input", ylabel="writing and reading [s]")
         axis.xaxis.set_major_formatter(lambda value, _: show(value, "B"))
         axis.xaxis.set_minor_formatter(lambda *_: "")
         if len(table):
-            axis.set_ylim(table["seconds"].min() / 5, 4 * table["seconds"].max())
+            axis.set_ylim(seconds.min() / 5, 4 * seconds.max())
         if links:
             axis.legend(loc="lower left", fontsize=7, title="hollow: lossy", title_fontsize=7)
     return figure, {"title": title, "plain_bytes": plain, "rows": records(table)}
