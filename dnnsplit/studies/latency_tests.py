@@ -99,7 +99,7 @@ def latency_tests(
         One row per plan: topology, max_noise, predicted_s, latency_s (median), low_s, high_s (5th and 95th percentile) [s],
         error_% of the prediction, noise and noise_upper (of the plan), output_noise (rho of what the deployment returned),
         output_difference (greatest, relative, from the model with the same layers in int8 as its noise is measured), servers,
-        parts, int8_layers, repeats, plan_id.
+        source_form, parts, int8_layers, repeats, plan_id.
 
     Raises
     ------
@@ -230,6 +230,7 @@ def _row(
         "output_noise": noise,
         "output_difference": difference,
         "servers": "+".join(plan.servers),
+        "source_form": plan.source_form,
         "parts": len(bundle.parts),
         "int8_layers": len(plan.quantized),
         "repeats": len(asked),
