@@ -63,9 +63,9 @@ def source_forms(graph: LayerGraph, times: LayerTimes, network: Network, title: 
             saved = (most - sizes) / link.bandwidth_bytes_per_s
             label = f"saved at {show(link.bandwidth_bytes_per_s, 'B/s')}, to {link.target}"
             axis.plot(sizes, saved, color=COLOURS[i % 7], linewidth=1.0, linestyle="--", label=label)
-        for (_, form), same in table.groupby(["tensor", "form"]).groups.items():
-            at = table["size_bytes"][same].max(), seconds[same].max()
-            axis.annotate(form, at, (2, 4), textcoords="offset points", rotation=30, fontsize=6.5)
+        for row in table.assign(seconds=seconds).sort_values("seconds").groupby(["tensor", "form"]).tail(1).to_dict("records"):
+            at = row["size_bytes"], row["seconds"]
+            axis.annotate(row["form"], at, (2, 4), textcoords="offset points", rotation=30, fontsize=6.5)
         axis.set(xscale="log", yscale="log", title=title, xlabel="size of the input", ylabel="writing and reading [s]")
         axis.xaxis.set_major_formatter(lambda value, _: show(value, "B"))
         axis.xaxis.set_minor_formatter(lambda *_: "")
