@@ -10,7 +10,8 @@ import numpy as np
 
 from dnnsplit.codecs.forms import EXAMPLES, Codec, File, codec
 from dnnsplit.codecs.pixels import Pixels, Unfit, find_pixels
-from dnnsplit.graph.feeds import Feed
+from dnnsplit.graph.feeds import Feed, Images, feeds_of
+from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import NoiseError, raise_problems
 
 PLAIN = "float32"  # the inputs as they are
@@ -68,24 +69,51 @@ def source_forms(feeds: Sequence[Mapping[str, np.ndarray]], names: Iterable[str]
     OptionError
         An unknown form.
     """
+    forms, problems = _sorted(feeds, names)
+    raise_problems(NoiseError, "sources", [*problems.values()])
+    return forms
+
+
+def unmeasured_forms(graph: LayerGraph, images: Images, names: Iterable[str]) -> dict[str, str]:
+    """Return those forms that `measure_noise` refuses to measure, and why: no input has them, or they lose nothing.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+        Read from an ONNX file.
+    images : Images
+        All that noise is to be measured on.
+    names : Iterable[str]
+        Of forms.
+
+    Raises
+    ------
+    OptionError
+        An unknown form.
+    """
+    return _sorted(feeds_of(graph.model, images), names)[1]
+
+
+def _sorted(feeds: Sequence[Mapping[str, np.ndarray]], names: Iterable[str]) -> tuple[dict[str, SourceForm], dict[str, str]]:
+    """Return the forms that lose something of inputs, and what is wrong with the others, by name."""
     names = tuple(dict.fromkeys(names))
     arrays = {name: [feed[name] for feed in feeds] for name in (feeds[0] if names else ())}
     pixels = {name: find_pixels(values) for name, values in arrays.items()}
-    forms, problems = {}, []
+    forms, problems = {}, {}
     for name in names:
         found = {} if name == PLAIN else {i: _fitting(name, arrays[i], pixels[i]) for i in arrays}
         lossy = {i: one for i, one in found.items() if isinstance(one, Codec)}
         loses = any(not _same(brought(one, array), array) for i, one in lossy.items() for array in arrays[i])
         if name == PLAIN or (lossy and not loses):
-            problems.append(f"{name!r} brings these inputs to the last bit: it adds no noise, and needs no measurement")
+            problems[name] = f"{name!r} brings these inputs to the last bit: it adds no noise, and needs no measurement"
         elif not lossy:
             tried = {f: _fitting(f, arrays[i], pixels[i]) for f in EXAMPLES for i in arrays}
             fitting = [f for f, one in tried.items() if isinstance(one, Codec) and not one.lossless]
             reasons = "; ".join(f"{i!r}: {why}" for i, why in found.items())
-            problems.append(f"no input has the form {name!r} ({reasons}); lossy ones that fit: {', '.join(fitting) or 'none'}")
-        forms[name] = SourceForm(name, lossy)
-    raise_problems(NoiseError, "sources", problems)
-    return forms
+            problems[name] = f"no input has the form {name!r} ({reasons}); lossy ones that fit: {', '.join(fitting) or 'none'}"
+        else:
+            forms[name] = SourceForm(name, lossy)
+    return forms, problems
 
 
 def _fitting(form: str, arrays: Sequence[np.ndarray], pixels: Pixels | None) -> Codec | str:

@@ -4,6 +4,7 @@ In: stage objects and tables of any room. Out: matplotlib figures, files, and th
 May import every room but the command line and sweeps; matplotlib is imported here alone.
 """
 
+from dnnsplit.plots.forms import source_forms
 from dnnsplit.plots.grids import bandwidth_grid, energy_limits, latency_energy
 from dnnsplit.plots.noise import latency_noise, learning_curve, limit_coverage, noise_fit, noise_fronts, sensitivity
 from dnnsplit.plots.placement import placement
@@ -14,5 +15,5 @@ from dnnsplit.plots.times import bandwidth, layer_seconds, predicted_measured, s
 __all__ = [
     "bandwidth", "bandwidth_grid", "energy_limits", "latency_energy", "latency_noise", "layer_seconds", "learning_curve",
     "limit_coverage", "noise_fit", "noise_fronts", "placement", "predicted_measured", "regimes", "save", "save_and_show",
-    "scale", "sensitivity", "split_times", "tensor_sizes",
+    "scale", "sensitivity", "source_forms", "split_times", "tensor_sizes",
 ]  # fmt: skip

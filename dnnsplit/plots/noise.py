@@ -114,6 +114,7 @@ def latency_noise(
     measured: pd.DataFrame | None = None,
     most: float | None = None,
     baselines: pd.DataFrame | None = None,
+    slides: pd.DataFrame | None = None,
 ) -> tuple[Figure, dict[str, Any]]:
     """Figures 3 to 5: least latency against the noise limit, as planned, with the plans that were run.
 
@@ -129,6 +130,8 @@ def latency_noise(
         Right end of the noise axis; default: the largest noise of the front or of the measured rows.
     baselines : pd.DataFrame | None, optional
         From `dnnsplit.studies.grid.single_servers`, with the confidence of the front: a line per server, its forms named.
+    slides : pd.DataFrame | None, optional
+        The same as `frame` with the input sent in float32 alone, as on the slides: a thin line.
     """
     limits = [] if measured is None else list(measured["max_noise"])
     column = "noise_upper" if "noise_upper" in frame else "noise"
@@ -138,6 +141,9 @@ def latency_noise(
         figure, axis = plt.subplots()
         marks: dict[str, Any] = {"color": COLOURS[0], "linewidth": 1.5, "label": "planned (exact optimum)"}
         axis.stairs(frame["latency_s"], [*limited, right], baseline=None, **marks)
+        if slides is not None:
+            thin: dict[str, Any] = {"color": COLOURS[0], "linewidth": 0.7, "label": "planned, input sent in float32 (slides)"}
+            axis.stairs(slides["latency_s"], [*slides[column], max(right, *slides[column])], baseline=None, **thin)
         for i, (server, part) in enumerate(alone.groupby("server", sort=False) if len(alone) else ()):
             part = part[part[column] < right]
             line: dict[str, Any] = {"color": COLOURS[2 + i % 5], "linewidth": 1.0, "linestyle": "--"}
@@ -153,13 +159,15 @@ def latency_noise(
             )  # fmt: skip
         axis.set(title=title, xlabel=LIMIT, ylabel="latency [s]", xlim=(-0.015 * right, right))
         high = [] if measured is None else list(measured["high_s"])
-        axis.set_ylim(0, 1.12 * max([*frame["latency_s"], *high, *alone.get("latency_s", [])]))
+        thinly = [] if slides is None else list(slides["latency_s"])
+        axis.set_ylim(0, 1.12 * max([*frame["latency_s"], *high, *thinly, *alone.get("latency_s", [])]))
         if len(alone):
             figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         else:
             axis.legend(loc="lower left")
     numbers = {"title": title, "front": frame.to_dict("list")}
     numbers |= {} if baselines is None else {"baselines": records(baselines)}
+    numbers |= {} if slides is None else {"slides": slides.to_dict("list")}
     return figure, numbers | ({} if measured is None else {"measured": measured.to_dict("list")})
 
 

@@ -61,7 +61,7 @@ class Front:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row per plan: noise, latency_s [s], energy_j [J], device_energy_j [J], objective, servers, quantized.
+        """One row per plan: noise, latency_s [s], energy_j [J], device_energy_j [J], objective, servers, quantized, source_form.
 
         With a confidence there is ``noise_upper`` too.
         """
@@ -70,6 +70,7 @@ class Front:
         frame = pd.DataFrame([[getattr(plan, c) for c in columns] for plan in self.plans], columns=columns)
         frame["servers"] = ["+".join(plan.servers) for plan in self.plans]
         frame["quantized"] = [" ".join(plan.quantized) for plan in self.plans]
+        frame["source_form"] = [plan.source_form for plan in self.plans]
         frame.attrs["units"] = {"latency_s": "s", "energy_j": "J", "device_energy_j": "J"}
         return frame
 

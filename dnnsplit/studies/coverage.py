@@ -37,6 +37,8 @@ def coverage(
 ) -> pd.DataFrame:
     """Choose among the schemes that a meter has measured as `split` would, on draws of its images, and look at all of them.
 
+    Only schemes are chosen, of inputs that come without a loss, in whichever form is fastest.
+
     Parameters
     ----------
     meter : NoiseMeter

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ STAGE_BYTES = 1.5e8  # of a stage's process, beside its weights and tensors
 MOST_BYTES = 2e9  # of test-beds that run at the same time; one may have more
 
 
-@named()
+@named(split)
 def latency_tests(
     graph: LayerGraph,
     networks: Mapping[str, Network],
@@ -57,6 +58,7 @@ def latency_tests(
     time_dilation: float | None = None,
     progress: bool = True,
     confidence: float | None = None,
+    **asked: Any,
 ) -> pd.DataFrame:
     """Plan, cut, run and measure, for every topology and noise limit.
 
@@ -91,6 +93,8 @@ def latency_tests(
         Show a progress bar.
     confidence : float | None, optional
         Of the limits, as for `split`.
+    **asked : Any
+        Other arguments of `split`: source_forms, pins, method, ... Pinning all layers runs a baseline.
 
     Returns
     -------
@@ -112,16 +116,9 @@ def latency_tests(
     for name, network in networks.items():
         for limit in max_noise:
             # what servers do at a cut is in the plan, but not emulated: they really do it
-            plan = split(graph, network, times, noise, max_noise=limit, confidence=confidence)
-            what = (
-                plan.frame.to_csv(),
-                sorted(plan.forms.items()),
-                plan.latency_s,
-                plan.noise,
-                network.frame.to_csv(),
-                name,
-                run,
-            )
+            plan = split(graph, network, times, noise, max_noise=limit, confidence=confidence, **asked)
+            decided = plan.frame.to_csv(), sorted(plan.forms.items()), plan.latency_s, plan.noise
+            what = (*decided, network.frame.to_csv(), name, run)
             jobs.append(_Job(name, limit, network, plan, Path(build) / f"{name}-{limit:g}", sha256(repr(what))[:16]))
     way_out = "is scaled from this machine; profile it (dnnsplit.profile)"
     lost = dict.fromkeys(server for job in jobs for server in job.stages if server not in times.slowdown)

@@ -17,7 +17,7 @@ from dnnsplit.noise.journal import read_journal, write_journal
 from dnnsplit.noise.meter import noise_meter
 from dnnsplit.noise.models import PowerSum, Table
 from dnnsplit.noise.schemes import all_schemes
-from dnnsplit.noise.source_forms import SourceForm
+from dnnsplit.noise.source_forms import SourceForm, unmeasured_forms
 from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.quantize.rewrite import quantize_layer
 
@@ -256,6 +256,21 @@ def test_forms_that_no_input_has_are_refused_with_those_that_fit(net):
         ds.measure_noise(net, rough, layers=1, sources=["jpeg-95"], progress=False)
     with pytest.raises(ds.OptionError, match=r"source_schemes is 'nones' .did you mean 'none'"):
         ds.measure_noise(net, pictures(2), layers=1, sources=["jpeg-95"], source_schemes="nones", progress=False)
+
+
+def test_forms_that_cannot_be_measured_are_told_with_their_reasons(net):
+    names = ["float16", "png-1", "jpeg-90"]
+    left = unmeasured_forms(net, pictures(2), names)
+    assert list(left) == ["png-1"]
+    assert "needs no measurement" in left["png-1"]
+    rough = np.random.default_rng(0).random((2, 3, 12, 12)).astype(np.float32)
+    left = unmeasured_forms(net, rough, names)
+    assert list(left) == ["png-1", "jpeg-90"]
+    assert "no input has the form 'jpeg-90'" in left["jpeg-90"]
+    samples = ds.measure_noise(net, rough, layers=1, sources=[n for n in names if n not in left], progress=False)
+    assert list(samples.sources) == ["float16"]
+    with pytest.raises(ds.OptionError, match="jpeg-900"):
+        unmeasured_forms(net, rough, ["jpeg-900"])
 
 
 def test_a_model_of_which_no_layer_can_run_in_int8_has_forms_too(tmp_path):

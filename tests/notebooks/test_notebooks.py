@@ -109,7 +109,25 @@ def test_the_whole_line_runs_with_small_parameters(workplace):
     assert (tests["noise"] <= tests["noise_upper"]).all()
     assert (tests["noise_upper"] <= tests["max_noise"]).all()
     assert (tests["latency_s"] > 0).all()
-    for stem in ("figure2-noise-fit", "figure3-device", "figure4-device-edge", "figure5-device-edge-cloud", "placement"):
+    beside = pd.read_csv(data / "measurements" / f"{name}.baselines.csv").set_index("by")
+    assert list(beside.index) == ["plan", "slides", "cloud alone"]
+    assert beside["source_form"]["slides"] == "float32"
+    assert (beside["output_noise"] == 0).all()
+    assert beside["predicted_s"]["plan"] <= beside["predicted_s"].min()
+    samples = ds.NoiseSamples.load(data / "noise" / f"{name}.csv")
+    assert list(samples.sources) == ["float16", "jpeg-95", "jpeg-90", "webp-90"]
+    assert {int(part.spread[0, 1]) for part in samples.sources.values()} == {8}  # of the images that verify
+    regimes = pd.read_csv(data / "plans" / f"{name}.regimes.csv")
+    assert regimes["gain"].min() >= -1e-9
+    for stem in (
+        "figure2-noise-fit",
+        "figure3-device",
+        "figure4-device-edge",
+        "figure5-device-edge-cloud",
+        "placement",
+        "regimes",
+        "source-forms",
+    ):
         assert (figures / f"{stem}.svg").stat().st_size > 2000
         assert (figures / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
         assert json.loads((figures / f"{stem}.json").read_text(encoding="utf-8"))["figure"] == stem
@@ -159,6 +177,7 @@ def test_another_model_goes_through_all_notebooks_into_folders_of_its_own(workpl
     said = (workplace / "own" / "runs" / "03-noise.ipynb").read_text(encoding="utf-8")
     assert "too few schemes for a polynomial" in said
     assert "only the scenes drawn for the shipped detector have labels" in said
+    assert "no input has the form 'jpeg-95'" in said
     assert "it needs no model" in (workplace / "own" / "runs" / "08-figures.ipynb").read_text(encoding="utf-8")
     assert not [path for path in (workplace / "own" / "figures").glob("*2-noise-fit*")]
     assert (workplace / "own" / "figures" / "figure3-device-edge.svg").stat().st_size > 2000

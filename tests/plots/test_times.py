@@ -83,6 +83,18 @@ def test_latency_noise_draws_a_line_per_server_alone_and_names_its_forms():
     assert [text.get_text().strip() for text in figure.axes[0].texts] == ["s0 alone", *(f"s1 alone, {form}" for form in named)]
 
 
+def test_latency_noise_draws_the_slides_front_as_a_line_of_its_own():
+    problem = slowly_linked()
+    slides = ds.pareto(*problem, source_forms=["float32"]).frame
+    figure, numbers = ds.plots.latency_noise(ds.pareto(*problem).frame, "coded", slides=slides)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["planned (exact optimum)", "planned, input sent in float32 (slides)"]
+    thick, thin = sorted(figure.axes[0].patches, key=lambda line: -line.get_linewidth())
+    assert list(thick.get_data().values) == numbers["front"]["latency_s"]
+    assert list(thin.get_data().values) == numbers["slides"]["latency_s"] == list(slides["latency_s"])
+    assert figure.axes[0].get_ylim()[1] > slides["latency_s"].max()
+
+
 def slowly_linked():
     graph, network, times, noise = coded_small(0, layers=2)
     return graph, network.with_bandwidths({("s0", "s1"): 2.0}), times, noise

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.coded_problems import coded_small
 from helpers.problems import brute_force, random_small
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,16 @@ def test_the_front_starts_with_the_float_model():
     front = ds.pareto(*ds.examples.tiny())
     assert front.plans[0].quantized == ()
     assert front.plans[0].noise == 0.0
+
+
+def test_the_front_tells_the_form_of_the_input():
+    graph, network, times, noise = coded_small(0, layers=2)
+    problem = graph, network.with_bandwidths({("s0", "s1"): 2.0}), times, noise
+    sent = {"pins": dict.fromkeys(graph.layer_names, "s1")}
+    front = ds.pareto(*problem, **sent)
+    assert list(front.frame["source_form"]) == [plan.source_form for plan in front.plans]
+    assert {*front.frame["source_form"]} & {"jpeg-90", "jpeg-95"}
+    assert {*ds.pareto(*problem, **sent, source_forms=["float32"]).frame["source_form"]} == {"float32"}
 
 
 def test_an_unmeasured_scheme_is_never_chosen():

@@ -79,6 +79,18 @@ def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(again, rows, check_dtype=False)
 
 
+def test_baselines_are_run_by_arguments_of_split(setup, tmp_path):
+    graph, networks, times, noise, pictures = setup
+    run = {"max_noise": [0.0], "images": pictures, "build": tmp_path, "repeats": 3, "warm_up": 1, "progress": False}
+    pins = dict.fromkeys(graph.layer_names, "edge")
+    row = ds.latency_tests(graph, {"both": networks["both"]}, times, noise, **run, pins=pins, source_forms=["float32"]).iloc[0]
+    alone = ds.single_servers(graph, networks["both"], times, source_forms=["float32"]).set_index("server").loc["edge"]
+    assert (row["servers"], row["source_form"]) == ("edge", "float32")
+    assert row["predicted_s"] == pytest.approx(alone["latency_s"])
+    with pytest.raises(ds.OptionError, match=r"no argument 'pin' .did you mean 'pins'"):
+        ds.latency_tests(graph, networks, times, noise, **run, pin=pins)
+
+
 @pytest.mark.parametrize(
     ("limit", "value", "one_by_one"), [("MOST_BUSY", 0.0, True), ("MOST_BYTES", 0.0, True), ("MOST_BUSY", 99.0, False)]
 )
