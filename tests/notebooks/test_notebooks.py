@@ -125,7 +125,8 @@ def test_the_whole_line_runs_with_small_parameters(workplace):
         "figure4-device-edge",
         "figure5-device-edge-cloud",
         "placement",
-        "regimes",
+        "regimes-device-edge",
+        "regimes-device-edge-cloud",
         "source-forms",
     ):
         assert (figures / f"{stem}.svg").stat().st_size > 2000
