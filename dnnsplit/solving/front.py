@@ -166,17 +166,18 @@ def pareto(
     known, count = certain(noise, None, measure.fresh), 0
     while True:
         plans = _plans(question.with_noise(informed(noise, known)))
-        told = count
+        new: dict[str, np.ndarray] = {}
         for form in dict.fromkeys(plan.lossy_source for plan in plans):
             rows = np.array([row_of(noise.layers, plan.quantized) for plan in plans if plan.lossy_source == form])
-            new = rows[[key not in known[form] for key in pack_schemes(rows).tolist()]]
-            if len(new):
-                measure.measure_all(new, progress, form)
-                bounds = [measure.bound(names_of(noise.layers, row), form) for row in new]
-                known[form] |= dict(zip(pack_schemes(new).tolist(), bounds, strict=True))
-                count += len(new)
-        if count == told:
+            rows = rows[[key not in known[form] for key in pack_schemes(rows).tolist()]]
+            new |= {form: rows} if len(rows) else {}
+        if not new:
             return Front(tuple(measure.told(plan, count) for plan in plans), limited)
+        measure.measure_forms(new, progress)
+        for form, rows in new.items():
+            bounds = [measure.bound(names_of(noise.layers, row), form) for row in rows]
+            known[form] |= dict(zip(pack_schemes(rows).tolist(), bounds, strict=True))
+            count += len(rows)
 
 
 def _plans(question: Question) -> tuple[Plan, ...]:

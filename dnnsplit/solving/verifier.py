@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
 
@@ -60,7 +60,19 @@ class Measurer:
             for names in rows:
                 self.bound(names, source)
             return
-        samples: NoiseSamples = self.measure.samples(schemes, progress, *_named(source))
+        self._keep(source, self.measure.samples(schemes, progress, *_named(source)))
+
+    def measure_forms(self, schemes: Mapping[str, np.ndarray], progress: bool = True) -> None:
+        """Measure some schemes by the lossy form of the inputs, all in one walk where the measure can."""
+        if hasattr(self.measure, "by_form"):
+            for form, samples in self.measure.by_form(schemes, progress).items():
+                self._keep(form, samples)
+        else:
+            for form, rows in schemes.items():
+                self.measure_all(rows, progress, form)
+
+    def _keep(self, source: str, samples: NoiseSamples) -> None:
+        """Remember means and bounds of what was measured."""
         bounds = samples.noise
         if self.confidence is not None:
             if samples.spread is None or (samples.spread[:, 1] < 2).any():
