@@ -29,7 +29,7 @@ FORMS = tuple(dict.fromkeys((*SOURCE_FORMS, *WIRE_FORMS)))
 PACKED = "zstd"  # of tensors between layers alone: images are smaller as such
 HERE = "here"
 PAUSE_S = 0.05  # before a form is written, and read: a stage has been waiting for the request, and for the link
-RUNS = 20  # of a form of a graph input, at most; each takes the next image
+RUNS = 10  # of a form of a graph input, at most; each takes the next image
 MOST_IMAGES = 8  # that tensors between layers are made from
 MOST_BYTES = 2.5e8  # of tensors that one run of the model delivers
 

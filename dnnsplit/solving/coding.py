@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,18 +22,8 @@ from dnnsplit.solving.costs import INT8_SHARE
 from dnnsplit.solving.elimination.relays import TIE
 from dnnsplit.solving.request import Request
 
-
-class Worth(Protocol):
-    """What a second of compute and of transfer is worth, and a byte that crosses: see `dnnsplit.solving.arrays.Weights`."""
-
-    @property
-    def compute(self) -> np.ndarray: ...  # noqa: D102
-    @property
-    def transfer(self) -> np.ndarray: ...  # noqa: D102
-    @property
-    def sent(self) -> np.ndarray | float: ...  # noqa: D102
-    @property
-    def power(self) -> float: ...  # noqa: D102
+if TYPE_CHECKING:
+    from dnnsplit.solving.arrays import Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +87,7 @@ class Forms:
             array[tensors, ..., 0, :] = array[tensors, ..., 1, :]
         return Forms(tuple(names), **found)
 
-    def worth(self, by: Worth) -> np.ndarray:
+    def worth(self, by: Weights) -> np.ndarray:
         """Return what each tensor is worth on each link in each form: float like `link_s`; 0 where there is none."""
         linked = np.isfinite(self.link_s)
         worth = np.where(linked, self.link_s, 0.0)
@@ -146,7 +136,7 @@ class Prices:
         return found
 
 
-def prices(forms: Forms, sources: Sequence[Source], by: Sequence[Worth]) -> Prices:
+def prices(forms: Forms, sources: Sequence[Source], by: Sequence[Weights]) -> Prices:
     """Return what tensors are worth; between forms of equal first objective the second one decides."""
     worth, choice = _best(forms, by)
     found: dict[int, np.ndarray] = {}
@@ -159,7 +149,7 @@ def prices(forms: Forms, sources: Sequence[Source], by: Sequence[Worth]) -> Pric
     return Prices(worth, choice, found)
 
 
-def _best(forms: Forms, by: Sequence[Worth]) -> tuple[np.ndarray, np.ndarray]:
+def _best(forms: Forms, by: Sequence[Weights]) -> tuple[np.ndarray, np.ndarray]:
     worth = np.stack([forms.worth(one) for one in by])
     worth[0][~np.isfinite(forms.link_s)] = np.inf
     if worth.shape[-1] == 1:
