@@ -270,7 +270,11 @@ class Bytes(Codec):
     def encode(self, array: np.ndarray) -> list[Element]:
         """See `Codec`."""
         steps = self.pixels.steps(array, self.lossless)
-        return [np.ascontiguousarray(image).reshape(-1).data for image in (steps if "N" in self.pixels.layout else steps[None])]
+        if not steps.flags.c_contiguous:
+            steps = np.ascontiguousarray(steps)
+        if len(self.pixels.layout) == 3 or len(steps) == 1:
+            return [steps.reshape(-1).data]
+        return [image.reshape(-1).data for image in steps]
 
     def decode(self, elements: Sequence[Element], dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         """See `Codec`."""
