@@ -359,7 +359,8 @@ class Bundle:
         most = "at most " if any(wires[name].is_open for name, _ in self.routes) else ""
         count = len(self.routes)
         sent = f"{count} tensors cross ({most}{show(sum(sizes.values()), 'B')})" if sizes else "nothing crosses"
-        return f"Bundle({self.model_name}: {len(self.parts)} parts on {', '.join(self.stages)}; {sent}; source {self.source})"
+        parts = f"{len(self.parts)} part{'' if len(self.parts) == 1 else 's'}"
+        return f"Bundle({self.model_name}: {parts} on {', '.join(self.stages)}; {sent}; source {self.source})"
 
     def _repr_html_(self) -> str:
         return shown(self, self.frame)
