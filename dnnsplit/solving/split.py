@@ -290,7 +290,7 @@ def _programmes(question: Question, problem: Problem, formulation: str, effort: 
     bound, proved, notes, refused = math.inf, True, list[str](), list[DnnSplitError]()
     for source in sorted(least, key=lambda one: least[one]):
         if best and best[0] <= least[source]:
-            bound = min(bound, least[source])
+            bound = math.nan if math.isnan(bound) else min(bound, least[source])
             continue
         part, asked = problem.under(source), question.under(source)
         left = None if effort.time_limit_s is None else max(1.0, started + effort.time_limit_s - time.monotonic())
@@ -304,7 +304,8 @@ def _programmes(question: Question, problem: Problem, formulation: str, effort: 
                 bound, proved = math.nan, False
                 notes.append(str(error))
             continue
-        bound, proved = min(bound, found.bound), proved and found.status == "optimal"  # NaN stays, in this order
+        bound = math.nan if math.isnan(bound + found.bound) else min(bound, found.bound)  # a bound that one lacks, all lack
+        proved = proved and found.status == "optimal"
         notes += [found.note] if found.note else []
         cost = part.price(found.placement, pack(found.quantized), routes=found.routes, chosen=found.forms)
         value = cost.bottleneck_s if objective.bottleneck else objective.weights.of(cost, part.network)

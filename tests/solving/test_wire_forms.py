@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
+from dnnsplit.solving import split as split_module
 
 METHODS = ("elimination", "milp", "slides")
 ANY = ("float32", "png-1", "uint8", "jpeg-90", "jpeg-95")
@@ -239,3 +240,17 @@ def test_a_measure_must_hear_of_the_form():
     assert told.latency_s == pytest.approx(ds.split(*problem, max_noise=0.06).latency_s)
     front = ds.pareto(*problem, verify=lambda names, source="": truth.of(names, source), progress=False)
     assert [plan.noise for plan in front.plans] == [truth.of(plan.quantized, plan.lossy_source) for plan in front.plans]
+
+
+def test_a_bound_that_one_programme_lacks_is_not_made_up():
+    problem = coded_small(7, lossy=2)
+    real = split_module.solve_milp
+    for lossy in (0, 2):  # one programme, and one for each source form
+        asked = (*problem[:3], replace(problem[3], sources=problem[3].sources if lossy else {}))
+        with pytest.MonkeyPatch.context() as patch:
+            told = lambda *given: replace(real(*given), bound=math.nan, status="feasible")  # noqa: E731
+            patch.setattr(split_module, "solve_milp", told)
+            plan = ds.split(*asked, max_noise=0.06, method="milp")
+        assert math.isnan(plan.bound)
+        assert math.isnan(plan.gap)
+        assert plan.status == "feasible"
