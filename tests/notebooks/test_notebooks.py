@@ -115,7 +115,7 @@ def test_the_whole_line_runs_with_small_parameters(workplace):
     assert (beside["output_noise"] == 0).all()
     assert beside["predicted_s"]["plan"] <= beside["predicted_s"].min()
     samples = ds.NoiseSamples.load(data / "noise" / f"{name}.csv")
-    assert list(samples.sources) == ["jpeg-95", "jpeg-90", "webp-90"]
+    assert list(samples.sources) == ["float16", "jpeg-95", "jpeg-90", "webp-90"]
     assert {int(part.spread[0, 1]) for part in samples.sources.values()} == {8}  # of the images that verify
     regimes = pd.read_csv(data / "plans" / f"{name}.regimes.csv")
     assert regimes["gain"].min() >= -1e-9
