@@ -10,11 +10,10 @@ import numpy as np
 
 from dnnsplit.codecs.forms import EXAMPLES, Codec, File, codec
 from dnnsplit.codecs.pixels import Pixels, Unfit, find_pixels
+from dnnsplit.codecs.plain import PLAIN
 from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import NoiseError, raise_problems
-
-PLAIN = "float32"  # the inputs as they are
 
 
 @dataclass(frozen=True, eq=False)

@@ -137,6 +137,15 @@ class Cost:
         return {(t.tensor, t.source, t.target): t.form for t in self.transfers if t.form not in (PLAIN, INT8)}
 
     @property
+    def routes(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """The links between servers that each tensor takes, by its name; `evaluate` takes them as `routes`."""
+        found: dict[str, tuple[tuple[str, str], ...]] = {}
+        for t in self.transfers:
+            if t.source != t.target:
+                found[t.tensor] = (*found.get(t.tensor, ()), (t.source, t.target))
+        return found
+
+    @property
     def stage_s(self) -> dict[str, float]:
         """Seconds per request [s] of each stage: "compute on <server>", and "<source> -> <target>" of each link that is used."""
         moved: dict[str, list[float]] = {}

@@ -205,16 +205,8 @@ def _chosen(question: Question, problem: Problem, placement: tuple[int, ...], sc
         if power > left:
             continue
         forms = {**cost.forms, **{move: name for move, (name, _) in zip(moves, picked, strict=True)}}
-        coded = problem.price(placement, scheme, *by, routes=_routes(cost), chosen=forms)
+        coded = problem.price(placement, scheme, *by, routes=cost.routes, chosen=forms)
         value = question.objective.weights.of(coded, problem.network)
         if (best is None or value < best.value) and not question.limits.broken(problem, coded):
             best = Coded(placement, scheme, coded, value, power, -math.inf)
     return best
-
-
-def _routes(cost: Cost) -> dict[str, tuple[tuple[str, str], ...]]:
-    found: dict[str, tuple[tuple[str, str], ...]] = {}
-    for t in cost.transfers:
-        if t.source != t.target:
-            found[t.tensor] = (*found.get(t.tensor, ()), (t.source, t.target))
-    return found

@@ -147,11 +147,7 @@ class Plan:
     @property
     def routes(self) -> dict[str, tuple[tuple[str, str], ...]]:
         """The links between servers that each tensor takes, by its name; `evaluate` and `makespan` take them as `routes`."""
-        found: dict[str, tuple[tuple[str, str], ...]] = {}
-        for t in self.transfers:
-            if t.source != t.target:
-                found[t.tensor] = (*found.get(t.tensor, ()), (t.source, t.target))
-        return found
+        return self.cost.routes
 
     @property
     def forms(self) -> dict[tuple[str, str, str], str]:
