@@ -89,7 +89,7 @@ class Question:
         """The numbers of the source forms that the limit on noise admits at all."""
         named = enumerate(self.problem.sources, 1)
         most = self.limits.max_noise
-        return [0, *(n for n, source in named if self.noise and within(self.noise.at(source.name).of(()), most))]
+        return [0, *(n for n, source in named if self.noise and within(self.noise.at(source.name).floor, most))]
 
     def again(self, network: Network | None = None, **more: Any) -> Question:
         """Ask with another network or other keywords of `split`, by the same objective, so that answers compare."""
