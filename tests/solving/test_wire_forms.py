@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
+from dnnsplit.noise.models import Table
 from dnnsplit.solving import split as split_module
 
 METHODS = ("elimination", "milp", "slides")
@@ -254,3 +255,12 @@ def test_a_bound_that_one_programme_lacks_is_not_made_up():
         assert math.isnan(plan.bound)
         assert math.isnan(plan.gap)
         assert plan.status == "feasible"
+
+
+def test_a_source_form_of_unknown_noise_is_not_taken():
+    graph, network, times, noise = coded_small(7)
+    unknown = replace(noise, sources={form: Table(noise.layers, {}) for form in noise.sources})
+    for method in ("elimination", "milp"):
+        plan = ds.split(graph, network, times, unknown, max_noise=0.06, method=method)
+        wanted = ds.split(graph, network, times, replace(noise, sources={}), max_noise=0.06, method=method)
+        assert (plan.cost, plan.lossy_source) == (wanted.cost, "")
