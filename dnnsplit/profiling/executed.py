@@ -19,7 +19,7 @@ from dnnsplit.graph.feeds import Feed
 from dnnsplit.graph.fusion import node_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import ProfileError, raise_problems
-from dnnsplit.quantize.parts import build_part
+from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer
 from dnnsplit.runtime.providers import Provider
 from dnnsplit.runtime.sessions import session
@@ -65,15 +65,22 @@ def _lesser(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
 
 
 def layer_seconds(
-    graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Feed, runs: int, provider: Provider, profiler: Profiler
-) -> dict[str, float]:
-    """Return the seconds of each layer of the model, with some of them in int8: the sum of its kernels; 0 without a kernel."""
+    graph: LayerGraph, layers: Sequence[str], int8: Mapping[str, QuantizedLayer], feed: Feed, runs: int, provider: Provider,
+    profiler: Profiler,
+) -> dict[str, float]:  # fmt: skip
+    """Return the seconds of some layers, run as one part with some of them in int8: the sum of a layer's kernels; 0 without any.
+
+    `feed` has what they read from elsewhere, and maybe more.
+    """
+    outputs = graph.model.outputs if len(layers) == len(graph.layers) else boundary(graph, layers).outputs
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "executed.onnx"
-        model = save(build_part(graph, graph.layer_names, graph.model.outputs, int8), Path(folder), apart=True)
+        part = build_part(graph, layers, outputs, int8)
+        feed = {value.name: feed[value.name] for value in part.graph.input}
+        model = save(part, Path(folder), apart=True)
         kernels = kernel_runs(model, feed, provider, runs, WARM_UP, path)
         executed = onnx.load(path, load_external_data=False).graph
-    seconds = dict.fromkeys(graph.layer_names, 0.0)
+    seconds = dict.fromkeys(layers, 0.0)
     for layer, told in zip(owners(graph, executed, kernels), kernels.values(), strict=True):
         seconds[layer] += profiler.kernel_s(told)
     return seconds

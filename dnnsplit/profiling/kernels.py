@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dnnsplit.graph.external_data import save, session_of
-from dnnsplit.graph.feeds import Images, feeds_of
+from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.network.servers import Network
@@ -22,6 +22,7 @@ from dnnsplit.profiling.codec_times import HERE, measure_forms, wanted_forms
 from dnnsplit.profiling.executed import layer_seconds, measure_profiler
 from dnnsplit.profiling.overhead import Overhead
 from dnnsplit.profiling.splits import (
+    CHEAP_S,
     calibrated,
     calibration_splits,
     int8_layers,
@@ -32,13 +33,14 @@ from dnnsplit.profiling.splits import (
 )
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.quantize.calibration import Calibration
-from dnnsplit.quantize.parts import build_part
+from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer
 from dnnsplit.runtime.providers import Provider
 from dnnsplit.runtime.sessions import find_provider
-from dnnsplit.runtime.timing import PAUSE_S, cpu_seconds, half_width, left_to_cpu
+from dnnsplit.runtime.timing import LEAST_RUNS, PAUSE_S, cpu_seconds, half_width, left_to_cpu
 
 COLUMNS = ["layer", "server", "precision", "seconds", "origin", "factor", "note"]
+WINDOW = 2  # tensors around a layer: what int8 changes is next to it, and there layouts are as in the whole model
 
 
 def profile(
@@ -212,8 +214,7 @@ def profile_host(
             shares, alone = seconds_alone(graph, int8, feed, runs, found)
             change = {name: alone[name] - shares[name] for name in layers}
         else:
-            profiler = measure_profiler(found)
-            shares, change = _changes(graph, int8, lambda some: layer_seconds(graph, some, feed, runs, found, profiler), bar)
+            shares, change = _changes(graph, int8, feed, runs, found, bar)
         bar.update()
         plain = session_of(build_part(graph, graph.layer_names, graph.model.outputs), found)
         seconds = cpu_seconds(plain, feed, runs, PAUSE_S, found.clock)
@@ -239,19 +240,49 @@ def profile_host(
 
 
 def _changes(
-    graph: LayerGraph, int8: Mapping[str, QuantizedLayer], seconds: Callable[[Mapping[str, QuantizedLayer]], dict[str, float]],
-    bar: tqdm[NoReturn],
-) -> tuple[dict[str, float], dict[str, float]]:  # fmt: skip
-    """Return the layers' times, and what int8 changes in each and those next to it [s]: the mean of it alone, and beside all."""
-    float32 = seconds({})
-    every = seconds(int8) if int8 else {}
+    graph: LayerGraph, int8: Mapping[str, QuantizedLayer], feed: Feed, runs: int, provider: Provider, bar: tqdm[NoReturn]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the layers' times, and what int8 changes in each and those next to it [s]: the mean of it alone, and beside all.
+
+    Of a model that takes long only the layers around it are run for that.
+    """
+    profiler, known = measure_profiler(provider), dict[tuple[object, ...], dict[str, float]]()
+
+    def seconds(names: Sequence[str], some: Iterable[str], inputs: Feed) -> dict[str, float]:
+        chosen = {name: int8[name] for name in some}
+        key = (*names, *sorted(chosen))
+        if key not in known:
+            known[key] = layer_seconds(graph, names, chosen, inputs, runs, provider, profiler)
+        return known[key]
+
+    float32 = seconds(graph.layer_names, (), feed)
+    least_s = 2 * (1 + len(int8)) * (1 + LEAST_RUNS) * sum(float32.values())
+    windows = {n: graph.layer_names if least_s <= CHEAP_S else _around(graph, n, WINDOW) for n in int8}
+    inputs = feed if least_s <= CHEAP_S else _received(graph, windows.values(), feed, provider)
     change = {}
-    for name in int8:
-        single, others = seconds({name: int8[name]}), seconds({n: q for n, q in int8.items() if n != name})
-        near = {name, *graph.digraph.predecessors(name), *graph.digraph.successors(name)}
-        change[name] = 0.5 * sum(single[n] - float32[n] + every[n] - others[n] for n in near)
+    for name, names in windows.items():
+        every = [n for n in int8 if n in names]
+        schemes = ((name,), (), every, [n for n in every if n != name])
+        alone, none, together, others = (seconds(names, some, inputs) for some in schemes)
+        change[name] = 0.5 * sum(alone[n] - none[n] + together[n] - others[n] for n in _around(graph, name, 1))
         bar.update()
     return float32, change
+
+
+def _around(graph: LayerGraph, layer: str, steps: int) -> tuple[str, ...]:
+    """Return a layer and those that are at most so many tensors away from it, in topological order."""
+    near = {layer}
+    for _ in range(steps):
+        near |= {n for name in near for n in (*graph.digraph.predecessors(name), *graph.digraph.successors(name))}
+    return tuple(name for name in graph.topological if name in near)
+
+
+def _received(graph: LayerGraph, windows: Iterable[Sequence[str]], feed: Feed, provider: Provider) -> Feed:
+    """Return what some sets of layers read from elsewhere, from one run of the model."""
+    read = {tensor for names in windows for tensor in boundary(graph, names).inputs}
+    wanted = sorted(read - feed.keys())
+    one = session_of(build_part(graph, graph.layer_names, wanted), provider)
+    return {**feed, **dict(zip(wanted, one.run(wanted, dict(feed)), strict=True))}
 
 
 def _settled(

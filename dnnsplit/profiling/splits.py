@@ -24,7 +24,7 @@ from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer, quantize_layer
 from dnnsplit.runtime.providers import Provider
 from dnnsplit.runtime.sessions import Session, find_provider
-from dnnsplit.runtime.timing import SETTLED, cpu_seconds, settled
+from dnnsplit.runtime.timing import SETTLED, cpu_seconds, settled, warm_up
 
 WARM_UP = 3
 # Before each run, as a server rests that waits for its inputs. As other parts have run since this one did, it takes as long after
@@ -110,9 +110,10 @@ def measure_parts(
             for start in range(0, len(splits), together):
                 batch = order[start : start + together]
                 parts = [(i, part) for i in batch for part in _parts(graph, i, splits[i], int8, feed, found)]
-                for run in range(-WARM_UP, -(-runs // most)):
+                warm_up(lambda parts=parts: sum(part.run(counts=False) for _, part in parts), WARM_UP)
+                for _ in range(-(-runs // most)):
                     for _, part in parts:
-                        part.run(counts=run >= 0)
+                        part.run(counts=True)
                 for i, part in parts:
                     measured[i].append((part.about, np.array(part.seconds), len(rounds) * len(splits) + start))
                 bar.update(len(batch))
@@ -258,12 +259,14 @@ class _Part:
     about: dict[str, object]
     seconds: list[float] = field(default_factory=list)
 
-    def run(self, counts: bool) -> None:
+    def run(self, counts: bool) -> float:
         time.sleep(PAUSE_S if counts else 0.0)
         arrived = {name: value.copy() for name, value in self.inputs.items()}  # a server's inputs have just been received
         start = self.clock()
         self.session.run(self.outputs, arrived)
-        self.seconds += [self.clock() - start] if counts else []
+        taken_s = self.clock() - start
+        self.seconds += [taken_s] if counts else []
+        return taken_s
 
 
 def _parts(

@@ -18,7 +18,7 @@ from dnnsplit.ground.errors import ProfileError
 from dnnsplit.runtime.providers import CPU, Provider
 from dnnsplit.runtime.sessions import Session, find_provider, session, session_options
 
-WARM_UP = 5
+WARM_UP, WARM_S = 5, 1.0  # runs before those that count, at most; where one takes long, no more than it takes to fill this [s]
 LEAST_RUNS = 5
 SETTLED = 0.01  # of an estimate: what is known so well is worth no more runs
 # Before a run, as a server rests that waits for its inputs: what the processor holds of a model goes cold. One of 1 ms takes a
@@ -53,16 +53,29 @@ def cpu_seconds(
     They are those of the calling thread, which is where a one-thread session computes. There are at most `runs` of them, and
     no more than it takes until they have `settled`.
     """
-    seconds: list[float] = []
-    for run in range(-WARM_UP, runs):
+
+    def once() -> float:
         time.sleep(pause_s)
         start = clock()
         one.run(None, dict(feed))
-        if run >= 0:
-            seconds.append(clock() - start)
-        if settled(seconds):
-            break
+        return clock() - start
+
+    warm_up(once)
+    seconds: list[float] = []
+    while len(seconds) < runs and not settled(seconds):
+        seconds.append(once())
     return np.array(seconds)
+
+
+def warm_up(once: Callable[[], float], most: int = WARM_UP) -> int:
+    """Run a few times before what counts: once at least, and until that took `WARM_S`; return how often.
+
+    `once` returns the seconds of a run. None is run if `most` is 0.
+    """
+    spent, count = 0.0, 0
+    while count < most and spent < WARM_S:
+        spent, count = spent + once(), count + 1
+    return count
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ def kernel_runs(
     feed: Mapping[str, np.ndarray],
     provider: str | Provider,
     runs: int = 1,
-    warm_up: int = 0,
+    most_warm_up: int = 0,
     optimized: Path | None = None,
 ) -> dict[Kernel, list[float]]:
     """Run a model under ONNX Runtime's profiler; return what each kernel took in each run [s], in the order they ran in.
@@ -89,6 +102,12 @@ def kernel_runs(
     executed is written to `optimized`, its weights beside it. Runs after those to warm up end when their times have `settled`.
     """
     found, taken_s = find_provider(provider), list[float]()
+
+    def once() -> float:
+        start = found.clock()
+        one.run(None, dict(feed))
+        return found.clock() - start
+
     with tempfile.TemporaryDirectory() as folder:
         options = session_options()
         options.enable_profiling = True
@@ -98,15 +117,12 @@ def kernel_runs(
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "executed.data")
             options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         one = session(model, options, found)
-        for run in range(-warm_up, runs):
-            start = found.clock()
-            one.run(None, dict(feed))
-            taken_s += [found.clock() - start] if run >= 0 else []
-            if settled(taken_s):
-                break
+        warm = warm_up(once, most_warm_up)
+        while len(taken_s) < runs and not settled(taken_s):
+            taken_s.append(once())
         seconds: dict[Kernel, list[float]] = {}
         for number, kernels in enumerate(_outermost(_events(Path(one.end_profiling())))):
-            for kernel, taken in kernels if number >= warm_up else ():
+            for kernel, taken in kernels if number >= warm else ():
                 seconds.setdefault(kernel, []).append(taken)
     return seconds
 

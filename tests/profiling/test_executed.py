@@ -61,13 +61,15 @@ def test_bodies_count_once_and_for_the_layer_that_holds_them(branching, monkeypa
            ("relu", "Neg", 0, 14, 30), ("exp", "Exp", 1, 44, 40), (14, 70), ("if", "If", 3, 13, 100),
            ("exp", "Exp", 4, 113, 7), (9, 111)]  # fmt: skip
     monkeypatch.setattr("dnnsplit.runtime.timing._events", lambda path: [e for _ in range(8) for e in events_of(*run)])
-    found = layer_seconds(branching, {}, {"x": np.ones((1, 8), np.float32)}, 3, CPU, EXACT)
+    found = layer_seconds(branching, branching.layer_names, {}, {"x": np.ones((1, 8), np.float32)}, 3, CPU, EXACT)
     assert found == pytest.approx({"relu": 1e-6, "sum": 0.0, "greater": 2e-6, "if": 1e-4, "exp": 7e-6})
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_real_run_of_either_branch_gives_each_layer_a_time(branching, sign):
-    found = layer_seconds(branching, {}, {"x": np.full((1, 8), sign, np.float32)}, 5, CPU, Profiler(2e-6, 1e-6))
+    found = layer_seconds(
+        branching, branching.layer_names, {}, {"x": np.full((1, 8), sign, np.float32)}, 5, CPU, Profiler(2e-6, 1e-6)
+    )
     assert set(found) == {"relu", "sum", "greater", "if", "exp"}
     assert min(found.values()) > 0
 

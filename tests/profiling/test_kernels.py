@@ -8,12 +8,15 @@ import pandas as pd
 import pytest
 from helpers.architectures import ALL
 from helpers.small_models import conv_net, images
+from tqdm.auto import tqdm
 
 import dnnsplit as ds
+from dnnsplit.graph.feeds import feeds_of
 from dnnsplit.profiling import kernels
 from dnnsplit.profiling.kernels import profile_host, slowdown
+from dnnsplit.profiling.splits import int8_layers
 from dnnsplit.quantize.calibration import calibrate
-from dnnsplit.runtime.sessions import session
+from dnnsplit.runtime.sessions import find_provider, session
 from dnnsplit.runtime.timing import cpu_seconds
 
 
@@ -42,6 +45,35 @@ def test_every_layer_has_a_positive_time_in_both_precisions(net):
     int8 = frame[frame["precision"] == "int8"]
     assert set(int8["layer"]) == {"c1", "c2"}
     assert (int8["seconds"] > 0).all()
+
+
+@pytest.mark.parametrize("cheap_s", [0.0, np.inf])
+def test_what_int8_changes_is_measured_alone_and_beside_all_where_it_happens(net, monkeypatch, cheap_s):
+    """By a machine whose times are known: int8 saves a millisecond, and half of one more where the layer before is int8 too."""
+    ran = []
+
+    def known(graph, layers, int8, feed, *asked):
+        ran.append(layers)
+        assert {name for part in graph.tensors for name in [part.name] if part.producer is None} <= feed.keys()
+        before = {name: [p for p in graph.digraph.predecessors(name) if p in int8] for name in layers}
+        return {name: 0.01 - 0.001 * (name in int8) * (1 + 0.5 * len(before[name])) for name in layers}
+
+    monkeypatch.setattr(kernels, "layer_seconds", known)
+    monkeypatch.setattr(kernels, "CHEAP_S", cheap_s)
+    monkeypatch.setattr(kernels, "WINDOW", 1)
+    pictures = images(1, 64)
+    int8 = int8_layers(net, ("c1", "c2", "c3"), calibrate(net, pictures))
+    bar = tqdm(disable=True)
+    float32, change = kernels._changes(net, int8, feeds_of(net.model, pictures)[0], 5, find_provider("cpu"), bar)
+    assert set(float32) == set(net.layer_names)
+    assert change == pytest.approx(expected(net, int8))
+    assert (len({len(layers) for layers in ran}) > 1) == (cheap_s == 0)
+
+
+def expected(net, int8):
+    """A millisecond for each, and a half of what it saves with the layers before and after it: alone none of that is saved."""
+    pairs = {(a, b) for a, b in net.digraph.edges if a in int8 and b in int8}
+    return {name: -0.001 - 0.5 * 0.0005 * sum(name in pair for pair in pairs) for name in int8}
 
 
 def test_the_layers_sum_to_the_whole_model(net):

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from dnnsplit.runtime.timing import cpu_seconds, half_width, settled
+from dnnsplit.runtime.timing import cpu_seconds, half_width, settled, warm_up
 
 
 class Session:
@@ -39,15 +39,22 @@ def test_the_interval_holds_the_median_in_most_of_many_samples():
 
 
 def test_runs_end_when_the_median_is_known_to_a_hundredth_but_not_before_the_fifth():
-    warm_up = [9.0] * 5
-    steady = Session(*warm_up, *[1.0] * 40)
-    assert cpu_seconds(steady, {}, 40, clock=steady.clock).tolist() == [1.0] * 5
-    uneasy = Session(*warm_up, *[1.0, 2.0] * 20)
+    before = [0.09] * 5
+    steady = Session(*before, *[0.01] * 40)
+    assert cpu_seconds(steady, {}, 40, clock=steady.clock) == pytest.approx([0.01] * 5)
+    uneasy = Session(*before, *[0.01, 0.02] * 20)
     assert len(cpu_seconds(uneasy, {}, 40, clock=uneasy.clock)) == 40
-    calmer = Session(*warm_up, 1.0, 1.2, 1.1, *[1.0] * 37)
+    calmer = Session(*before, 0.01, 0.012, 0.011, *[0.01] * 37)
     found = cpu_seconds(calmer, {}, 40, clock=calmer.clock)
     assert 5 < len(found) < 40
     assert settled(found)
     assert not settled(found[:-1])
-    few = Session(*warm_up, *[1.0] * 3)
+    few = Session(*before, *[0.01] * 3)
     assert len(cpu_seconds(few, {}, 3, clock=few.clock)) == 3
+
+
+def test_what_takes_long_is_warm_sooner():
+    slow = Session(9.0, *[4.0] * 5)
+    assert cpu_seconds(slow, {}, 40, clock=slow.clock).tolist() == [4.0] * 5
+    assert [warm_up(iter(taken).__next__) for taken in ([0.3] * 5, [0.01] * 5, [2.0])] == [4, 5, 1]
+    assert warm_up(iter([]).__next__, most=0) == 0
