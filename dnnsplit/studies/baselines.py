@@ -14,7 +14,15 @@ import numpy as np
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import InfeasibleError, OptionError, SolverError, nearest, raise_problems
+from dnnsplit.ground.errors import (
+    DnnSplitError,
+    InfeasibleError,
+    OptionError,
+    ProfileError,
+    SolverError,
+    nearest,
+    raise_problems,
+)
 from dnnsplit.ground.keywords import named
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
@@ -47,13 +55,16 @@ class Found:
     placement : Placement
         Server position of each layer.
     proved : bool, default True
-        Whether it is the best that the method's assumption admits, or, where it breaks limits, all such placements do.
+        Whether nothing that the method's assumption admits is better.
+    limited : bool, default True
+        Whether it breaks limits only where all that the method's assumption admits does.
     forms : WireChoice | None, optional
         The forms of its tensors; None takes those that are best.
     """
 
     placement: Placement
     proved: bool = True
+    limited: bool = True
     forms: WireChoice | None = None
 
 
@@ -158,14 +169,14 @@ def baselines(
     Examples
     --------
     >>> import dnnsplit as ds
-    >>> table = ds.baselines(*ds.examples.tiny(), max_noise=0.03).set_index("method")
-    >>> table.loc[["device only", "best single cut", "dnnsplit, float32", "dnnsplit"], ["latency_s", "int8"]].round(4)
-                       latency_s  int8
-    method
-    device only           0.4700     0
-    best single cut       0.3382     0
-    dnnsplit, float32     0.3382     0
-    dnnsplit              0.2582     1
+    >>> names = ["device only", "best single cut", "dnnsplit, float32", "dnnsplit"]
+    >>> table = ds.baselines(*ds.examples.tiny(), max_noise=0.03, methods=names)
+    >>> table[["method", "latency_s", "int8", "proven"]].round(4)
+                  method  latency_s  int8   proven
+    0        device only     0.4700     0  optimal
+    1    best single cut     0.3382     0  optimal
+    2  dnnsplit, float32     0.3382     0  optimal
+    3           dnnsplit     0.2582     1  optimal
     """
     asked: dict[str, Any] = {
         "max_noise": max_noise, "latency_weight": latency_weight, "energy_weight": energy_weight, "normalise": normalise,
@@ -233,7 +244,7 @@ def _ours(question: Question, effort: Effort) -> Iterator[Method]:
     def search(part: Question) -> Iterator[Found]:
         plan, index = answer(part, effort), {name: k for k, name in enumerate(part.network.server_names)}
         placement = tuple(index[plan.assignment[name]] for name in part.problem.graph.layer_names)
-        yield Found(placement, plan.status == "optimal", plan.forms)
+        yield Found(placement, plan.status == "optimal", forms=plan.forms)
 
     source = "Bertele and Brioschi, Nonserial Dynamic Programming, 1972"
     yield Method(f"{OURS}, float32", "any placement", source, partial(_float32, question, search))
@@ -242,26 +253,35 @@ def _ours(question: Question, effort: Effort) -> Iterator[Method]:
 
 def _float32(question: Question, search: Search) -> Plan:
     """Return the best of the placements that a search finds with each source form that the limit on noise admits."""
-    problem, plans, reasons, proved = question.problem, list[Plan](), list[str](), True
+    problem, plans, refused, proved = question.problem, list[Plan](), list[DnnSplitError](), True
     for source in question.sources:
         part = question.under(source)
         free = replace(part.limits, max_noise=math.inf)
         part = replace(part, problem=replace(part.problem, quantizable=()), noise=None, limits=free)
-        scheme = source << len(problem.quantizable)
         try:
-            for found in search(part):
-                proved = proved and found.proved
-                by = question.objective.weights, question.objective.ties
-                cost = problem.price(found.placement, scheme, *by, chosen=found.forms)
-                broken = question.limits.broken(problem, cost)
-                raise_problems(InfeasibleError, "the placement breaks limits", broken)
-                plans.append(question.plan(found.placement, scheme, "", cost))
+            every = list(search(part))
         except InfeasibleError as error:
-            reasons += [error.reason, *error.details]
+            refused.append(error)
+            continue
+        for found in every:
+            proved = proved and found.proved
+            try:
+                plans.append(_priced(question, found, source << len(problem.quantizable)))
+            except (InfeasibleError, ProfileError) as error:
+                refused.append(error)
+                proved = proved and found.limited
     if not plans:
-        raise InfeasibleError(reasons[0], details=reasons[1:])
+        raise InfeasibleError(refused[0].reason, details=refused[0].details)
     best = min(plans, key=lambda plan: plan.objective)
     return best if proved else replace(best, status="feasible", bound=math.nan, gap=math.nan)
+
+
+def _priced(question: Question, found: Found, scheme: int) -> Plan:
+    """Return a placement as a plan, if it keeps the limits; ProfileError where a server cannot read a form that it would get."""
+    problem, objective = question.problem, question.objective
+    cost = problem.price(found.placement, scheme, objective.weights, objective.ties, chosen=found.forms)
+    raise_problems(InfeasibleError, "the placement breaks limits", question.limits.broken(problem, cost))
+    return question.plan(found.placement, scheme, "", cost)
 
 
 def _all_on(server: int) -> Search:
@@ -271,8 +291,7 @@ def _all_on(server: int) -> Search:
 def _minimum_cuts(part: Question) -> Iterator[Found]:
     home, exact = part.problem.source, not moves_inside(part)
     for k in [k for k in range(len(part.network.servers)) if k != home] or [home]:
-        placement = minimum_cut(part, k)
-        yield Found(placement, exact and not part.limits.broken(part.problem, part.price(placement, 0)))
+        yield Found(minimum_cut(part, k), exact, limited=False)
 
 
 def _greedy(part: Question) -> Iterator[Found]:

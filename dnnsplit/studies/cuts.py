@@ -203,7 +203,7 @@ def _overlap(one: Box, other: Box) -> Box:
 
 
 def minimum_cut(question: Question, server: int) -> Placement:
-    """Return the best placement on the source and one other server in which nothing but outputs comes back.
+    """Return the best placement on the source and one other server from which nothing but outputs comes back.
 
     Layers on the source are on its side of an s-t cut. Every tensor has a vertex between its layer and its readers, so that it is
     paid once, however many read it; arcs without a limit back from the readers keep them from being on the source alone.
@@ -240,7 +240,10 @@ def minimum_cut(question: Question, server: int) -> Placement:
     for i, (stays, goes) in enumerate(zip(here, there, strict=True)):
         arc("source", i, goes)
         arc(i, "server", stays)
-    _, (stay, _) = nx.minimum_cut(flow, "source", "server")
+    try:
+        _, (stay, _) = nx.minimum_cut(flow, "source", "server")
+    except nx.NetworkXUnbounded:  # no such placement exists; the price of this one tells why
+        return (home,) * len(here)
     return tuple(home if i in stay else server for i in range(len(here)))
 
 
