@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import dnnsplit as ds
 from dnnsplit.ground.tolerance import within
+from dnnsplit.profiling.wire_forms import WireForms
 from dnnsplit.solving.milp.solvers import OutOfTime
 from dnnsplit.studies import baselines as module
 
@@ -232,3 +233,15 @@ def test_forms_are_those_of_the_papers_unless_they_are_given(seed):
         if cut["proven"] == "optimal":
             assert cut["latency_s"] <= given.loc["best single cut", "latency_s"] * (1 + 1e-9)
     assert np.isfinite(given["latency_s"]).all()
+
+
+def test_a_form_that_the_source_cannot_write_is_no_way_out():
+    graph, network, times, noise = coded_small(0, layers=3)
+    rows = times.forms.frame
+    there = replace(times, forms=WireForms(rows[(rows["form"] != "jpeg-90") | (rows["server"] != "s0")]))
+    plain, both = (
+        table((graph, network, there, noise), "s0 only", "s1 only", *QUICK[1:], source_forms=forms, wire_forms=["float32"])
+        for forms in (["float32"], ["float32", "jpeg-90"])
+    )
+    pd.testing.assert_series_equal(both["objective"], plain["objective"])
+    assert {*both["source_form"]} == {"float32"}
