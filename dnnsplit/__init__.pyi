@@ -63,6 +63,7 @@ from .solving.split import split as split
 from .studies.adaptive import AdaptivePlans as AdaptivePlans
 from .studies.adaptive import adaptive_plans as adaptive_plans
 from .studies.adaptive import cut_plans as cut_plans
+from .studies.baselines import baselines as baselines
 from .studies.bandwidths import BandwidthPlans as BandwidthPlans
 from .studies.bandwidths import bandwidths as bandwidths
 from .studies.explain import Explanation as Explanation
