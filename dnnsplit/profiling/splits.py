@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -110,7 +111,7 @@ def measure_parts(
             for start in range(0, len(splits), together):
                 batch = order[start : start + together]
                 parts = [(i, part) for i in batch for part in _parts(graph, i, splits[i], int8, feed, found)]
-                warm_up(lambda parts=parts: sum(part.run(counts=False) for _, part in parts), WARM_UP)
+                warm_up(partial(_run_all, [part for _, part in parts]), WARM_UP)
                 for _ in range(-(-runs // most)):
                     for _, part in parts:
                         part.run(counts=True)
@@ -121,6 +122,10 @@ def measure_parts(
             rounds.append([one for of_split in measured for one in of_split])
     rounds = _undrifted(rounds)
     return pd.DataFrame([_row(same) for same in zip(*rounds, strict=True)])
+
+
+def _run_all(parts: Iterable[_Part]) -> float:
+    return sum(part.run(counts=False) for part in parts)
 
 
 def _undrifted(rounds: Sequence[Sequence[Measured]]) -> list[list[Measured]]:
