@@ -100,6 +100,9 @@ def _profile(options: argparse.Namespace) -> int:
         tell(f"no layer of {options.model.name} can run in int8: float32 alone is measured")
     effort = {"runs": options.runs, "splits": options.splits, "provider": options.provider, "forms": not random}
     times = ds.profile_here(graph, options.server, images, options.layers, setting=options.setting, **effort)
+    if slow := times.made[options.server].get("float32_products"):
+        why = f"ONNX Runtime has no kernel here for setting {options.setting!r}"
+        tell(f"{len(slow)} of the layers in int8 are multiplied in float32 between two conversions, and so they are timed: {why}")
     if random:
         made = "measured on made-up values"
         tell(f"times are {made}; ranges of int8, and what depends on data, may differ on yours; forms on the wire are left out")

@@ -20,7 +20,8 @@ class QuantizationSetting:
     Attributes
     ----------
     activation : str
-        "uint8" (asymmetric) or "int8" (symmetric).
+        "uint8" (asymmetric) or "int8" (symmetric). Of the latter ONNX Runtime has fewer kernels, see
+        `dnnsplit.quantize.kernels.float32_products`.
     per_channel : bool
         One scale per output channel of the weights, which are always symmetric int8.
     reduce_range : bool

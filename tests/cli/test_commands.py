@@ -210,7 +210,7 @@ def test_forms_go_from_the_noise_to_the_plan(tmp_path, capsys):
 
 
 def test_one_setting_goes_from_the_profile_to_the_parts(tmp_path, capsys):
-    """That of the slides: its layers run in int8 in the parts that are cut, as `cut` checks."""
+    """That of the slides."""
     model, network = str(conv_net(tmp_path / "net.onnx")), tmp_path / "network.yaml"
     ds.Network([ds.Server("device", 2.0, 1.0)], [], "device").save(network)
     np.save(tmp_path / "x.npy", pictures(24))
@@ -218,6 +218,8 @@ def test_one_setting_goes_from_the_profile_to_the_parts(tmp_path, capsys):
     images = ["--images", str(tmp_path / "x.npy"), "--layers", "3"]
     few = ["--server", "device", "--runs", "3", "--splits", "0"]
     assert main(["profile", model, "-o", files["times"], *images, *few, "--setting", "thesis"]) == 0
+    slow = ds.LayerTimes.load(files["times"]).made["device"]["float32_products"]
+    assert (f"{len(slow)} of the layers in int8 are multiplied in float32" in capsys.readouterr().err) == bool(slow)
     assert main(["noise", model, "-o", files["noise"], *images, "--count", "2", "--setting", "thesis"]) == 0
     assert main(["noise", model, "-o", files["others"], *images, "--count", "2"]) == 0
     thesis, samples = vars(ds.QuantizationSetting.of("thesis")), ds.NoiseSamples.load(files["noise"])
