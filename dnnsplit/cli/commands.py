@@ -68,6 +68,13 @@ def _run(options: argparse.Namespace) -> int:
 PROVIDER = argument("--provider", default="cpu", metavar="NAME[:DEVICE]",
                     help="of ONNX Runtime: cpu, cuda, tensorrt, openvino, or a full name (default: cpu)")  # fmt: skip
 LAYERS = argument("--layers", type=int, default=12, help="how many layers may run in int8, those with most FLOPs (default: 12)")
+SETTING = argument("--setting", default="default", metavar="NAME",
+                   help="how int8 is made, for times and noise alike: default (U8S8, per channel) or thesis (S8S8, symmetric, "
+                        "per tensor) (default: default)")  # fmt: skip
+WEIGHTS = (
+    argument("--latency-weight", type=float, default=1.0, help="weight of the latency (default: 1)"),
+    argument("--energy-weight", type=float, default=0.0, help="weight of the energy; both are normalised then (default: 0)"),
+)
 
 
 @_command(
@@ -80,6 +87,7 @@ LAYERS = argument("--layers", type=int, default=12, help="how many layers may ru
     argument("--runs", type=int, default=40, help="most runs of the whole model (default: 40)"),
     argument("--splits", type=int, default=24, help="most random splits whose parts are measured; 0: none (default: 24)"),
     LAYERS,
+    SETTING,
     PROVIDER,
 )
 def _profile(options: argparse.Namespace) -> int:
@@ -91,7 +99,10 @@ def _profile(options: argparse.Namespace) -> int:
     if options.layers and not graph.quantizable(options.layers):
         tell(f"no layer of {options.model.name} can run in int8: float32 alone is measured")
     effort = {"runs": options.runs, "splits": options.splits, "provider": options.provider, "forms": not random}
-    times = ds.profile_here(graph, options.server, images, options.layers, **effort)
+    times = ds.profile_here(graph, options.server, images, options.layers, setting=options.setting, **effort)
+    if slow := times.made[options.server].get("float32_products"):
+        why = f"ONNX Runtime has no kernel here for setting {options.setting!r}"
+        tell(f"{len(slow)} of the layers in int8 are multiplied in float32 between two conversions, and so they are timed: {why}")
     if random:
         made = "measured on made-up values"
         tell(f"times are {made}; ranges of int8, and what depends on data, may differ on yours; forms on the wire are left out")
@@ -137,12 +148,13 @@ def _power(options: argparse.Namespace) -> int:
     argument("--source-form", action="append", default=[], help="lossy form of inputs to measure too, like jpeg-95"),
     IMAGES,
     LAYERS,
+    SETTING,
 )
 def _noise(options: argparse.Namespace) -> int:
     graph, journal = load(options), options.out.with_suffix(".journal.npz")
     if not graph.quantizable(options.layers):
         tell(f"no layer of {options.model.name} can run in int8: there is no noise of that")
-    calibration = ds.calibrate(graph, ds.examples.load_images(options.images, 16, seed=1, graph=graph))
+    calibration = ds.calibrate(graph, ds.examples.load_images(options.images, 16, seed=1, graph=graph), options.setting)
     pictures = ds.examples.load_images(options.images, options.count, seed=2, graph=graph)
     asked = {"budget": options.budget, "resume": journal, "sources": options.source_form}
     samples = ds.measure_noise(graph, pictures, options.layers, calibration=calibration, **asked)
@@ -157,7 +169,7 @@ def _noise(options: argparse.Namespace) -> int:
     "find the best plan",
     *PROBLEM,
     argument("--max-noise", type=float, help="noise limit (default: none)"),
-    argument("--energy-weight", type=float, default=0.0, help="weight of the normalised energy (default: 0)"),
+    *WEIGHTS,
     argument("--normalise", default="limited", help="by payoffs under the same limits, or fixed ones (default: limited)"),
     argument("--max-device-energy", dest="max_device_energy_j", type=float, help="limit on the device's energy [J]"),
     argument("--method", default="auto", help="auto, elimination, milp or slides (default: auto)"),
@@ -169,7 +181,8 @@ def _noise(options: argparse.Namespace) -> int:
 def _split(options: argparse.Namespace) -> int:
     problem = problem_of(options)
     names = (
-        "max_noise energy_weight normalise max_device_energy_j method solver routing objective confidence source_forms wire_forms"
+        "max_noise latency_weight energy_weight normalise max_device_energy_j method solver routing objective confidence "
+        "source_forms wire_forms"
     )
     asked = {name: getattr(options, name) for name in names.split()}
     plan = ds.split(*problem, **asked)
@@ -181,9 +194,10 @@ def _split(options: argparse.Namespace) -> int:
     return 0
 
 
-@_command("pareto", "print the whole latency-noise front as CSV", *PROBLEM)
+@_command("pareto", "print the whole front of the objective against noise as CSV", *PROBLEM, *WEIGHTS)
 def _pareto(options: argparse.Namespace) -> int:
-    asked = {name: getattr(options, name) for name in ("confidence", "source_forms", "wire_forms")}
+    names = "latency_weight energy_weight confidence source_forms wire_forms"
+    asked = {name: getattr(options, name) for name in names.split()}
     text = ds.pareto(*problem_of(options), **asked).frame.to_csv(index=False)
     if options.out:
         from dnnsplit.ground.files import write_text

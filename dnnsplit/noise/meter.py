@@ -29,7 +29,7 @@ from dnnsplit.noise.source_forms import SourceForm, source_forms
 from dnnsplit.quantize.calibration import Calibration, calibrate
 from dnnsplit.quantize.reasons import why_none
 from dnnsplit.quantize.rewrite import ranges_needed
-from dnnsplit.quantize.setting import QuantizationSetting
+from dnnsplit.quantize.setting import QuantizationSetting, check_one_setting
 
 Key = tuple[str, bytes]  # the label of a lossy form of the inputs, "" for none, and a scheme
 SAVE_S = 3.0  # between two writes of the file to resume from; a killed measurement loses no more than that
@@ -72,7 +72,7 @@ class NoiseMeter:
     @property
     def _identity(self) -> dict[str, Any]:
         """What the numbers depend on, in the words that an error message lists."""
-        parts = {"layers": self.layers, "outputs": self._tree.outputs, "detections": self._detections}
+        parts = {"layers": self.layers, "outputs": self._tree.outputs, "metrics": PER_OUTPUT, "detections": self._detections}
         own = ("model_sha256", "images_sha256", "setting", "calibration")
         return parts | {key: self.origin[key] for key in own} | {"runtime": RUNTIME}
 
@@ -296,9 +296,7 @@ def noise_meter(
     if calibration is None and not names:  # there is nothing to calibrate
         calibration = Calibration({}, QuantizationSetting.of(setting), model.sha256, images_sha256(feeds))
     calibration = calibration or calibrate(graph, images, setting)
-    if setting is not None and QuantizationSetting.of(setting) != calibration.setting:
-        message = f"the calibration is for {calibration.setting}, not for {setting}; calibrate anew"
-        raise NoiseError(message)
+    check_one_setting({"calibration": {"setting": calibration.setting}, "noise": {"setting": setting}})
     if workers < 1:
         message = f"workers is {workers!r}; it must be 1 or more"
         raise OptionError(message)

@@ -2,9 +2,13 @@
 
 Metrics that serve as a noise, 0 where nothing is quantized and more where it is worse:
 
-- ``rho`` (the slides): mean over images, then over outputs, of mean |o - o_q|
+- ``rho`` (the slides; the L1 average): mean over images, then over outputs, of mean |o - o_q|
 - ``relative``: the same with each output's mean |o - o_q| divided by its mean |o|
 - ``nsr``: root of the power of o - o_q over the power of o, the powers' ratio averaged over outputs
+- ``inf``: the infinity norm, max |o - o_q|; it and the following are averaged as rho is
+- ``l1``: the L1 norm, sum |o - o_q|; the largest output rules it, as it does the L2 norm
+- ``l2``: the L2 norm, root of sum (o - o_q)^2
+- ``l2_mean``: the L2 average, the L2 norm divided by the number of values of the output
 - ``disagreement``: 1 - agreement of the detections with the float32 model's (see `dnnsplit.noise.detections.agreement`)
 
 A mean average precision over a few labelled images is no such metric: it rests on a few hundred boxes, so that quantizing
@@ -24,7 +28,7 @@ from dnnsplit.ground.errors import NoiseError, nearest
 from dnnsplit.noise.detections import agreement, decode
 from dnnsplit.noise.samples import NoiseSamples
 
-PER_OUTPUT = ("rho", "relative", "nsr")
+PER_OUTPUT = ("rho", "relative", "nsr", "inf", "l1", "l2", "l2_mean")
 SHOWN = 0.25  # score from which on a detection counts as one
 
 
@@ -47,15 +51,15 @@ def errors(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray], detec
     found = []
     for wanted, output in zip(reference, outputs, strict=True):
         change, exact = absolute(output, wanted), magnitude(wanted)
-        mean, power = _mean(change), _mean(np.square(change))  # not by @, which would start BLAS's threads
-        found += [mean, _ratio(mean, _mean(exact)), _ratio(power, _mean(np.square(exact))) ** 0.5]
+        count, worst = max(change.size, 1), float(change.max(initial=0.0))
+        l1, whole = float(change.sum()), float(exact.sum())
+        # in place, as outputs are large; and not by @, which would start BLAS's threads
+        power, full = (float(np.square(values, out=values).sum()) for values in (change, exact))
+        l2 = power**0.5
+        found += [l1 / count, _ratio(l1, whole), _ratio(power, full) ** 0.5, worst, l1, l2, l2 / count]
     if detections is not None:
         found.append(1.0 - agreement(shown(outputs), detections))
     return np.array(found)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else 0.0
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -65,8 +69,8 @@ def _ratio(part: float, whole: float) -> float:
 def by_image(numbers: np.ndarray, outputs: Sequence[str], detections: bool = False) -> dict[str, np.ndarray]:
     """Turn the numbers that were kept, (schemes, images, numbers), into metrics of each image: (schemes, images) by metric.
 
-    They are rho, relative, nsr, snr_db (-20 log10 nsr), then the same per output as ``rho:output`` and so on if there are
-    several, then disagreement.
+    They are those of `PER_OUTPUT`, snr_db (-20 log10 nsr; of L1 norms it would be -20 log10 relative), then the same per output
+    as ``rho:output`` and so on if there are several, then disagreement.
     """
     of_image: dict[str, np.ndarray] = {}
     by_name = {name: numbers[..., i] for i, name in enumerate(kept(outputs, detections))}

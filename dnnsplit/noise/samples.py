@@ -17,6 +17,7 @@ from dnnsplit.ground.markup import shown
 from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
 from dnnsplit.ground.units import is_number, is_whole
 from dnnsplit.noise.schemes import pack_schemes
+from dnnsplit.quantize.setting import mixed_settings
 
 SPREAD = ("noise_std", "noise_images")
 OTHER = ("noise", *SPREAD)  # columns that are no layers
@@ -172,9 +173,10 @@ class NoiseSamples:
         if (self.spread is None) != (other.spread is None):
             message = "only one of the two tells the spread over images; measure both on two images or more"
             raise NoiseError(message)
-        keys = ("model_sha256", "metric", "setting", "calibration", SOURCE)
+        keys = ("model_sha256", "metric", "calibration", SOURCE)
         apart = [k for k in keys if k in self.origin and k in other.origin and self.origin[k] != other.origin[k]]
-        raise_problems(NoiseError, "samples of another noise", [f"{k} differs" for k in apart])
+        mixed = mixed_settings({"samples": self.origin, "ones that update them": other.origin})
+        raise_problems(NoiseError, "samples of another noise", [*mixed, *(f"{k} differs" for k in apart)])
         old = ~np.isin(pack_schemes(self.schemes), pack_schemes(other.schemes))
         own = {k: other.origin[k] for k in ("images", "images_sha256") if k in other.origin}
         frame = pd.concat([self.frame[old], other.frame]).sort_values([*self.layers, "noise"], ignore_index=True)

@@ -21,6 +21,7 @@ from dnnsplit.profiling.kernels import COLUMNS, host_name, measured_here
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.profiling.wire_forms import joined_forms
 from dnnsplit.quantize.calibration import calibrate
+from dnnsplit.quantize.setting import QuantizationSetting, mixed_settings
 from dnnsplit.runtime.providers import KNOWN, Provider
 from dnnsplit.runtime.sessions import find_provider
 
@@ -38,6 +39,7 @@ def profile_here(
     progress: bool = True,
     provider: str | Provider = "cpu",
     forms: bool | Sequence[str] = True,
+    setting: QuantizationSetting | str | None = None,
 ) -> LayerTimes:
     """Measure a model on this machine, which is the server itself; run it there and bring the saved file back.
 
@@ -53,16 +55,18 @@ def profile_here(
         How many layers may run in int8; 0 measures float32 alone.
     runs, splits, progress, provider, forms : int, int, bool, str | Provider, bool | Sequence[str]
         See `profile`.
+    setting : QuantizationSetting | str | None, optional
+        How int8 is made, or its name ("thesis"); the noise that goes with these times has to be measured with the same.
 
     Returns
     -------
     LayerTimes
         Of one server, origin "measured", without a factor (nothing was scaled); `made` says with what.
     """
-    found, names = find_provider(provider), wanted_forms(forms)
+    found, names, setting = find_provider(provider), wanted_forms(forms), QuantizationSetting.of(setting)
     graph = model_path if isinstance(model_path, LayerGraph) else load(model_path, [found])
     layers = graph.quantizable(count)
-    calibration = calibrate(graph, images) if layers else None
+    calibration = calibrate(graph, images, setting) if layers else None
     host, overhead, effort = measured_here(graph, images, calibration, layers, runs, progress, splits, found)
     made = {
         "model": graph.model.path.name,
@@ -106,7 +110,8 @@ def joined(*times: LayerTimes) -> LayerTimes:
     Raises
     ------
     ProfileError
-        A server is in two of them, two were measured with different models, or their images lie in the inputs in other ways.
+        A server is in two of them, two were measured with different models or settings of int8, or their images lie in the
+        inputs in other ways.
     """
     servers = [server for one in times for server in one.frame["server"].unique()]
     twice = sorted({s for s in servers if servers.count(s) > 1})
@@ -116,6 +121,7 @@ def joined(*times: LayerTimes) -> LayerTimes:
     if len(set(hashes.values())) > 1:
         models = ", ".join(f"{server}: {value[:12]}..." for server, value in hashes.items())
         problems.append(f"they were measured with different models ({models}); profile the same file everywhere")
+    problems += mixed_settings({f"times of {server}": about for server, about in made.items()})
     tables = [one.forms for one in times if one.forms]
     for table in tables[1:]:
         if table.pixels != tables[0].pixels:
@@ -145,7 +151,7 @@ def scaled_times(times: LayerTimes, source: str, server: str, factor: float, not
     Returns
     -------
     LayerTimes
-        Of `server` alone, origin "scaled".
+        Of `server` alone, origin "scaled"; `made` keeps the setting of int8.
     """
     if not 0 < factor < math.inf:
         message = f"factor is {factor!r}; it must be above 0 (2: twice as slow as {source!r})"
@@ -159,7 +165,9 @@ def scaled_times(times: LayerTimes, source: str, server: str, factor: float, not
     frame = rows.assign(server=server, seconds=rows["seconds"] * factor, origin="scaled", factor=rows["factor"] * factor,
                         note=[f"{text}; {old}" if old else text for old in rows["note"]])  # fmt: skip
     overhead = {server: times.overhead[source].scaled(factor)} if source in times.overhead else {}
-    return LayerTimes(frame, overhead, forms=times.forms.scaled(source, {server: factor}) if times.forms else None)
+    setting = times.made.get(source, {}).get("setting")
+    made = {server: {"setting": setting}} if setting else {}
+    return LayerTimes(frame, overhead, made, times.forms.scaled(source, {server: factor}) if times.forms else None)
 
 
 def flops_times(

@@ -33,6 +33,7 @@ from dnnsplit.profiling.splits import (
 )
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.quantize.calibration import Calibration
+from dnnsplit.quantize.kernels import float32_products
 from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer
 from dnnsplit.runtime.providers import Provider
@@ -154,9 +155,12 @@ def measured_here(
 ) -> tuple[pd.DataFrame, Overhead | None, dict[str, Any]]:  # fmt: skip
     """Return the layers, what parts take beside them (None: not measured), and what was made for them; see `profile`.
 
-    The last are JSON values: runs and half_width of the whole model's time, splits, and left_to_cpu, the nodes left to the CPU.
+    The last are JSON values: runs and half_width of the whole model's time, splits, and left_to_cpu, the nodes left to the CPU;
+    on the CPU float32_products, the layers in int8 that it multiplies in float32 for want of a kernel.
     """
     left = {} if provider.is_cpu else {"left_to_cpu": _left_to_cpu(graph, images, provider)}
+    if layers and provider.is_cpu:
+        left = {"float32_products": [*float32_products(graph, int8_layers(graph, layers, calibration))]}
     host = profile_host(graph, images, calibration, layers, runs, progress, provider)
     overhead = None
     made: dict[str, Any] = {**host.attrs["effort"], "splits": 0}

@@ -24,6 +24,7 @@ from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.overhead import Overhead
 from dnnsplit.profiling.wire_forms import WireForms
+from dnnsplit.quantize.setting import QuantizationSetting, check_one_setting
 
 PRECISIONS = ("float32", "int8")
 
@@ -195,6 +196,23 @@ class LayerTimes:
         if unknown:
             return math.nan
         return math.fsum(self.overhead[server].worst * seconds for server, seconds in compute_s.items() if seconds > 0)
+
+    def check_setting(self, setting: QuantizationSetting | Mapping[str, Any] | str | None, what: str = "noise") -> None:
+        """Check, before anything is measured or planned, that int8 here is made as in what the times are to go with.
+
+        Parameters
+        ----------
+        setting : QuantizationSetting | Mapping[str, Any] | str | None
+            That one's; None where it tells none. Servers whose times tell none are believed to be of the same.
+        what : str, default "noise"
+            What it is called in a message.
+
+        Raises
+        ------
+        NoiseError
+            Settings are mixed: those of the servers, or theirs and this one.
+        """
+        check_one_setting({what: {"setting": setting}} | {f"times of {server}": made for server, made in self.made.items()})
 
     @property
     def slowdown(self) -> dict[str, float]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from dnnsplit.graph.fusion import node_of
 from dnnsplit.graph.layers import QUANTIZABLE_OPS, LayerGraph
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.graph.optimizing import optimize
+from dnnsplit.quantize.parts import build_part
+from dnnsplit.quantize.rewrite import QuantizedLayer
 
 # Products in integers. What only moves or compares int8 values (MaxPool, Transpose, ...) rounds nothing that the plan does not.
 INTEGER = frozenset({
@@ -33,6 +35,18 @@ def stray_layers(part: Path, graph: LayerGraph, quantized: Collection[str]) -> d
         if _weighs(model, nodes) and not _integer(model, nodes):
             found[of[node]] = kernel.op_type
     return found
+
+
+def float32_products(graph: LayerGraph, int8: Mapping[str, QuantizedLayer]) -> tuple[str, ...]:
+    """Return those of the layers in int8 that the CPU multiplies in float32 between both conversions, for want of a kernel.
+
+    Their tensors are int8 all the same, and so is their noise; only time is lost. On x86 these are layers of int8 activations
+    that are read twice, as by SiLU, which ONNX Runtime does not turn into uint8 ones.
+    """
+    whole = build_part(graph, graph.topological, graph.model.outputs, int8)
+    kernels = (kernel for kernel in optimize(whole).graph.node if kernel.op_type in INTEGER)
+    integer = {node_of(graph.model, kernel) for kernel in kernels}
+    return tuple(name for name in int8 if not integer.intersection(graph.layer(name).nodes))
 
 
 def _weighs(model: Model, nodes: Collection[str]) -> bool:

@@ -20,7 +20,8 @@ class QuantizationSetting:
     Attributes
     ----------
     activation : str
-        "uint8" (asymmetric) or "int8" (symmetric).
+        "uint8" (asymmetric) or "int8" (symmetric). Of the latter ONNX Runtime has fewer kernels, see
+        `dnnsplit.quantize.kernels.float32_products`.
     per_channel : bool
         One scale per output channel of the weights, which are always symmetric int8.
     reduce_range : bool
@@ -66,17 +67,24 @@ THESIS = QuantizationSetting("int8", per_channel=False, reduce_range=False)
 SETTINGS = {"default": QuantizationSetting(), "thesis": THESIS}
 
 
-def check_one_setting(origins: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise NoiseError where int8 means two different things: noise of one setting beside times of another is worth nothing.
+def mixed_settings(origins: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say where int8 means two different things: noise of one setting beside times of another is worth nothing.
 
     `origins` are those of samples, times, a plan and so on, by what they are called; one without a setting says nothing.
     """
-    known = {what: QuantizationSetting.of(origin["setting"]) for what, origin in origins.items() if origin.get("setting")}
-    for what, setting in known.items():
-        first = next(iter(known))
-        if setting != known[first]:
-            message = (
-                f"the {first} and the {what} are of two quantization settings: the {what} are for {setting}, "
-                f"the {first} for {known[first]}; measure both with one setting"
-            )
-            raise NoiseError(message)
+    of: dict[QuantizationSetting, list[str]] = {}
+    for what, origin in origins.items():
+        if origin.get("setting"):
+            of.setdefault(QuantizationSetting.of(origin["setting"]), []).append(f"the {what}")
+    if len(of) < 2:
+        return []
+    told = {next((repr(name) for name, one in SETTINGS.items() if one == setting), repr(setting)): of[setting] for setting in of}
+    mixed = ", ".join(f"{setting} in {' and '.join(names)}" for setting, names in told.items())
+    way_out = f"measure all with one: {' or '.join(f'setting={setting}' for setting in told)} (--setting on the command line)"
+    return [f"quantization settings are mixed, {mixed}; {way_out}"]
+
+
+def check_one_setting(origins: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise NoiseError with what `mixed_settings` says, if that is anything."""
+    for message in mixed_settings(origins):
+        raise NoiseError(message)

@@ -18,7 +18,6 @@ from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel, PowerSum
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.profiling.wire_forms import PLAIN
-from dnnsplit.quantize.setting import check_one_setting
 from dnnsplit.solving.arrays import Problem, build_problem
 from dnnsplit.solving.coding import check_sources
 from dnnsplit.solving.costs import Cost
@@ -193,7 +192,7 @@ def ask(
             message = "confidence is about a noise: pass noise=fit_noise(samples), or leave confidence out"
             raise NoiseError(message)
     else:
-        check_one_setting({"noise": noise.origin} | {f"times of {server}": made for server, made in times.made.items()})
+        times.check_setting(noise.origin.get("setting"))
         noise = noise if request.confidence is None else noise.bounded(request.confidence)
     layers, sources = (noise.layers, tuple(noise.sources)) if noise else ((), ())
     check_sources(graph, times.forms, request, sources)

@@ -14,6 +14,7 @@ from dnnsplit.noise.confidence import upper_bound
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
 from dnnsplit.noise.schemes import names_of, row_of
+from dnnsplit.quantize.setting import mixed_settings
 from dnnsplit.solving.plan import Plan
 
 Measure = Callable[..., float]
@@ -118,9 +119,10 @@ def measurer(
     With `lossy` plans may send inputs in lossy forms, which the measure must be able to hear of.
     """
     origin = getattr(verify, "origin", {})
-    known = [k for k in ("metric", "model_sha256", "setting", "calibration") if k in origin and k in noise.origin]
+    known = [k for k in ("metric", "model_sha256", "calibration") if k in origin and k in noise.origin]
     other = [k for k in known if noise.origin[k] != origin[k]]
     problems = [f"{k} is {noise.origin[k]} in the noise model, {origin[k]} in verify" for k in other if k != "calibration"]
+    problems += mixed_settings({"noise model": noise.origin, "measure": origin})
     problems += ["calibration: its ranges are others" for k in other if k == "calibration"]
     raise_problems(NoiseError, "verify measures another noise than the model predicts", problems)
     if lossy and not _takes_forms(verify):

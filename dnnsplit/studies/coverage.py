@@ -57,6 +57,7 @@ def coverage(
     pd.DataFrame
         As of `resampled`, the value being the latency [s].
     """
+    times.check_setting(meter.origin["setting"])
     schemes = np.vstack([np.zeros(len(meter.layers)), meter.measured.schemes]).astype(np.int8)
     schemes = np.unique(schemes, axis=0)
     latency = ask(graph, network, times, NoiseModel.measured(meter.samples(schemes, progress=False))).optima.value

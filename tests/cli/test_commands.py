@@ -207,3 +207,61 @@ def test_forms_go_from_the_noise_to_the_plan(tmp_path, capsys):
     assert ds.NoiseSamples.load(table).sources["jpeg-90"].noise[0] > 0
     assert main(["noise", model, *asked, "--source-form", "png-1"]) == 2
     assert "'png-1' brings these inputs to the last bit" in capsys.readouterr().err
+
+
+def test_one_setting_goes_from_the_profile_to_the_parts(tmp_path, capsys):
+    """That of the slides."""
+    model, network = str(conv_net(tmp_path / "net.onnx")), tmp_path / "network.yaml"
+    ds.Network([ds.Server("device", 2.0, 1.0)], [], "device").save(network)
+    np.save(tmp_path / "x.npy", pictures(24))
+    files = {name: str(tmp_path / f"{name}.csv") for name in ("times", "noise", "others")}
+    images = ["--images", str(tmp_path / "x.npy"), "--layers", "3"]
+    few = ["--server", "device", "--runs", "3", "--splits", "0"]
+    assert main(["profile", model, "-o", files["times"], *images, *few, "--setting", "thesis"]) == 0
+    slow = ds.LayerTimes.load(files["times"]).made["device"]["float32_products"]
+    assert (f"{len(slow)} of the layers in int8 are multiplied in float32" in capsys.readouterr().err) == bool(slow)
+    assert main(["noise", model, "-o", files["noise"], *images, "--count", "2", "--setting", "thesis"]) == 0
+    assert main(["noise", model, "-o", files["others"], *images, "--count", "2"]) == 0
+    thesis, samples = vars(ds.QuantizationSetting.of("thesis")), ds.NoiseSamples.load(files["noise"])
+    assert ds.LayerTimes.load(files["times"]).made["device"]["setting"] == samples.origin["setting"] == thesis
+    assert len(samples.layers) == 3
+
+    times = ds.LayerTimes.load(files["times"])
+    frame = times.frame.assign(seconds=times.frame["precision"].map({"float32": 2.0, "int8": 1.0}))  # so that int8 pays
+    replace(times, frame=frame).save(files["times"])
+    plan, problem = tmp_path / "plan.json", [model, str(network), files["times"]]
+    assert main(["split", *problem, "--noise", files["noise"], "-o", str(plan)]) == 0
+    assert ds.Plan.load(plan).quantized == samples.layers
+    assert main(["cut", model, str(plan), "-o", str(tmp_path / "parts"), "--images", str(tmp_path / "x.npy")]) == 0
+    capsys.readouterr()
+    assert main(["split", *problem, "--noise", files["others"]]) == 2
+    assert "mixed, 'default' in the noise, 'thesis' in the times of device; measure all with one" in capsys.readouterr().err
+    for command in (["profile", model, "-o", files["others"], *images, *few], ["noise", model, "-o", files["others"], *images]):
+        before = (tmp_path / "others.csv").read_text()
+        assert main([*command, "--setting", "theses"]) == 2
+        assert "quantization setting 'theses' is unknown (did you mean 'thesis'?)" in capsys.readouterr().err
+        assert (tmp_path / "others.csv").read_text() == before
+
+
+def test_latency_and_energy_are_weighted(tmp_path, capsys):
+    graph, network, times = ds.load(MODEL), ds.Network.load(NETWORK), ds.LayerTimes.load(TIMES)
+    noise, plan = ds.fit_noise(ds.NoiseSamples.load(NOISE), "measured"), tmp_path / "plan.json"
+    problem = [MODEL, NETWORK, TIMES, "--noise", NOISE]
+    for given in ((0.0, 1.0), (0.25, 0.75)):
+        weights = dict(zip(("latency_weight", "energy_weight"), given, strict=True))
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in weights.items()]
+        assert main(["split", *problem, "--max-noise", "0.05", *options, "-o", str(plan)]) == 0
+        assert ds.Plan.load(plan).objective == ds.split(graph, network, times, noise, max_noise=0.05, **weights).objective
+        assert main(["pareto", *problem, *options, "-o", str(tmp_path / "front.csv")]) == 0
+        front = ds.pareto(graph, network, times, noise, **weights).frame
+        assert pd.read_csv(tmp_path / "front.csv")["objective"].to_numpy() == pytest.approx(front["objective"].to_numpy())
+    for command in ("split", "pareto"):
+        for options, told in (
+            (["--latency-weight", "-1"], "latency_weight is -1.0; it must be a number, 0 or more"),
+            (["--latency-weight", "nan"], "latency_weight is nan; it must be a number, 0 or more"),
+            (["--energy-weight", "inf"], "energy_weight is inf; it must be a number, 0 or more"),
+            (["--latency-weight", "0"], "latency_weight and energy_weight are both 0; there is nothing to minimise"),
+        ):
+            capsys.readouterr()
+            assert main([command, *problem, *options]) == 2
+            assert told in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Measured noise: the prefix walk gives what whole models give, one by one, and an interrupted measurement goes on."""
 
 import itertools
+import json
 import signal
 import subprocess
 import sys
@@ -229,6 +230,13 @@ def test_a_file_of_another_measurement_is_not_resumed(net, tmp_path):
         given = {"images": images(2), "layers": 3} | options
         with pytest.raises(ds.NoiseError, match=f"holds a measurement with other {what}"):
             ds.measure_noise(net, progress=False, resume=path, **given)
+    with np.load(path) as file:
+        found = dict(file)
+    identity = json.loads(str(found["identity"]))
+    del identity["metrics"]  # as files of fewer numbers of each image have it
+    np.savez(path, **found | {"identity": np.array(json.dumps(identity)), "values": found["values"][..., :3]})
+    with pytest.raises(ds.NoiseError, match="holds a measurement with other metrics; delete it"):
+        ds.measure_noise(net, images(2), 3, progress=False, resume=path)
     path.write_bytes(b"no such thing")
     with pytest.raises(ds.NoiseError, match="not readable as a measurement to resume"):
         ds.measure_noise(net, images(2), 3, progress=False, resume=path)
@@ -254,15 +262,36 @@ def test_bad_requests_are_named(net, options, text):
 
 
 def test_two_settings_are_not_mixed(net):
-    with pytest.raises(ds.NoiseError, match="calibrate anew"):
+    with pytest.raises(ds.NoiseError, match="mixed, 'default' in the calibration, 'thesis' in the noise; measure all with one"):
         ds.measure_noise(net, images(1), setting=THESIS, calibration=calibrate(net, images(1)), progress=False)
     noise = ds.measure_noise(net, images(1), 1, setting="thesis", progress=False).origin
     check_one_setting({"noise": noise, "times": {"setting": {"activation": "int8", "per_channel": False, "reduce_range": False}}})
     check_one_setting({"noise": noise, "times": {}})
-    with pytest.raises(
-        ds.NoiseError, match=r"the times are for .*uint8.*, the noise for .*int8.*; measure both with one setting"
-    ):
-        check_one_setting({"noise": noise, "times": {"setting": {"activation": "uint8"}}})
+    with pytest.raises(ds.NoiseError) as told:
+        check_one_setting({"noise": noise, "times": {"setting": {"activation": "uint8"}}, "plan": noise})
+    assert str(told.value) == (
+        "quantization settings are mixed, 'thesis' in the noise and the plan, 'default' in the times; "
+        "measure all with one: setting='thesis' or setting='default' (--setting on the command line)"
+    )
+    with pytest.raises(ds.NoiseError, match=r"setting=QuantizationSetting\(activation='int8', per_channel=True"):
+        check_one_setting({"noise": noise, "times": {"setting": {"activation": "int8"}}})
+
+
+def test_samples_of_two_settings_do_not_update_each_other(net):
+    one, two = (ds.measure_noise(net, images(2), 1, setting=setting, progress=False) for setting in ("default", "thesis"))
+    with pytest.raises(ds.NoiseError, match=r"mixed, 'default' in the samples, 'thesis' in the ones that update them"):
+        one.updated(two)
+    assert len(one.updated(one).frame) == 2
+
+
+@pytest.mark.parametrize("metric", ["inf", "l1", "l2", "l2_mean"])
+def test_every_norm_can_be_the_noise_that_is_limited(net, metric):
+    samples = ds.measure_noise(net, images(2), 2, metric=metric, progress=False)
+    assert samples.origin["metric"] == metric
+    assert samples.noise.tolist() == samples.details[metric].tolist()
+    noise = ds.fit_noise(samples, "measured")
+    assert noise.of(()) == 0
+    assert noise.of(samples.layers) == samples.noise[-1] > 0
 
 
 def test_two_meters_on_one_file_learn_from_each_other(net, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dnnsplit as ds
-from dnnsplit.noise.metrics import check_metric, errors, fragile, kept, metrics_of
+from dnnsplit.noise.metrics import PER_OUTPUT, check_metric, errors, fragile, kept, metrics_of
 
 ONE, TWO = np.array([[3.0, 4.0]], np.float32), np.array([[1.0, -1.0, 0.0, 0.0]], np.float32)
 
@@ -16,12 +16,22 @@ def test_one_image_by_hand():
     found = dict(zip(kept(("a", "b")), errors([ONE, TWO], [ONE + 1, TWO * 0.5]), strict=True))
     assert found == pytest.approx({
         "rho:a": 1.0, "relative:a": 1 / 3.5, "nsr:a": (2 / 25) ** 0.5,
+        "inf:a": 1.0, "l1:a": 2.0, "l2:a": 2**0.5, "l2_mean:a": 2**0.5 / 2,
         "rho:b": 0.25, "relative:b": 0.5, "nsr:b": 0.5,
+        "inf:b": 0.5, "l1:b": 1.0, "l2:b": 0.5**0.5, "l2_mean:b": 0.5**0.5 / 4,
     })  # fmt: skip
 
 
+def test_the_outputs_that_are_compared_stay_as_they_are():
+    wanted, output = ONE.copy(), ONE + 1
+    errors([wanted], [output])
+    assert (wanted == ONE).all()
+    assert (output == ONE + 1).all()
+
+
 def test_metrics_and_their_spread_over_images_by_hand():
-    numbers = np.array([[[1.0, 0.1, 0.01, 3.0, 0.3, 0.03], [3.0, 0.5, 0.1, 5.0, 0.3, 0.1]]])
+    a, b = [[1.0, 0.1, 0.01, 4.0, 9.0, 5.0, 0.5], [3.0, 0.5, 0.1, 8.0, 27.0, 9.0, 0.9]], [[3.0, 0.3, 0.03], [5.0, 0.3, 0.1]]
+    numbers = np.array([[[*a[0], *b[0], 2.0, 1.0, 1.0, 0.1], [*a[1], *b[1], 2.0, 3.0, 3.0, 0.3]]])
     row = metrics_of(numbers, ("a", "b")).iloc[0]
     assert row["rho"] == pytest.approx(3.0)  # of 2 and 4
     assert row["rho std"] == pytest.approx(2**0.5)
@@ -32,7 +42,11 @@ def test_metrics_and_their_spread_over_images_by_hand():
     assert row["nsr"] == pytest.approx(np.sqrt(powers).mean())
     assert row["snr_db"] == pytest.approx((-10 * np.log10(powers)).mean())
     assert row["snr_db:b"] == pytest.approx((-20 * np.log10([0.03, 0.1])).mean())
-    single = metrics_of(numbers[..., :3], ("a",))
+    norms = {"inf": 4.0, "l1": 10.0, "l2": 4.5, "l2_mean": 0.45}  # of 3 and 5, 5 and 15, 3 and 6, 0.3 and 0.6
+    assert row[[*norms]].to_dict() == pytest.approx(norms)
+    assert row["l1 std"] == pytest.approx(50**0.5)
+    assert row["inf:a"] == 6.0
+    single = metrics_of(numbers[..., :7], ("a",))
     assert not [name for name in single if ":" in name]
 
 
@@ -42,18 +56,21 @@ def test_nothing_changed_is_exactly_no_noise(values):
     numbers = errors([output], [output.copy()])
     assert not numbers.any()
     row = metrics_of(numbers[None, None], ("o",)).iloc[0]
-    assert (row["rho"], row["relative"], row["nsr"], row["snr_db"]) == (0.0, 0.0, 0.0, np.inf)
+    assert not row[[*PER_OUTPUT]].any()
+    assert row["snr_db"] == np.inf
 
 
 def test_an_output_that_is_zero_everywhere_has_no_relative_noise():
-    assert errors([0 * ONE], [ONE])[1:].tolist() == [np.inf, np.inf]
+    assert errors([0 * ONE], [ONE])[1:3].tolist() == [np.inf, np.inf]
+    assert errors([0 * ONE], [ONE])[3:].tolist() == [4.0, 7.0, 5.0, 2.5]
 
 
 def test_only_what_is_zero_without_quantization_can_be_the_noise():
-    check_metric("nsr", ("a",), False)
+    for metric in PER_OUTPUT:
+        check_metric(metric, ("a",), False)
     check_metric("rho:a", ("a", "b"), False)
     check_metric("disagreement", ("a",), True)
-    for metric, outputs in (("snr_db", ("a",)), ("rho:a", ("a",)), ("disagreement", ("a",)), ("map50", ("a",))):
+    for metric, outputs in (("snr_db", ("a",)), ("rho:a", ("a",)), ("disagreement", ("a",)), ("map50", ("a",)), ("l3", ("a",))):
         with pytest.raises(ds.NoiseError, match="is unknown"):
             check_metric(metric, outputs, False)
 

@@ -92,12 +92,16 @@ def test_outputs_of_every_kind_have_a_noise(tmp_path):
     for name in ("c", "best", "above", "mean"):
         wanted = np.abs(plain[name].astype(float) - int8[name].astype(float)).mean()
         assert row[f"rho:{name}"] == pytest.approx(wanted, rel=1e-6)
+        change = (plain[name].astype(float) - int8[name].astype(float)).reshape(3, -1)
+        norms = {key: np.linalg.norm(change, order, axis=1).mean() for key, order in (("inf", np.inf), ("l1", 1), ("l2", 2))}
+        norms["l2_mean"] = norms["l2"] / change.shape[1]
+        assert {key: row[f"{key}:{name}"] for key in norms} == pytest.approx(norms, rel=1e-6)
     assert row[["rho:empty", "nsr:empty", "relative:empty", "rho:zeros", "relative:zeros"]].tolist() == [0.0] * 5
     assert row["rho"] == pytest.approx(row[[f"rho:{name}" for name in plain]].mean())
 
 
 def test_an_empty_output_has_no_error():
-    assert errors([np.zeros((0, 4))], [np.zeros((0, 4))]).tolist() == [0.0, 0.0, 0.0]
+    assert errors([np.zeros((0, 4))], [np.zeros((0, 4))]).tolist() == [0.0] * 7
 
 
 def test_scalars_and_whole_numbers_go_through_the_segments(tmp_path):

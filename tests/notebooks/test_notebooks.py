@@ -141,7 +141,7 @@ def test_another_model_has_its_own_sweep_of_the_same_notebooks():
 
 
 def test_another_model_goes_through_all_notebooks_into_folders_of_its_own(workplace):
-    """Two layers of int8 alone, an open input, inputs by name in a file; nothing of the shipped model's is touched."""
+    """Two layers of int8 alone, as on the slides, an open input, inputs by name; nothing of the shipped model's is touched."""
     model = onnx.load(conv_net(workplace / "small.onnx"))
     for value in (*model.graph.input, *model.graph.output):
         for axis, name in zip(value.type.tensor_type.shape.dim[2:], "hw", strict=True):
@@ -163,6 +163,7 @@ def test_another_model_goes_through_all_notebooks_into_folders_of_its_own(workpl
         "noise_images": 2,
         "verify_images": 8,
         "sizes": [4, 80],
+        "setting": "thesis",
     }
     few = {"count": 2, "limits": [0, "60 %"], "repeats": 2, "warm_up": 1, "bandwidths": ["1 MB/s"], "weights": [[1.0, 0.0]]}
     few |= {"networks": ["../data/networks/device-edge.yaml"], "topologies": ["device-edge"], "energy_shares": [0.5, 1.0]}
@@ -172,7 +173,10 @@ def test_another_model_goes_through_all_notebooks_into_folders_of_its_own(workpl
     assert (frame["status"] == "done").all(), frame[["cell", "error"]].to_string()
     assert {path: path.stat().st_mtime_ns for path in (workplace / "data").rglob("*") if path.is_file()} == before
     tests = pd.read_csv(workplace / "own" / "measurements" / "small.csv")
-    all_int8 = float(ds.NoiseSamples.load(workplace / "own" / "noise" / "small.csv").noise.max())
+    samples = ds.NoiseSamples.load(workplace / "own" / "noise" / "small.csv")
+    made = ds.LayerTimes.load(workplace / "own" / "profiles" / "small.csv").made["device"]
+    assert samples.origin["setting"] == made["setting"] == vars(ds.QuantizationSetting.of("thesis"))
+    all_int8 = float(samples.noise.max())
     assert (tests["noise"] <= tests["max_noise"]).all()
     assert 0.6 * all_int8 <= tests["max_noise"].max() <= 3 * all_int8  # of its upper bound
     said = (workplace / "own" / "runs" / "03-noise.ipynb").read_text(encoding="utf-8")
@@ -182,6 +186,18 @@ def test_another_model_goes_through_all_notebooks_into_folders_of_its_own(workpl
     assert "it needs no model" in (workplace / "own" / "runs" / "08-figures.ipynb").read_text(encoding="utf-8")
     assert not [path for path in (workplace / "own" / "figures").glob("*2-noise-fit*")]
     assert (workplace / "own" / "figures" / "figure3-device-edge.svg").stat().st_size > 2000
+
+
+def test_noise_of_another_setting_than_the_times_is_refused_before_anything_is_measured(tmp_path):
+    graph = ds.load(conv_net(tmp_path / "small.onnx"))
+    rows = pd.DataFrame({"layer": graph.layer_names, "server": "device", "precision": "float32", "seconds": 1.0})
+    times = ds.LayerTimes(rows, made={"device": {"setting": vars(ds.QuantizationSetting.of("thesis"))}})
+    times.save(tmp_path / "profiles" / "small.csv")
+    given = {"model": str(graph.model_path), "data": str(tmp_path), "images": "there-are-none.npy"}
+    row = ds.run(ROOT / "notebooks" / "03-noise.ipynb", given, tmp_path / "runs", progress=False).frame.iloc[0]
+    assert row["status"] == "failed"
+    assert "mixed, 'default' in the noise, 'thesis' in the times of device; measure all with one" in row["error"]
+    assert not (tmp_path / "noise").exists()
 
 
 class TestShippedFigures:

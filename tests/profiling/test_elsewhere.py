@@ -46,6 +46,26 @@ def test_a_profile_made_on_the_server_says_with_what(tmp_path):
     assert made["model_sha256"] == sha256(path)
     assert {"cpu", "packages", "providers", "options", "images_sha256", "setting", "date"} <= set(made)
     assert json.dumps(made)
+    assert made["setting"] == vars(ds.QuantizationSetting.of("default"))
+
+
+def test_a_profile_is_of_the_setting_that_is_asked_for(tmp_path):
+    path = conv_net(tmp_path / "net.onnx")
+    asked = {"runs": 3, "splits": 0, "progress": False, "forms": False}
+    times = profile_here(path, "edge", images(2), 2, setting="thesis", **asked)
+    assert times.made["edge"]["setting"] == vars(ds.QuantizationSetting.of("thesis"))
+    assert scaled_times(times, "edge", "far", 2.0).made == {"far": {"setting": times.made["edge"]["setting"]}}
+    times.check_setting("thesis")
+    times.check_setting(None)
+    with pytest.raises(ds.NoiseError, match="mixed, 'default' in the noise, 'thesis' in the times of edge; measure all with one"):
+        times.check_setting("default")
+    other = profile_here(path, "cloud", images(2), 0, **asked)
+    assert joined(times, other).made["cloud"]["setting"] is None  # nothing in int8: it goes with any
+    other = times_of(GRAPH, "cloud", made={"cloud": {"setting": "default"}})
+    with pytest.raises(ds.ProfileError, match="mixed, 'thesis' in the times of edge, 'default' in the times of cloud"):
+        joined(times, other)
+    with pytest.raises(ds.NoiseError, match="did you mean 'thesis'"):
+        profile_here(path, "edge", images(2), 0, setting="theses", **asked)
 
 
 def test_profiles_of_several_servers_are_joined():

@@ -1,6 +1,7 @@
 """Which layers run in int8 is decided by the plan alone: the noise of a scheme is one, wherever and however it is run."""
 
 import itertools
+import platform
 
 import numpy as np
 import onnx
@@ -13,7 +14,8 @@ import dnnsplit as ds
 from dnnsplit.cutting.running import run_parts, whole
 from dnnsplit.graph.optimizing import optimize
 from dnnsplit.noise import prefix_tree
-from dnnsplit.quantize.kernels import stray_layers
+from dnnsplit.quantize.kernels import INTEGER, float32_products, stray_layers
+from dnnsplit.quantize.parts import build_part
 from dnnsplit.quantize.rewrite import quantize_layer
 from dnnsplit.runtime import sessions
 
@@ -69,6 +71,22 @@ def test_the_table_the_whole_model_and_the_parts_have_one_noise(tmp_path, kind, 
             placement = {name: str(rng.choice(SERVERS)) for name in graph.layer_names}
             bundle = ds.cut(path, plan_of(graph, noise, quantized, placement), tmp_path / f"{scheme}")
             assert noise_of([run_parts(bundle, feed) for feed in feeds], plain) == pytest.approx(told, rel=0.01, abs=1e-7)
+
+
+@pytest.mark.parametrize("activation", ["Relu", "SiLU"])
+def test_layers_in_int8_that_are_multiplied_in_float32_are_named(tmp_path, activation):
+    graph = ds.load(random_network(tmp_path / "net.onnx", "dense", activation, 0))
+    layers, products = graph.quantizable(12), {}
+    for setting in ("default", "thesis"):
+        calibration = ds.calibrate(graph, pictures(1, 4), setting)
+        int8 = {name: quantize_layer(graph, name, calibration) for name in layers}
+        products[setting] = float32_products(graph, int8)
+        part = build_part(graph, graph.topological, graph.model.outputs, int8)
+        kernels = [kernel.op_type for kernel in optimize(part).graph.node]
+        assert len(layers) - sum(kernels.count(kernel) for kernel in INTEGER) == len(products[setting])
+    assert products["default"] == ()
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert products["thesis"] == (() if activation == "Relu" else layers)
 
 
 @pytest.fixture

@@ -488,8 +488,10 @@ def test_two_quantization_settings_are_refused():
     one, two = {"activation": "uint8", "per_channel": True}, {"activation": "int8", "per_channel": False}
     made = dataclasses.replace(times, made={"device": {"setting": one}})
     noise = dataclasses.replace(noise, origin={"setting": two})
-    with pytest.raises(ds.NoiseError, match=r"the noise and the times of device are of two quantization settings"):
-        ds.split(graph, network, made, noise)
+    told = r"mixed, QuantizationSetting\(activation='int8', .* in the noise, 'default' in the times of device; measure all"
+    for find in (ds.split, ds.pareto):
+        with pytest.raises(ds.NoiseError, match=told):
+            find(graph, network, made, noise)
     assert ds.split(graph, network, made, dataclasses.replace(noise, origin={"setting": one}))
 
 
@@ -504,4 +506,7 @@ def test_a_measurer_of_another_noise_is_refused():
             return 0.0
 
     with pytest.raises(ds.NoiseError, match="metric is rho in the noise model, relative in verify"):
+        ds.split(graph, network, times, noise, max_noise=0.02, verify=Meter())
+    Meter.origin, noise = {"setting": "thesis"}, dataclasses.replace(noise, origin={"setting": "default"})
+    with pytest.raises(ds.NoiseError, match="mixed, 'default' in the noise model, 'thesis' in the measure"):
         ds.split(graph, network, times, noise, max_noise=0.02, verify=Meter())
