@@ -81,7 +81,9 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
     return with_forms(replace(fitted, share=shared_spread(some), scores=scores, origin=samples.origin), samples)
 
 
-def polynomials(samples: NoiseSamples, train: int = 1000, seed: int = 0) -> tuple[dict[str, NoiseModel], NoiseSamples]:
+def polynomials(
+    samples: NoiseSamples, train: int = 1000, seed: int = 0
+) -> tuple[dict[str, NoiseModel], NoiseSamples, NoiseSamples]:
     """Fit the slides' regressors, of degree 2 and 3, and keep samples to test them on.
 
     Parameters
@@ -95,14 +97,15 @@ def polynomials(samples: NoiseSamples, train: int = 1000, seed: int = 0) -> tupl
 
     Returns
     -------
-    tuple[dict[str, NoiseModel], NoiseSamples]
-        By "degree 2" and "degree 3", those that there are samples enough for; and the samples that none was fitted to.
+    tuple[dict[str, NoiseModel], NoiseSamples, NoiseSamples]
+        By "degree 2" and "degree 3", those that there are samples enough for; the samples that they were fitted to; and those
+        that none was fitted to. One sample alone is both.
     """
     if len(samples.frame) < 2:
-        return {}, samples
+        return {}, samples, samples
     fitted, held_out = samples.divide(min(train, len(samples.frame) // 2), seed)
     enough = [degree for degree in (2, 3) if len(fitted.quantizing.frame) >= _enough("polynomial", degree, samples)]
-    return {f"degree {degree}": fit_noise(fitted, degree=degree) for degree in enough}, held_out
+    return {f"degree {degree}": fit_noise(fitted, degree=degree) for degree in enough}, fitted, held_out
 
 
 def _check_options(model: str, degree: int, folds: int) -> None:

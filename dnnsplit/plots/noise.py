@@ -19,30 +19,52 @@ from dnnsplit.profiling.wire_forms import PLAIN
 LIMIT = "noise limit $\\eta_{max}$"
 
 
-def noise_fit(models: Mapping[str, NoiseModel], test: NoiseSamples) -> tuple[Figure, dict[str, Any]]:
-    """Figure 2: predicted against measured noise on schemes that no model was fitted to.
+def noise_fit(
+    models: Mapping[str, NoiseModel], train: NoiseSamples, test: NoiseSamples, every: float | None = None
+) -> tuple[Figure, dict[str, Any]]:
+    """Figure 2: predicted against measured noise, a row per model, of what it was fitted to and of what no model was fitted to.
 
     Parameters
     ----------
     models : Mapping[str, NoiseModel]
-        By the title of their panel.
-    test : NoiseSamples
-        The held-out schemes.
+        By the title of their row, from `dnnsplit.noise.fit.polynomials`; one or more.
+    train, test : NoiseSamples
+        The schemes that they were fitted to, and the held-out ones.
+    every : float | None, optional
+        The noise with all layers in int8, a dashed line beside the schemes that were fitted to; default: as measured, where that
+        scheme is among the samples.
     """
+    panels = {"train": train, "test": test}
+    if every is None:
+        every = next((float(eta) for some in panels.values() for eta in some.noise[some.schemes.all(axis=1)]), None)
+    numbers: dict[str, Any] = {what: {"measured": some.noise} for what, some in panels.items()}
+    numbers |= {"layers": list(test.layers), "every": every, "models": {}}
     with style():
-        figure, axes = plt.subplots(1, len(models), figsize=(2.55 * len(models), 2.75), sharex=True, sharey=True, squeeze=False)
-        numbers: dict[str, Any] = {"measured": test.noise, "layers": list(test.layers), "models": {}}
-        top = 1.05 * float(test.noise.max())
-        for axis, (title, model) in zip(axes[0], models.items(), strict=True):
-            predicted = model.predict(test.schemes)
-            scores = noise_scores(test.noise, predicted)
-            axis.plot([0, top], [0, top], color="0.45", linewidth=0.8, zorder=1)
-            axis.scatter(test.noise, predicted, s=3, color=COLOURS[0], alpha=0.35, linewidths=0, rasterized=True, zorder=2)
-            axis.set(title=title, xlabel="measured noise", xlim=(0, top), ylim=(0, top), aspect="equal")
-            text = f"$R^2$ = {scores['R2']:.4f}\nMAPE {scores['MAPE_%']:.1f} %\nlowest tenth {scores['low_MAPE_%']:.1f} %"
-            axis.text(0.05, 0.95, text, transform=axis.transAxes, va="top", fontsize=8)
-            numbers["models"][title] = {"predicted": predicted, **scores, "fit": dict(model.scores)}
-        axes[0][0].set_ylabel("predicted noise")
+        size = 4.9, 2.2 * len(models) + 0.35
+        figure, axes = plt.subplots(len(models), 2, figsize=size, sharex=True, sharey=True, squeeze=False)
+        for row, (title, model) in zip(axes, models.items(), strict=True):
+            told: dict[str, Any] = {"fit": dict(model.scores)}
+            for axis, (what, some) in zip(row, panels.items(), strict=True):
+                predicted = model.predict(some.schemes)
+                scores = noise_scores(some.noise, predicted)
+                axis.axline((0, 0), slope=1, color="0.45", linewidth=0.8, zorder=1)
+                axis.scatter(some.noise, predicted, s=3, color=COLOURS[0], alpha=0.35, linewidths=0, rasterized=True, zorder=2)
+                axis.set_title(f"{title}, {what}: $R^2$ = {scores['R2']:.4f}")
+                text = f"MAPE {scores['MAPE_%']:.1f} %\nlowest tenth {scores['low_MAPE_%']:.1f} %\n{len(predicted)} schemes"
+                axis.text(0.04, 0.96, text, transform=axis.transAxes, va="top", fontsize=7)
+                told[what] = {"predicted": predicted, **scores}
+            if every is not None:
+                row[0].axvline(every, color=COLOURS[1], linewidth=1.0, linestyle="--", zorder=1)
+                at = {"xycoords": ("data", "axes fraction"), "ha": "right", "va": "bottom", "rotation": 90}
+                row[0].annotate(" all layers in int8", (every, 0.0), color=COLOURS[1], fontsize=7, **at)
+            row[0].set_ylabel("predicted noise")
+            numbers["models"][title] = told
+        top = 1.05 * max(every or 0.0, *train.noise, *test.noise)
+        axes[0][0].set(xlim=(0, top), ylim=(0, top))
+        for axis in axes.flat:
+            axis.set_aspect("equal")
+        for axis in axes[-1]:
+            axis.set_xlabel("measured noise")
     return figure, numbers
 
 

@@ -27,10 +27,12 @@ def style() -> Iterator[None]:
     A notebook shows every figure that pyplot still holds at the end of a cell, and would show ours a second time.
     """
     before = set(plt.get_fignums())
-    with plt.style.context(_STYLE):
-        yield
-    for number in set(plt.get_fignums()) - before:
-        plt.close(number)
+    try:
+        with plt.style.context(_STYLE):
+            yield
+    finally:
+        for number in set(plt.get_fignums()) - before:
+            plt.close(number)
 
 
 def records(frame: pd.DataFrame) -> dict[Hashable, list[Any]]:
@@ -38,7 +40,7 @@ def records(frame: pd.DataFrame) -> dict[Hashable, list[Any]]:
     return frame.astype(object).where(frame.notna(), None).to_dict("list")
 
 
-def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, Any]) -> dict[str, Path]:
+def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, Any], footer: str = "") -> dict[str, Path]:
     """Write a figure as SVG and PNG, and the numbers it draws as JSON with the version that made it.
 
     Parameters
@@ -51,6 +53,8 @@ def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, An
         Of the files, without ending.
     numbers : Mapping[str, Any]
         What is drawn, JSON values.
+    footer : str, default ""
+        Written small below the figure and into the JSON, such as what the model's weights are.
 
     Returns
     -------
@@ -59,25 +63,40 @@ def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, An
     """
     paths = {ending: Path(folder) / f"{name}.{ending}" for ending in ("svg", "png", "json")}
     with style():
+        _write_below(figure, footer)
         for ending, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             with replacing(paths[ending]) as file:
                 figure.savefig(file, format=ending, metadata=metadata)
-    write_json(paths["json"], {"figure": name, "dnnsplit": version("dnnsplit"), **numbers})
+    told = {"figure": name, "dnnsplit": version("dnnsplit")} | ({"footer": footer} if footer else {})
+    write_json(paths["json"], {**told, **numbers})
     return paths
 
 
-def save_and_show(drawings: Mapping[str, tuple[Figure, Mapping[str, Any]]], folder: str | Path) -> None:
+def _write_below(figure: Figure, footer: str) -> None:
+    """Write a footer in place of an earlier one; nothing else moves."""
+    for old in [text for text in figure.texts if text.get_gid() == "footer"]:
+        old.remove()
+    if footer:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for legend in figure.legends:  # cropping would move one outside the panels to the edge, where the footer is
+            legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+        below = -0.03 / figure.get_figheight()
+        figure.text(0, below, footer, va="top", fontsize=6, color="0.5", gid="footer", wrap=True)
+
+
+def save_and_show(drawings: Mapping[str, tuple[Figure, Mapping[str, Any]]], folder: str | Path, footer: str = "") -> None:
     """Save some figures and show them below the notebook cell.
 
     Parameters
     ----------
     drawings : Mapping[str, tuple[Figure, Mapping[str, Any]]]
         Figure and numbers, as the functions of `dnnsplit.plots` return them, by the name of their files.
-    folder : str | Path
+    folder, footer : str | Path, str, default ""
         See `save`.
     """
     from IPython.display import display
 
     for name, (figure, numbers) in drawings.items():
-        save(figure, folder, name, numbers)
+        save(figure, folder, name, numbers, footer)
         display(figure)

@@ -227,9 +227,12 @@ def test_the_slides_polynomials_are_fitted_where_there_are_samples_enough(layers
     schemes = all_schemes(len(layers))
     noise = schemes @ np.arange(1.0, len(layers) + 1)
     samples = NoiseSamples(pd.DataFrame(schemes, columns=[*layers]).assign(noise=noise))
-    models, held_out = polynomials(samples, train)
+    models, train_on, held_out = polynomials(samples, train)
     assert list(models) == [f"degree {degree}" for degree in degrees]
     assert len(samples.frame) - len(held_out.frame) == fitted
+    if fitted:
+        together = pd.concat([train_on.frame, held_out.frame]).sort_values([*layers], ignore_index=True)
+        assert together.equals(samples.frame.sort_values([*layers], ignore_index=True))
     for model in models.values():
         assert noise_scores(held_out.noise, model.predict(held_out.schemes))["R2"] == pytest.approx(1)
 

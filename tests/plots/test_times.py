@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.coded_problems import coded_small
+from helpers.figure_tables import planned
 
 import dnnsplit as ds
 from dnnsplit.ground.units import show
@@ -43,17 +44,63 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path):
         assert (tmp_path / "one" / f"s.{ending}").read_bytes() == (tmp_path / "two" / f"s.{ending}").read_bytes()
 
 
+def test_a_footer_is_written_below_all_else_and_into_the_json(tmp_path):
+    figure, numbers = ds.plots.topologies(planned(["device"], weights=[1.0]))
+    other, _ = ds.plots.weight_panels(planned(["device"], weights=[1.0]))
+    for drawn in (figure, other):
+        for footer in ("untrained: random", "pretrained: a"):  # saved again, it has the last one
+            paths = ds.plots.save(drawn, tmp_path, "figure", numbers, footer)
+            assert json.loads(paths["json"].read_text())["footer"] == footer
+            assert [text.get_text() for text in drawn.texts] == [footer]
+        svg = paths["svg"].read_text()
+        assert "pretrained: a" in svg
+        assert "untrained" not in svg
+    legend = other.legends[0].get_window_extent()
+    assert other.texts[0].get_window_extent().y1 < legend.y0
+    assert legend.y1 < min(axis.xaxis.label.get_window_extent().y0 for axis in other.axes if axis.get_xlabel())
+
+
+def test_without_a_footer_the_json_has_none(tmp_path):
+    figure, numbers = ds.plots.sensitivity(samples())
+    paths = ds.plots.save(figure, tmp_path, "sensitivity", numbers)
+    assert "footer" not in json.loads(paths["json"].read_text())
+    assert not figure.texts
+
+
 def _swap(pair, folder):
     return pair[0], folder, "s", pair[1]
 
 
-def test_noise_fit_scores_the_held_out_schemes():
+def test_noise_fit_scores_what_was_fitted_to_and_what_was_not():
     data = samples()
     model = ds.NoiseModel.polynomial(("a", "b", "c"), {"a": 0.1, "b": 0.05, "c": 0.02, ("a", "b"): -0.03}, intercept=0.01)
-    figure, numbers = ds.plots.noise_fit({"known": model}, data)
-    assert numbers["models"]["known"]["R2"] > 0.99
-    assert len(numbers["models"]["known"]["predicted"]) == len(data.frame)
-    assert figure.axes[0].get_xlabel() == "measured noise"
+    none = ds.NoiseModel.polynomial(("a", "b", "c"), {"a": 0.0}, intercept=0.05)
+    train, test = data.only(np.arange(5)), data.only(np.arange(5, 8))  # the last one has all layers in int8
+    figure, numbers = ds.plots.noise_fit({"known": model, "flat": none}, train, test)
+    titles = ["known, train", "known, test", "flat, train", "flat, test"]
+    assert [axis.get_title(loc="left").split(":")[0] for axis in figure.axes] == titles
+    for axis, title in zip(figure.axes, titles, strict=True):
+        name, what = title.split(", ")
+        told, some = numbers["models"][name][what], {"train": train, "test": test}[what]
+        assert axis.get_title(loc="left").endswith(f"$R^2$ = {told['R2']:.4f}")
+        assert axis.collections[0].get_offsets().tolist() == np.transpose([some.noise, told["predicted"]]).tolist()
+    assert numbers["models"]["known"]["test"]["R2"] > 0.99 > numbers["models"]["flat"]["test"]["R2"]
+    assert numbers["every"] == data.noise[-1]
+    dashed = [[line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"] for axis in figure.axes]
+    assert dashed == [[numbers["every"]], [], [numbers["every"]], []]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["", "", "measured noise", "measured noise"]
+
+
+def test_noise_fit_draws_the_noise_of_all_layers_where_it_is_known():
+    data = samples()
+    model = ds.NoiseModel.polynomial(("a", "b", "c"), {"a": 0.1}, intercept=0.01)
+    some = data.only(np.arange(7))
+    figure, numbers = ds.plots.noise_fit({"degree 2": model}, some, some)
+    assert numbers["every"] is None
+    assert len(figure.axes[0].lines) == 1
+    figure, numbers = ds.plots.noise_fit({"degree 2": model}, some, some, 0.5)
+    assert numbers["every"] == 0.5
+    assert figure.axes[0].get_xlim()[1] > 0.5
 
 
 def test_latency_noise_draws_the_front_and_the_measured_points():
@@ -205,15 +252,16 @@ def test_drawings_are_saved_and_shown_in_order(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(IPython.display, "display", shown.append)
     drawings = {"one": ds.plots.sensitivity(samples()), "two": ds.plots.tensor_sizes(ds.examples.tiny().graph)}
-    ds.plots.save_and_show(drawings, tmp_path)
+    ds.plots.save_and_show(drawings, tmp_path, "pretrained")
     assert shown == [figure for figure, _ in drawings.values()]
+    assert all(json.loads((tmp_path / f"{name}.json").read_text())["footer"] == "pretrained" for name in drawings)
     assert {path.name for path in tmp_path.iterdir()} == {f"{n}.{e}" for n in drawings for e in ("json", "png", "svg")}
 
 
 def test_every_figure_is_a_function_of_one_module():
-    from dnnsplit.plots import grids, noise, times
+    from dnnsplit.plots import assignments, grids, measured, noise, slides, times
 
-    for module in (grids, noise, times):
+    for module in (assignments, grids, measured, noise, slides, times):
         functions = [n for n, f in vars(module).items() if getattr(f, "__module__", "") == module.__name__ and n[0] != "_"]
         assert functions
         assert all(getattr(ds.plots, name) is getattr(module, name) and name in ds.plots.__all__ for name in functions)

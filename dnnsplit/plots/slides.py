@@ -1,0 +1,162 @@
+"""Figures 3 to 6: latency and energy against the noise limit, planned and real, a panel per model or per weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from dnnsplit.plots.noise import LIMIT
+from dnnsplit.plots.style import COLOURS, records, style
+from dnnsplit.plots.weights import weight_columns, weight_title, weighted
+
+DASHES = ("-", "--", "-.", ":")
+PLANNED: dict[str, Any] = {"color": COLOURS[0], "marker": "s", "markerfacecolor": "white", "linestyle": "--"}
+PLANNED |= {"markersize": 4.8, "label": "planned"}  # seen around a real one at the same place
+REAL: dict[str, Any] = {"color": COLOURS[1], "marker": "o", "markersize": 3.2, "label": "real (median, 5 to 95 %)"}
+
+
+def device_panels(planned: Mapping[str, pd.DataFrame], measured: Mapping[str, pd.DataFrame]) -> tuple[Figure, dict[str, Any]]:
+    """Figure 3: latency of the device alone against the noise limit, planned and real, a panel per model.
+
+    Parameters
+    ----------
+    planned : Mapping[str, pd.DataFrame]
+        By model, rows of one topology from `dnnsplit.studies.grid.sweep_plans`; of several weights the largest of the latency is
+        drawn, as one server alone plans the same at all of them.
+    measured : Mapping[str, pd.DataFrame]
+        By model, rows of that topology from `dnnsplit.studies.latency_tests`; models that were not measured have none.
+    """
+    numbers: dict[str, Any] = {"models": {}}
+    with style():
+        size = 2.5 * len(planned) + 0.5, 2.7
+        figure, axes = plt.subplots(1, len(planned), figsize=size, sharex=True, squeeze=False)
+        for axis, (model, table) in zip(axes[0], planned.items(), strict=True):
+            pair = weight_columns(table)[-1]
+            lines, points = weighted(table, pair, model), weighted(measured.get(model), pair, model)
+            _latency(axis, lines, points)
+            axis.set(title=model, xlabel=LIMIT)
+            _from_zero(axis)
+            numbers["models"][model] = {"planned": records(lines), "measured": records(points)}
+        axes[0][0].set_ylabel("latency [s]")
+        _legend(figure, axes.flat)
+    return figure, numbers
+
+
+def weight_panels(planned: pd.DataFrame, measured: pd.DataFrame | None = None, title: str = "") -> tuple[Figure, dict[str, Any]]:
+    """Figures 4 and 5: a column per weight of the latency, with the latency, planned and real, above the planned energy.
+
+    Parameters
+    ----------
+    planned : pd.DataFrame
+        Rows of one topology from `dnnsplit.studies.grid.sweep_plans`.
+    measured : pd.DataFrame | None, optional
+        Rows of that topology from `dnnsplit.studies.latency_tests`.
+    title : str, default ""
+        The topology, above the panels.
+    """
+    pairs, numbers = weight_columns(planned), {"title": title, "planned": records(planned)}
+    with style():
+        figure = plt.figure(figsize=(_width(len(pairs)), 4.1))
+        axes = _columns(figure, pairs)
+        for (above, below), pair in zip(axes.T, pairs, strict=True):
+            lines = weighted(planned, pair, title)
+            _latency(above, lines, weighted(measured, pair, title))
+            below.plot(lines["max_noise"], lines["energy_j"], **PLANNED)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
+        _finish(figure, axes)
+    return figure, numbers | ({} if measured is None else {"measured": records(measured)})
+
+
+def topologies(planned: pd.DataFrame, baselines: pd.DataFrame | None = None) -> tuple[Figure, dict[str, Any]]:
+    """Figure 6: a column per weight with the latency above the energy, a line per topology; below them the baselines.
+
+    Parameters
+    ----------
+    planned : pd.DataFrame
+        From `dnnsplit.studies.grid.sweep_plans`, of several topologies.
+    baselines : pd.DataFrame | None, optional
+        method, latency_s [s], energy_j [J], a point per row: those of the largest topology, from `dnnsplit.studies.baselines`.
+    """
+    pairs, numbers = weight_columns(planned), {"planned": records(planned)}
+    height = 0.0 if baselines is None else 0.17 * baselines["method"].nunique() + 0.75
+    with style():
+        whole = plt.figure(figsize=(max(_width(len(pairs)), 5.0 if height else 0.0), 4.1 + height))
+        heights = [4.1, height] if height else [4.1]
+        figure, *below = whole.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        axes = _columns(figure, pairs)
+        for column, pair in zip(axes.T, pairs, strict=True):
+            for i, (topology, table) in enumerate(planned.groupby("topology", sort=False)):
+                lines = weighted(table, pair, str(topology))
+                marks: dict[str, Any] = {"color": COLOURS[i % 7], "marker": "osD^v"[i % 5], "linestyle": DASHES[i % 4]}
+                marks["markersize"] = max(3.0, 6.0 - 1.3 * i)  # equal plans of several topologies are all seen
+                for axis, what in zip(column, ("latency_s", "energy_j"), strict=True):
+                    axis.plot(lines["max_noise"], lines[what], label=str(topology).replace("-", " + "), **marks)
+        _finish(figure, axes)
+        if baselines is not None:
+            _baselines(below[0], baselines)
+    return whole, numbers | ({} if baselines is None else {"baselines": records(baselines)})
+
+
+def _baselines(figure: SubFigure, table: pd.DataFrame) -> None:
+    """A row per method, so that equal ones do not hide each other."""
+    methods = list(dict.fromkeys(table["method"]))[::-1]
+    axes = figure.subplots(1, 2, sharey=True)
+    places = [methods.index(method) for method in table["method"]]
+    for axis, what, label in zip(axes, ("latency_s", "energy_j"), ("latency [s]", "energy [J]"), strict=True):
+        axis.hlines(places, 0, table[what], color="0.7", linewidth=0.8)
+        axis.plot(table[what], places, "D", color="0.15", markersize=3.5)
+        for place, value in zip(places, table[what], strict=True):
+            at, text = (value, f" {value:#.4g}") if math.isfinite(value) else (0.0, "no plan")
+            axis.annotate(text, (at, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
+        axis.set(xlabel=label, ylim=(-0.6, len(methods) - 0.4), xlim=(0, 1.15 * np.nanmax([*table[what], 1e-9])))
+        axis.grid(False, axis="y")
+    axes[0].set_yticks(range(len(methods)), methods, fontsize=7)
+    axes[0].set_title("Baselines")
+
+
+def _latency(axis: Axes, planned: pd.DataFrame, measured: pd.DataFrame) -> None:
+    axis.plot(planned["max_noise"], planned["latency_s"], **PLANNED)
+    if len(measured):
+        axis.plot(measured["max_noise"], measured["latency_s"], zorder=3, **REAL)
+        low, high = measured["low_s"], measured["high_s"]
+        axis.fill_between(measured["max_noise"], low, high, color=REAL["color"], alpha=0.3, linewidth=0)
+
+
+def _width(columns: int) -> float:
+    """Of a figure with a column per weight, within a page [inch]."""
+    return max(3.4, min(2.0 * columns + 0.5, 6.5))
+
+
+def _columns(figure: Figure | SubFigure, pairs: Sequence[tuple[float, float]]) -> Any:
+    axes = figure.subplots(2, len(pairs), sharex=True, sharey="row", squeeze=False)
+    for axis, pair in zip(axes[0], pairs, strict=True):
+        axis.set_title(weight_title(pair), fontweight="normal")
+    return axes
+
+
+def _finish(figure: Figure | SubFigure, axes: Any) -> None:
+    """Labels, a legend below, and axes that begin at 0."""
+    for axis in axes[-1]:
+        axis.set_xlabel(LIMIT)
+    for row, label in zip(axes, ("latency [s]", "energy [J]"), strict=True):
+        row[0].set_ylabel(label)
+        _from_zero(row[0])
+    _legend(figure, axes[0])
+
+
+def _from_zero(axis: Axes) -> None:
+    axis.set_ylim(0, 1.04 * axis.get_ylim()[1])
+
+
+def _legend(figure: Figure | SubFigure, axes: Any) -> None:
+    """Below the figure, what is drawn in any of the panels."""
+    named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named))
