@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dnnsplit.ground.files import replacing
 from dnnsplit.runtime.providers import Provider
-from dnnsplit.runtime.sessions import Session, session
+from dnnsplit.runtime.sessions import Session, session, session_options
 
 if TYPE_CHECKING:
     import onnx
@@ -31,10 +31,16 @@ def is_large(proto: onnx.ModelProto) -> bool:
     return sum(int(math.prod(weight.dims)) for weight in proto.graph.initializer) >= LARGE
 
 
-def session_of(proto: onnx.ModelProto, provider: str | Provider = "cpu") -> Session:
-    """Make a session of a model of any size, with its weights mapped from a file, so that they are not held beside it too."""
+def session_of(proto: onnx.ModelProto, provider: str | Provider = "cpu", lean: bool = False) -> Session:
+    """Make a session of a model of any size, with its weights mapped from a file, so that they are not held beside it too.
+
+    A `lean` one gives the memory of its tensors back after a run, for use beside many others: it is slower by what the system
+    takes to give memory.
+    """
+    options = session_options()
+    options.enable_cpu_mem_arena = not lean
     with tempfile.TemporaryDirectory() as folder:
-        return session(save(proto, Path(folder), apart=True), provider=provider)
+        return session(save(proto, Path(folder), apart=True), options, provider)
 
 
 def save(proto: onnx.ModelProto, folder: Path, apart: bool = False) -> Path:

@@ -70,7 +70,7 @@ class PrefixTree:
 def build_tree(graph: LayerGraph, layers: Sequence[str], calibration: Calibration) -> PrefixTree:
     """Cut a model at the layers that are toggled, whose names come in topological order."""
     cut = _cut(graph, layers, calibration)
-    segments = (Segment(tuple(session_of(part) for part in parts), edge.inputs, edge.outputs) for edge, parts in cut)
+    segments = (Segment(tuple(session_of(part, lean=True) for part in parts), edge.inputs, edge.outputs) for edge, parts in cut)
     return PrefixTree(tuple(segments), compared(graph.model))
 
 
@@ -108,7 +108,7 @@ def both_ways(
     for edge, parts in _cut(graph, layers, calibration):
         found = []
         for live, part in zip((plain, int8), parts, strict=False):  # what comes before the first of them is one part
-            found.append(Segment((session_of(part),), edge.inputs, edge.outputs).run(0, live))
+            found.append(Segment((session_of(part, lean=True),), edge.inputs, edge.outputs).run(0, live))
         plain.update(*found[:1])
         int8.update(*found[-1:])
     exact, quantized = ({name: live[name].numpy() for name in graph.model.outputs} for live in (plain, int8))
