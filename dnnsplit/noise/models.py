@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from numbers import Real
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,12 +17,16 @@ from dnnsplit.noise.confidence import bound_factor, shared_spread, upper_bound
 from dnnsplit.noise.samples import SOURCE, NoiseSamples
 from dnnsplit.noise.schemes import all_schemes, check_schemes, pack_schemes, row_of
 
+if TYPE_CHECKING:
+    from dnnsplit.quantize.calibration import Calibration
+
 MOST_LISTED = 18  # layers of which all schemes are ever listed
 # What is quantized has some noise, whatever a fit says (a polynomial can dip below 0), so that nothing in int8 keeps a limit of
 # 0; measurements may know better.
 LEAST = float(np.finfo(float).tiny)
 SIGMAS = 2.5  # standard deviations of eta^2 by which a Gaussian process is read below its mean, see `dnnsplit.noise.verification`
 MARGIN = 0.05  # share by which another model is read below its prediction there
+LENT = "polynomial_of"  # in the origin of a model that is another network's, whose name it is
 Kind = TypeVar("Kind", bound="NoiseModel")
 
 
@@ -223,6 +227,26 @@ class NoiseModel(ABC):
             tensors = {name: {form: by * noise for form, noise in forms.items()} for name, forms in self.tensors.items()}
         return replace(self._bounded(confidence), mean=self, sources=sources, tensors=tensors)
 
+    def calibrated(self: Kind, calibration: Calibration) -> Kind:
+        """Return the model with the ranges by which its layers are to be quantized, so that its plans can be cut.
+
+        For noise that was not measured here, such as that of a polynomial that was given; it stays a prediction.
+
+        Raises
+        ------
+        NoiseError
+            It was measured, and so has the ranges that it was measured with.
+        """
+        if "calibration" in self.origin:
+            message = "this noise was measured with ranges of its own; measure it anew with others (measure_noise)"
+            raise NoiseError(message)
+        ranges = {
+            "model_sha256": calibration.model_sha256,
+            "setting": asdict(calibration.setting),
+            "calibration": calibration.to_json(),
+        }
+        return replace(self, origin={**self.origin, **ranges})
+
     def is_measured(self, quantized: Sequence[str]) -> bool:
         """Whether the noise of a scheme is not predicted."""
         return not quantized and not self.floor
@@ -245,7 +269,8 @@ class NoiseModel(ABC):
 
     def __repr__(self) -> str:
         scores = "".join(f", {name} {value:.4g}" for name, value in self.scores.items() if name in ("degree", "power", "R2"))
-        return f"NoiseModel({self.kind} over {len(self.layers)} layers{self._size}{scores})"
+        lent = f", that of {self.origin[LENT]!r}: predicted, not measured here" if LENT in self.origin else ""
+        return f"NoiseModel({self.kind} over {len(self.layers)} layers{self._size}{scores}{lent})"
 
     def _repr_html_(self) -> str:
         scores = {name: f"{value:.4g}" for name, value in self.scores.items()}
