@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from dnnsplit.quantize.calibration import Calibration
 
 MOST_LISTED = 18  # layers of which all schemes are ever listed
-# What is quantized has some noise, whatever a fit says (a polynomial can dip below 0), so that nothing in int8 keeps a limit of
-# 0; measurements may know better.
+# What is quantized has some noise, though a polynomial dips below 0: nothing in int8 keeps a limit of 0, unless it was measured.
 LEAST = float(np.finfo(float).tiny)
 SIGMAS = 2.5  # standard deviations of eta^2 by which a Gaussian process is read below its mean, see `dnnsplit.noise.verification`
 MARGIN = 0.05  # share by which another model is read below its prediction there
@@ -240,12 +239,9 @@ class NoiseModel(ABC):
         if "calibration" in self.origin:
             message = "this noise was measured with ranges of its own; measure it anew with others (measure_noise)"
             raise NoiseError(message)
-        ranges = {
-            "model_sha256": calibration.model_sha256,
-            "setting": asdict(calibration.setting),
-            "calibration": calibration.to_json(),
-        }
-        return replace(self, origin={**self.origin, **ranges})
+        told = calibration.to_json()
+        own = {key: told[key] for key in ("model_sha256", "setting")}
+        return replace(self, origin={**self.origin, **own, "calibration": told})
 
     def is_measured(self, quantized: Sequence[str]) -> bool:
         """Whether the noise of a scheme is not predicted."""
@@ -265,12 +261,11 @@ class NoiseModel(ABC):
 
     @property
     def _size(self) -> str:
-        return ""
+        return f", that of {self.origin[LENT]!r}: predicted, not measured here" if LENT in self.origin else ""
 
     def __repr__(self) -> str:
         scores = "".join(f", {name} {value:.4g}" for name, value in self.scores.items() if name in ("degree", "power", "R2"))
-        lent = f", that of {self.origin[LENT]!r}: predicted, not measured here" if LENT in self.origin else ""
-        return f"NoiseModel({self.kind} over {len(self.layers)} layers{self._size}{scores}{lent})"
+        return f"NoiseModel({self.kind} over {len(self.layers)} layers{self._size}{scores})"
 
     def _repr_html_(self) -> str:
         scores = {name: f"{value:.4g}" for name, value in self.scores.items()}
@@ -374,7 +369,7 @@ class Polynomial(NoiseModel):
 
     @property
     def _size(self) -> str:
-        return f", {len(self.terms)} terms" if self.terms else ""
+        return (f", {len(self.terms)} terms" if self.terms else "") + super()._size
 
 
 @dataclass(frozen=True, eq=False, repr=False)
