@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from numbers import Real
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,12 +17,15 @@ from dnnsplit.noise.confidence import bound_factor, shared_spread, upper_bound
 from dnnsplit.noise.samples import SOURCE, NoiseSamples
 from dnnsplit.noise.schemes import all_schemes, check_schemes, pack_schemes, row_of
 
+if TYPE_CHECKING:
+    from dnnsplit.quantize.calibration import Calibration
+
 MOST_LISTED = 18  # layers of which all schemes are ever listed
-# What is quantized has some noise, whatever a fit says (a polynomial can dip below 0), so that nothing in int8 keeps a limit of
-# 0; measurements may know better.
+# What is quantized has some noise, though a polynomial dips below 0: nothing in int8 keeps a limit of 0, unless it was measured.
 LEAST = float(np.finfo(float).tiny)
 SIGMAS = 2.5  # standard deviations of eta^2 by which a Gaussian process is read below its mean, see `dnnsplit.noise.verification`
 MARGIN = 0.05  # share by which another model is read below its prediction there
+LENT = "polynomial_of"  # in the origin of a model that is another network's, whose name it is
 Kind = TypeVar("Kind", bound="NoiseModel")
 
 
@@ -223,6 +226,23 @@ class NoiseModel(ABC):
             tensors = {name: {form: by * noise for form, noise in forms.items()} for name, forms in self.tensors.items()}
         return replace(self._bounded(confidence), mean=self, sources=sources, tensors=tensors)
 
+    def calibrated(self: Kind, calibration: Calibration) -> Kind:
+        """Return the model with the ranges by which its layers are to be quantized, so that its plans can be cut.
+
+        For noise that was not measured here, such as that of a polynomial that was given; it stays a prediction.
+
+        Raises
+        ------
+        NoiseError
+            It was measured, and so has the ranges that it was measured with.
+        """
+        if "calibration" in self.origin:
+            message = "this noise was measured with ranges of its own; measure it anew with others (measure_noise)"
+            raise NoiseError(message)
+        told = calibration.to_json()
+        own = {key: told[key] for key in ("model_sha256", "setting")}
+        return replace(self, origin={**self.origin, **own, "calibration": told})
+
     def is_measured(self, quantized: Sequence[str]) -> bool:
         """Whether the noise of a scheme is not predicted."""
         return not quantized and not self.floor
@@ -241,7 +261,7 @@ class NoiseModel(ABC):
 
     @property
     def _size(self) -> str:
-        return ""
+        return f", that of {self.origin[LENT]!r}: predicted, not measured here" if LENT in self.origin else ""
 
     def __repr__(self) -> str:
         scores = "".join(f", {name} {value:.4g}" for name, value in self.scores.items() if name in ("degree", "power", "R2"))
@@ -349,7 +369,7 @@ class Polynomial(NoiseModel):
 
     @property
     def _size(self) -> str:
-        return f", {len(self.terms)} terms" if self.terms else ""
+        return (f", {len(self.terms)} terms" if self.terms else "") + super()._size
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,8 +17,9 @@ from dnnsplit.graph.feeds import Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import OptionError, ProfileError, nearest, raise_problems
 from dnnsplit.profiling.codec_times import measure_forms, wanted_forms
+from dnnsplit.profiling.factors import Factors
 from dnnsplit.profiling.kernels import COLUMNS, host_name, measured_here
-from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.profiling.times import ONE_FACTOR, LayerTimes
 from dnnsplit.profiling.wire_forms import joined_forms
 from dnnsplit.quantize.calibration import calibrate
 from dnnsplit.quantize.setting import QuantizationSetting, mixed_settings
@@ -132,8 +133,19 @@ def joined(*times: LayerTimes) -> LayerTimes:
     return LayerTimes(pd.concat([one.frame for one in times], ignore_index=True), overhead, made, joined_forms(tables))
 
 
-def scaled_times(times: LayerTimes, source: str, server: str, factor: float, note: str = "") -> LayerTimes:
+def scaled_times(
+    times: LayerTimes,
+    source: str,
+    server: str,
+    factor: float | Factors | str | Path,
+    note: str = "",
+    graph: LayerGraph | None = None,
+) -> LayerTimes:
     """Estimate a server nobody can reach: every time of another one, multiplied.
+
+    One factor for all keeps what int8 gains on `source`, and the notes of the int8 times say so. A table of factors tells float32
+    and int8 apart, by operator; see `Factors`. What parts take beside their layers, and codecs, are scaled as the whole model in
+    float32 is.
 
     Parameters
     ----------
@@ -143,17 +155,21 @@ def scaled_times(times: LayerTimes, source: str, server: str, factor: float, not
         The server that was measured.
     server : str
         The one that is wanted.
-    factor : float
-        Its seconds per second of `source`, such as the ratio of two published benchmarks.
+    factor : float | Factors | str | Path
+        Its seconds per second of `source`, such as the ratio of two published benchmarks; or a table of them, or the CSV of one:
+        its seconds in each precision per float32 second of `source`.
     note : str, default ""
         Where the factor comes from.
+    graph : LayerGraph | None, optional
+        That the times are of; a table of factors needs it, for the operators of the layers.
 
     Returns
     -------
     LayerTimes
         Of `server` alone, origin "scaled"; `made` keeps the setting of int8.
     """
-    if not 0 < factor < math.inf:
+    factor = Factors.load(factor) if isinstance(factor, str | Path) else factor
+    if not isinstance(factor, Factors) and not 0 < factor < math.inf:
         message = f"factor is {factor!r}; it must be above 0 (2: twice as slow as {source!r})"
         raise OptionError(message)
     known = times.frame["server"].unique()
@@ -161,13 +177,54 @@ def scaled_times(times: LayerTimes, source: str, server: str, factor: float, not
         message = f"there are no times of server {source!r}{nearest(source, known)}"
         raise ProfileError(message)
     rows = times.frame[times.frame["server"] == source]
-    text = f"{factor:.4g} x {source}" + (f", {note}" if note else "")
-    frame = rows.assign(server=server, seconds=rows["seconds"] * factor, origin="scaled", factor=rows["factor"] * factor,
-                        note=[f"{text}; {old}" if old else text for old in rows["note"]])  # fmt: skip
-    overhead = {server: times.overhead[source].scaled(factor)} if source in times.overhead else {}
+    if isinstance(factor, Factors):
+        if graph is None:
+            message = "a table of factors goes by the operators of layers; pass graph= too"
+            raise OptionError(message)
+        seconds = rows["layer"].map(lambda layer: times.seconds(layer, source)) * factor.of(graph, times, source)
+        whole = float(seconds[rows["precision"] == "float32"].sum()) / times.seconds_of(source)
+        text, one_factor, note = f"float32 on {source} x the factor of operator and precision", "", note or factor.note
+    else:
+        seconds, whole = rows["seconds"] * factor, factor
+        text, one_factor = f"{factor:.4g} x {source}", ONE_FACTOR
+    text += f", {note}" if note else ""
+    kept = [old.removesuffix(ONE_FACTOR).removesuffix("; ") for old in rows["note"]]
+    alike = [one_factor if precision == "int8" else "" for precision in rows["precision"]]
+    notes = ["; ".join(filter(None, (text, *parts))) for parts in zip(kept, alike, strict=True)]
+    by = (seconds / rows["seconds"]).where(rows["seconds"] > 0, whole) if isinstance(factor, Factors) else factor
+    frame = rows.assign(server=server, seconds=seconds, origin="scaled", factor=rows["factor"] * by, note=notes)
+    overhead = {server: times.overhead[source].scaled(whole)} if source in times.overhead else {}
     setting = times.made.get(source, {}).get("setting")
     made = {server: {"setting": setting}} if setting else {}
-    return LayerTimes(frame, overhead, made, times.forms.scaled(source, {server: factor}) if times.forms else None)
+    return LayerTimes(frame, overhead, made, times.forms.scaled(source, {server: whole}) if times.forms else None)
+
+
+def rescaled_times(
+    times: LayerTimes, graph: LayerGraph, source: str, factors: Mapping[str, float | Factors | str | Path]
+) -> LayerTimes:
+    """Return the same times, but those of some servers scaled anew from `source`, see `scaled_times`.
+
+    Parameters
+    ----------
+    times, graph : LayerTimes, LayerGraph
+        As `profile` returns them, and what it measured.
+    source : str
+        The server that was measured, or is closest to it.
+    factors : Mapping[str, float | Factors | str | Path]
+        By server; all others stay as they are.
+
+    Raises
+    ------
+    ProfileError
+        There is no such server, or `source` is to be scaled itself.
+    """
+    known = [server for server in times.frame["server"].unique() if server != source]
+    lost = [
+        f"{server!r} has no times to replace by {source!r}'s{nearest(server, known)}" for server in factors if server not in known
+    ]
+    raise_problems(ProfileError, "factors", lost)
+    anew = [scaled_times(times, source, server, factor, graph=graph) for server, factor in factors.items()]
+    return joined(times.without(*factors), *anew)
 
 
 def flops_times(

@@ -31,7 +31,7 @@ from dnnsplit.profiling.splits import (
     seconds_alone,
     whole_model,
 )
-from dnnsplit.profiling.times import LayerTimes
+from dnnsplit.profiling.times import ONE_FACTOR, LayerTimes
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.kernels import float32_products
 from dnnsplit.quantize.parts import boundary, build_part
@@ -137,10 +137,12 @@ def profile(
         here = host.loc[host["precision"] == "float32", "seconds"].sum() * factors[network.source]
         factors = {server: factor * source_seconds / here for server, factor in factors.items()}
     host = host.assign(note="from " + host["note"])
+    alike = host["note"].where(host["precision"] == "float32", host["note"] + f"; {ONE_FACTOR}")
     frames = [
-        host.assign(server=server, seconds=host["seconds"] * f, origin="measured" if f == 1.0 else "scaled", factor=f)
+        host.assign(server=server, seconds=host["seconds"] * f, origin="measured" if f == 1.0 else "scaled", factor=f,
+                    note=host["note"] if f == 1.0 else alike)
         for server, f in factors.items()
-    ]
+    ]  # fmt: skip
     scaled = {server: overhead.scaled(factor) for server, factor in factors.items()} if overhead else {}
     about: dict[str, Any] = {"setting": asdict(calibration.setting)} if calibration and layers else {}
     about |= effort if found.is_cpu else {"providers": [found.ort_name], **effort}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from dnnsplit.profiling.wire_forms import WireForms
 from dnnsplit.quantize.setting import QuantizationSetting, check_one_setting
 
 PRECISIONS = ("float32", "int8")
+ONE_FACTOR = "int8 as float32: by one factor"  # in the note of an int8 time that was scaled so
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,9 +217,47 @@ class LayerTimes:
 
     @property
     def slowdown(self) -> dict[str, float]:
-        """Seconds on each server per CPU second of the machine that was profiled; for servers whose times were scaled."""
-        known = self.frame.dropna(subset=["factor"]).drop_duplicates("server")
-        return dict(zip(known["server"], known["factor"], strict=True))
+        """Seconds on each server per CPU second of the machine that was profiled; for servers whose times were scaled.
+
+        Of the whole model in float32: where layers are scaled by several factors, that of some of them is `slowdown_of`.
+        """
+        known = self.frame[self.frame["factor"].notna() & (self.frame["precision"] == "float32")]
+        return {str(server): _slowdown(rows) for server, rows in known.groupby("server", sort=False)}
+
+    def slowdown_of(self, server: str, layers: Collection[str], quantized: Collection[str] = ()) -> float:
+        """Return the seconds of some layers on one server per CPU second that they take on the machine that was profiled.
+
+        Parameters
+        ----------
+        server : str
+            Whose times were scaled.
+        layers : Collection[str]
+            As a part of a plan has them.
+        quantized : Collection[str], default ()
+            Layers that run in int8.
+
+        Raises
+        ------
+        ProfileError
+            The times of the server were not scaled, or one is missing.
+        """
+        if server not in self.slowdown:
+            message = f"the times of {server!r} are not scaled from another machine's{nearest(server, self.slowdown)}"
+            raise ProfileError(message)
+        asked = {(layer, "int8" if layer in quantized else "float32") for layer in layers}
+        for layer, precision in asked:
+            self.seconds(layer, server, precision)  # which refuses
+        rows = self.frame[self.frame["server"] == server]
+        rows = rows[[key in asked for key in zip(rows["layer"], rows["precision"], strict=True)]]
+        return _slowdown(rows) if rows["seconds"].any() else self.slowdown[server]
+
+    def without(self, *servers: str) -> LayerTimes:
+        """Return the times of the other servers alone."""
+        frame, forms = self.frame[~self.frame["server"].isin(servers)], self.forms
+        if forms:
+            forms = replace(forms, frame=forms.frame[~forms.frame["server"].isin(servers)])
+        overhead = {server: one for server, one in self.overhead.items() if server not in servers}
+        return LayerTimes(frame, overhead, {server: one for server, one in self.made.items() if server not in servers}, forms)
 
     @property
     def totals(self) -> pd.DataFrame:
@@ -247,6 +286,14 @@ class LayerTimes:
 def _beside(path: str | Path) -> Path:
     """Return where the forms are that go with a table of times."""
     return Path(path).with_name(f"{Path(path).stem}.forms.csv")
+
+
+def _slowdown(rows: pd.DataFrame) -> float:
+    """Return the seconds of some times of one server per CPU second of the machine that was profiled."""
+    first = float(rows["factor"].iloc[0])
+    if (rows["factor"] == first).all() or not rows["seconds"].any():
+        return first
+    return math.fsum(rows["seconds"]) / math.fsum(rows["seconds"] / rows["factor"])
 
 
 def _one(values: pd.Series) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from typing import NamedTuple
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import DnnSplitError, NoiseError, raise_problems
+from dnnsplit.ground.errors import DnnSplitError, NoiseError, nearest, raise_problems
 from dnnsplit.ground.files import write_text
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.tables import TABLE_ERRORS, read_table
 from dnnsplit.network.servers import Network
-from dnnsplit.noise.models import NoiseModel, Polynomial, PowerSum
+from dnnsplit.noise.models import LENT, NoiseModel, Polynomial, PowerSum
 from dnnsplit.profiling.times import LayerTimes
 
 LOSSY = ("tensor", "form", "noise")
@@ -54,16 +54,9 @@ class Instance(NamedTuple):
             where tensor is empty, of the graph inputs.
         """
         folder = Path(folder)
-        names = ["layers", "tensors", *(name for name in ("noise", "lossy") if (folder / f"{name}.csv").exists())]
-        try:
-            tables = {name: read_table(folder / f"{name}.csv") for name in names}
-        except TABLE_ERRORS as error:
-            message = f"{folder} is no instance (layers.csv, tensors.csv, times.csv, network.yaml): {error}"
-            raise DnnSplitError(message) from None
+        tables = _tables(folder)
         graph = LayerGraph.from_frames(tables["layers"], tables["tensors"])
-        noise = _noise(graph, tables["noise"]) if "noise" in tables else None
-        if noise is not None and "lossy" in tables:
-            noise = _with_forms(noise, tables["lossy"])
+        noise = _noise(graph, tables) if "noise" in tables else None
         return Instance(graph, Network.load(folder / "network.yaml"), LayerTimes.load(folder / "times.csv"), noise)
 
     def save(self, folder: str | Path) -> None:
@@ -84,6 +77,64 @@ class Instance(NamedTuple):
             write_text(folder / "noise.csv", pd.DataFrame(rows, columns=["layers", "coefficient"]).to_csv(index=False))
         if lossy:
             write_text(folder / "lossy.csv", pd.DataFrame(lossy, columns=LOSSY).to_csv(index=False))
+
+
+def lent_noise(folder: str | Path, graph: LayerGraph, times: LayerTimes) -> NoiseModel:
+    """Return the noise polynomial of an instance as the noise of another model, whose layers have the same names.
+
+    It is a prediction: nothing of this model was measured, and the instance may have another setting of int8. Its plans are cut
+    once it has ranges, see `NoiseModel.calibrated`.
+
+    Parameters
+    ----------
+    folder : str | Path
+        Of an instance with a ``noise.csv``.
+    graph : LayerGraph
+        Of the model. Its layers are blocks of nodes; the polynomial may name a block or any node inside of it.
+    times : LayerTimes
+        With int8 times of those layers on every server.
+
+    Raises
+    ------
+    DnnSplitError
+        The folder is no instance.
+    NoiseError
+        It has no polynomial; or this names what is in no layer, two nodes of one layer, or layers that cannot run in int8 or have
+        no int8 time; all of them at once.
+    """
+    folder = Path(folder)
+    tables = _tables(folder)
+    if "noise" not in tables:
+        message = f"{folder} has no noise.csv; take an instance with a noise polynomial, or measure the noise (measure_noise)"
+        raise NoiseError(message)
+    layers = _noise(LayerGraph.from_frames(tables["layers"], tables["tensors"]), tables).layers
+    of = {node: layer.name for layer in graph.layers for node in (*layer.nodes, layer.name)}
+    problems = [f"{name!r} is in no layer{nearest(name, of)}" for name in layers if name not in of]
+    found = [(name, of[name]) for name in layers if name in of]
+    known = set(times.frame.loc[times.frame["precision"] == "int8", ["layer", "server"]].itertuples(index=False, name=None))
+    for name, layer in found:
+        twins = [other for other, one in found if one == layer]
+        if twins[0] == name and len(twins) > 1:
+            problems.append(f"{' and '.join(map(repr, twins))} are one layer here, {layer!r}")
+        if not graph.layer(layer).quantizable:
+            problems.append(
+                f"layer {layer!r} ({graph.layer(layer).op_type}) cannot run in int8; graph.quantizable() names those that can"
+            )
+        elif lacks := [repr(server) for server in times.frame["server"].unique() if (layer, server) not in known]:
+            problems.append(f"layer {layer!r} has no int8 time on {', '.join(lacks)}; profile it with this layer (layers=)")
+    raise_problems(NoiseError, f"the noise polynomial of {folder.name!r} does not fit the model", problems)
+    names = [" ".join(of[name] for name in text.split()) for text in tables["noise"]["layers"]]
+    noise = _noise(graph, {**tables, "noise": tables["noise"].assign(layers=names)})
+    return replace(noise, origin={LENT: folder.name})
+
+
+def _tables(folder: Path) -> dict[str, pd.DataFrame]:
+    names = ["layers", "tensors", *(name for name in ("noise", "lossy") if (folder / f"{name}.csv").exists())]
+    try:
+        return {name: read_table(folder / f"{name}.csv") for name in names}
+    except TABLE_ERRORS as error:
+        message = f"{folder} is no instance (layers.csv, tensors.csv, times.csv, network.yaml): {error}"
+        raise DnnSplitError(message) from None
 
 
 def _lossy(noise: Polynomial) -> list[tuple[str, str, float]]:
@@ -120,7 +171,8 @@ def _with_forms(noise: NoiseModel, table: pd.DataFrame) -> NoiseModel:
     return replace(noise, sources=sources, tensors=tensors)
 
 
-def _noise(graph: LayerGraph, table: pd.DataFrame) -> NoiseModel:
+def _noise(graph: LayerGraph, tables: Mapping[str, pd.DataFrame]) -> NoiseModel:
+    table = tables["noise"]
     if not {"layers", "coefficient"} <= set(table):
         message = f"noise.csv needs the columns layers and coefficient; it has {', '.join(map(str, table))}"
         raise NoiseError(message)
@@ -130,4 +182,5 @@ def _noise(graph: LayerGraph, table: pd.DataFrame) -> NoiseModel:
     named = {name for names in terms for name in names}
     # names that the graph lacks come last; building the problem refuses them by name
     layers = [n for n in graph.layer_names if n in named] + sorted(named - {*graph.layer_names})
-    return NoiseModel.polynomial(layers, terms, intercept)
+    noise = NoiseModel.polynomial(layers, terms, intercept)
+    return _with_forms(noise, tables["lossy"]) if "lossy" in tables else noise

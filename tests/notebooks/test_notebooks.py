@@ -200,6 +200,42 @@ def test_noise_of_another_setting_than_the_times_is_refused_before_anything_is_m
     assert not (tmp_path / "noise").exists()
 
 
+def test_a_recorded_instance_is_planned_and_drawn_without_its_model(tmp_path):
+    example = ds.examples.random_problem(10, 3, 2, seed=3)
+    example.save(tmp_path / "slides")
+    own = {"instance": str(tmp_path / "slides"), "data": str(tmp_path / "own"), "figures": str(tmp_path / "own" / "figures")}
+    few = {
+        "limits": [0.0, 0.1],
+        "regime_limits": [0.0, 0.1],
+        "bandwidths": ["1 MB/s"],
+        "weights": [[1.0, 0.0]],
+        "energy_shares": [1.0],
+    }
+    said = []
+    for name in ("04-split", "05-pareto", "08-figures"):
+        path = ROOT / "notebooks" / f"{name}.ipynb"
+        parameters = {key: value for key, value in (own | few).items() if key in parameters_of(path)}
+        row = ds.run(path, parameters, tmp_path / "runs", progress=False).frame.iloc[0]
+        assert row["status"] == "done", row["error"]
+        cells = nbformat.read(tmp_path / "runs" / f"{name}.ipynb", 4).cells
+        said.append("".join(o.text for c in cells for o in c.get("outputs", []) if o.get("name") == "stdout"))
+    assert all("slides is a recorded instance, without its model" in text for text in said)
+    left_out = [line.split(", for want of")[0] for line in said[-1].splitlines() if line.startswith("Left out: ")]
+    assert [line.removeprefix("Left out: ") for line in left_out] == [
+        "Figure 2",
+        "measured points and errors of predictions",
+        "predictions of splits",
+        "learning curves, and what wrong noise costs",
+    ]
+    names = example.network.server_names
+    for number, count in enumerate((1, 2, 3), start=3):
+        topology = "-".join(names[:count])
+        front = pd.read_csv(tmp_path / "own" / "plans" / f"slides.{topology}.front.csv", keep_default_na=False)
+        exact = ds.pareto(example.graph, example.network.only(*names[:count]), example.times, example.noise).frame
+        assert front["latency_s"].to_numpy() == pytest.approx(exact["latency_s"].to_numpy())
+        assert (tmp_path / "own" / "figures" / f"figure{number}-{topology}.svg").stat().st_size > 2000
+
+
 class TestShippedFigures:
     """The committed figures tell the same story as the committed data."""
 

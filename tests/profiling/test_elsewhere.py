@@ -87,7 +87,7 @@ def test_a_server_is_scaled_from_another():
     assert times.seconds("a", "far", "int8") == 1.5
     assert times.overhead == {"far": overhead.scaled(3.0)}
     assert set(times.frame["origin"]) == {"scaled"}
-    assert set(times.frame["note"]) == {"3 x edge, a benchmark"}
+    assert set(times.frame["note"]) == {"3 x edge, a benchmark", "3 x edge, a benchmark; int8 as float32: by one factor"}
     with pytest.raises(ds.ProfileError, match="did you mean 'edge'"):
         scaled_times(times_of(GRAPH), "egde", "far", 2.0)
     with pytest.raises(ds.OptionError, match="factor is 0"):

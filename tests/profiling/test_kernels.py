@@ -110,6 +110,9 @@ def test_parts_are_measured_and_scaled_as_the_layers_are(net):
     assert edge.splits == 4
     assert 0 <= edge.error <= edge.worst
     assert times.error_s({"edge": 1.0}) == edge.worst
+    scaled, here = (times.frame.query("server == @server and precision == 'int8'")["note"] for server in ("device", "edge"))
+    assert scaled.str.endswith("; int8 as float32: by one factor").all()
+    assert not here.str.contains("one factor").any()  # nothing was scaled
 
 
 @pytest.mark.parametrize("name", ALL)
