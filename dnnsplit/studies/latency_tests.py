@@ -21,6 +21,7 @@ from dnnsplit.cutting.cut import cut
 from dnnsplit.deployment.client import Client, Trace
 from dnnsplit.deployment.stage.emulation import is_too_fast, smallest_dilation
 from dnnsplit.deployment.testbed.comparison import compare
+from dnnsplit.deployment.testbed.processes import size_of
 from dnnsplit.deployment.testbed.testbed import LatencyTest, requests, testbed
 from dnnsplit.graph.feeds import Feed, Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
@@ -245,9 +246,7 @@ def _told(
 ) -> tuple[Run, str]:
     test = LatencyTest(np.array([trace.latency_s for trace in traces]), tuple(traces))
     noise, difference = compare_outputs(whole, plan, bundle, answers)
-    files = [bundle.folder / file for part in bundle.parts for file in (part.file, part.data) if file]
-    size = sum(file.stat().st_size for file in files)
-    run = Run(tuple(test.latency_s.tolist()), noise, difference, len(bundle.parts), *took, size)
+    run = Run(tuple(test.latency_s.tolist()), noise, difference, len(bundle.parts), *took, size_of(bundle))
     return run, compare(test, bundle).to_csv(index=False)
 
 
