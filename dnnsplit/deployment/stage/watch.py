@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FIELDS = struct.Struct("=ddq")  # seconds that it has stood, since when it stands, and for how many
-LEAST_S = 5e-4  # between two looks at a watch that stands
+LEAST_S = 2e-3  # between two looks at a watch that stands
 
 
 class Watch:
@@ -44,8 +44,11 @@ class Watch:
             return float((since if count else time.monotonic()) - stood_s)
 
     def wait(self, event: threading.Event, until: float) -> None:
-        """Wait until the watch shows `until` [s] or the event is set."""
-        while (left_s := until - self.now()) > 0 and not event.wait(max(left_s, LEAST_S) if self._file >= 0 else left_s):
+        """Wait until the watch shows `until` [s] and goes, or the event is set.
+
+        What is sent while it stands would take no time.
+        """
+        while (left_s := self._left_s(until)) > 0 and not event.wait(left_s):
             pass
 
     @contextmanager
@@ -67,6 +70,13 @@ class Watch:
                 self._fields.close()
                 os.close(self._file)
                 self._file = -1
+
+    def _left_s(self, until: float) -> float:
+        if self._file < 0:
+            return until - time.monotonic()
+        with self._alone():
+            stood_s, since, count = FIELDS.unpack_from(self._fields)
+            return float(max(until - since + stood_s, LEAST_S) if count else until - time.monotonic() + stood_s)
 
     def _count(self, step: int) -> None:
         with self._alone():

@@ -60,6 +60,11 @@ def test_who_waits_waits_longer(pair):
         waiting.result()
         assert other.now() >= until
         with one.standing():
+            waiting = pool.submit(other.wait, NEVER, other.now() - 1)  # that is over, but nothing is to happen now
+            time.sleep(0.02)
+            assert not waiting.done()
+        waiting.result()
+        with one.standing():
             event = threading.Event()
             waiting = pool.submit(other.wait, event, other.now() + 60)
             event.set()
