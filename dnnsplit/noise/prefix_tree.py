@@ -123,7 +123,7 @@ def all_in_int8(
     No segment is held in float32 too; without layers that is the whole model.
     """
     segments = [
-        Segment((session_of(part),), edge.inputs, edge.outputs)
+        Segment((session_of(part, lean=True),), edge.inputs, edge.outputs)
         for edge, parts in _cut(graph, layers, calibration) for part in parts[-1:]
     ]  # fmt: skip
     names = compared(graph.model)
