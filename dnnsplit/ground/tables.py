@@ -15,7 +15,7 @@ import pandas as pd
 TEXTS = frozenset({
     "layer", "layers", "op_type", "tensor", "producer", "consumers", "shared", "server", "servers", "precision", "origin", "note",
     "quantized", "links", "source", "target", "topology", "network", "status", "plan_id", "model", "by", "rule", "method",
-    "solver", "objective_name", "term", "kind", "name", "run", "cell", "error", "instance", "question", "form",
+    "solver", "objective_name", "weights", "term", "kind", "name", "run", "cell", "error", "instance", "question", "form",
 })  # fmt: skip
 FLAGS = frozenset({"is_output", "quantizable", "lossless"})
 TABLE_ERRORS = (OSError, UnicodeDecodeError, ValueError, pd.errors.ParserError, pd.errors.EmptyDataError)

@@ -6,7 +6,7 @@ the segments after the first bit that changed: with 12 layers all 4096 schemes c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -113,6 +113,25 @@ def both_ways(
         int8.update(*found[-1:])
     exact, quantized = ({name: live[name].numpy() for name in graph.model.outputs} for live in (plain, int8))
     return exact, quantized
+
+
+def all_in_int8(
+    graph: LayerGraph, layers: Sequence[str], calibration: Calibration, feeds: Iterable[Mapping[str, np.ndarray]]
+) -> Iterator[list[np.ndarray]]:
+    """Yield the compared outputs of each inference with all of some layers in int8, as a tree measures them.
+
+    No segment is held in float32 too; without layers that is the whole model.
+    """
+    segments = [
+        Segment((session_of(part, lean=True),), edge.inputs, edge.outputs)
+        for edge, parts in _cut(graph, layers, calibration) for part in parts[-1:]
+    ]  # fmt: skip
+    names = compared(graph.model)
+    for feed in feeds:
+        live = _values(feed)
+        for segment in segments:
+            live |= segment.run(0, live)
+        yield [live[name].numpy() for name in names]
 
 
 def _cut(graph: LayerGraph, layers: Sequence[str], calibration: Calibration) -> Iterator[tuple[Boundary, list[onnx.ModelProto]]]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.graph.partitions import components
 from dnnsplit.ground.errors import InfeasibleError, NetworkError, OptionError, raise_problems
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.tolerance import within
-from dnnsplit.ground.units import parse
+from dnnsplit.ground.units import is_number, parse
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel, PowerSum, Table
 from dnnsplit.profiling.times import LayerTimes
@@ -23,6 +24,7 @@ from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.split import split
 
 COLUMNS = ("noise", "latency_s", "energy_j", "device_energy_j", "objective", "latency_norm", "energy_norm")
+WEIGHTS = ("latency_weight", "energy_weight")
 
 
 @named(pareto)
@@ -35,7 +37,7 @@ def sweep_plans(
     max_noise: Sequence[float],
     bandwidths: Sequence[float | str] = (),
     links: Sequence[tuple[str, str]] | None = None,
-    weights: Sequence[tuple[float, float]] = ((1.0, 0.0),),
+    weights: Sequence[float | Sequence[float]] = ((1.0, 0.0),),
     max_device_energy_j: Sequence[float | None] = (None,),
     normalise: str = "limited",
     **asked: Any,
@@ -59,8 +61,8 @@ def sweep_plans(
         Of `links` [B/s], or as people write them; none: those of the networks.
     links : Sequence[tuple[str, str]] | None, optional
         (source, target) whose bandwidth is varied, where a topology has them; default: those that leave its source.
-    weights : Sequence[tuple[float, float]], default ((1.0, 0.0),)
-        Pairs (latency_weight, energy_weight).
+    weights : Sequence[float | Sequence[float]], default ((1.0, 0.0),)
+        As for `weight_pairs`.
     max_device_energy_j : Sequence[float | None], default (None,)
         Limits on the device's energy [J]; None is no limit.
     normalise : str, default "limited"
@@ -75,27 +77,32 @@ def sweep_plans(
         One row per point: topology, bandwidth_bytes_per_s (NaN: as in the network) [B/s], latency_weight, energy_weight,
         max_device_energy_j [J], max_noise, status ("optimal", "feasible" or "infeasible"), noise, latency_s [s], energy_j [J],
         device_energy_j [J], objective, latency_norm, energy_norm (of a normalised sum), servers, int8 (count), quantized (names),
-        source_form (in which the input is sent).
+        source_form (in which the input is sent); of every server of any topology layers_<server>, int8_<server>, parts_<server>:
+        how many layers run there, how many of them in int8, and in how many parts (NaN where the topology has not the server);
+        solve_s, the CPU seconds until the plan was there, of one pass where all limits are read off a front [s].
         Figures of infeasible points are NaN.
 
     Raises
     ------
     OptionError, NetworkError
-        An empty axis, or a link that is in no topology.
+        An empty axis, a weight that is none, or a link that is in no topology.
     """
+    refuse_weights("sweep_plans", asked)
     axes = {"networks": networks, "max_noise": max_noise, "weights": weights, "max_device_energy_j": max_device_energy_j}
     empty = [f"{name} is empty; give at least one" for name, axis in axes.items() if len(axis) == 0]
     raise_problems(OptionError, "sweep_plans", empty)
     known = [(link.source, link.target) for network in networks.values() for link in network.links]
     lost = [f"no topology has the link {a} -> {b}" for a, b in links or () if (a, b) not in known]
     raise_problems(NetworkError, "sweep_plans", lost)
-    rows = []
+    pairs = weight_pairs(weights)
+    rows, servers = [], list(dict.fromkeys(name for network in networks.values() for name in network.server_names))
+    counted = dict.fromkeys(name for server in servers for name in _counts(server))
     speeds: list[float | None] = [parse(b, "bandwidth") for b in bandwidths] or [None]
     for (topology, network), speed, (latency, energy), device_j in itertools.product(
-        networks.items(), speeds, weights, max_device_energy_j
+        networks.items(), speeds, pairs, max_device_energy_j
     ):
         varied = network if speed is None else at_bandwidth(network, speed, links)
-        weights_here = {"latency_weight": latency, "energy_weight": energy}
+        weights_here = dict(zip(WEIGHTS, (latency, energy), strict=True))
         point = {"topology": topology, "bandwidth_bytes_per_s": speed, **weights_here, "max_device_energy_j": device_j}
         weighted: dict[str, Any] = {**weights_here, **asked}
         alike = device_j is None and (normalise == "fixed" or 0 in (latency, energy))
@@ -109,11 +116,69 @@ def sweep_plans(
                     plan = split(graph, varied, times, noise, **limits, **weighted)
             except InfeasibleError:
                 plan = None
-            rows.append({**point, "max_noise": limit, **_figures(plan)})
-    frame = pd.DataFrame(rows).astype({"bandwidth_bytes_per_s": float, "max_device_energy_j": float})
+            placed = {} if plan is None else placement_counts(graph, plan, varied.server_names)
+            solve_s = None if plan is None else plan.solve_s
+            rows.append({**point, "max_noise": limit, **_figures(plan), **counted, **placed, "solve_s": solve_s})
+    floats = ("bandwidth_bytes_per_s", "max_device_energy_j", *counted, "solve_s")
+    frame = pd.DataFrame(rows).astype(dict.fromkeys(floats, float))
     joules = dict.fromkeys(("max_device_energy_j", "energy_j", "device_energy_j"), "J")
-    frame.attrs["units"] = {"bandwidth_bytes_per_s": "B/s", "latency_s": "s", **joules}
+    frame.attrs["units"] = {"bandwidth_bytes_per_s": "B/s", "latency_s": "s", "solve_s": "s", **joules}
     return frame
+
+
+def weight_pairs(weights: Sequence[float | Sequence[float]]) -> list[tuple[float, float]]:
+    """Return pairs (latency_weight, energy_weight).
+
+    Parameters
+    ----------
+    weights : Sequence[float | Sequence[float]]
+        Each a number from 0 to 1, the weight of the latency, where the energy has the rest; or a pair.
+
+    Returns
+    -------
+    list[tuple[float, float]]
+
+    Raises
+    ------
+    OptionError
+        None at all, or some that are neither; all of them at once.
+
+    Examples
+    --------
+    >>> weight_pairs([1, 0.5, (0.2, 0.6)])
+    [(1.0, 0.0), (0.5, 0.5), (0.2, 0.6)]
+    """
+    if isinstance(weights, str) or not isinstance(weights, Iterable):
+        message = f"weights is {weights!r}; give a list, such as [1.0, 0.5, 0.0]"
+        raise OptionError(message)
+    pairs, problems = [], []
+    for given in weights:
+        pair = (given, 1 - given) if is_number(given) else tuple(given) if isinstance(given, list | tuple) else ()
+        if len(pair) == 2 and all(is_number(one) and 0 <= one < math.inf for one in pair) and any(pair):
+            pairs.append((float(pair[0]), float(pair[1])))
+        else:
+            problems.append(f"{given!r} is no weight; give a number from 0 to 1, or a pair of numbers that are not both 0")
+    raise_problems(OptionError, "weights", problems if pairs or problems else ["there is none; give at least one"])
+    return pairs
+
+
+def refuse_weights(called: str, asked: Mapping[str, object]) -> None:
+    """Raise an `OptionError` where a single weight is given beside `weights`."""
+    given = [f"{name}={asked[name]!r}" for name in WEIGHTS if name in asked]
+    way_out = "is not taken; give weights=[(latency_weight, energy_weight)]"
+    raise_problems(OptionError, called, [f"{one} {way_out}" for one in given])
+
+
+def placement_counts(graph: LayerGraph, plan: Plan, servers: Iterable[str]) -> dict[str, int]:
+    """Return how many layers run on each server, how many of those in int8, and in how many parts."""
+    parts = [plan.assignment[names[0]] for names in components(graph, plan.assignment)]
+    layers, int8 = [*plan.assignment.values()], [plan.assignment[name] for name in plan.quantized]
+    places = (layers, int8, parts)
+    return {name: on.count(server) for server in servers for name, on in zip(_counts(server), places, strict=True)}
+
+
+def _counts(server: str) -> tuple[str, str, str]:
+    return f"layers_{server}", f"int8_{server}", f"parts_{server}"
 
 
 @named()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,30 +17,32 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dnnsplit.cutting.bundle import Bundle
-from dnnsplit.cutting.cut import calibration_of, cut
-from dnnsplit.cutting.running import received, run_parts
-from dnnsplit.cutting.verification import OF_NOISE
+from dnnsplit.cutting.cut import cut
 from dnnsplit.deployment.client import Client, Trace
-from dnnsplit.deployment.stage.emulation import smallest_dilation
+from dnnsplit.deployment.stage.emulation import is_too_fast, smallest_dilation
 from dnnsplit.deployment.testbed.comparison import compare
+from dnnsplit.deployment.testbed.processes import size_of
 from dnnsplit.deployment.testbed.testbed import LatencyTest, requests, testbed
 from dnnsplit.graph.feeds import Feed, Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.differences import ROUNDING, TINY, absolute, magnitude
 from dnnsplit.ground.errors import DeployError, raise_problems
-from dnnsplit.ground.files import sha256, write_text
+from dnnsplit.ground.files import write_text
 from dnnsplit.ground.keywords import named
-from dnnsplit.ground.tables import read_table
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
-from dnnsplit.noise.prefix_tree import build_tree
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.split import split
+from dnnsplit.studies.grid import WEIGHTS, refuse_weights, weight_pairs
+from dnnsplit.studies.latency_outputs import WholeModel, compare_outputs
+from dnnsplit.studies.latency_rows import Point, Run, finished, folder_of, identity_of, write
 
 MOST_BUSY = 0.15  # of one core, by test-beds that run at the same time: a median does not tell the few runs that meet others
 STAGE_BYTES = 1.5e8  # of a stage's process, beside its weights and tensors
+SPARE = 2.0  # ONNX Runtime packs weights anew, and takes memory in larger and larger pieces
 MOST_BYTES = 2e9  # of test-beds that run at the same time; one may have more
+# A request is stretched for a fast server to so many wall seconds, or twofold; where that is too little its watch stands.
+LONGEST_S, TWOFOLD = 4.0, 2.0
 
 
 @named(split)
@@ -50,6 +53,7 @@ def latency_tests(
     noise: NoiseModel,
     *,
     max_noise: Sequence[float],
+    weights: Sequence[float | Sequence[float]] = ((1.0, 0.0),),
     images: Images,
     build: str | Path,
     repeats: int = 25,
@@ -60,10 +64,11 @@ def latency_tests(
     confidence: float | None = None,
     **asked: Any,
 ) -> pd.DataFrame:
-    """Plan, cut, run and measure, for every topology and noise limit.
+    """Plan, cut, run and measure, for every topology, weight and noise limit.
 
     Emulated servers sleep most of the time, so the test-beds of several plans run at the same time: as many as keep 15 %
-    of one core busy.
+    of one core busy. Plans that place, quantize and send everything alike, on servers and links that are as fast, are run once;
+    each row has its own limit and its own planned figures.
 
     Parameters
     ----------
@@ -77,18 +82,23 @@ def latency_tests(
         With the calibration that its layers are quantized by.
     max_noise : Sequence[float]
         The noise limits.
+    weights : Sequence[float | Sequence[float]], default ((1.0, 0.0),)
+        Weights of the latency, or pairs with that of the energy, as for `dnnsplit.studies.grid.weight_pairs`.
     images : Images
         Requests carry them in turn, as 8-bit images where these are what leaves the source; the noise of a plan is measured over
         all of them.
     build : str | Path
-        Folder for the parts; each plan's also gets ``terms.csv``, predicted beside measured for every term.
+        Folder for the parts, in one of their own by topology and limit, such as ``device-0.05``, or ``device-w0.5-0.05`` where
+        there are several weights; each point's gets ``terms.csv``, predicted beside measured for every term of its plan.
     repeats, warm_up : int, optional
         Requests that count, and those before them that do not, at most (the thesis: 25 and 10); they end as those of
         `latency_test`, once every image was sent.
     results : str | Path | None, optional
-        CSV that gets rows as soon as they are there; those that it holds of the same plans and times are kept.
+        CSV that gets rows as soon as they are there; those that it holds of plans that run the same are kept. Every request has a
+        row in another beside it, ``NAME.runs.csv`` beside ``NAME.csv``: topology, latency_weight, max_noise (of the first point
+        with that plan), plan_id, run, latency_s [s].
     time_dilation : float | None, optional
-        See `testbed`.
+        See `testbed`; by default what that takes, but no more than stretches a request to 4 s, or twofold.
     progress : bool, default True
         Show a progress bar.
     confidence : float | None, optional
@@ -99,10 +109,12 @@ def latency_tests(
     Returns
     -------
     pd.DataFrame
-        One row per plan: topology, max_noise, predicted_s, latency_s (median), low_s, high_s (5th and 95th percentile) [s],
-        error_% of the prediction, noise and noise_upper (of the plan), output_noise (rho of what the deployment returned),
-        output_difference (greatest, relative, from the model with the same layers in int8 as its noise is measured), servers,
-        source_form, parts, int8_layers, repeats, plan_id.
+        One row per point: topology, latency_weight, energy_weight, max_noise, predicted_s, latency_s (median), low_s, high_s (5th
+        and 95th percentile) [s], error_% of the prediction, energy_j, device_energy_j (planned) [J], noise and noise_upper (of
+        the plan), output_noise (rho of what the deployment returned), output_difference (greatest, relative, from the model with
+        the same layers in int8 as its noise is measured), servers, source_form, parts, int8_layers, repeats, solve_s (CPU),
+        cut_s, start_s (wall, until the deployment was ready) [s], size_bytes (of the parts' files) [B], weights (what the model's
+        file says of its own), plan_id (the same where plans run the same).
 
     Raises
     ------
@@ -110,171 +122,135 @@ def latency_tests(
         What a deployment returned has not the noise of its plan's scheme on the same images, or, where these are the images that
         the plan's noise was measured on, not the plan's noise, to 1 %. The rows before it are in `results`.
     """
-    feeds = feeds_of(graph.model, images)
-    run = (graph.model.sha256, images_sha256(feeds), times.slowdown, repeats, warm_up, time_dilation)
-    jobs = []
-    for name, network in networks.items():
-        for limit in max_noise:
-            # what servers do at a cut is in the plan, but not emulated: they really do it
-            plan = split(graph, network, times, noise, max_noise=limit, confidence=confidence, **asked)
-            decided = plan.frame.to_csv(), sorted(plan.forms.items()), plan.latency_s, plan.noise
-            what = (*decided, network.frame.to_csv(), name, run)
-            jobs.append(_Job(name, limit, network, plan, Path(build) / f"{name}-{limit:g}", sha256(repr(what))[:16]))
+    refuse_weights("latency_tests", asked)
+    feeds, pairs = feeds_of(graph.model, images), weight_pairs(weights)
+    run = (graph.model.sha256, images_sha256(feeds), repeats, warm_up, time_dilation)
+    points = []
+    for (name, network), pair, limit in itertools.product(networks.items(), pairs, max_noise):
+        # what servers do at a cut is in the plan, but not emulated: they really do it
+        weighted: dict[str, Any] = {**dict(zip(WEIGHTS, pair, strict=True)), **asked}
+        plan = split(graph, network, times, noise, max_noise=limit, confidence=confidence, **weighted)
+        folder = Path(build) / folder_of(name, pair, limit, len(pairs) > 1)
+        identity = identity_of(plan, network, times.slowdown, run)
+        points.append(Point(name, *pair, limit, network, plan, folder, identity))
     way_out = "is scaled from this machine; profile it (dnnsplit.profile)"
-    lost = dict.fromkeys(server for job in jobs for server in job.stages if server not in times.slowdown)
+    lost = dict.fromkeys(server for point in points for server in point.stages if server not in times.slowdown)
     raise_problems(DeployError, "latency test", [f"the times do not say how {server!r} {way_out}" for server in lost])
-    done = _finished(results)
-    left = list({job.identity: job for job in reversed(jobs) if job.identity not in done}.values())[::-1]
-    tensors = sum(tensor.size_bytes for tensor in graph.tensors)
+    done = finished(results)
+    left = list({point.identity: point for point in reversed(points) if point.identity not in done}.values())[::-1]
+    bed = _Bed(times.slowdown, time_dilation, repeats, warm_up, most_alive(graph))
+    whole = WholeModel(graph, feeds)
     with tqdm(total=len(left), desc="latency test", unit="plan", disable=not progress) as bar:
-        for together in _side_by_side(left, times.slowdown, time_dilation, tensors):
-            bar.set_postfix_str(", ".join(f"{job.topology}, noise <= {job.max_noise:g}" for job in together))
-            rows = _measured(graph, together, times.slowdown, feeds, repeats, warm_up, time_dilation)
-            for job, row in zip(together, rows, strict=True):
-                done[job.identity] = {"topology": job.topology, "max_noise": job.max_noise, **row, "plan_id": job.identity}
+        for together in _side_by_side(left, bed):
+            bar.set_postfix_str(", ".join(map(str, together)))
+            for point, (gave, terms) in zip(together, _measured(whole, together, bed), strict=True):
+                done[point.identity] = gave
+                for same in (other for other in points if other.identity == point.identity):
+                    write_text(same.folder / "terms.csv", terms)
             bar.update(len(together))
             # rows finished earlier stay, wherever in the list this run is stopped
-            _write(results, jobs, done)
-    return _write(results, jobs, done)
+            write(results, points, done, graph.weights)
+    return write(results, points, done, graph.weights)
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A plan that is to be run."""
+class _Bed:
+    """How plans are run: emulated servers, how often, and how large the tensors are that one may hold [B]."""
 
-    topology: str
-    max_noise: float
-    network: Network
-    plan: Plan
-    folder: Path
-    identity: str
+    slowdown: Mapping[str, float]
+    time_dilation: float | None
+    repeats: int
+    warm_up: int
+    alive_bytes: float
 
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The servers that take part: the source always does."""
-        return tuple(dict.fromkeys([self.network.source, *self.plan.servers]))
+    def dilation(self, point: Point) -> float:
+        """Return the time dilation of a point's test-bed: no request is stretched for long."""
+        least = smallest_dilation({server: self.slowdown[server] for server in point.stages})
+        return self.time_dilation or min(least, max(TWOFOLD, LONGEST_S / point.plan.latency_s))
 
-    def busy(self, slowdown: Mapping[str, float], time_dilation: float | None) -> float:
-        """What share of the time its test-bed keeps one core of this machine busy; the rest is slept."""
-        dilation = time_dilation or smallest_dilation({server: slowdown[server] for server in self.stages})
-        cost = self.plan.cost
-        spent = [*cost.compute_s.items(), *cost.codec_s.items()]
-        cpu_s = math.fsum(seconds / slowdown[server] for server, seconds in spent if seconds)
-        return cpu_s / (dilation * self.plan.latency_s)
+    def busy(self, point: Point) -> float:
+        """Return what share of the time its test-bed keeps one core of this machine busy; the rest is slept."""
+        dilation, cost = self.dilation(point), point.plan.cost
+        seconds = [*cost.compute_s.items(), *cost.codec_s.items()]
+        cpu_s = {server: 0.0 for server, _ in seconds}
+        for server, spent in seconds:
+            cpu_s[server] += spent / self.slowdown[server] if spent else 0.0
+        stood_s = math.fsum(s for server, s in cpu_s.items() if s and is_too_fast(self.slowdown[server], dilation))
+        return math.fsum(cpu_s.values()) / (dilation * point.plan.latency_s + stood_s)
+
+    def held_bytes(self, point: Point) -> float:
+        """Return about how much memory its test-bed holds [B]."""
+        weights = math.fsum(point.plan.cost.weight_bytes.values())
+        return len(point.stages) * STAGE_BYTES + SPARE * (self.alive_bytes + weights)
 
 
-def _side_by_side(
-    jobs: Sequence[_Job], slowdown: Mapping[str, float], time_dilation: float | None, tensors_bytes: float
-) -> Iterator[list[_Job]]:
-    """Yield jobs, in their order, whose test-beds may run at the same time."""
-    together: list[_Job] = []
+def most_alive(graph: LayerGraph) -> float:
+    """Return the most that the tensors take that there are at a time, where layers run one after the other [B]."""
+    last = {name: i for i, name in enumerate(graph.topological)}
+    change = np.zeros(len(last) + 1)
+    for tensor in graph.tensors:
+        change[last[tensor.producer] if tensor.producer else 0] += tensor.size_bytes
+        change[max((last[name] for name in tensor.consumers), default=len(last) - 1) + 1] -= tensor.size_bytes
+    return float(change.cumsum().max())
+
+
+def _side_by_side(points: Sequence[Point], bed: _Bed) -> Iterator[list[Point]]:
+    """Yield points, in their order, whose test-beds may run at the same time."""
+    together: list[Point] = []
     busy = held = 0.0
-    for job in jobs:
-        own_busy = job.busy(slowdown, time_dilation)
-        own_held = len(job.stages) * STAGE_BYTES + tensors_bytes + sum(job.plan.cost.weight_bytes.values())
+    for point in points:
+        own_busy, own_held = bed.busy(point), bed.held_bytes(point)
         if together and (busy + own_busy > MOST_BUSY or held + own_held > MOST_BYTES):
             yield together
             together, busy, held = [], 0.0, 0.0
-        together, busy, held = [*together, job], busy + own_busy, held + own_held
+        together, busy, held = [*together, point], busy + own_busy, held + own_held
     if together:
         yield together
 
 
-def _write(results: str | Path | None, jobs: Sequence[_Job], done: Mapping[str, dict[str, object]]) -> pd.DataFrame:
-    table = pd.DataFrame([{**done[job.identity], "max_noise": job.max_noise} for job in jobs if job.identity in done])
-    if results is not None:
-        write_text(results, table.to_csv(index=False))
-    return table
+def _measured(whole: WholeModel, points: Sequence[Point], bed: _Bed) -> list[tuple[Run, str]]:
+    """Cut some plans, then run all of them at the same time; return what that gave, and predicted beside measured as a CSV."""
+    feeds, bundles, cut_s = whole.feeds, [], []
+    for point in points:
+        started = time.perf_counter()
+        # no check: what the deployment returns is compared, for every input
+        bundles.append(cut(whole.graph, point.plan, point.folder, check=False))
+        cut_s.append(time.perf_counter() - started)
 
-
-def _finished(results: str | Path | None) -> dict[str, dict[str, object]]:
-    if results is None or not Path(results).exists():
-        return {}
-    frame = read_table(results)
-    rows = frame.to_dict("records") if "plan_id" in frame else []
-    return {row["plan_id"]: {str(column): value for column, value in row.items()} for row in rows}
-
-
-def _measured(
-    graph: LayerGraph, jobs: Sequence[_Job], slowdown: Mapping[str, float], feeds: list[Feed],
-    repeats: int, warm_up: int, time_dilation: float | None,
-) -> list[dict[str, object]]:  # fmt: skip
-    """Cut some plans, then run all of them at the same time; return their rows."""
-    bundles = [cut(graph, job.plan, job.folder, images=feeds[0]) for job in jobs]
-
-    def ask(client: Client, bundle: Bundle, wait_s: float) -> list[tuple[Feed, Trace]]:
+    def ask(client: Client, bundle: Bundle, wait_s: float) -> tuple[list[Trace], list[Feed]]:
         time.sleep(wait_s)
-        return list(requests(client, [handed_over(bundle, feed) for feed in feeds], repeats, warm_up))
+        traces: list[Trace] = []
+        answers: list[Feed] = []
+        for answer, trace in requests(client, [handed_over(bundle, feed) for feed in feeds], bed.repeats, bed.warm_up):
+            traces.append(trace)
+            answers += [answer] if len(answers) < len(feeds) else []
+        return traces, answers
 
     # test-beds that end let go of the threads that wait for their answers
-    with ThreadPoolExecutor(len(jobs)) as pool, ExitStack() as stack:
-        clients = []
-        for job, bundle in zip(jobs, bundles, strict=True):
-            factors = {server: slowdown[server] for server in bundle.stages}
-            clients.append(stack.enter_context(testbed(bundle, job.network, factors, time_dilation)))
+    with ThreadPoolExecutor(len(points)) as pool, ExitStack() as stack:
+        clients, start_s = [], []
+        for point, bundle in zip(points, bundles, strict=True):
+            factors = {server: bed.slowdown[server] for server in bundle.stages}
+            started = time.perf_counter()
+            clients.append(stack.enter_context(testbed(bundle, point.network, factors, bed.dilation(point))))
+            start_s.append(time.perf_counter() - started)
         # they begin one after another, so that the servers that all plans begin on do not compute at the same time
-        waits = [i * job.plan.latency_s / len(jobs) for i, job in enumerate(jobs)]
+        waits = [i * point.plan.latency_s / len(points) for i, point in enumerate(points)]
         asked = list(pool.map(ask, clients, bundles, waits))
-    return [_row(graph, job.plan, bundle, feeds, found) for job, bundle, found in zip(jobs, bundles, asked, strict=True)]
+    rows = zip(points, bundles, zip(cut_s, start_s, strict=True), asked, strict=True)
+    return [_told(whole, point.plan, bundle, took, *found) for point, bundle, took, found in rows]
+
+
+def _told(
+    whole: WholeModel, plan: Plan, bundle: Bundle, took: tuple[float, float], traces: list[Trace], answers: list[Feed]
+) -> tuple[Run, str]:
+    test = LatencyTest(np.array([trace.latency_s for trace in traces]), tuple(traces))
+    noise, difference = compare_outputs(whole, plan, bundle, answers)
+    run = Run(tuple(test.latency_s.tolist()), noise, difference, len(bundle.parts), *took, size_of(bundle))
+    return run, compare(test, bundle).to_csv(index=False)
 
 
 def handed_over(bundle: Bundle, feed: Feed) -> Feed:
     """Return the inputs as a source with a camera has them: as 8-bit images where that is what leaves it."""
     images = bundle.leave_as_images
     return {name: bundle.pixels[name].steps(array, exact=True) if name in images else array for name, array in feed.items()}
-
-
-def _row(
-    graph: LayerGraph, plan: Plan, bundle: Bundle, feeds: list[Feed], asked: Sequence[tuple[Feed, Trace]]
-) -> dict[str, object]:
-    test = LatencyTest(np.array([trace.latency_s for _, trace in asked]), tuple(trace for _, trace in asked))
-    noise, difference = _compare(graph, plan, bundle, feeds, [answer for answer, _ in asked[: len(feeds)]])
-    write_text(bundle.folder / "terms.csv", compare(test, bundle).to_csv(index=False))
-    low, high = test.spread_s
-    return {
-        "predicted_s": plan.latency_s,
-        "latency_s": test.median_s,
-        "low_s": low,
-        "high_s": high,
-        "error_%": 100.0 * (plan.latency_s / test.median_s - 1.0),
-        "noise": plan.noise,
-        "noise_upper": plan.noise_upper,
-        "output_noise": noise,
-        "output_difference": difference,
-        "servers": "+".join(plan.servers),
-        "source_form": plan.source_form,
-        "parts": len(bundle.parts),
-        "int8_layers": len(plan.quantized),
-        "repeats": len(asked),
-    }
-
-
-def _compare(graph: LayerGraph, plan: Plan, bundle: Bundle, feeds: list[Feed], answers: list[Feed]) -> tuple[float, float]:
-    """Return rho of the answers against the float32 model, and their greatest relative difference from the same int8 model.
-
-    That model gets inputs as their forms leave them; where forms of other tensors lose something, it is the parts, run here.
-    """
-    int8 = [name for name in graph.topological if name in plan.quantized]
-    tree = build_tree(graph, int8, calibration_of(plan))
-    found, wanted, sizes, worst = [], [], [], 0.0
-    for feed, answer in zip(feeds, answers, strict=False):
-        scheme = np.ones((1, len(int8)), np.int8)
-        plain, same = tree.walk(feed, scheme)
-        if bundle.lossy_wires:
-            outputs = run_parts(bundle, feed)
-            same = [outputs[name] for name in tree.outputs]
-        elif bundle.lossy_inputs:
-            _, same = tree.walk(received(bundle, feed), scheme)
-        found.append(np.mean([absolute(answer[n], p).mean() for n, p in zip(tree.outputs, plain, strict=True)]))
-        wanted.append(np.mean([absolute(o, p).mean() for o, p in zip(same, plain, strict=True)]))
-        sizes.append(np.mean([magnitude(p).mean() for p in plain]))
-        for name, one in zip(tree.outputs, same, strict=True):
-            worst = max(worst, float(absolute(answer[name], one).max() / max(magnitude(one).max(), TINY)))
-    rho, expected = float(np.mean(found)), {"its scheme has on these images": float(np.mean(wanted))}
-    there = plan.origin.get("images_sha256") == images_sha256(feeds) and "again" not in plan.origin
-    if there and len(answers) >= len(feeds) and plan.noise_kind == "measured":
-        expected["it was planned with"] = plan.noise
-    rounding = ROUNDING * float(np.mean(sizes))
-    off = [f"{what} {eta:.6g}" for what, eta in expected.items() if not abs(rho - eta) <= OF_NOISE * eta + rounding]
-    raise_problems(DeployError, f"the noise of what the deployment returned is {rho:.6g}", off)
-    return rho, worst

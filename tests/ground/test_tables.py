@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import dnnsplit as ds
 from dnnsplit.ground.tables import comment_of, read_table
-from dnnsplit.studies import latency_tests
+from dnnsplit.studies.latency_rows import Run, finished
 
 NAMES = ["001", "1e5", "NA", "nan", "null", "True", "", "-0", "111361920e476468", "12:30"]
 
@@ -50,10 +50,14 @@ def test_comments_and_columns_that_are_called_like_texts(tmp_path):
 
 
 def test_finished_rows_are_found_again_whatever_their_hash_looks_like(tmp_path):
-    rows = [("001", 0.0, "111361920e476468"), ("NA", 0.1, "0000000000000123")]
-    pd.DataFrame(rows, columns=["topology", "max_noise", "plan_id"]).to_csv(tmp_path / "rows.csv", index=False)
-    done = latency_tests._finished(tmp_path / "rows.csv")
-    assert {name: row["topology"] for name, row in done.items()} == {"111361920e476468": "001", "0000000000000123": "NA"}
+    known = {"output_noise": 0.1, "output_difference": 0.0, "parts": 2, "cut_s": 1.5, "start_s": 2.5, "size_bytes": 9}
+    rows = [{"plan_id": name, "latency_s": 0.3, **known} for name in ("111361920e476468", "0000000000000123", "lost")]
+    pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
+    assert finished(tmp_path / "rows.csv") == {}  # of no request anything is known
+    requests = [("111361920e476468", 0.1 + 0.2), ("0000000000000123", 1.0), ("111361920e476468", 0.4), ("other", 7.0)]
+    pd.DataFrame(requests, columns=["plan_id", "latency_s"]).to_csv(tmp_path / "rows.runs.csv", index=False)
+    taken = {"111361920e476468": (0.1 + 0.2, 0.4), "0000000000000123": (1.0,)}
+    assert finished(tmp_path / "rows.csv") == {name: Run(seconds, **known) for name, seconds in taken.items()}
 
 
 def test_an_instance_of_odd_names_comes_back(tmp_path):

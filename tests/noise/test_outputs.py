@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 import dnnsplit as ds
 from dnnsplit.noise.meter import noise_meter
 from dnnsplit.noise.metrics import errors
-from dnnsplit.noise.prefix_tree import both_ways, compared
+from dnnsplit.noise.prefix_tree import all_in_int8, both_ways, compared
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.setting import QuantizationSetting
 
@@ -130,3 +130,8 @@ def test_scalars_and_whole_numbers_go_through_the_segments(tmp_path):
     assert plain["z"].shape == int8["z"].shape == ()
     assert plain["z"] == pytest.approx(2 * exact.max(), rel=1e-5)
     assert 0 < abs(plain["y"] - int8["y"]).mean() < 0.1
+    twice = feed | {"factor": np.float32(4)}
+    for layers, wanted in (((), plain), (["product"], int8)):
+        first, second = all_in_int8(graph, layers, calibration, [feed, twice])
+        np.testing.assert_allclose(first[0], wanted["y"], rtol=1e-6)
+        np.testing.assert_allclose([first[1], second[1]], [wanted["z"], 2 * wanted["z"]], rtol=1e-6)

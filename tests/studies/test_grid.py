@@ -11,9 +11,10 @@ from helpers.coded_problems import coded_small, every_plan
 from helpers.problems import random_small
 
 import dnnsplit as ds
+from dnnsplit.graph.partitions import components
 from dnnsplit.noise.models import Table
 from dnnsplit.plots import grids
-from dnnsplit.studies.grid import single_servers, sweep_plans
+from dnnsplit.studies.grid import single_servers, sweep_plans, weight_pairs
 
 LIMITS = (0.0, 0.03, 0.08, 1.0)
 SPEEDS = (10.0, "50 B/s", 400)
@@ -40,6 +41,42 @@ def test_every_point_is_the_optimum_there(seed):
         assert row.status == "optimal"
 
 
+def test_layers_and_parts_of_every_server_are_counted():
+    graph, network, times, noise = random_small(4, servers=3)
+    topologies = {"two": network.only("s0", "s1"), "three": network}
+    pins = {graph.topological[0]: "s0", graph.topological[1]: "s1", graph.topological[-1]: "s0"}
+    frame = sweep_plans(graph, topologies, times, noise, max_noise=[0.0, 1.0], weights=[1, 0.5], pins=pins)
+    for row in frame.to_dict("records"):
+        weights = {"latency_weight": row["latency_weight"], "energy_weight": 1 - row["latency_weight"]}
+        plan = ds.split(graph, topologies[row["topology"]], times, noise, max_noise=row["max_noise"], pins=pins, **weights)
+        parts = [plan.assignment[names[0]] for names in components(graph, plan.assignment)]
+        assert "s1" in parts
+        assert row["solve_s"] > 0
+        for server in topologies[row["topology"]].server_names:
+            there = [name for name, where in plan.assignment.items() if where == server]
+            assert row[f"layers_{server}"] == len(there)
+            assert row[f"int8_{server}"] == len({*there} & {*plan.quantized})
+            assert row[f"parts_{server}"] == parts.count(server)
+    lacking = frame.loc[frame["topology"] == "two", ["layers_s2", "int8_s2", "parts_s2"]]
+    assert lacking.isna().all(axis=None)
+    assert frame.loc[frame["topology"] == "three", lacking.columns].notna().all(axis=None)
+    assert frame["int8"].max() > 0
+
+
+def test_weights_are_numbers_or_pairs():
+    assert weight_pairs([1, 0.25, (0.2, 0.6), [0, 3]]) == [(1.0, 0.0), (0.25, 0.75), (0.2, 0.6), (0.0, 3.0)]
+    with pytest.raises(ds.OptionError) as caught:
+        weight_pairs([1.5, -0.1, (0, 0), (1, 2, 3), "half", True, 0.5])
+    assert len(caught.value.details) == 6
+    assert caught.value.details[0].startswith("1.5 is no weight; give a number from 0 to 1, or a pair")
+    for nothing in ([], 0.5, "0.5"):
+        with pytest.raises(ds.OptionError, match=r"give at least one|give a list"):
+            weight_pairs(nothing)
+    graph, network, times, noise = ds.examples.tiny()
+    with pytest.raises(ds.OptionError, match=r"latency_weight=0.5 is not taken; give weights="):
+        sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[0.1], latency_weight=0.5)
+
+
 def test_a_limit_on_energy_is_solved_point_by_point_and_may_be_out_of_reach():
     problem = graph, network, times, noise = ds.examples.tiny()
     frame = sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[0.0, 1.0], max_device_energy_j=[None, 0.9, 1e-6])
@@ -49,7 +86,7 @@ def test_a_limit_on_energy_is_solved_point_by_point_and_may_be_out_of_reach():
         assert row.device_energy_j <= 0.9
     assert (free["latency_s"].to_numpy() <= limited["latency_s"].to_numpy()).all()
     assert list(hopeless["status"]) == ["infeasible"] * 2
-    assert hopeless["latency_s"].isna().all()
+    assert hopeless[["latency_s", "layers_device", "parts_device", "solve_s"]].isna().all(axis=None)
 
 
 def test_single_servers_are_priced_as_the_plan_with_everything_there():

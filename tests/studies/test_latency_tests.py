@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,14 @@ from dnnsplit.codecs.forms import codec
 from dnnsplit.codecs.pixels import find_pixels
 from dnnsplit.cutting.running import whole
 from dnnsplit.profiling.wire_forms import NAMES, NUMBERS, WireForms
+from dnnsplit.studies.latency_rows import Point, identity_of
+from dnnsplit.studies.latency_tests import _Bed, most_alive
+
+COLUMNS = [
+    "topology", "latency_weight", "energy_weight", "max_noise", "predicted_s", "latency_s", "low_s", "high_s", "error_%",
+    "energy_j", "device_energy_j", "noise", "noise_upper", "output_noise", "output_difference", "servers", "source_form", "parts",
+    "int8_layers", "repeats", "solve_s", "cut_s", "start_s", "size_bytes", "weights", "plan_id",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +54,21 @@ def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
     assert (rows["latency_s"] > 0.01).all()
     assert rows["error_%"].to_numpy() == pytest.approx(100 * (rows["predicted_s"] / rows["latency_s"] - 1))
     assert (rows["repeats"] == 3).all()  # fewer cannot settle
+    assert list(rows.columns) == COLUMNS
+    assert (rows[["latency_weight", "energy_weight", "weights"]] == [1.0, 0.0, ""]).all(axis=None)
+    assert (rows[["cut_s", "start_s", "solve_s"]] > 0).all(axis=None)
+    for row in rows.itertuples():
+        plan = ds.split(graph, networks[row.topology], times, noise, max_noise=row.max_noise)
+        assert (row.energy_j, row.device_energy_j) == pytest.approx((plan.energy_j, plan.device_energy_j))
+        parts = (tmp_path / "build" / f"{row.topology}-0").rglob("*.onnx")
+        assert row.max_noise or row.size_bytes == sum(part.stat().st_size for part in parts)
     assert len(pd.read_csv(results)) == 4
-    for row in rows.drop_duplicates("plan_id").itertuples():  # one plan may answer two limits
+    requests = pd.read_csv(tmp_path / "results.runs.csv")
+    assert list(requests.columns) == ["topology", "latency_weight", "max_noise", "plan_id", "run", "latency_s"]
+    assert list(requests["run"]) == [0, 1, 2] * rows["plan_id"].nunique()
+    medians = requests.groupby("plan_id")["latency_s"].median()
+    assert rows["latency_s"].to_numpy() == pytest.approx(medians[rows["plan_id"]].to_numpy())
+    for row in rows.itertuples():  # one plan may answer two limits
         terms = pd.read_csv(tmp_path / "build" / f"{row.topology}-{row.max_noise:g}" / "terms.csv").set_index("term")
         assert terms.loc["latency", "predicted_s"] == pytest.approx(row.predicted_s)
         assert terms.loc["latency", "measured_s"] == pytest.approx(row.latency_s)
@@ -56,9 +78,10 @@ def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
         )
         assert abs(terms.loc["hand-over", "measured_s"]) < 0.2 * row.latency_s
 
-    # stopped while the first plan is run again: the rows of the others stay
+    # stopped while the first plan is run again: the rows of the others stay, and so do their requests
     rest = pd.read_csv(results).iloc[2:]
     results.write_text(rest.to_csv(index=False))
+    kept = requests[requests["plan_id"].isin(rest["plan_id"])]
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -76,7 +99,84 @@ def test_every_plan_is_run_compared_and_kept(setup, tmp_path, monkeypatch):
 
     monkeypatch.setattr("dnnsplit.studies.latency_tests._measured", never)
     again = ds.latency_tests(graph, networks, times, noise, **run, progress=False)
-    pd.testing.assert_frame_equal(again, rows, check_dtype=False)
+    same = [column for column in COLUMNS if column not in ("solve_s", "weights")]
+    pd.testing.assert_frame_equal(again[same], rows[same], check_dtype=False)
+    found = pd.read_csv(tmp_path / "results.runs.csv").merge(kept, how="inner")
+    assert len(found) == len(kept) > 0
+
+
+def test_plans_that_run_the_same_are_run_once(setup, tmp_path):
+    """Whatever topology, weight or limit asked for them; each row has its own weight, limit and energy."""
+    graph, networks, times, noise, pictures = setup
+    costly = networks["both"].servers[1], replace(networks["alone"].servers[0], compute_w=7.0)
+    topologies = networks | {"costly": ds.Network(costly[::-1], networks["both"].links, "device")}
+    pins = dict.fromkeys(graph.layer_names, "device")
+    run = {"max_noise": [0.0, 0.0], "weights": [1, 0.0], "images": pictures, "build": tmp_path, "repeats": 3, "warm_up": 0}
+    results = tmp_path / "results.csv"
+    rows = ds.latency_tests(graph, topologies, times, noise, **run, results=results, pins=pins, progress=False)
+    assert len(rows) == 12
+    assert rows["plan_id"].nunique() == 1
+    assert rows["latency_s"].nunique() == 1
+    assert list(rows["latency_weight"]) == [1.0, 1.0, 0.0, 0.0] * 3
+    assert list(rows["energy_weight"]) == [0.0, 0.0, 1.0, 1.0] * 3
+    energy = rows.groupby("topology")["energy_j"].first()
+    assert energy["costly"] == pytest.approx(7 * energy["alone"])
+    assert energy["both"] == pytest.approx(energy["alone"])
+    assert len(pd.read_csv(tmp_path / "results.runs.csv")) == 3
+    for row in rows.itertuples():
+        terms = pd.read_csv(tmp_path / f"{row.topology}-w{row.latency_weight:g}-0" / "terms.csv")
+        assert terms["predicted_s"].iloc[-1] == pytest.approx(row.predicted_s)
+    slower = replace(times, frame=times.frame.assign(factor=2 * times.frame["factor"], seconds=2 * times.frame["seconds"]))
+    assert slower.slowdown["device"] == pytest.approx(2 * times.slowdown["device"])
+    alone = {"alone": networks["alone"]}
+    again = ds.latency_tests(graph, alone, slower, noise, **run, results=results, pins=pins, progress=False)
+    assert not {*again["plan_id"]} & {*rows["plan_id"]}
+
+
+def test_a_plan_is_the_same_run_by_what_it_uses_alone():
+    graph, network, times, noise = ds.examples.tiny()
+    servers = network.server_names
+    plan = ds.split(graph, network, times, noise, max_noise=0.0, pins={graph.topological[-1]: servers[1]})
+    slow = dict.fromkeys(servers, 2.0)
+    known = identity_of(plan, network, slow, ())
+    used = {(transfer.source, transfer.target) for transfer in plan.transfers}
+    assert used
+    assert identity_of(plan, network, slow | {"other": 9.0}, ()) == known
+    dearer = replace(network, servers=tuple(replace(server, compute_w=99.0) for server in network.servers))
+    assert identity_of(plan, dearer, slow, ()) == known
+    assert identity_of(replace(plan, limits={"max_noise": 1.0}, objective=3.0, solve_s=9.0), network, slow, ()) == known
+    for ends in used:
+        assert identity_of(plan, network.with_bandwidths({ends: 12345.0}), slow, ()) != known
+    assert identity_of(plan, network, slow | {servers[1]: 3.0}, ()) != known
+    assert identity_of(plan, network, slow, "other images") != known
+    quantized = replace(plan, quantized=(noise.layers[0],), origin={"calibration": {"ranges": 1}})
+    assert identity_of(quantized, network, slow, ()) != known
+    assert identity_of(replace(quantized, origin={"calibration": {"ranges": 2}}), network, slow, ()) != identity_of(
+        quantized, network, slow, ()
+    )
+
+
+def test_a_request_is_not_stretched_for_long():
+    graph, network, times, noise = ds.examples.tiny()
+    cloud = network.server_names[1]
+    plan = ds.split(graph, network, times, noise, max_noise=0.0, pins=dict.fromkeys(graph.layer_names, cloud))
+    point = Point("both", 1.0, 0.0, 0.0, network, plan, Path(), "")
+    slowdown = {network.source: 4.0, cloud: 0.01}
+    took = plan.latency_s
+    for given, expected in ((None, max(2.0, 4.0 / took)), (1.5, 1.5)):
+        assert expected < 125.0  # which the cloud would take
+        bed = _Bed(slowdown, given, 25, 10, 0.0)
+        assert bed.dilation(point) == expected
+        real_s = plan.cost.compute_s[cloud] / 0.01  # on this machine, where the watch stands as long
+        assert bed.busy(point) == pytest.approx(real_s / (expected * took + real_s))
+    assert _Bed(slowdown | {cloud: 1.0}, None, 25, 10, 0.0).dilation(point) == 1.25
+
+
+def test_tensors_are_alive_from_their_producer_to_their_last_reader():
+    tensors = [ds.Tensor("x", None, ("a",), 8), ds.Tensor("s", "a", ("b", "d"), 16), ds.Tensor("t", "b", ("c",), 32)]
+    tensors += [ds.Tensor("u", "c", ("d",), 4), ds.Tensor("y", "d", (), 2, is_output=True)]
+    graph = ds.LayerGraph([ds.Layer(name) for name in "abcd"], tensors)
+    assert most_alive(graph) == 16 + 32 + 4
 
 
 def test_baselines_are_run_by_arguments_of_split(setup, tmp_path):

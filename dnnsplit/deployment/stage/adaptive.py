@@ -147,12 +147,12 @@ class AdaptiveStage:
         peer, emulation = runner.peers[target], runner.emulation
         message = infer_request(PROBE, tensors={"x": np.ones(size, np.uint8)})
         with runner.turns[target]:
-            started = time.monotonic()
-            time.sleep(max(emulation.hold_s(target, size, peer.real_s.get(PROBE, 0.0)), 0.0))
+            started = runner.watch.now()
+            runner.watch.wait(threading.Event(), started + emulation.hold_s(target, size, peer.real_s.get(PROBE, 0.0)))
             sent = time.monotonic()
             peer.stub.infer(message, timeout=self.config.deadline_s)
-            ended = time.monotonic()
-        peer.real_s[PROBE] = min(ended - sent, peer.real_s.get(PROBE, math.inf))
+            real_s, ended = time.monotonic() - sent, runner.watch.now()
+        peer.real_s[PROBE] = min(real_s, peer.real_s.get(PROBE, math.inf))
         return (ended - started) / emulation.time_dilation
 
     def _runner(self, peer: str) -> Runner:

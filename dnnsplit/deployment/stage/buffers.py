@@ -15,6 +15,7 @@ import numpy as np
 from dnnsplit.codecs.plain import PLAIN
 from dnnsplit.cutting.bundle import Bundle, Part
 from dnnsplit.deployment.stage.emulation import Emulation
+from dnnsplit.deployment.stage.watch import Watch
 from dnnsplit.deployment.wire.channels import Stub, Tls
 from dnnsplit.deployment.wire.messages import Elements, PartRecord, ReadRecord, Records, TransferRecord
 
@@ -49,7 +50,7 @@ class Request:
         self.waiting = [part for part in self.waiting if part not in due]
         return due
 
-    def move_inside(self, server: str, moves: Sequence[tuple[str, int]], emulation: Emulation) -> None:
+    def move_inside(self, server: str, moves: Sequence[tuple[str, int]], emulation: Emulation, watch: Watch) -> None:
         """Take, once, the time of (tensor, bytes [B]) that a link of a server to itself prices, before the first part.
 
         Real hosts have no such link: there nothing is waited for, and a plan that prices one is off by that much.
@@ -58,9 +59,9 @@ class Request:
             return
         self.moved = True
         for tensor, size_bytes in moves:
-            started, paced_s = time.monotonic(), emulation.transfer_s(server, size_bytes)
-            self.dropped.wait(paced_s * emulation.time_dilation)
-            seconds = (time.monotonic() - started) / emulation.time_dilation
+            started, paced_s = watch.now(), emulation.transfer_s(server, size_bytes)
+            watch.wait(self.dropped, started + paced_s * emulation.time_dilation)
+            seconds = (watch.now() - started) / emulation.time_dilation
             self.transfers.append(TransferRecord(tensor, server, server, size_bytes, seconds, paced_s))
 
 

@@ -27,12 +27,21 @@ class Emulation:
         Target server -> (latency_s [s], seconds_per_byte [s/B]); a target that is not named is not paced.
     shaped : bool, default False
         Whether the kernel paces the links, so that the sender waits for their latency alone.
+    watch : str, default ""
+        File of the watch that the stages share (`dnnsplit.deployment.stage.watch`), which stands while a server computes that is
+        too fast for the time dilation; without it a part of such a server overruns.
     """
 
     slowdown: float | None = None
     time_dilation: float = 1.0
     links: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     shaped: bool = False
+    watch: str = ""
+
+    @property
+    def stands(self) -> bool:
+        """Whether the watch stands while this server computes."""
+        return self.slowdown is not None and is_too_fast(self.slowdown, self.time_dilation)
 
     def transfer_s(self, target: str, size_bytes: int) -> float:
         """Emulated seconds to move `size_bytes` [B] to `target`; 0 where no link is emulated."""
@@ -61,3 +70,8 @@ def smallest_dilation(slowdowns: Mapping[str, float]) -> float:
     2.5
     """
     return max([1.0, *(HEADROOM / slowdown for slowdown in slowdowns.values())])
+
+
+def is_too_fast(slowdown: float, time_dilation: float) -> bool:
+    """Whether what a server computes may take longer here than it is to last."""
+    return slowdown * time_dilation < HEADROOM * (1 - 1e-9)

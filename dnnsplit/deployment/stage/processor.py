@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import queue
-import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import grpc
@@ -65,11 +65,12 @@ class Processor:
 
     def timed(self, request: Request, work: Callable[[], Found], clock: Callable[[], float]) -> tuple[Found, Spent]:
         """Do something at the pace of the server; return what came of it and what it took."""
-        emulation = self.runner.emulation
-        wall, cpu = time.monotonic(), clock()
-        found = work()
-        cpu_s = clock() - cpu
-        rest_s = emulation.rest_s(cpu_s, time.monotonic() - wall)
-        request.dropped.wait(max(rest_s, 0.0))
-        wall_s, dilation = time.monotonic() - wall, emulation.time_dilation
+        emulation, watch = self.runner.emulation, self.runner.watch
+        with watch.standing() if emulation.stands else nullcontext():
+            started, cpu = watch.now(), clock()
+            found = work()
+            cpu_s, now = clock() - cpu, watch.now()
+        rest_s = emulation.rest_s(cpu_s, now - started)
+        watch.wait(request.dropped, now + rest_s)
+        wall_s, dilation = watch.now() - started, emulation.time_dilation
         return found, Spent(emulation.compute_s(cpu_s), wall_s / dilation, max(-rest_s, 0.0) / dilation)

@@ -13,7 +13,6 @@ import json
 import math
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -163,7 +162,7 @@ class Stage:
         return f"there is no model {name!r}, version {version!r}; this is {self.bundle.model_name!r}, version {VERSION!r}"
 
     def _serve(self, message: Infer, context: grpc.ServicerContext) -> Infer:
-        started = time.monotonic()
+        started = self.runner.watch.now()
         if not self.runner.is_source:
             raise Refusal(Code.FAILED_PRECONDITION, f"this is {self.config.server!r}; requests go to {self.bundle.source!r}")
         self._check_ready()
@@ -183,7 +182,7 @@ class Stage:
         for name, given in inputs.items():
             self.runner.coder.take(request, name, given)
         self.runner.wait(request)
-        latency_s = (time.monotonic() - started) / self.config.emulation.time_dilation
+        latency_s = (self.runner.watch.now() - started) / self.config.emulation.time_dilation
         records = replace(self.runner.finish_all(request), latency_s=latency_s)
         response = Response(model_name=self.bundle.model_name, model_version=VERSION, id=message.head.id)
         records.write(response)

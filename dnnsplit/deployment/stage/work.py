@@ -4,7 +4,8 @@ A tensor that crosses in another form than it is made in is written before it ta
 acknowledged. A server does one thing at a time: run a part, write a tensor, or read one.
 
 Emulation: with a slowdown, each of these is made to last `CPU seconds * slowdown * time_dilation`; with a link, a transfer of b
-bytes is made to last `(latency_s + b / bandwidth + b * serialise_s_per_byte) * time_dilation`, the real send included.
+bytes is made to last `(latency_s + b / bandwidth + b * serialise_s_per_byte) * time_dilation`, the real send included. All of it
+is by the watch of the test-bed, which stands while a server computes that is too fast to be emulated so.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dnnsplit.deployment.stage.buffers import START, Peer, Request, Sending, exp
 from dnnsplit.deployment.stage.coding import Coder
 from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.stage.processor import Processor
+from dnnsplit.deployment.stage.watch import Watch
 from dnnsplit.deployment.wire.channels import Tls, instance_of
 from dnnsplit.deployment.wire.messages import (
     LONGEST_ERROR,
@@ -63,6 +65,7 @@ class Runner:
     def __init__(self, bundle: Bundle, server: str, emulation: Emulation, sessions: Mapping[str, Any]) -> None:
         self.bundle, self.server, self.emulation, self.sessions = bundle, server, emulation, sessions
         self.is_source, self.clock = server == bundle.source, time.thread_time  # a stage sets its provider's clock
+        self.watch = Watch(emulation.watch)
         self.parts = [part for part in bundle.parts if part.server == server]
         self.routes, self.producers = bundle.routes, bundle.producers
         self.wires = bundle.wire_by_name
@@ -99,6 +102,7 @@ class Runner:
             peer.stub.close()
         for thread in self.threads:
             thread.join(SETTLE_S)
+        self.watch.close()
 
     def _start(self, name: str, target: Callable[..., None], *arguments: Any) -> None:
         self.threads.append(threading.Thread(target=target, args=arguments, name=name, daemon=True))
@@ -272,7 +276,7 @@ class Runner:
             self.processor.do(request, f"part {part.name!r}", partial(self._compute, request, part))
 
     def _compute(self, request: Request, part: Part) -> None:
-        request.move_inside(self.server, self.bundle.inside.get(self.server, ()), self.emulation)
+        request.move_inside(self.server, self.bundle.inside.get(self.server, ()), self.emulation, self.watch)
         inputs = {name: request.tensors[name] for name in part.inputs}
         arrays: list[np.ndarray]
         arrays, spent = self.processor.timed(
@@ -303,14 +307,14 @@ class Runner:
 
     def _send(self, item: Sending, peer: Peer) -> None:
         request, name, tensor = item.request, item.name, item.tensor
-        started, tensors = time.monotonic(), {} if tensor is None else {name: tensor}
+        started, tensors = self.watch.now(), {} if tensor is None else {name: tensor}
         message = infer_request(f"{self.bundle.model_name}/tensors", request.identity, tensors)
         size_bytes = item.size_bytes
         paced_s, dilation = self.emulation.transfer_s(peer.name, size_bytes), self.emulation.time_dilation
         if tensors:
             # The real send is a part of the emulated one: what the same tensor took at its fastest is waited less.
             hold_s = self.emulation.hold_s(peer.name, size_bytes, peer.real_s.get(name, 0.0))
-            request.dropped.wait(max(started + hold_s - time.monotonic(), 0.0))
+            self.watch.wait(request.dropped, started + hold_s)
         remaining_s = earlier(request.deadline - time.monotonic())
         if request.dropped.is_set() or remaining_s <= 0:
             return
@@ -319,7 +323,7 @@ class Runner:
         sent = time.monotonic()
         _, call = peer.stub.infer.with_call(message, timeout=remaining_s)
         peer.real_s[name] = min(time.monotonic() - sent, peer.real_s.get(name, math.inf))
-        seconds, instance = (time.monotonic() - started) / dilation, instance_of(call)
+        seconds, instance = (self.watch.now() - started) / dilation, instance_of(call)
         if request.accepted.setdefault(peer.name, (instance, time.monotonic()))[0] != instance:
             self._lost(request, peer, "was started anew while this request sent to it")
         if tensors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.plan_set import PlanSet
@@ -14,13 +15,18 @@ DEADLINE_S = 60.0  # unless a request is known to take a good part of that
 SPARE = 10  # requests in flight wait for each other's turns, and the machine has other things to do
 
 
-def deadline(cut: Bundle | PlanSet, network: Network, scaled: bool, dilation: float, asked_s: float | None) -> float:
+def deadline(
+    cut: Bundle | PlanSet, network: Network, scaled: bool, dilation: float, asked_s: float | None,
+    too_fast: Mapping[str, float] | None = None,
+) -> float:  # fmt: skip
     """Return the deadline that was asked for, or one that fits [s]; a `DeployError` if no request can keep the one asked for.
 
-    `scaled` says that slowdowns are given, so that servers take what the plan says; else the links alone are known.
+    `scaled` says that slowdowns are given, so that servers take what the plan says; else the links alone are known. `too_fast`
+    has the slowdown of servers for which the watch stands: what they compute comes on top, in seconds of this machine.
     """
     found = [_seconds(bundle, network, scaled) for bundle in cut.bundles]
-    about_s = dilation * max(about for _, about in found)
+    stood = [_stood_s(bundle, too_fast or {}) for bundle in cut.bundles] if scaled else [0.0]
+    about_s = dilation * max(about for _, about in found) + max(stood)
     if asked_s is None:
         return max(DEADLINE_S, _rounded_up(SPARE * about_s))
     if asked_s < dilation * min(least for least, _ in found):
@@ -48,6 +54,12 @@ def _seconds(bundle: Bundle, network: Network, scaled: bool) -> tuple[float, flo
     ]
     least, most = (_sends_s(bundle, network, plain) for plain in (False, True))
     return max(least, *compute.values(), 0.0), most + math.fsum([*compute.values(), *codecs, *inside])
+
+
+def _stood_s(bundle: Bundle, too_fast: Mapping[str, float]) -> float:
+    """Seconds of this machine that some servers compute by the plan [s]."""
+    compute = bundle.plan.get("cost", {}).get("compute_s", {})
+    return math.fsum(compute.get(server, 0.0) / slowdown for server, slowdown in too_fast.items())
 
 
 def _sends_s(bundle: Bundle, network: Network, plain: bool) -> float:

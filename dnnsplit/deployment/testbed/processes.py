@@ -26,7 +26,8 @@ from dnnsplit.deployment.wire.messages import infer_request
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.files import write_json
 
-READY_S = 60.0  # limit on the start of all stages
+READY_S = 60.0  # limit on the start of all stages, beside
+SLOWEST_BYTES_PER_S = 2e6  # what they load and run twice to warm up, on a machine that may be busy
 END_S = 3.0  # a stage that does not end within this time is killed
 POLL_S = 0.02
 TAIL_LINES = 12
@@ -89,17 +90,17 @@ def running(
     try:
         for i, (server, config) in enumerate(configs.items()):
             stages[server] = StageProcess(server, config, folder / str(i), places[server] if places else None)
-        limit = time.monotonic() + READY_S
+        started, ready_s = time.monotonic(), READY_S + size_of(bundle) // SLOWEST_BYTES_PER_S
         for stage in stages.values():
-            _until(partial(getattr, stage, "address"), stage, stages, limit)
+            _until(partial(getattr, stage, "address"), stage, stages, started, ready_s)
         addresses = {server: stage.address for server, stage in stages.items()}
         message = infer_request(f"{bundle.model_name}/peers", parameters=addresses)
         with ExitStack() as stack:
             stubs = {server: stack.enter_context(closing(Stub(address))) for server, address in addresses.items()}
             for server, stage in stages.items() if not places else ():
-                _until(partial(stubs[server].infer, message, timeout=READY_S), stage, stages, limit)
+                _until(partial(stubs[server].infer, message, timeout=READY_S), stage, stages, started, ready_s)
             for server, stage in stages.items():  # each asks its peers, which opens the connections that requests will use
-                _until(partial(_is_ready, stubs[server], bundle.model_name), stage, stages, limit)
+                _until(partial(_is_ready, stubs[server], bundle.model_name), stage, stages, started, ready_s)
         for server, place in (places or {}).items():  # only now: starting is not what a quota is for
             place.admit(stages[server].process.pid)
         yield stages
@@ -110,12 +111,21 @@ def running(
             stage.wait()
 
 
+def size_of(cut: Bundle | PlanSet) -> int:
+    """Return the size of the files of all parts, with what weights are beside them [B]."""
+    return sum(
+        (one.folder / file).stat().st_size for one in cut.bundles for part in one.parts for file in (part.file, part.data) if file
+    )
+
+
 def _is_ready(stub: Stub, model_name: str) -> bool:
     return bool(stub.ModelReady(service_pb2.ModelReadyRequest(name=model_name), timeout=READY_S).ready)
 
 
-def _until(step: Callable[[], Any], stage: StageProcess, stages: Mapping[str, StageProcess], limit: float) -> None:
-    """Try `step` until it gives something true; raise when a stage dies or the time is over."""
+def _until(
+    step: Callable[[], Any], stage: StageProcess, stages: Mapping[str, StageProcess], started: float, limit_s: float
+) -> None:
+    """Try `step` until it gives something true; raise when a stage dies or the time since `started` is over."""
     problem = ""
     while True:
         try:
@@ -126,8 +136,8 @@ def _until(step: Callable[[], Any], stage: StageProcess, stages: Mapping[str, St
         if dead := deaths(stages.values(), 0.0):
             message = f"the test-bed did not start: {dead}"
             raise DeployError(message)
-        if time.monotonic() > limit:
-            late = f"the stage of {stage.server!r} is not ready after {READY_S:g} s{problem}"
+        if time.monotonic() > started + limit_s:
+            late = f"the stage of {stage.server!r} is not ready after {limit_s:g} s{problem}"
             message = f"{late}; its stderr: {stage.tail}"
             raise DeployError(message)
         time.sleep(POLL_S)

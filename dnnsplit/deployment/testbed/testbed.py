@@ -22,7 +22,8 @@ from dnnsplit.cutting.plan_set import PlanSet, load_cut
 from dnnsplit.deployment.client import WHAT, Client, Given, Trace
 from dnnsplit.deployment.hosts import check_servers, read_hosts
 from dnnsplit.deployment.stage.config import Config
-from dnnsplit.deployment.stage.emulation import Emulation, smallest_dilation
+from dnnsplit.deployment.stage.emulation import Emulation, is_too_fast, smallest_dilation
+from dnnsplit.deployment.stage.watch import new_watch
 from dnnsplit.deployment.testbed.deadlines import DEADLINE_S, deadline
 from dnnsplit.deployment.testbed.namespaces import PORT, check_machine, namespaces
 from dnnsplit.deployment.testbed.pacing import PacedClient, link_problems, paces
@@ -66,9 +67,10 @@ def testbed(
         Emulated seconds per CPU second of this machine, by server, such as ``times.slowdown``; 1.0 where not given, and servers
         that the bundle does not have may be among them if all of its own are.
     time_dilation : float | None, optional
-        Wall seconds per emulated second. None takes the smallest value of 1 or more for which every slowdown * dilation is 1.25
-        or more: a server that is faster than this machine cannot be emulated in real time, so everything runs slower by the same
-        factor and the reported times are divided by it.
+        Wall seconds per emulated second: everything runs slower by the same factor, and the reported times are divided by it. A
+        server that is faster than this machine cannot be emulated in real time. None takes the smallest value of 1 or more for
+        which every slowdown * dilation is 1.25 or more. With a smaller one, the watch of an emulated test-bed stands still while
+        such a server computes (`dnnsplit.deployment.stage.watch`): then only that takes longer, and hand-overs count in full.
     deadline_s : float | None, optional
         Limit on each request [s], in wall time. None takes 60 s or, on an emulated test-bed, ten times what a request takes by
         its links, and by its plan if `slowdown` is given, where that is more; the client tells it.
@@ -110,7 +112,8 @@ def testbed(
             yield client
         return
     dilation = time_dilation or smallest_dilation({server: slowdown[server] for server in bundle.stages})
-    deadline_s = deadline(bundle, network, scaled, dilation, deadline_s)
+    too_fast = [server for server in bundle.stages if kind == "emulated" and is_too_fast(slowdown[server], dilation)]
+    deadline_s = deadline(bundle, network, scaled, dilation, deadline_s, {server: slowdown[server] for server in too_fast})
     configs = {}
     for server in bundle.stages:
         emulation = Emulation(slowdown[server], dilation, paces(bundle, network, server))
@@ -129,8 +132,11 @@ def testbed(
             for server, place in places.items():
                 shaped = replace(configs[server].emulation, slowdown=None, shaped=True)
                 configs[server] = replace(configs[server], host="0.0.0.0", port=PORT, peers=place.peers, emulation=shaped)
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dnnsplit-"))
-        stages = stack.enter_context(running(bundle, configs, Path(folder), places))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dnnsplit-")))
+        if too_fast:
+            watch = new_watch(folder / "watch")
+            configs = {s: replace(config, emulation=replace(config.emulation, watch=watch)) for s, config in configs.items()}
+        stages = stack.enter_context(running(bundle, configs, folder, places))
         addresses = {server: stage.address for server, stage in stages.items()}
         asked = (addresses[bundle.source], bundle.model_name, deadline_s, lambda: deaths(stages.values()))
         yield stack.enter_context(Client(*asked) if places else PacedClient(bundle, addresses, *asked))

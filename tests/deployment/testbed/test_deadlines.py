@@ -33,6 +33,8 @@ def test_what_the_plan_says_counts_where_servers_are_slowed_down(mlp_bundle, slo
     planned = replace(mlp_bundle, plan={"cost": {"compute_s": {"device": 2.0, "cloud": 1.0}}})
     assert deadline(planned, slow, False, 36.0, None) == 600.0
     assert deadline(planned, slow, True, 36.0, None) == 1700.0  # ten times 36 * 4.6476 s = 1673 s
+    assert deadline(planned, slow, True, 1.0, None, {"cloud": 0.1}) == 150.0  # ten times 4.6476 s and 10 s that a watch stands
+    assert deadline(planned, slow, False, 1.0, None, {"cloud": 0.1}) == 60.0
     assert deadline(planned, slow, True, 1.0, 2.1) == 2.1
     with pytest.raises(DeployError, match=r"about 4\.65 s .* more than deadline_s=1\.9; give deadline_s=9\.3, or leave it out"):
         deadline(planned, slow, True, 1.0, 1.9)

@@ -137,6 +137,22 @@ class TestEmulation:
         assert trace.latency_s >= a + sent["h0", "edge"] + b + sent["q1", "cloud"] + c + sent["h2", "device"] + d - 5e-3
         assert wall_s >= DILATION * trace.latency_s
 
+    def test_the_watch_stands_while_a_server_computes_that_is_too_fast(self, mlp_bundle):
+        slowdown = {"device": 40.0, "edge": 5.0, "cloud": 1e-6}
+        with testbed(mlp_bundle, network(), slowdown, time_dilation=1.0) as client:
+            assert_close(client.infer({"x": images()}), images())
+            started = time.monotonic()
+            _, trace = client.trace({"x": images()})
+            wall_s = time.monotonic() - started
+        cloud = next(part for part in trace.parts if part.server == "cloud")
+        real_s = cloud.cpu_s / slowdown["cloud"]
+        assert real_s > 1e-5
+        assert cloud.overrun_s == 0
+        assert cloud.wall_s >= cloud.cpu_s - 1e-9
+        assert wall_s >= trace.latency_s + real_s - cloud.cpu_s  # the machine took that time, and the watch left it out
+        rest = [part for part in trace.parts if part.server != "cloud"]
+        assert all(part.wall_s >= part.cpu_s - 1e-6 for part in rest)
+
     def test_the_trace_as_a_table(self, client):
         frame = client.trace({"x": images()})[1].frame
         assert list(frame["kind"]) == ["part"] * 4 + ["transfer"] * 5
