@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ from dnnsplit.solving.plan import Plan
 class Point:
     """What one row is about: a topology, the weights of latency and energy, a noise limit, and the plan for them.
 
-    `identity` is the same for all points whose plans run the same.
+    `slowdown` has the emulated seconds of each server that takes part per CPU second of this machine; `identity` is the same for
+    all points whose plans run the same.
     """
 
     topology: str
@@ -31,7 +32,8 @@ class Point:
     network: Network
     plan: Plan
     folder: Path
-    identity: str
+    slowdown: Mapping[str, float] = field(default_factory=dict)
+    identity: str = ""
 
     def __str__(self) -> str:
         return f"{self.topology}, noise <= {self.max_noise:g}, latency weight {self.latency_weight:g}"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,20 +125,21 @@ def latency_tests(
     refuse_weights("latency_tests", asked)
     feeds, pairs = feeds_of(graph.model, images), weight_pairs(weights)
     run = (graph.model.sha256, images_sha256(feeds), repeats, warm_up, time_dilation)
+    way_out = "is scaled from this machine; profile it (dnnsplit.profile)"
     points = []
     for (name, network), pair, limit in itertools.product(networks.items(), pairs, max_noise):
         # what servers do at a cut is in the plan, but not emulated: they really do it
         weighted: dict[str, Any] = {**dict(zip(WEIGHTS, pair, strict=True)), **asked}
         plan = split(graph, network, times, noise, max_noise=limit, confidence=confidence, **weighted)
         folder = Path(build) / folder_of(name, pair, limit, len(pairs) > 1)
-        identity = identity_of(plan, network, times.slowdown, run)
-        points.append(Point(name, *pair, limit, network, plan, folder, identity))
-    way_out = "is scaled from this machine; profile it (dnnsplit.profile)"
-    lost = dict.fromkeys(server for point in points for server in point.stages if server not in times.slowdown)
-    raise_problems(DeployError, "latency test", [f"the times do not say how {server!r} {way_out}" for server in lost])
+        point = Point(name, *pair, limit, network, plan, folder)
+        lost = [server for server in point.stages if server not in times.slowdown]
+        raise_problems(DeployError, "latency test", [f"the times do not say how {server!r} {way_out}" for server in lost])
+        slowdown = {server: _slowdown(times, plan, server) for server in point.stages}
+        points.append(replace(point, slowdown=slowdown, identity=identity_of(plan, network, slowdown, run)))
     done = finished(results)
     left = list({point.identity: point for point in reversed(points) if point.identity not in done}.values())[::-1]
-    bed = _Bed(times.slowdown, time_dilation, repeats, warm_up, most_alive(graph))
+    bed = _Bed(time_dilation, repeats, warm_up, most_alive(graph))
     whole = WholeModel(graph, feeds)
     with tqdm(total=len(left), desc="latency test", unit="plan", disable=not progress) as bar:
         for together in _side_by_side(left, bed):
@@ -153,11 +154,16 @@ def latency_tests(
     return write(results, points, done, graph.weights)
 
 
+def _slowdown(times: LayerTimes, plan: Plan, server: str) -> float:
+    """Return the seconds of a server per CPU second of this machine: of the layers that it has, where it has any."""
+    layers = [name for name, where in plan.assignment.items() if where == server]
+    return times.slowdown_of(server, layers, plan.quantized) if layers else times.slowdown[server]
+
+
 @dataclass(frozen=True)
 class _Bed:
-    """How plans are run: emulated servers, how often, and how large the tensors are that one may hold [B]."""
+    """How plans are run: how much slower, how often, and how large the tensors are that one may hold [B]."""
 
-    slowdown: Mapping[str, float]
     time_dilation: float | None
     repeats: int
     warm_up: int
@@ -165,8 +171,7 @@ class _Bed:
 
     def dilation(self, point: Point) -> float:
         """Return the time dilation of a point's test-bed: no request is stretched for long."""
-        least = smallest_dilation({server: self.slowdown[server] for server in point.stages})
-        return self.time_dilation or min(least, max(TWOFOLD, LONGEST_S / point.plan.latency_s))
+        return self.time_dilation or min(smallest_dilation(point.slowdown), max(TWOFOLD, LONGEST_S / point.plan.latency_s))
 
     def busy(self, point: Point) -> float:
         """Return what share of the time its test-bed keeps one core of this machine busy; the rest is slept."""
@@ -174,8 +179,8 @@ class _Bed:
         seconds = [*cost.compute_s.items(), *cost.codec_s.items()]
         cpu_s = {server: 0.0 for server, _ in seconds}
         for server, spent in seconds:
-            cpu_s[server] += spent / self.slowdown[server] if spent else 0.0
-        stood_s = math.fsum(s for server, s in cpu_s.items() if s and is_too_fast(self.slowdown[server], dilation))
+            cpu_s[server] += spent / point.slowdown[server] if spent else 0.0
+        stood_s = math.fsum(s for server, s in cpu_s.items() if s and is_too_fast(point.slowdown[server], dilation))
         return math.fsum(cpu_s.values()) / (dilation * point.plan.latency_s + stood_s)
 
     def held_bytes(self, point: Point) -> float:
@@ -230,7 +235,7 @@ def _measured(whole: WholeModel, points: Sequence[Point], bed: _Bed) -> list[tup
     with ThreadPoolExecutor(len(points)) as pool, ExitStack() as stack:
         clients, start_s = [], []
         for point, bundle in zip(points, bundles, strict=True):
-            factors = {server: bed.slowdown[server] for server in bundle.stages}
+            factors = {server: point.slowdown[server] for server in bundle.stages}
             started = time.perf_counter()
             clients.append(stack.enter_context(testbed(bundle, point.network, factors, bed.dilation(point))))
             start_s.append(time.perf_counter() - started)

@@ -13,9 +13,11 @@ import dnnsplit as ds
 from dnnsplit.codecs.forms import codec
 from dnnsplit.codecs.pixels import find_pixels
 from dnnsplit.cutting.running import whole
+from dnnsplit.profiling.elsewhere import rescaled_times
+from dnnsplit.profiling.factors import Factors
 from dnnsplit.profiling.wire_forms import NAMES, NUMBERS, WireForms
 from dnnsplit.studies.latency_rows import Point, identity_of
-from dnnsplit.studies.latency_tests import _Bed, most_alive
+from dnnsplit.studies.latency_tests import _Bed, _slowdown, most_alive
 
 COLUMNS = [
     "topology", "latency_weight", "energy_weight", "max_noise", "predicted_s", "latency_s", "low_s", "high_s", "error_%",
@@ -160,16 +162,17 @@ def test_a_request_is_not_stretched_for_long():
     graph, network, times, noise = ds.examples.tiny()
     cloud = network.server_names[1]
     plan = ds.split(graph, network, times, noise, max_noise=0.0, pins=dict.fromkeys(graph.layer_names, cloud))
-    point = Point("both", 1.0, 0.0, 0.0, network, plan, Path(), "")
     slowdown = {network.source: 4.0, cloud: 0.01}
+    point = Point("both", 1.0, 0.0, 0.0, network, plan, Path(), slowdown)
     took = plan.latency_s
     for given, expected in ((None, max(2.0, 4.0 / took)), (1.5, 1.5)):
         assert expected < 125.0  # which the cloud would take
-        bed = _Bed(slowdown, given, 25, 10, 0.0)
+        bed = _Bed(given, 25, 10, 0.0)
         assert bed.dilation(point) == expected
         real_s = plan.cost.compute_s[cloud] / 0.01  # on this machine, where the watch stands as long
         assert bed.busy(point) == pytest.approx(real_s / (expected * took + real_s))
-    assert _Bed(slowdown | {cloud: 1.0}, None, 25, 10, 0.0).dilation(point) == 1.25
+    point = replace(point, slowdown=slowdown | {cloud: 1.0})
+    assert _Bed(None, 25, 10, 0.0).dilation(point) == 1.25
 
 
 def test_tensors_are_alive_from_their_producer_to_their_last_reader():
@@ -248,3 +251,18 @@ def test_times_that_do_not_say_how_they_were_scaled_cannot_be_run(setup, tmp_pat
     given = ds.LayerTimes(times.frame.drop(columns=["factor"]))
     with pytest.raises(ds.DeployError, match="do not say how 'device' is scaled"):
         ds.latency_tests(graph, networks, given, noise, max_noise=[0.0], images=pictures, build=tmp_path, progress=False)
+
+
+def test_a_server_is_as_slow_as_what_a_plan_computes_on_it(setup):
+    graph, networks, times, noise, _ = setup
+    table = pd.DataFrame([("Conv", "float32", 0.5), ("Conv", "int8", 0.4), ("*", "float32", 2.0), ("*", "int8", 3.0)],
+                         columns=["op_type", "precision", "factor"])  # fmt: skip
+    times = rescaled_times(times, graph, "device", {"edge": Factors(table)})
+    plan = ds.split(graph, networks["both"], times, noise, pins={"c1": "device", "c2": "edge", "c3": "edge"})
+    assert "edge" in plan.servers
+    here = {(row.layer, row.precision): row.seconds / row.factor for row in times.frame.itertuples() if row.server == "device"}
+    layers = [name for name, server in plan.assignment.items() if server == "edge"]
+    cpu_s = sum(here[name, "int8" if name in plan.quantized else "float32"] for name in layers)
+    assert _slowdown(times, plan, "edge") * cpu_s == pytest.approx(plan.cost.compute_s["edge"])
+    alone = ds.split(graph, networks["both"], times, noise, pins=dict.fromkeys(graph.layer_names, "device"))
+    assert _slowdown(times, alone, "edge") == times.slowdown["edge"]
