@@ -10,8 +10,9 @@ from dnnsplit.plots.grids import bandwidth_grid, energy_limits, latency_energy
 from dnnsplit.plots.noise import latency_noise, learning_curve, limit_coverage, noise_fit, noise_fronts, sensitivity
 from dnnsplit.plots.placement import placement
 from dnnsplit.plots.regimes import regimes
+from dnnsplit.plots.scale import scale
 from dnnsplit.plots.style import save, save_and_show
-from dnnsplit.plots.times import bandwidth, layer_seconds, predicted_measured, scale, split_times, tensor_sizes
+from dnnsplit.plots.times import bandwidth, layer_seconds, predicted_measured, split_times, tensor_sizes
 
 __all__ = [
     "bandwidth", "bandwidth_grid", "energy_limits", "execution", "latency_energy", "latency_noise", "layer_seconds",
