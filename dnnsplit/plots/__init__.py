@@ -4,6 +4,7 @@ In: stage objects and tables of any room. Out: matplotlib figures, files, and th
 May import every room but the command line and sweeps; matplotlib is imported here alone.
 """
 
+from dnnsplit.plots.energy import energy_shares
 from dnnsplit.plots.execution import execution
 from dnnsplit.plots.forms import source_forms
 from dnnsplit.plots.grids import bandwidth_grid, energy_limits, latency_energy
@@ -15,7 +16,7 @@ from dnnsplit.plots.style import save, save_and_show
 from dnnsplit.plots.times import bandwidth, layer_seconds, predicted_measured, split_times, tensor_sizes
 
 __all__ = [
-    "bandwidth", "bandwidth_grid", "energy_limits", "execution", "latency_energy", "latency_noise", "layer_seconds",
-    "learning_curve", "limit_coverage", "noise_fit", "noise_fronts", "placement", "predicted_measured", "regimes", "save",
-    "save_and_show", "scale", "sensitivity", "source_forms", "split_times", "tensor_sizes",
+    "bandwidth", "bandwidth_grid", "energy_limits", "energy_shares", "execution", "latency_energy", "latency_noise",
+    "layer_seconds", "learning_curve", "limit_coverage", "noise_fit", "noise_fronts", "placement", "predicted_measured",
+    "regimes", "save", "save_and_show", "scale", "sensitivity", "source_forms", "split_times", "tensor_sizes",
 ]  # fmt: skip
