@@ -8,6 +8,7 @@ from dnnsplit.plots.energy import energy_shares
 from dnnsplit.plots.execution import execution
 from dnnsplit.plots.forms import source_forms
 from dnnsplit.plots.grids import bandwidth_grid, energy_limits, latency_energy
+from dnnsplit.plots.interactions import interactions
 from dnnsplit.plots.noise import latency_noise, learning_curve, limit_coverage, noise_fit, noise_fronts, sensitivity
 from dnnsplit.plots.placement import placement
 from dnnsplit.plots.regimes import regimes
@@ -16,7 +17,8 @@ from dnnsplit.plots.style import save, save_and_show
 from dnnsplit.plots.times import bandwidth, layer_seconds, predicted_measured, split_times, tensor_sizes
 
 __all__ = [
-    "bandwidth", "bandwidth_grid", "energy_limits", "energy_shares", "execution", "latency_energy", "latency_noise",
-    "layer_seconds", "learning_curve", "limit_coverage", "noise_fit", "noise_fronts", "placement", "predicted_measured",
-    "regimes", "save", "save_and_show", "scale", "sensitivity", "source_forms", "split_times", "tensor_sizes",
+    "bandwidth", "bandwidth_grid", "energy_limits", "energy_shares", "execution", "interactions", "latency_energy",
+    "latency_noise", "layer_seconds", "learning_curve", "limit_coverage", "noise_fit", "noise_fronts", "placement",
+    "predicted_measured", "regimes", "save", "save_and_show", "scale", "sensitivity", "source_forms", "split_times",
+    "tensor_sizes",
 ]  # fmt: skip

@@ -49,7 +49,7 @@ def energy_shares(planned: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
             _draw_latencies(above, part)
             _draw_layers(below, part[part["max_noise"] == loosest], servers)
             weights = f", weights {latency:g} and {energy:g}" if len(limited.groupby(CASE[1:])) > 1 else ""
-            above.set_title(topology.replace("-", " + ") + weights)
+            above.set_title(str(topology).replace("-", " + ") + weights)
             below.set(xlabel="limit on device energy J$_0$ [J]", xlim=(0, 1.03 * part["max_device_energy_j"].max()))
         axes[0][0].set(ylabel="latency [s]", ylim=(0, 1.08 * np.nanmax([1e-12, *limited["latency_s"]])))
         axes[1][0].set(ylabel=f"layers, noise limit {loosest:g}", ylim=(0, None))
