@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import networkx as nx
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
@@ -259,15 +260,17 @@ def _draw_times(
     for row in work[work["end_s"] > work["start_s"]].to_dict("records"):
         seconds, moves = row["end_s"] - row["start_s"], row["kind"] == "transfer"
         text = parts["name"][row["component"]] if row["component"] >= 0 else row["tensor"] if moves else row["kind"]
-        colour, width = "0.72" if moves else colours[row["source"]], seconds / last * inches
-        looks: dict[str, Any] = {"facecolor": colour, "edgecolor": "white" if width > 0.05 else colour, "linewidth": 0.4}
-        looks |= {"hatch": "////"} if row["kind"] in ("write", "read") else {}
+        colour, width = "0.9" if moves else colours[row["source"]], seconds / last * inches
+        coded = row["kind"] in ("write", "read")
+        edge = "0.45" if moves else "white" if coded or width > 0.05 else colour
+        looks: dict[str, Any] = {"facecolor": colour, "edgecolor": edge, "linewidth": 0.4}
+        looks |= {"hatch": "////"} if coded else {}
         key = (row["source"], row["target"] if moves else "")
         for left, height in ((row["start_s"], heights[key]), (at, 0.0)):
             axis.barh(height, seconds, left=left, height=0.74, **looks)
             fits = width > 0.06 * len(text) + 0.06
             axis.text(left + seconds / 2, height, text if fits else "", ha="center", va="center", fontsize=6.3, clip_on=True,
-                      color="black" if moves else "white")  # fmt: skip
+                      color="black" if sum(to_rgb(colour)) > 1.5 else "white")  # fmt: skip
         at += seconds
     for x, dashes in ((end, "-"), (total, "--")):
         axis.axvline(x, color="black", linewidth=0.9, linestyle=dashes, zorder=4)

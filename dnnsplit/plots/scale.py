@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
+from dnnsplit.ground.errors import OptionError, raise_problems
 from dnnsplit.plots.style import COLOURS, records, style
 from dnnsplit.studies.scale import STEPS
 
@@ -28,7 +29,14 @@ def scale(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
         From `dnnsplit.studies.scale.solve_times`, of one method or several; the steps are drawn of elimination, or else of the
         first method. Against the layers they are drawn with the number of servers that most numbers of layers were solved with,
         and the other way round.
+
+    Raises
+    ------
+    OptionError
+        The table lacks a column.
     """
+    missing = [f"the column {name!r} is missing" for name in (*SIZE, "step", "cpu_s", "status") if name not in rows]
+    raise_problems(OptionError, "this is no table of solve times; give that of solve_times, which 07-scale writes", missing)
     methods = sorted(rows["method"].unique(), key=lambda name: name != "elimination")
     steps = rows[rows["method"] == methods[0]]
     servers = _most(steps, "servers", "layers")

@@ -58,3 +58,8 @@ def test_what_the_study_measures_is_drawn_and_saved(tmp_path):
     told = json.loads(paths["json"].read_text())
     assert len(told["rows"]["cpu_s"]) == len(measured) == 2 * 2 * 2 * len(STEPS)
     assert sum(told["whole"]["cpu_s"]) == pytest.approx(measured["cpu_s"].sum())
+
+
+def test_a_table_of_whole_solves_is_refused():
+    with pytest.raises(ds.OptionError, match=r"solve_times, which 07-scale writes(?s:.*)the column 'step' is missing"):
+        ds.plots.scale(rows().drop(columns=["step", "graph"]))
