@@ -194,26 +194,28 @@ def tiny() -> Instance:
     return Instance(graph, Network(servers, links, "device"), times, noise)
 
 
-def random_problem(layers: int, servers: int, quantizable: int = 0, seed: int = 0) -> Instance:
+def random_problem(layers: int, servers: int, quantizable: int = 0, seed: int = 0, branches: float = 0.25) -> Instance:
     """Return a random acyclic graph of the shape of real networks, on servers that get faster and farther away.
 
     Parameters
     ----------
     layers : int
-        How many; most follow their predecessor, some join a branch that left a few layers before.
+        How many, each with one tensor; all read that of their predecessor, and some one that left a few layers before.
     servers : int
         How many; each is linked with every other.
     quantizable : int, default 0
         How many layers may run in int8.
     seed : int, default 0
         Same seed, same problem.
+    branches : float, default 0.25
+        Share of the layers that read a second tensor, of up to 8 layers before: as in real networks; 0 gives a chain.
     """
     rng = np.random.default_rng(seed)
     names = [f"layer{i}" for i in range(layers)]
     consumers: list[list[str]] = [[] for _ in names]
     for i in range(1, layers):
         consumers[i - 1].append(names[i])
-        if i > 3 and rng.random() < 0.25:
+        if i > 3 and rng.random() < branches:
             back = int(rng.integers(max(0, i - 8), i - 1))
             if names[i] not in consumers[back]:
                 consumers[back].append(names[i])

@@ -133,37 +133,6 @@ def predicted_measured(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     return figure, {"rows": rows.to_dict("list"), "error_%": error.tolist()}
 
 
-def scale(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
-    """CPU seconds of one solve: against the layers, a line per number of servers, and against the servers at large sizes.
-
-    Parameters
-    ----------
-    rows : pd.DataFrame
-        layers, servers, method ("elimination", or a MILP, drawn dashed), cpu_s [s] and, where some solves were stopped, status;
-        one that is not "optimal" would have taken longer and is drawn hollow.
-    """
-    exact, largest = rows[rows["method"] == "elimination"], sorted(rows["layers"].unique())[-3:]
-    with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.0), sharey=True)
-        for i, ((method, servers), part) in enumerate(rows.groupby(["method", "servers"])):
-            part, free = part.sort_values("layers"), method == "elimination"
-            colour = COLOURS[i % 6] if free else "black"
-            label = f"{servers} servers" if free else f"{method} MILP, {servers} servers"
-            left.plot(part["layers"], part["cpu_s"], "-" if free else "--", color=colour, label=label, zorder=3)
-            proved = part.get("status", pd.Series("optimal", part.index)) == "optimal"
-            for marked, fill in ((part[proved], colour), (part[~proved], "white")):
-                left.scatter(marked["layers"], marked["cpu_s"], s=14, color=colour, facecolor=fill, zorder=4)
-        for layers, mark in zip(largest[::-1], "os^", strict=False):
-            part = exact[exact["layers"] == layers].sort_values("servers")
-            right.plot(part["servers"], part["cpu_s"], color="0.3", marker=mark, label=f"{layers} layers")
-        left.set(xscale="log", yscale="log", xlabel="layers", ylabel="CPU time of one solve [s]", title="Elimination and MILP")
-        right.set(xlabel="servers", xlim=(0, None), title="Elimination, largest graphs")
-        left.set_ylim(top=30 * rows["cpu_s"].max())  # room for the legends
-        left.legend(loc="upper left", fontsize=7, ncols=2)
-        right.legend(loc="upper left", fontsize=7)
-    return figure, {"rows": records(rows)}
-
-
 def bandwidth(plans: BandwidthPlans | pd.DataFrame, title: str = "", mark: float | None = None) -> tuple[Figure, dict[str, Any]]:
     """What the optimum costs at every bandwidth of a link, one colour per plan, and where the plan changes.
 

@@ -22,6 +22,8 @@ from dnnsplit.solving.objective import Objective, Reference, normalised_sum, raw
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question
 
+Payoff = tuple[Cost, bool]  # the cost of a plan, and whether it is proved to be the best
+
 
 def normalised(question: Question, solve: Callable[[Question], Plan]) -> Question:
     """Return a question with its normalised sum as the objective, if it asks for one that its limits decide.
@@ -30,15 +32,25 @@ def normalised(question: Question, solve: Callable[[Question], Plan]) -> Questio
     """
     if question.weights is None:
         return question
-    latency, energy = raw_objective(question.problem, 1, 0), raw_objective(question.problem, 0, 1)
-    fast, fast_proved = _payoff(question, latency, energy, solve)
-    frugal, frugal_proved = _payoff(question, energy, latency, solve)
-    by = Reference((fast.latency_s, frugal.latency_s), (frugal.energy_j, fast.energy_j), "limited", fast_proved and frugal_proved)
+    latency, energy = objectives(question)
+    return normalised_by(question, payoff(question, latency, energy, solve), payoff(question, energy, latency, solve))
+
+
+def objectives(question: Question) -> tuple[Objective, Objective]:
+    """Return the latency and the energy of a question's problem as objectives."""
+    return raw_objective(question.problem, 1, 0), raw_objective(question.problem, 0, 1)
+
+
+def normalised_by(question: Question, fast: Payoff, frugal: Payoff) -> Question:
+    """Return a question with the sum as the objective that is normalised by its two payoffs: least latency, least energy."""
+    assert question.weights is not None
+    seconds, joules = (fast[0].latency_s, frugal[0].latency_s), (frugal[0].energy_j, fast[0].energy_j)
+    by = Reference(seconds, joules, "limited", fast[1] and frugal[1])
     return question.aimed_at(normalised_sum(question.problem.network, *question.weights, by))
 
 
-def _payoff(question: Question, first: Objective, second: Objective, solve: Callable[[Question], Plan]) -> tuple[Cost, bool]:
-    """Return the cost that is least in the first objective and, of those, in the second; and whether that is proved."""
+def payoff(question: Question, first: Objective, second: Objective, solve: Callable[[Question], Plan]) -> Payoff:
+    """Return what is least in the first objective and, of that, in the second: by elimination where it can tell."""
     aimed = question.aimed_at(first)
     try:
         value, other = aimed.optima.values
@@ -52,7 +64,12 @@ def _payoff(question: Question, first: Objective, second: Objective, solve: Call
             cost = aimed.price(aimed.optima.placement(scheme), scheme)
             if not question.limits.broken(question.problem, cost):
                 return cost, True
-    best = solve(aimed)
-    held: dict[str, Any] = {f"max_{first.name}": getattr(best, first.name)}
+    return one_after_the_other(aimed, second, solve)
+
+
+def one_after_the_other(question: Question, second: Objective, solve: Callable[[Question], Plan]) -> Payoff:
+    """Return what is least in the objective of a question and, of that, in the second one, by two answers of `solve`."""
+    best = solve(question)
+    held: dict[str, Any] = {f"max_{question.objective.name}": getattr(best, question.objective.name)}
     then = solve(replace(question.aimed_at(second), limits=replace(question.limits, **held)))
     return then.cost, best.status == then.status == "optimal"

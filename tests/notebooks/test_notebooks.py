@@ -80,7 +80,7 @@ def test_the_whole_line_runs_with_small_parameters(workplace):
             "verify_images": 8,
         },
         "06-latency-test.ipynb": {"limits": [0.0, 0.05], "repeats": 2, "warm_up": 1, "noise_images": 1},
-        "07-scale.ipynb": {"layers": [20, 50], "servers": [2], "slides_layers": [20]},
+        "07-scale.ipynb": {"layers": [20, 50], "servers": [2, 3], "at_servers": 2, "at_layers": 50, "slides_layers": [20]},
         "08-figures.ipynb": {"train": 40},
     }  # fmt: skip
     runs = [{**run, "parameters": small.get(run["notebook"], {})} for run in THESIS["runs"]]

@@ -186,26 +186,10 @@ def test_layer_seconds_says_where_the_times_come_from():
     assert None in numbers["seconds"]["int8"]
 
 
-def test_predicted_measured_and_scale():
+def test_predicted_measured():
     rows = pd.DataFrame({"topology": ["a", "b"], "predicted_s": [1.0, 2.0], "latency_s": [1.1, 1.9]})
     _, numbers = ds.plots.predicted_measured(rows)
     assert numbers["error_%"] == pytest.approx([-100 * 0.1 / 1.1, 100 * 0.1 / 1.9])
-    sizes = pd.DataFrame(
-        [(10, 2, "elimination", 0.01), (100, 2, "elimination", 0.1), (100, 3, "elimination", 0.2), (100, 3, "slides", 5.0)],
-        columns=["layers", "servers", "method", "cpu_s"],
-    )
-    figure, numbers = ds.plots.scale(sizes)
-    left, right = figure.axes
-    assert (left.get_xscale(), left.get_yscale(), right.get_yscale()) == ("log", "log", "log")
-    lines = {line.get_label(): line for axis in figure.axes for line in axis.lines}
-    assert set(lines) == {"2 servers", "3 servers", "slides MILP, 3 servers", "10 layers", "100 layers"}
-    assert lines["slides MILP, 3 servers"].get_linestyle() == "--"
-    assert lines["100 layers"].get_ydata().tolist() == [0.1, 0.2]  # against the servers, without the MILP
-    assert numbers["rows"]["cpu_s"] == [0.01, 0.1, 0.2, 5.0]
-    stopped = sizes.assign(status=["optimal"] * 3 + ["feasible"], cpu_s=[0.01, 0.1, 0.2, np.nan])
-    figure, numbers = ds.plots.scale(stopped)  # hollow, as it would have taken longer; without a time, it is left out
-    assert [len(points.get_offsets()) for points in figure.axes[0].collections] == [2, 0, 1, 0, 0, 1]
-    assert numbers["rows"]["cpu_s"][-1] is None
 
 
 def test_noise_fronts_count_the_plans_that_break_their_limit():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import dnnsplit as ds
 from dnnsplit.profiling.wire_forms import WireForms
+from dnnsplit.studies.makespan import schedule, side_by_side
 
 
 def test_branches_on_two_servers_run_side_by_side():
@@ -133,3 +134,56 @@ def test_a_chain_takes_the_sum_in_any_form(seed):
     plan = ds.split(graph, network, times, pins=pins)
     found = ds.makespan(graph, network, times, plan.assignment, routes=plan.routes, forms=plan.forms)
     assert found == pytest.approx(plan.latency_s, rel=1e-12)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10**6), routing=st.sampled_from(("direct", "relay")))
+def test_the_schedule_is_the_sum_in_pieces_and_ends_at_the_makespan(seed, routing):
+    graph, network, times, noise = coded_small(seed, 5, 3, 2, missing=0.3)
+    try:
+        pins = dict(zip(graph.layer_names, np.random.default_rng(seed).choice(network.server_names, 5).tolist(), strict=True))
+        plan = ds.split(graph, network, times, noise, routing=routing, pins=pins)
+    except ds.InfeasibleError:
+        return
+    asked = (graph, network, times, plan.assignment, plan.quantized, plan.routes, plan.forms)
+    work = schedule(*asked)
+    assert work["end_s"].max() == ds.makespan(*asked)
+    assert (work["end_s"] - work["start_s"]).sum() == pytest.approx(plan.latency_s, rel=1e-12)
+    assert work["layers"].sum() == len(graph.layers)
+    assert work["start_s"].is_monotonic_increasing
+    on_servers = work[work["kind"] != "transfer"]
+    for busy in (*(part for _, part in on_servers.groupby("source")), *(part for _, part in _links(work))):
+        assert (busy["start_s"].to_numpy()[1:] >= busy["end_s"].to_numpy()[:-1]).all()  # one thing at a time
+    seconds = (work["end_s"] - work["start_s"]).where(work["kind"] == "compute", 0.0).groupby(work["source"]).sum()
+    assert seconds.to_dict() == pytest.approx({s: t for s, t in plan.cost.compute_s.items() if s in seconds.index})
+    moved = [(t.tensor, t.source, t.target, t.form, t.size_bytes) for t in plan.transfers]
+    columns = ["tensor", "source", "target", "form", "size_bytes"]
+    assert sorted(work.loc[work["kind"] == "transfer", columns].itertuples(index=False, name=None)) == sorted(moved)
+
+
+def _links(work):
+    moved = work[(work["kind"] == "transfer") & (work["source"] != work["target"])]
+    return moved.groupby(["source", "target"])
+
+
+def test_the_schedule_by_hand():
+    graph, network, times = by_hand()
+    assignment = {"a": "device", "b": "edge", "c": "device", "d": "device"}
+    work = schedule(graph, network, times, assignment)
+    told = work[["kind", "component", "layers", "source", "target", "start_s", "end_s"]].itertuples(index=False, name=None)
+    assert list(told) == [
+        ("compute", 0, 2, "device", "device", 0.0, 5.0),  # a and c without a break
+        ("transfer", -1, 0, "device", "edge", 4.0, 8.5),
+        ("compute", 1, 1, "edge", "edge", 8.5, 9.0),
+        ("transfer", -1, 0, "edge", "device", 9.0, 10.25),
+        ("compute", 2, 1, "device", "device", 10.25, 10.75),
+    ]
+
+
+def test_components_that_can_run_side_by_side():
+    graph, *_ = by_hand()
+    both = {"a": "device", "b": "edge", "c": "device", "d": "device"}
+    assert side_by_side(graph, both) == []  # c runs with a, and all of it is before b
+    apart = {"a": "device", "b": "edge", "c": "cloud", "d": "device"}
+    assert side_by_side(graph, apart) == [(1, 2)]
+    assert side_by_side(graph, dict.fromkeys(graph.layer_names, "device")) == []
