@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import dnnsplit as ds
+from dnnsplit.cli import exporting
 from dnnsplit.cli.assignments import assignments, grids
 from dnnsplit.cli.models import FILES, IMAGES, MODEL, PROBLEM, Argument, argument, load, problem_of, tell
 
@@ -79,26 +78,7 @@ WEIGHTS = (
 )
 
 
-@_command(
-    "export",
-    "write a YOLO11 network as ONNX, by Ultralytics; needs the extra 'train'",
-    argument("name", metavar="NAME", help="yolo11 and a size (n, s, m, l, x), then -seg, -cls, or nothing for detection"),
-    argument("-o", "--out", type=Path, help="folder of the file (default: data/models where there is one, else this folder)"),
-    argument("--size", type=int, default=640, help="side of the input [pixels] (default: 640)"),
-    argument("--weights", default="auto", help="pretrained, untrained, or auto: pretrained if they can be had (default)"),
-    argument("--seed", type=int, default=0, help="of untrained weights (default: 0)"),
-    argument("--images", default="", help=".npy of shape (n, 3, size, size) for their BatchNorm (default: scenes are drawn)"),
-    argument("--threads", type=int, default=1, help="CPU threads (default: 1)"),
-)
-def _export(options: argparse.Namespace) -> int:
-    models = Path("data") / "models"
-    folder = options.out or (models if models.is_dir() else Path())
-    images = np.asarray(ds.examples.load_images(options.images, 16)) if options.images else None
-    asked = {name: getattr(options, name) for name in ("size", "seed", "weights", "threads")}
-    found = ds.examples.export_yolo11(options.name, folder, images=images, **asked)
-    tell(*filter(None, [found.note]))
-    print(f"{found.path}: {found.weights}")
-    return 0
+_command("export", "write a YOLO11 network as ONNX; needs the extra 'train'", *exporting.ARGUMENTS)(exporting.export)
 
 
 @_command(

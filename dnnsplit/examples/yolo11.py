@@ -214,6 +214,8 @@ def _problems(name: str, size: int, seed: int, images: np.ndarray | None, weight
     for what, value, least in (("seed", seed, 0), ("threads", threads, 1)):
         if not is_whole(value, least):
             problems.append(f"{what} is {value!r}; it must be a whole number, {least} or more")
+    if images is not None and weights == "pretrained":
+        problems.append("images are for untrained weights, which weights='pretrained' excludes")
     if images is not None and (np.ndim(images) != 4 or np.shape(images)[1:] != (3, size, size) or not len(images)):
         problems.append(f"images have the shape {np.shape(images)}; it must be (n, 3, {size}, {size})")
     return problems

@@ -62,6 +62,8 @@ def test_all_that_is_wrong_is_told_at_once_and_before_anything_is_loaded(monkeyp
         "images have the shape (2, 3, 32, 32); it must be (n, 3, 100, 100)",
     ):
         assert part in said
+    with pytest.raises(ds.OptionError, match="images are for untrained weights"):
+        ds.examples.export_yolo11("yolo11n", tmp_path, 32, images=np.zeros((2, 3, 32, 32)), weights="pretrained")
     assert not [*tmp_path.iterdir()]
 
 
