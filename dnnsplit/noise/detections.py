@@ -7,6 +7,7 @@ Detections are (n, 6) float32 rows `class, score, left, top, right, bottom` and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 
@@ -47,14 +48,18 @@ def non_maximum_suppression(detections: np.ndarray) -> np.ndarray:
 def survivors(rows: np.ndarray) -> np.ndarray:
     """Return which detections `non_maximum_suppression` keeps, in its order."""
     order = np.argsort(-rows[:, 1], kind="stable")
-    rows, kept = rows[order], np.zeros(len(rows), dtype=bool)
-    for label in np.unique(rows[:, 0]):
-        waiting = np.flatnonzero(rows[:, 0] == label)
-        while len(waiting):
-            best, rest = waiting[0], waiting[1:]
-            kept[best] = True
-            waiting = rest[intersection_over_union(rows[[best], 2:], rows[rest, 2:])[0] <= OVERLAP]
-    return np.asarray(order[kept][:MOST_DETECTIONS])
+    rows, kept = rows[order], list[int]()
+    # The best of all classes comes next, so that work ends with the last that is kept, however many a broken output holds.
+    waiting = [np.flatnonzero(rows[:, 0] == label) for label in np.unique(rows[:, 0])]
+    heads = [(int(group[0]), group[1:]) for group in waiting]
+    heapify(heads)
+    while heads and len(kept) < MOST_DETECTIONS:
+        best, rest = heappop(heads)
+        kept.append(best)
+        rest = rest[intersection_over_union(rows[[best], 2:], rows[rest, 2:])[0] <= OVERLAP]
+        if len(rest):
+            heappush(heads, (int(rest[0]), rest[1:]))
+    return order[np.array(kept, np.intp)]
 
 
 def decode(output: np.ndarray, threshold: float = 0.01) -> np.ndarray:
