@@ -13,7 +13,7 @@ import dnnsplit as ds
 
 # what only some modules may import: the rule that keeps a change of library in one place
 ONLY = {
-    "onnx": {"graph", "quantize", "profiling.executed", "examples.ppe.training"},
+    "onnx": {"graph", "quantize", "profiling.executed", "examples.yolo11"},
     "onnxruntime": {"runtime", "graph.optimizing", "quantize.calibration", "quantize.rewrite", "noise.prefix_tree"},
     "pulp": {"solving.milp.solvers"},
     "scipy": {"noise.confidence", "solving.bounds.multipliers", "profiling.overhead"},
@@ -25,8 +25,8 @@ ONLY = {
     "sklearn": {"noise"},
     "zeus": {"profiling.power"},
     "yaml": {"network.yaml", "ground.yaml_file"},
-    "torch": {"examples.ppe.training"},
-    "ultralytics": {"examples.ppe.training"},
+    "torch": {"examples.yolo11"},
+    "ultralytics": {"examples.yolo11"},
     "grpc": {"deployment"},
     "tritonclient": {"deployment"},
 }  # fmt: skip

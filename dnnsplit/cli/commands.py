@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dnnsplit as ds
+from dnnsplit.cli import exporting
 from dnnsplit.cli.assignments import assignments, grids
 from dnnsplit.cli.models import FILES, IMAGES, MODEL, PROBLEM, Argument, argument, load, problem_of, tell
 
@@ -75,6 +76,9 @@ WEIGHTS = (
     argument("--latency-weight", type=float, default=1.0, help="weight of the latency (default: 1)"),
     argument("--energy-weight", type=float, default=0.0, help="weight of the energy; both are normalised then (default: 0)"),
 )
+
+
+_command("export", "write a YOLO11 network as ONNX; needs the extra 'train'", *exporting.ARGUMENTS)(exporting.export)
 
 
 @_command(

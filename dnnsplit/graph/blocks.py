@@ -171,5 +171,6 @@ def _graph(model: Model, blocks: list[tuple[str, ...]], providers: tuple[str, ..
         made[one.producer].append(one.dtype)
     layers = [replace(x, shared=shared[x.name], quantizable=x.quantizable and made[x.name] == ["float32"]) for x in layers]
     return LayerGraph(
-        tuple(layers), tuple(tensors), model.path, model.sha256, providers, model.shapes, (*model.notes, *notes), model
-    )
+        tuple(layers), tuple(tensors), model.path, model.sha256, providers, model.shapes, (*model.notes, *notes),
+        model.metadata.get("weights", ""), model,
+    )  # fmt: skip

@@ -125,6 +125,8 @@ class LayerGraph:
         Of inputs that are open in the file, as they were given to `dnnsplit.load`.
     notes : tuple[str, ...], default ()
         What is worth knowing of how the file was read, a sentence each.
+    weights : str, default ""
+        What the file's metadata say of its weights under that name, such as "untrained: random, ..."; "" where they say nothing.
 
     Raises
     ------
@@ -149,6 +151,7 @@ class LayerGraph:
     providers: tuple[str, ...] = field(default=(), compare=False)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    weights: str = field(default="", compare=False)
     _model: Model | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -339,4 +342,5 @@ class LayerGraph:
         top = top.astype(dict.fromkeys(units, object))
         for column, unit in units.items():
             top[column] = [show(value, unit) for value in top[column]]
-        return shown(f"{self!r}; those with most FLOPs:", top)
+        facts = [{"weights": self.weights}] if self.weights else []
+        return shown(f"{self!r}; those with most FLOPs:", *facts, top)

@@ -37,6 +37,7 @@ class Model:
     open: Mapping[str, str] = field(default_factory=dict)  # tensors that cannot be sent to another server, and why
     seen: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # extents in one run, of tensors that have no fixed ones
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # as given for open inputs
+    metadata: Mapping[str, str] = field(default_factory=dict)  # what the file says of itself
     notes: tuple[str, ...] = ()  # what was done to the file, in words
     _values: dict[str, np.ndarray] = field(default_factory=dict)  # of constants that were asked for
 

@@ -38,6 +38,7 @@ def read_model(path: str | Path, expected_sha256: str = "", shapes: Shapes | Non
         message = f"shapes is {shapes!r}; write them by name of input, such as {{'images': (1, 3, 640, 640)}}"
         raise ModelError(message)
     proto, digest = _parsed(path)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}  # of which a converted copy has none
     drop_weight_inputs(proto.graph)
     check_kinds(proto.graph, path.name)
     left_open = {value.name for value in proto.graph.input if is_open(value.type)}
@@ -52,7 +53,7 @@ def read_model(path: str | Path, expected_sha256: str = "", shapes: Shapes | Non
     put_in_order(proto.graph, path)
     named = [value.name for value in proto.graph.input]
     model, types = _settled(proto, path, given) if opset_of(proto) >= INT8 else _converted(proto, path, given, notes)
-    model = with_open(replace(model, path=path.resolve(), sha256=digest, shapes=given), types)
+    model = with_open(replace(model, path=path.resolve(), sha256=digest, shapes=given, metadata=metadata), types)
     unread = tuple(name for name in named if name not in model.inputs)
     if unread:
         notes.append(

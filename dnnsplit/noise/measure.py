@@ -69,7 +69,7 @@ def measure_noise(
     metric : str, default "rho"
         What is called noise: rho, relative, nsr, inf, l1, l2, l2_mean, disagreement, or one of an output, like ``rho:output0``.
     detections : bool, default False
-        The first output is a YOLO detector's: tell the disagreement of its detections too.
+        The first output is a YOLO detector's, or the first two are a segmentation's: tell the disagreement of detections too.
     resume : str | Path | None, optional
         File (.npz) that is written every few seconds; an interrupted measurement goes on from it, and a finished one is read from
         it.

@@ -25,6 +25,7 @@ from dnnsplit.noise.metrics import PER_OUTPUT, by_image, check_metric, errors, k
 from dnnsplit.noise.prefix_tree import RUNTIME, PrefixTree, build_tree, compared, incomparable
 from dnnsplit.noise.samples import SOURCE, NoiseSamples
 from dnnsplit.noise.schemes import check_schemes, names_of, row_of
+from dnnsplit.noise.segments import check_detector
 from dnnsplit.noise.source_forms import SourceForm, source_forms
 from dnnsplit.quantize.calibration import Calibration, calibrate
 from dnnsplit.quantize.reasons import why_none
@@ -302,6 +303,8 @@ def noise_meter(
         raise OptionError(message)
     detections = detections or metric == "disagreement"
     check_metric(metric, outputs, detections)
+    if detections:
+        check_detector([model.types[name][1] for name in outputs], model.metadata)
     forms = source_forms(feeds, sources)
     tree = build_tree(graph, names, calibration)
     spoiling = _spoiling(tree, feeds[0]) if isinstance(layers, int) else []
@@ -320,6 +323,8 @@ def noise_meter(
         "setting": asdict(calibration.setting),
         "calibration": calibration.only(ranges_needed(graph, names)).to_json(),
     }
+    if graph.weights:
+        origin["weights"] = graph.weights
     if notes:
         origin["notes"] = notes
     if forms:

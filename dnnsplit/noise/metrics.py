@@ -9,7 +9,8 @@ Metrics that serve as a noise, 0 where nothing is quantized and more where it is
 - ``l1``: the L1 norm, sum |o - o_q|; the largest output rules it, as it does the L2 norm
 - ``l2``: the L2 norm, root of sum (o - o_q)^2
 - ``l2_mean``: the L2 average, the L2 norm divided by the number of values of the output
-- ``disagreement``: 1 - agreement of the detections with the float32 model's (see `dnnsplit.noise.detections.agreement`)
+- ``disagreement``: 1 - agreement of the detections with the float32 model's (see `dnnsplit.noise.detections.agreement`), by their
+  masks where the model segments
 
 A mean average precision over a few labelled images is no such metric: it rests on a few hundred boxes, so that quantizing
 changes it less than another choice of images would, and many schemes even score above the float32 model. A limit on it
@@ -27,6 +28,7 @@ from dnnsplit.ground.differences import absolute, magnitude
 from dnnsplit.ground.errors import NoiseError, nearest
 from dnnsplit.noise.detections import agreement, decode
 from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.noise.segments import Segments, are_segments, decode_segments, segments_agreement
 
 PER_OUTPUT = ("rho", "relative", "nsr", "inf", "l1", "l2", "l2_mean")
 SHOWN = 0.25  # score from which on a detection counts as one
@@ -37,12 +39,22 @@ def kept(outputs: Sequence[str], detections: bool = False) -> tuple[str, ...]:
     return tuple(f"{metric}:{output}" for output in outputs for metric in PER_OUTPUT) + ("disagreement",) * detections
 
 
-def shown(outputs: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the detections in the first output of one image."""
+def shown(outputs: Sequence[np.ndarray]) -> np.ndarray | Segments:
+    """Return the detections in the first output of one image, with masks where the second has their prototypes."""
+    if are_segments([output.shape for output in outputs]):
+        return decode_segments(outputs[0], outputs[1], SHOWN)
     return decode(outputs[0], SHOWN)
 
 
-def errors(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray], detections: np.ndarray | None = None) -> np.ndarray:
+def _agreement(found: np.ndarray | Segments, reference: np.ndarray | Segments) -> float:
+    if isinstance(found, Segments) and isinstance(reference, Segments):
+        return segments_agreement(found, reference)
+    return agreement(np.asarray(found), np.asarray(reference))
+
+
+def errors(
+    reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray], detections: np.ndarray | Segments | None = None
+) -> np.ndarray:
     """Compare the outputs of the quantized model for one image with the float32 model's, and its detections (see `shown`).
 
     The numbers are those that `kept` names. A ratio to an output that is 0 everywhere is infinite, and so is all where an output
@@ -58,7 +70,7 @@ def errors(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray], detec
         l2 = power**0.5
         found += [l1 / count, _ratio(l1, whole), _ratio(power, full) ** 0.5, worst, l1, l2, l2 / count]
     if detections is not None:
-        found.append(1.0 - agreement(shown(outputs), detections))
+        found.append(1.0 - _agreement(shown(outputs), detections))
     return np.array(found)
 
 

@@ -20,6 +20,7 @@ from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
 from dnnsplit.noise.metrics import check_metric, errors, kept, metrics_of, shown
 from dnnsplit.noise.prefix_tree import compared
+from dnnsplit.noise.segments import check_detector
 from dnnsplit.noise.source_forms import brought
 from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.runtime.sessions import Session
@@ -77,6 +78,8 @@ def measure_wire_noise(
     names = _tensors(graph, tensors)
     outputs = compared(model)
     check_metric(metric, outputs, detections := detections or metric == "disagreement")
+    if detections:
+        check_detector([model.types[name][1] for name in outputs], model.metadata)
     if workers < 1:
         message = f"workers is {workers!r}; it must be 1 or more"
         raise OptionError(message)

@@ -83,6 +83,7 @@ def profile_here(
         "options": {"threads": 1, "optimization": "all", "spinning": False},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **effort,
+        **({"weights": graph.weights} if graph.weights else {}),
     }
     frame = host.assign(server=server, origin="measured", factor=math.nan, note="on " + host["note"])[COLUMNS]
     wire = measure_forms(graph, images, calibration, layers, server, names, found)

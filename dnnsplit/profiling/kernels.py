@@ -145,6 +145,7 @@ def profile(
     ]  # fmt: skip
     scaled = {server: overhead.scaled(factor) for server, factor in factors.items()} if overhead else {}
     about: dict[str, Any] = {"setting": asdict(calibration.setting)} if calibration and layers else {}
+    about |= {"weights": graph.weights} if graph.weights else {}
     about |= effort if found.is_cpu else {"providers": [found.ort_name], **effort}
     wire = measure_forms(graph, images, calibration, layers, HERE, names, found)
     wire = wire.scaled(HERE, factors) if wire else None

@@ -1,11 +1,13 @@
 """What reading does to a file: old opsets, tensors that stay on their server, and what follows from constants."""
 
+import pickle
+
 import networkx as nx
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from helpers.small_models import saved
+from helpers.small_models import conv_net, saved, telling
 from onnx import TensorProto, helper, numpy_helper
 
 import dnnsplit as ds
@@ -46,6 +48,16 @@ def test_old_opsets_are_read_as_a_converted_copy_that_can_be_int8(tmp_path, opse
     assert graph.model.opset == 10
     assert any(f"opset {opset}" in note for note in graph.notes)
     alike(path, graph, {"x": rng.normal(size=(1, 3, 8, 8)).astype(np.float32)})
+
+
+def test_a_graph_keeps_what_its_file_says_of_the_weights(tmp_path):
+    path = conv_net(tmp_path / "m.onnx")
+    assert ds.load(path).weights == ""
+    assert "weights</th>" not in ds.load(path)._repr_html_()
+    graph = ds.load(telling(path, weights="untrained: random, <seed 0>", task="detect"))
+    assert graph.weights == pickle.loads(pickle.dumps(graph)).weights == "untrained: random, <seed 0>"
+    assert "<th>weights</th><td>untrained: random, &lt;seed 0&gt;</td>" in graph._repr_html_()
+    assert graph.model.metadata == {"weights": graph.weights, "task": "detect"}
 
 
 def test_an_old_opset_with_inputs_that_nothing_reads_is_converted_too(tmp_path):

@@ -59,6 +59,14 @@ def saved(path, nodes, inputs, outputs, weights=None, opset=17):
     return path
 
 
+def telling(path, **properties):
+    """Write what a model's file says of itself; return its path."""
+    model = onnx.load(path)
+    helper.set_model_props(model, properties)
+    onnx.save(model, path)
+    return path
+
+
 # by name: operator, attributes of the two nodes, shape of the input, and shapes of the weights (and biases) of the two
 PRODUCTS = {
     "Conv": ("Conv", {"pads": [1] * 4}, (1, 4, 8, 8), [(6, 4, 3, 3), (6,)], [(4, 6, 3, 3), (4,)]),

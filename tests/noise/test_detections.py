@@ -43,6 +43,19 @@ def test_suppression_is_not_transitive():
     assert detections.non_maximum_suppression(rows)[:, 1].tolist() == [0.9, 0.7]
 
 
+def test_suppression_keeps_the_best_of_all_classes_of_many():
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 60, (1500, 2))
+    rows = np.column_stack([rng.integers(0, 4, 1500), rng.random(1500), corners, corners + rng.uniform(2, 6, (1500, 2))])
+    expected = []
+    for one in rows[np.argsort(-rows[:, 1])]:
+        same = [kept[2:] for kept in expected if kept[0] == one[0]]
+        if not same or detections.intersection_over_union(one[None, 2:], np.array(same)).max() <= detections.OVERLAP:
+            expected.append(one)
+    assert len(expected) > detections.MOST_DETECTIONS
+    assert (detections.non_maximum_suppression(rows) == expected[: detections.MOST_DETECTIONS]).all()
+
+
 def test_decode_reads_centres_sizes_and_scores():
     output = np.zeros((1, 6, 3), dtype=np.float32)
     output[0, :, 0] = [50, 40, 20, 10, 0.8, 0.0]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.paths import TESTS
 from helpers.processes import started, wait_until
-from helpers.small_models import conv_net, images
+from helpers.small_models import conv_net, images, telling
 
 import dnnsplit as ds
 from dnnsplit.cutting.running import run_parts, whole
@@ -86,6 +86,13 @@ def test_samples_carry_what_they_depend_on(net):
     assert samples.origin["images"] == 2
     assert samples.origin["setting"]["activation"] == "uint8"
     assert set(Calibration.from_json(samples.origin["calibration"]).ranges) == {"c1.silu", "c2.out", "c2.silu"}
+
+
+def test_samples_say_what_the_file_says_of_its_weights(net, tmp_path):
+    assert "weights" not in ds.measure_noise(net, images(1), 1, progress=False).origin
+    told = ds.load(telling(conv_net(tmp_path / "m.onnx"), weights="untrained: random"))
+    ds.measure_noise(told, images(1), 1, progress=False).save(tmp_path / "noise.csv")
+    assert ds.NoiseSamples.load(tmp_path / "noise.csv").origin["weights"] == "untrained: random"
 
 
 def test_every_metric_can_be_the_noise(net):
@@ -252,7 +259,7 @@ def test_a_file_of_another_measurement_is_not_resumed(net, tmp_path):
         ({"layers": 2, "schemes": [[0, 2]]}, "other than 0 and 1"),
         ({"metric": "rhoo"}, "metric 'rhoo' is unknown .did you mean 'rho'"),
         ({"metric": "snr_db"}, "take nsr"),
-        ({"detections": True}, "a detector output has the shape"),
+        ({"detections": True}, "there are no detections to compare in outputs of the shapes"),
         ({"setting": "theses"}, "did you mean 'thesis'"),
     ],
 )

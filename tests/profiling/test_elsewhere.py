@@ -6,7 +6,7 @@ import time
 
 import pandas as pd
 import pytest
-from helpers.small_models import conv_net, images
+from helpers.small_models import conv_net, images, telling
 
 import dnnsplit as ds
 from dnnsplit.ground.files import sha256
@@ -33,7 +33,7 @@ def times_of(graph, server="edge", overhead=None, made=None, **int8):
 
 
 def test_a_profile_made_on_the_server_says_with_what(tmp_path):
-    path = conv_net(tmp_path / "net.onnx", size=32)
+    path = telling(conv_net(tmp_path / "net.onnx", size=32), weights="pretrained: elsewhere")
     times = profile_here(path, "edge", images(2, 32), count=2, runs=5, splits=3, progress=False)
     times.save(tmp_path / "edge.csv")
     back = ds.LayerTimes.load(tmp_path / "edge.csv")
@@ -44,6 +44,7 @@ def test_a_profile_made_on_the_server_says_with_what(tmp_path):
     assert (back.frame["precision"] == "int8").sum() == 2
     made = back.made["edge"]
     assert made["model_sha256"] == sha256(path)
+    assert made["weights"] == "pretrained: elsewhere"
     assert {"cpu", "packages", "providers", "options", "images_sha256", "setting", "date"} <= set(made)
     assert json.dumps(made)
     assert made["setting"] == vars(ds.QuantizationSetting.of("default"))

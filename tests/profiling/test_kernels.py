@@ -1,6 +1,7 @@
 """Profiles of this machine: complete, positive, and scaled as they say."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -146,7 +147,9 @@ def test_models_of_one_or_two_layers_with_or_without_kernels_have_a_profile(tmp_
 
 
 def test_a_profile_says_how_much_was_measured(net):
-    times = ds.profile(net, network(here=1.0), images(1, 64), runs=6, progress=False, splits=3)
+    told = replace(net, weights="untrained: random")
+    times = ds.profile(told, network(here=1.0), images(1, 64), runs=6, progress=False, splits=3)
+    assert times.made["here"]["weights"] == "untrained: random"
     assert 5 <= times.made["here"]["runs"] <= 6
     assert times.made["here"]["splits"] == times.overhead["here"].splits == 3
 

@@ -1,75 +1,13 @@
-"""Training and ONNX export of a small detector with Ultralytics, which stays optional.
-
-Ultralytics is licensed under AGPL-3.0, so it is never a dependency of this package: it is imported
-inside the functions below, and only somebody who trains a network needs it.
-"""
+"""Training and ONNX export of a small detector with Ultralytics, which stays optional: see `dnnsplit.examples.yolo11`."""
 
 from __future__ import annotations
 
-import os
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-from dnnsplit.ground.errors import DnnSplitError
-from dnnsplit.ground.files import write_bytes
+from dnnsplit.examples.yolo11 import MAKERS, load_ultralytics, side_problems, versions, write_onnx
+from dnnsplit.ground.errors import DnnSplitError, OptionError, raise_problems
 
-INSTALL = 'pip install -e ".[train]" in the folder of this repository'
-MAKERS = ("ultralytics", "torch", "torchvision", "onnxslim", "onnx", "numpy", "pillow")
-"""Distributions whose versions shape a trained and exported network."""
-
-
-def versions() -> dict[str, str]:
-    """Return the installed versions of `MAKERS`, by name.
-
-    Returns
-    -------
-    dict of str to str
-        What belongs into the record of a trained network.
-
-    Raises
-    ------
-    DnnSplitError
-        Some are missing; the message says which and how to install them.
-    """
-    found, missing = {}, []
-    for name in MAKERS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            missing.append(name)
-    if missing:
-        message = f"training needs {', '.join(missing)}, not installed here; install: {INSTALL}"
-        raise DnnSplitError(message)
-    return found
-
-
-def _require_side(size: int) -> None:
-    if size < 32 or size % 32:
-        message = f"size must be a multiple of 32 (the coarsest stride of the detector), got {size}"
-        raise DnnSplitError(message)
-
-
-def _load_ultralytics(threads: int) -> Any:
-    """Import Ultralytics, offline and limited to `threads` CPU threads, and return its `YOLO` class."""
-    versions()
-    # Threads that spin while they wait cost many times the computation when two libraries share few cores.
-    waiting = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "OMP_NUM_THREADS": str(threads)}
-    for name, value in {**waiting, "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}.items():
-        os.environ.setdefault(name, value)
-    try:
-        torch = import_module("torch")
-        import_module("torchvision")  # which Ultralytics imports later: what is wrong with it is to be told now
-        from ultralytics import YOLO
-        from ultralytics.utils import torch_utils
-    except (ImportError, RuntimeError) as problem:  # a torchvision that was built for another PyTorch raises a RuntimeError
-        message = f"PyTorch, torchvision or Ultralytics does not load ({problem}); install: {INSTALL}"
-        raise DnnSplitError(message) from problem
-    # Ultralytics sets PyTorch's thread count to a constant of its own whenever it selects a device.
-    torch_utils.NUM_THREADS = threads
-    torch.set_num_threads(threads)
-    return YOLO
+__all__ = ["MAKERS", "export_onnx", "train_detector", "versions"]
 
 
 def train_detector(
@@ -122,8 +60,8 @@ def train_detector(
     if epochs < 1 or batch < 1 or threads < 1 or learning_rate <= 0:
         message = "epochs, batch and threads must be at least 1 and learning_rate above 0"
         raise DnnSplitError(message)
-    _require_side(size)
-    network, target = _load_ultralytics(threads)(architecture), Path(folder).resolve()
+    raise_problems(OptionError, "training", side_problems(size))
+    network, target = load_ultralytics(threads)(architecture), Path(folder).resolve()
     network.train(
         data=str(Path(data).resolve()), project=str(target.parent), name=target.name, exist_ok=True,
         epochs=epochs, imgsz=size, batch=batch, optimizer="AdamW", lr0=learning_rate, seed=seed, pretrained=False,
@@ -163,18 +101,8 @@ def export_onnx(checkpoint: str | Path, path: str | Path, size: int = 320, opset
     DnnSplitError
         No checkpoint, a bad value, or the extra `train` is not installed.
     """
-    _require_side(size)
+    raise_problems(OptionError, "export", side_problems(size))
     if not Path(checkpoint).is_file():
         message = f"no checkpoint at {checkpoint}"
         raise DnnSplitError(message)
-    network = _load_ultralytics(threads)(str(checkpoint))
-    exported = network.export(format="onnx", opset=opset, imgsz=size, simplify=True, device="cpu")
-    import onnx
-
-    model = onnx.load(exported)
-    Path(exported).unlink()
-    kept = {p.key: p.value for p in model.metadata_props if p.key in {"author", "task", "stride", "names"}}
-    del model.metadata_props[:]
-    model.doc_string = ""
-    onnx.helper.set_model_props(model, {**kept, "license": "AGPL-3.0 (https://ultralytics.com/license)"})
-    return write_bytes(path, model.SerializeToString(deterministic=True))
+    return write_onnx(load_ultralytics(threads)(str(checkpoint)), path, size, opset)

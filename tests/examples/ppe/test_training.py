@@ -10,6 +10,7 @@ import pytest
 from helpers.paths import ROOT
 
 import dnnsplit as ds
+from dnnsplit.examples import yolo11
 from dnnsplit.examples.ppe import training
 from dnnsplit.ground.files import sha256
 from dnnsplit.sweep.notebook import parameters_of
@@ -27,19 +28,19 @@ def without(missing):
 
     def version(name):
         if name in missing:
-            raise training.PackageNotFoundError(name)
+            raise yolo11.PackageNotFoundError(name)
         return "1.0"
 
     return version
 
 
 def test_versions_name_everything_that_shapes_a_network(monkeypatch):
-    monkeypatch.setattr(training, "version", without(()))
+    monkeypatch.setattr(yolo11, "version", without(()))
     assert training.versions() == dict.fromkeys(training.MAKERS, "1.0")
 
 
 def test_a_missing_extra_is_one_sentence_that_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "version", without({"torch", "ultralytics"}))
+    monkeypatch.setattr(yolo11, "version", without({"torch", "ultralytics"}))
     checkpoint = tmp_path / "best.pt"
     checkpoint.touch()
     data = ds.scenes.write_yolo_dataset(tmp_path / "data", train=1, val=1, seed=0, size=32)
@@ -48,13 +49,13 @@ def test_a_missing_extra_is_one_sentence_that_says_what_to_install(monkeypatch, 
         lambda: training.train_detector(data, tmp_path / "run"),
         lambda: training.export_onnx(checkpoint, tmp_path / "model.onnx"),
     ):
-        with pytest.raises(ds.DnnSplitError, match=r'needs ultralytics, torch, not installed here; install: pip .*"\.\[train\]"'):
+        with pytest.raises(ds.DnnSplitError, match=r'need ultralytics, torch, not installed here; install: pip .*"\.\[train\]"'):
             call()
     assert not (tmp_path / "run").exists()
 
 
 def test_a_torchvision_that_does_not_load_is_one_sentence_too(monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "version", without(()))
+    monkeypatch.setattr(yolo11, "version", without(()))
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
     monkeypatch.delitem(sys.modules, "torchvision", raising=False)
@@ -77,7 +78,7 @@ def test_a_torchvision_that_does_not_load_is_one_sentence_too(monkeypatch, tmp_p
     ],
 )
 def test_bad_values_are_refused_before_anything_is_loaded(monkeypatch, tmp_path, values, message):
-    monkeypatch.setattr(training, "_load_ultralytics", lambda threads: pytest.fail("loaded"))
+    monkeypatch.setattr(training, "load_ultralytics", lambda threads: pytest.fail("loaded"))
     data = tmp_path / "data.yaml"
     data.touch()
     with pytest.raises(ds.DnnSplitError, match=message):
@@ -85,7 +86,7 @@ def test_bad_values_are_refused_before_anything_is_loaded(monkeypatch, tmp_path,
 
 
 def test_missing_files_and_a_bad_input_side_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "_load_ultralytics", lambda threads: pytest.fail("loaded"))
+    monkeypatch.setattr(training, "load_ultralytics", lambda threads: pytest.fail("loaded"))
     with pytest.raises(ds.DnnSplitError, match="no data set description"):
         training.train_detector(tmp_path / "data.yaml", tmp_path / "run")
     with pytest.raises(ds.DnnSplitError, match="no checkpoint"):
