@@ -211,14 +211,6 @@ class LayerGraph:
             raise ModelError(message)
         return self.layers[self.layer_index[name]]
 
-    @property
-    def weights(self) -> str:
-        """What the model's file says of its weights, in its metadata; "" where that is nothing, or the graph has no model."""
-        said: dict[str, str] = {}
-        if self.model_path is not None:
-            said = {entry.key: entry.value for entry in self.model.proto.metadata_props}
-        return said.get("weights", "")
-
     @cached_property
     def digraph(self) -> nx.DiGraph[str]:
         """The layers as a networkx graph: nodes carry the fields of their `Layer`, edges the sum of the bytes between two."""
