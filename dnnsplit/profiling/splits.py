@@ -25,7 +25,7 @@ from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer, quantize_layer
 from dnnsplit.runtime.providers import Provider
 from dnnsplit.runtime.sessions import Session, find_provider
-from dnnsplit.runtime.timing import SETTLED, cpu_seconds, settled, warm_up
+from dnnsplit.runtime.timing import SETTLED, cpu_seconds, enough, settled, warm_up
 
 WARM_UP = 3
 # Before each run, as a server rests that waits for its inputs. As other parts have run since this one did, it takes as long after
@@ -105,7 +105,7 @@ def measure_parts(
     together, most = max(1, int((MOST_BYTES + tensors) // max(1.0, held))), 1 if found.compiles else min(ROUNDS, runs)
     rounds: list[list[Measured]] = []
     with tqdm(total=len(splits) * most, desc="parts", unit="split", disable=not progress) as bar:
-        while len(rounds) < most and not (rounds and all(settled(_joined(same)) for same in zip(*rounds, strict=True))):
+        while len(rounds) < most and not (rounds and _known(rounds)):
             order = np.random.default_rng(len(rounds)).permutation(len(splits)).tolist()
             measured: list[list[Measured]] = [[] for _ in splits]
             for start in range(0, len(splits), together):
@@ -122,6 +122,15 @@ def measure_parts(
             rounds.append([one for of_split in measured for one in of_split])
     rounds = _undrifted(rounds)
     return pd.DataFrame([_row(same) for same in zip(*rounds, strict=True)])
+
+
+def _known(rounds: Sequence[Sequence[Measured]]) -> bool:
+    """Whether the runs of each part have settled, or those of its split are `enough`."""
+    parts = [(about["split"], _joined(same)) for same in zip(*rounds, strict=True) for about, *_ in same[:1]]
+    totals: dict[object, npt.NDArray[np.float64]] = {}
+    for split, seconds in parts:
+        totals[split] = totals.get(split, 0.0) + seconds
+    return all(settled(seconds) or enough(totals[split]) for split, seconds in parts)
 
 
 def _run_all(parts: Iterable[_Part]) -> float:

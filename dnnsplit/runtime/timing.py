@@ -21,6 +21,7 @@ from dnnsplit.runtime.sessions import Session, find_provider, session, session_o
 WARM_UP, WARM_S = 5, 1.0  # runs before those that count, at most; where one takes long, no more than it takes to fill this [s]
 LEAST_RUNS = 5
 SETTLED = 0.01  # of an estimate: what is known so well is worth no more runs
+LONG_S = 10.0  # what took so long in all [s] varies by so little that more runs are not worth their time
 # Before a run, as a server rests that waits for its inputs: what the processor holds of a model goes cold. One of 1 ms takes a
 # fifth more after 20 ms, or 50, or 100; one of 27 ms takes 1 to 5 % more.
 PAUSE_S = 0.02
@@ -45,13 +46,18 @@ def settled(seconds: Sequence[float] | npt.NDArray[np.float64]) -> bool:
     return len(seconds) >= LEAST_RUNS and half_width(seconds) <= SETTLED
 
 
+def enough(seconds: Sequence[float] | npt.NDArray[np.float64]) -> bool:
+    """Whether runs of something that takes long are enough: they have `settled`, or are 5 or more that took 10 s in all."""
+    return settled(seconds) or (len(seconds) >= LEAST_RUNS and float(np.sum(seconds)) >= LONG_S)
+
+
 def cpu_seconds(
     one: Session, feed: Mapping[str, np.ndarray], runs: int, pause_s: float = 0.0, clock: Callable[[], float] = time.thread_time
 ) -> npt.NDArray[np.float64]:
     """Return the CPU seconds of each run of a session, or those of another `Provider.clock`, with a sleep before each.
 
     They are those of the calling thread, which is where a one-thread session computes. There are at most `runs` of them, and
-    no more than it takes until they have `settled`.
+    no more than are `enough`.
     """
 
     def once() -> float:
@@ -62,7 +68,7 @@ def cpu_seconds(
 
     warm_up(once)
     seconds: list[float] = []
-    while len(seconds) < runs and not settled(seconds):
+    while len(seconds) < runs and not enough(seconds):
         seconds.append(once())
     return np.array(seconds)
 
@@ -99,7 +105,7 @@ def kernel_runs(
     """Run a model under ONNX Runtime's profiler; return what each kernel took in each run [s], in the order they ran in.
 
     Kernels in bodies of If, Loop and Scan are left out: the time of the kernel that holds the body includes them. The model as
-    executed is written to `optimized`, its weights beside it. Runs after those to warm up end when their times have `settled`.
+    executed is written to `optimized`, its weights beside it. Runs after those to warm up end when there are `enough`.
     """
     found, taken_s = find_provider(provider), list[float]()
 
@@ -118,7 +124,7 @@ def kernel_runs(
             options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         one = session(model, options, found)
         warm = warm_up(once, most_warm_up)
-        while len(taken_s) < runs and not settled(taken_s):
+        while len(taken_s) < runs and not enough(taken_s):
             taken_s.append(once())
         seconds: dict[Kernel, list[float]] = {}
         for number, kernels in enumerate(_outermost(_events(Path(one.end_profiling())))):
