@@ -87,7 +87,7 @@ _command("export", "write a YOLO11 network as ONNX; needs the extra 'train'", *e
     *MODEL,
     argument("--server", required=True, help="name of this server in the network YAML"),
     argument("-o", "--out", type=Path, required=True, help="CSV of layer times to write, and to bring back"),
-    argument("--images", default="", help=f"{FILES}, or 'random': made-up values (default: scenes drawn for the shipped model)"),
+    argument("--images", default="", help=f"{FILES}, or 'random': made-up values (default: scenes, for the examples' models)"),
     argument("--runs", type=int, default=40, help="most runs of the whole model (default: 40)"),
     argument("--splits", type=int, default=24, help="most random splits whose parts are measured; 0: none (default: 24)"),
     LAYERS,

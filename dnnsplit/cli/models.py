@@ -24,7 +24,7 @@ MODEL = (
              help="shape of an input that the file leaves open (repeatable)"),
 )  # fmt: skip
 FILES = ".npy of shape (n, ...), or .npz of such arrays by the names of inputs"
-IMAGES = argument("--images", default="", help=f"{FILES} (default: scenes drawn for the shipped model)")
+IMAGES = argument("--images", default="", help=f"{FILES} (default: scenes, for the examples' models)")
 PROBLEM = (
     *MODEL,
     argument("network", type=Path, help="network YAML"),

@@ -12,6 +12,7 @@ import pandas as pd
 
 from dnnsplit.examples.ppe import scenes
 from dnnsplit.examples.ppocr import DETECTOR, text_pages
+from dnnsplit.examples.yolo11 import NAMES, draw_scenes
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.feeds import needed
 from dnnsplit.graph.layers import Layer, LayerGraph, Tensor
@@ -73,7 +74,8 @@ def load_images(
     ----------
     path : str | Path, default ""
         A ``.npy`` file of shape (n, *shape of one image), n >= count, or an ``.npz`` file of such arrays by the names of inputs;
-        empty draws scenes for the shipped model, and pages of text for PP-OCR's detector (`ppocr_det`).
+        empty draws scenes for the shipped model and what `export_yolo11` writes, and pages of text for PP-OCR's detector
+        (`ppocr_det`).
     count : int, default 8
         How many.
     seed : int, default 0
@@ -83,7 +85,7 @@ def load_images(
         the end then.
     graph : LayerGraph | None, optional
         The model that they are for: one image is what one of its inferences takes, and nothing is drawn for other models than
-        these two; without it, scenes are drawn.
+        these; without it, scenes are drawn.
 
     Returns
     -------
@@ -115,6 +117,8 @@ def _drawn(graph: LayerGraph | None, count: int, seed: int) -> np.ndarray:
         return scenes.images(count, seed)
     if model.path.stem == DETECTOR:
         return text_pages(count, seed, *model.types["x"][1][2:])
+    if model.path.stem in NAMES and "weights" in model.metadata:  # as `export_yolo11` writes it
+        return draw_scenes(model.types[model.inputs[0]][1][-1], count, seed)
     shapes = {name: needed(model.types[name][1]) for name in model.inputs}
     form = f"images.npy of shape {next(iter(shapes.values()))}"
     if len(shapes) != 1:

@@ -144,6 +144,22 @@ def write_onnx(network: Any, path: str | Path, size: int, opset: int = 17, weigh
     return write_bytes(path, model.SerializeToString(deterministic=True))
 
 
+def draw_scenes(size: int, count: int = IMAGES, seed: int = 0) -> np.ndarray:
+    """Draw images of as many scenes as fit: float32 (count, 3, size, size), RGB in [0, 1]. Same seed, same images.
+
+    Parameters
+    ----------
+    size : int
+        Side of an image in pixels.
+    count : int, default 16
+        How many.
+    seed : int, default 0
+        Of another seed, no image is the same.
+    """
+    tiles = next(t for t in range(max(1, size // SCENE), 0, -1) if size % t == 0)
+    return scenes.labelled_canvases(count, seed, tiles, size // tiles)[0]
+
+
 def export_yolo11(
     name: str,
     folder: str | Path = ".",
@@ -200,7 +216,7 @@ def export_yolo11(
                     raise
                 note = f"{problem.reason}, if you have it"
         if network is None:
-            given = _scenes(size, seed) if images is None else np.asarray(images, np.float32)
+            given = draw_scenes(size, seed=seed) if images is None else np.asarray(images, np.float32)
             network, kind = _untrained(make, name, seed, given)
         return Exported(write_onnx(network, path, size, weights=kind), kind, note)
 
@@ -246,12 +262,6 @@ def _pretrained(make: Any, checkpoint: Path) -> tuple[Any, str]:
 def _line(problem: BaseException) -> str:
     first = str(problem).strip().split("\n", maxsplit=1)[0]
     return first.encode("ascii", "ignore").decode().strip(" .")  # without pictographs
-
-
-def _scenes(size: int, seed: int) -> np.ndarray:
-    """Draw images of as many scenes as fit."""
-    tiles = next(t for t in range(max(1, size // SCENE), 0, -1) if size % t == 0)
-    return scenes.labelled_canvases(IMAGES, seed, tiles, size // tiles)[0]
 
 
 def _untrained(make: Any, name: str, seed: int, images: np.ndarray) -> tuple[Any, str]:

@@ -5,6 +5,7 @@ import socket
 import numpy as np
 import onnx
 import pytest
+from helpers.small_models import conv_net, telling
 
 import dnnsplit as ds
 from dnnsplit.cli.main import main
@@ -88,7 +89,7 @@ def test_scenes_fill_an_input_of_any_size(monkeypatch, size, tiles):
         return np.zeros((count, 3, rows * side, rows * side), np.float32), []
 
     monkeypatch.setattr(yolo11.scenes, "labelled_canvases", draw)
-    assert yolo11._scenes(size, 7).shape == (16, 3, size, size)
+    assert yolo11.draw_scenes(size, seed=7).shape == (16, 3, size, size)
     assert drawn == [(16, 7, tiles, size // tiles)]
 
 
@@ -108,6 +109,15 @@ def test_a_folder_of_models_is_the_default(monkeypatch, tmp_path, capsys):
     said = capsys.readouterr()
     assert said.out.splitlines() == ["yolo11n.onnx: untrained: random", "data/models/yolo11n.onnx: untrained: random"]
     assert said.err.splitlines() == ["dnnsplit: no network"] * 2
+
+
+def test_scenes_are_drawn_for_what_was_exported(tmp_path):
+    own = ds.load(conv_net(tmp_path / "yolo11n-seg.onnx", size=32))
+    with pytest.raises(ds.OptionError, match="images are drawn for the examples' models alone"):
+        ds.examples.load_images(count=2, graph=own)
+    graph = ds.load(telling(own.model_path, weights="untrained: random"))
+    found = ds.examples.load_images(count=2, seed=3, graph=graph)
+    assert (found == ds.scenes.labelled_canvases(2, 3, 1, 32)[0]).all()
 
 
 @pytest.mark.usefixtures("installed")
