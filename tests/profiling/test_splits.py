@@ -68,6 +68,7 @@ def test_parts_that_take_the_same_time_in_every_run_are_not_run_for_long(net, mo
     def run(part, counts):
         part.seconds += [1.0] if counts else []
         ran.append(counts)
+        return 1.0
 
     monkeypatch.setattr(module._Part, "run", run)
     parts = measure_parts(net, [whole_model(net)], images(1), runs=40, progress=False)
@@ -76,6 +77,22 @@ def test_parts_that_take_the_same_time_in_every_run_are_not_run_for_long(net, mo
     ran.clear()
     measure_parts(net, [whole_model(net)], images(1), runs=8, progress=False)
     assert sum(ran) == 6  # five are the least
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.01, 20), (1.0, 10)])
+def test_splits_that_take_long_are_not_run_for_long_however_their_times_differ(net, monkeypatch, seconds, expected):
+    monkeypatch.setattr(module, "PAUSE_S", 0)
+    ran = []
+
+    def run(part, counts):
+        ran.append(counts)
+        taken = seconds * (1 + len(ran) % 2)
+        part.seconds += [taken] if counts else []
+        return taken
+
+    monkeypatch.setattr(module._Part, "run", run)
+    measure_parts(net, [whole_model(net)], images(1), runs=20, progress=False)
+    assert sum(ran) == expected  # four rounds of five, or two that took more than 10 s
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(0.0, 8), (0.02, 24)])
