@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -71,10 +72,11 @@ def profile(
     in int8 is shared out evenly over the others.
     Parts: the parts of random splits are run as a deployment runs them. What they take beside their layers, and how far
     predictions of splits left out are off, is kept in `LayerTimes.overhead`; the layers are moved to agree with them.
-    Effort: runs end when the 95 % confidence interval of their median is within 1 % of it, after 5 runs at least. Splits of a
-    model that computes them all within a minute are measured at once; else they end when four more change the predictions of
-    all that were measured by 1 % on average or less. `LayerTimes.made` has how many runs of the whole model and how many
-    splits it took, and the half-width of the former's interval.
+    Effort: runs end when the 95 % confidence interval of their median is within 1 % of it, or they took 5 s in all, after 5 runs
+    at least. Splits of a model that computes them all within a minute are measured at once; else they end when four more change
+    the predictions of all that were measured by 1 % on average or less. Where one layer after another in int8 would take the
+    whole model more than a minute, what int8 changes is measured with the layers around it alone. `LayerTimes.made` has how many
+    runs of the whole model and how many splits it took, the half-width of the former's interval, and the CPU seconds of it all.
     Forms: what the graph's inputs and the tensors between layers take in other forms on the wire, see `WireForms`: bytes over
     the images, and CPU seconds, whatever the provider, scaled to the servers as the layers are.
     Providers other than the CPU: wall time in place of CPU time, with the copies to and from the provider's memory. On CUDA
@@ -158,9 +160,10 @@ def measured_here(
 ) -> tuple[pd.DataFrame, Overhead | None, dict[str, Any]]:  # fmt: skip
     """Return the layers, what parts take beside them (None: not measured), and what was made for them; see `profile`.
 
-    The last are JSON values: runs and half_width of the whole model's time, splits, and left_to_cpu, the nodes left to the CPU;
-    on the CPU float32_products, the layers in int8 that it multiplies in float32 for want of a kernel.
+    The last are JSON values: runs and half_width of the whole model's time, splits, cpu_s of it all, and left_to_cpu, the nodes
+    left to the CPU; on the CPU float32_products, the layers in int8 that it multiplies in float32 for want of a kernel.
     """
+    started = time.process_time()
     left = {} if provider.is_cpu else {"left_to_cpu": _left_to_cpu(graph, images, provider)}
     if layers and provider.is_cpu:
         left = {"float32_products": [*float32_products(graph, int8_layers(graph, layers, calibration))]}
@@ -173,6 +176,7 @@ def measured_here(
         host, overhead = calibrated(graph, host, parts)
         made["splits"] = overhead.splits
     where = f"{'one core' if provider.is_cpu else provider.name} of {host_name()}"
+    made["cpu_s"] = round(time.process_time() - started, 1)
     return host.assign(note=where + host["note"]), overhead, made | left
 
 

@@ -125,12 +125,12 @@ def measure_parts(
 
 
 def _known(rounds: Sequence[Sequence[Measured]]) -> bool:
-    """Whether the runs of each part have settled, or those of its split are `enough`."""
+    """Whether the runs of each part have settled, or those of its split are `enough` in two rounds."""
     parts = [(about["split"], _joined(same)) for same in zip(*rounds, strict=True) for about, *_ in same[:1]]
     totals: dict[object, npt.NDArray[np.float64]] = {}
     for split, seconds in parts:
         totals[split] = totals.get(split, 0.0) + seconds
-    return all(settled(seconds) or enough(totals[split]) for split, seconds in parts)
+    return all(settled(seconds) or (len(rounds) > 1 and enough(totals[split])) for split, seconds in parts)
 
 
 def _run_all(parts: Iterable[_Part]) -> float:

@@ -92,7 +92,7 @@ def test_splits_that_take_long_are_not_run_for_long_however_their_times_differ(n
 
     monkeypatch.setattr(module._Part, "run", run)
     measure_parts(net, [whole_model(net)], images(1), runs=20, progress=False)
-    assert sum(ran) == expected  # four rounds of five, or two that took more than 10 s
+    assert sum(ran) == expected  # four rounds of five, or two that took more than 5 s
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(0.0, 8), (0.02, 24)])
