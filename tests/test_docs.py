@@ -43,35 +43,44 @@ def test_links_and_named_files_exist(page):
 
 
 def described(text):
-    """Columns by file of data/README.md: headings name files, the first column of the table below names columns."""
+    """Columns by file of data/README.md, and whether all such files have them: headings name files, the tables below columns."""
     for heading, section in re.findall(r"^### (.*)\n((?:(?!#).*\n)*)", text, re.MULTILINE):
-        columns = re.findall(r"^\| (`\S+`|a column per layer) \|", section, re.MULTILINE)
+        rows = re.findall(r"^\| (`\S+`|a column per layer) \|(.*)", section, re.MULTILINE)
         for file in re.findall(r"`([^`]+)`", heading):
-            yield file, [column.strip("`") for column in columns]
+            yield file, {column.strip("`"): "no column" not in meaning for column, meaning in rows}
 
 
-def as_glob(file):
-    return file.replace("<model>", "yolo11n-ppe-320").replace("<topology>", "device*")
+def paths_of(file):
+    """Files of data that a name stands for; those of a model exist where its layers were read."""
+    data = ROOT / "data"
+    models = [path.name.removesuffix(".layers.csv") for path in (data / "models").glob("*.layers.csv")]
+    names = {file.replace("<model>", model).replace("<topology>", "device*") for model in models}
+    return [path for name in names for path in data.glob(name)]
+
+
+def columns_of(path, layers):
+    """Columns of a table; those of layers, and of servers, stand for all of them."""
+    columns = ["a column per layer" if column in layers else column for column in read_table(path).columns]
+    return list(dict.fromkeys(re.sub("_(device|edge|cloud)$", "_<server>", column) for column in columns))
 
 
 def test_the_columns_of_every_table_are_those_described():
     text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
-    layers = set(read_table(ROOT / "data" / "models" / "yolo11n-ppe-320.layers.csv")["layer"])
+    layers = {layer for path in paths_of("models/<model>.layers.csv") for layer in read_table(path)["layer"]}
     described_files = dict(described(text))
     for file, columns in described_files.items():
-        paths = list((ROOT / "data").glob(as_glob(file)))
+        paths = paths_of(file)
         assert paths, file
         for path in paths:
-            found = [column for column in read_table(path).columns if column not in layers]
-            per_layer = len(found) < len(read_table(path).columns)
-            assert ["a column per layer"] * per_layer + found == columns, path.name
+            found = columns_of(path, layers)
+            assert found == [column for column, always in columns.items() if always or column in found], path.name
     assert len(described_files) == len(list(described(text)))
 
 
 def test_every_file_of_data_is_described():
     text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
     tracked = subprocess.run(["git", "ls-files", "data"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    named = {path for file in re.findall(r"`([\w-]+/[^`\s]+\.\w+)`", text) for path in (ROOT / "data").glob(as_glob(file))}
+    named = {path for file in re.findall(r"`([\w-][^`\s]*\.\w+)`", text) for path in paths_of(file)}
     assert {ROOT / file for file in tracked} - named == {ROOT / "data" / "README.md", ROOT / "data" / "models" / "README.md"}
 
 

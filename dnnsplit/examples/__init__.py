@@ -1,4 +1,4 @@
-"""Ready-made inputs: the shipped YOLO11n with its profile and noise table, PP-OCR, the slides' networks, and small graphs.
+"""Ready-made inputs: the shipped YOLO11n with its profile and noise, PP-OCR, exported YOLO11, the slides' networks, small graphs.
 
 In: the files of ``data/``. Out: graphs, networks, times, noise, images. May import every room up to solving.
 """
