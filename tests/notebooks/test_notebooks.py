@@ -17,8 +17,8 @@ import dnnsplit as ds
 from dnnsplit.sweep.notebook import parameters_of
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-THESIS, MODEL = (
-    yaml.safe_load((ROOT / "notebooks" / f"{name}.yaml").read_text(encoding="utf-8")) for name in ("thesis", "model")
+THESIS, SLIDES, MODEL = (
+    yaml.safe_load((ROOT / "notebooks" / f"{name}.yaml").read_text(encoding="utf-8")) for name in ("thesis", "slides", "model")
 )
 
 
@@ -41,17 +41,20 @@ def test_a_notebook_is_thin_and_carries_no_outputs(path):
         assert parameter["help"], f"{path.name}: say what {name} is for"
 
 
-def test_the_report_draws_every_figure_from_the_data():
-    document = nbformat.read(ROOT / "notebooks" / "08-figures.ipynb", as_version=4)
-    code = "\n".join(cell.source for cell in document.cells if cell.cell_type == "code")
+def test_the_reports_draw_every_figure_from_the_data():
+    documents = [nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4) for name in ("08-figures", "thesis")]
+    report, thesis = ("\n".join(c.source for c in document.cells if c.cell_type == "code") for document in documents)
+    code = report + thesis.replace("ds.split(", "", 1)  # the plan of Figure 9, of an instance
     assert not [name for name in ds.plots.__all__ if not name.startswith("save") and f"ds.plots.{name}(" not in code]
     assert "ds.plots.save_and_show" in code
     assert not [name for name in ("split", "pareto", "profile", "measure_noise", "bandwidths") if f"ds.{name}(" in code]
 
 
-def test_the_thesis_lists_the_notebooks_in_order():
-    listed = [run["notebook"] for run in THESIS["runs"]]
-    assert listed == sorted(listed)
+def test_sweeps_list_the_notebooks_in_order():
+    for sweep in (THESIS, SLIDES, MODEL):
+        listed = [run["notebook"] for run in sweep["runs"]]
+        assert listed == sorted(listed)
+    listed = [run["notebook"] for sweep in (THESIS, SLIDES) for run in sweep["runs"]]
     assert {path.name for path in NOTEBOOKS} == {*listed, "00-quickstart.ipynb", "train-yolo11n.ipynb"}
 
 
