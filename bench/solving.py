@@ -29,9 +29,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 import dnnsplit as ds
+from dnnsplit.studies.grid import sweep_plans
 
 BASELINE = "slides, CBC"
 METHODS = (("slides", "CBC"), ("slides", "HiGHS"), ("milp", "CBC"), ("milp", "HiGHS"))
+LIMITS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.5)  # on the noise, of the slides
 POINTS = 20  # limits that a front would be drawn from, one solve each
 AGREE, SAME = 1e-6, 1e-9  # relative differences: of what MILPs prove, and of exact optima
 LAST = Path(__file__).with_suffix(".csv")
@@ -141,6 +143,14 @@ def points(time_limit_s: float, instance: ds.Instance) -> Answer:
     return Answer(statistics.mean(p.latency_s for p in plans), max(p.gap for p in plans), f"{POINTS} solves")
 
 
+def grid(instance: ds.Instance) -> Answer:
+    """Plan the lines of the slides' figures: servers added one by one, three weights, ten limits; the mean latency counts."""
+    graph, network, times, noise = instance
+    topologies = {str(n): network.only(*network.server_names[:n]) for n in range(1, len(network.servers) + 1)}
+    rows = sweep_plans(graph, topologies, times, noise, max_noise=LIMITS, weights=[1.0, 0.5, 0.0])
+    return Answer(rows["latency_s"].mean(), note=f"{len(rows)} plans")
+
+
 def known_optima(folder: Path, instance: ds.Instance) -> Answer:
     """Solve everything that ``optima.csv`` knows the optimum of."""
     graph, network, times, noise = instance
@@ -165,6 +175,7 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
         yield Case(name, question, "elimination", make, split("elimination", **limit), repeats=5)
         if options.all_points:
             yield Case(name, "front", BASELINE, make, partial(points, options.time_limit))
+        yield Case(name, "slides' grid", "elimination", make, grid)
         yield Case(name, "front", "elimination", make, front, 5, *((1, "") if options.all_points else (POINTS, question)))
     name, make = next(reversed(found.items()))
     if options.instance and (options.instance / "optima.csv").exists():
