@@ -31,7 +31,7 @@ from dnnsplit.deployment.wire.messages import (
 from dnnsplit.ground.errors import DeployError, raise_problems
 
 WHAT = ["kind", "name", "source", "target", "form"]
-COLUMNS = [*WHAT, "size_bytes", "seconds", "cpu_s", "paced_s", "overrun_s", "encode_s", "decode_s", "latency_s"]
+COLUMNS = [*WHAT, "size_bytes", "seconds", "cpu_s", "paced_s", "overrun_s", "encode_s", "decode_s", "latency_s", "pace"]
 Given = np.ndarray | bytes | Sequence[bytes]  # an input: its values, or an encoded image or several
 
 
@@ -62,10 +62,10 @@ class Trace:
 
         ``seconds`` is what it took, of a transfer the link alone; ``cpu_s`` (parts) and ``paced_s`` (transfers) are what the
         emulation asked for; ``overrun_s`` is how much longer a part took than that, because the machine was too slow or too
-        busy. ``form`` is how a tensor crossed, ``encode_s`` and ``decode_s`` are what its source took to write it and its target
-        to read it; ``latency_s`` is the part of ``paced_s`` that does not depend on the size. A graph input may have a row from
-        the source to itself: what it took to read the images of a client, or to write and read what its own parts read of an
-        input that loses something by its form.
+        busy; ``pace`` is how slow the machine was then, as `PartRecord` has it. ``form`` is how a tensor crossed, ``encode_s``
+        and ``decode_s`` are what its source took to write it and its target to read it; ``latency_s`` is the part of ``paced_s``
+        that does not depend on the size. A graph input may have a row from the source to itself: what it took to read the images
+        of a client, or to write and read what its own parts read of an input that loses something by its form.
         """
         rows: list[dict[str, Any]] = []
         for part in self.parts:

@@ -21,7 +21,7 @@ from dnnsplit.profiling.wire_forms import INT8, PLAIN, WireForms
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.rewrite import QuantizedLayer
 from dnnsplit.runtime.providers import Provider
-from dnnsplit.runtime.timing import LEAST_RUNS, settled
+from dnnsplit.runtime.timing import LEAST_RUNS, at_pace, settled
 
 SOURCE_FORMS = ("float16", "uint8", "png-1", "webp-lossless", "jpeg-95", "jpeg-90", "webp-90")
 WIRE_FORMS = ("zstd-1", "float16", "uint8")
@@ -69,11 +69,11 @@ class _Coding:
         time.sleep(pause_s)
         start = time.thread_time()
         elements = self.codec.encode(held)
-        self.encode_s.append(time.thread_time() - start)
+        self.encode_s.append(at_pace(time.thread_time() - start, time.thread_time))
         time.sleep(pause_s)
         start = time.thread_time()
         self.codec.decode(elements, str(array.dtype), array.shape)
-        self.decode_s.append(time.thread_time() - start)
+        self.decode_s.append(at_pace(time.thread_time() - start, time.thread_time))
 
     def row(self, server: str) -> dict[str, object]:
         return {

@@ -37,6 +37,7 @@ from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.kernels import float32_products
 from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer
+from dnnsplit.runtime.pace import own_pace
 from dnnsplit.runtime.providers import Provider
 from dnnsplit.runtime.sessions import find_provider
 from dnnsplit.runtime.timing import LEAST_RUNS, PAUSE_S, cpu_seconds, half_width, left_to_cpu
@@ -72,6 +73,8 @@ def profile(
     in int8 is shared out evenly over the others.
     Parts: the parts of random splits are run as a deployment runs them. What they take beside their layers, and how far
     predictions of splits left out are off, is kept in `LayerTimes.overhead`; the layers are moved to agree with them.
+    Pace: CPU seconds are those at one pace of this machine, which is looked at after each run (`dnnsplit.runtime.pace`):
+    processors that others share are faster and slower from minute to minute. `LayerTimes.made` has it as reference_s.
     Effort: runs end when the 95 % confidence interval of their median is within 1 % of it, or they took 5 s in all, after 5 runs
     at least. Splits of a model that computes them all within a minute are measured at once; else they end when four more change
     the predictions of all that were measured by 1 % on average or less. Where one layer after another in int8 would take the
@@ -161,7 +164,8 @@ def measured_here(
     """Return the layers, what parts take beside them (None: not measured), and what was made for them; see `profile`.
 
     The last are JSON values: runs and half_width of the whole model's time, splits, cpu_s of it all, and left_to_cpu, the nodes
-    left to the CPU; on the CPU float32_products, the layers in int8 that it multiplies in float32 for want of a kernel.
+    left to the CPU; on the CPU reference_s, the pace that all seconds are at, and float32_products, the layers in int8 that it
+    multiplies in float32 for want of a kernel.
     """
     started = time.process_time()
     left = {} if provider.is_cpu else {"left_to_cpu": _left_to_cpu(graph, images, provider)}
@@ -177,6 +181,7 @@ def measured_here(
         made["splits"] = overhead.splits
     where = f"{'one core' if provider.is_cpu else provider.name} of {host_name()}"
     made["cpu_s"] = round(time.process_time() - started, 1)
+    made |= {"reference_s": own_pace().reference_s} if provider.is_cpu else {}
     return host.assign(note=where + host["note"]), overhead, made | left
 
 

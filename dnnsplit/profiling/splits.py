@@ -25,7 +25,7 @@ from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer, quantize_layer
 from dnnsplit.runtime.providers import Provider
 from dnnsplit.runtime.sessions import Session, find_provider
-from dnnsplit.runtime.timing import SETTLED, cpu_seconds, enough, settled, warm_up
+from dnnsplit.runtime.timing import SETTLED, at_pace, cpu_seconds, enough, settled, warm_up
 
 WARM_UP = 3
 # Before each run, as a server rests that waits for its inputs. As other parts have run since this one did, it takes as long after
@@ -278,7 +278,7 @@ class _Part:
         arrived = {name: value.copy() for name, value in self.inputs.items()}  # a server's inputs have just been received
         start = self.clock()
         self.session.run(self.outputs, arrived)
-        taken_s = self.clock() - start
+        taken_s = at_pace(self.clock() - start, self.clock)
         self.seconds += [taken_s] if counts else []
         return taken_s
 

@@ -224,6 +224,11 @@ class LayerTimes:
         known = self.frame[self.frame["factor"].notna() & (self.frame["precision"] == "float32")]
         return {str(server): _slowdown(rows) for server, rows in known.groupby("server", sort=False)}
 
+    @property
+    def reference_s(self) -> float | None:
+        """The pace of the machine at which these times hold, as `dnnsplit.runtime.pace` has it [s]; None: unknown."""
+        return next((made["reference_s"] for made in self.made.values() if "reference_s" in made), None)
+
     def slowdown_of(self, server: str, layers: Collection[str], quantized: Collection[str] = ()) -> float:
         """Return the seconds of some layers on one server per CPU second that they take on the machine that was profiled.
 

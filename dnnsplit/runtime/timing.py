@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dnnsplit.ground.errors import ProfileError
+from dnnsplit.runtime.pace import own_pace
 from dnnsplit.runtime.providers import CPU, Provider
 from dnnsplit.runtime.sessions import Session, find_provider, session, session_options
 
@@ -51,20 +52,25 @@ def enough(seconds: Sequence[float] | npt.NDArray[np.float64]) -> bool:
     return settled(seconds) or (len(seconds) >= LEAST_RUNS and float(np.sum(seconds)) >= LONG_S)
 
 
+def at_pace(seconds: float, clock: Callable[[], float]) -> float:
+    """Return CPU seconds that were just taken as they would be at the pace 1 of this process; of other clocks as they are."""
+    return seconds / own_pace().now() if clock is time.thread_time else seconds
+
+
 def cpu_seconds(
     one: Session, feed: Mapping[str, np.ndarray], runs: int, pause_s: float = 0.0, clock: Callable[[], float] = time.thread_time
 ) -> npt.NDArray[np.float64]:
     """Return the CPU seconds of each run of a session, or those of another `Provider.clock`, with a sleep before each.
 
-    They are those of the calling thread, which is where a one-thread session computes. There are at most `runs` of them, and
-    no more than are `enough`.
+    They are those of the calling thread, which is where a one-thread session computes, `at_pace`. There are at most `runs` of
+    them, and no more than are `enough`.
     """
 
     def once() -> float:
         time.sleep(pause_s)
         start = clock()
         one.run(None, dict(feed))
-        return clock() - start
+        return at_pace(clock() - start, clock)
 
     warm_up(once)
     seconds: list[float] = []
@@ -107,12 +113,14 @@ def kernel_runs(
     Kernels in bodies of If, Loop and Scan are left out: the time of the kernel that holds the body includes them. The model as
     executed is written to `optimized`, its weights beside it. Runs after those to warm up end when there are `enough`.
     """
-    found, taken_s = find_provider(provider), list[float]()
+    found, taken_s, paces = find_provider(provider), list[float](), list[float]()
 
     def once() -> float:
         start = found.clock()
         one.run(None, dict(feed))
-        return found.clock() - start
+        taken = found.clock() - start
+        paces.append(taken / at_pace(taken, found.clock))
+        return taken / paces[-1]
 
     with tempfile.TemporaryDirectory() as folder:
         options = session_options()
@@ -129,7 +137,7 @@ def kernel_runs(
         seconds: dict[Kernel, list[float]] = {}
         for number, kernels in enumerate(_outermost(_events(Path(one.end_profiling())))):
             for kernel, taken in kernels if number >= warm else ():
-                seconds.setdefault(kernel, []).append(taken)
+                seconds.setdefault(kernel, []).append(taken / paces[number])
     return seconds
 
 

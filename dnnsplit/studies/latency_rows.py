@@ -49,7 +49,7 @@ class Point:
 class Run:
     """What running a plan gave: the latency of each request that counts [s], how its outputs compare, and what it took before.
 
-    `cut_s` and `start_s` are wall seconds, `size_bytes` are those of the files of its parts.
+    `cut_s` and `start_s` are wall seconds, `size_bytes` are those of the files of its parts, `pace` is that of the machine.
     """
 
     latency_s: tuple[float, ...]
@@ -59,6 +59,7 @@ class Run:
     cut_s: float
     start_s: float
     size_bytes: int
+    pace: float
 
 
 def folder_of(topology: str, pair: tuple[float, float], max_noise: float, several: bool) -> str:
@@ -122,6 +123,7 @@ def row_of(point: Point, run: Run, weights: str) -> dict[str, object]:
         "cut_s": run.cut_s,
         "start_s": run.start_s,
         "size_bytes": run.size_bytes,
+        "pace": run.pace,
         "weights": weights,
         "plan_id": point.identity,
     }

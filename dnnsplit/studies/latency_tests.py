@@ -113,8 +113,9 @@ def latency_tests(
         and 95th percentile) [s], error_% of the prediction, energy_j, device_energy_j (planned) [J], noise and noise_upper (of
         the plan), output_noise (rho of what the deployment returned), output_difference (greatest, relative, from the model with
         the same layers in int8 as its noise is measured), servers, source_form, parts, int8_layers, repeats, solve_s (CPU),
-        cut_s, start_s (wall, until the deployment was ready) [s], size_bytes (of the parts' files) [B], weights (what the model's
-        file says of its own), plan_id (the same where plans run the same).
+        cut_s, start_s (wall, until the deployment was ready) [s], size_bytes (of the parts' files) [B], pace (CPU seconds
+        that this machine took in these runs for what took it one when it was profiled, median; servers are emulated as if it
+        were 1), weights (what the model's file says of its own), plan_id (the same where plans run the same).
 
     Raises
     ------
@@ -124,7 +125,7 @@ def latency_tests(
     """
     refuse_weights("latency_tests", asked)
     feeds, pairs = feeds_of(graph.model, images), weight_pairs(weights)
-    run = (graph.model.sha256, images_sha256(feeds), repeats, warm_up, time_dilation)
+    run = (graph.model.sha256, images_sha256(feeds), repeats, warm_up, time_dilation, times.reference_s)
     way_out = "is scaled from this machine; profile it (dnnsplit.profile)"
     points = []
     for (name, network), pair, limit in itertools.product(networks.items(), pairs, max_noise):
@@ -139,7 +140,7 @@ def latency_tests(
         points.append(replace(point, slowdown=slowdown, identity=identity_of(plan, network, slowdown, run)))
     done = finished(results)
     left = list({point.identity: point for point in reversed(points) if point.identity not in done}.values())[::-1]
-    bed = _Bed(time_dilation, repeats, warm_up, most_alive(graph))
+    bed = _Bed(time_dilation, repeats, warm_up, most_alive(graph), times.reference_s)
     whole = WholeModel(graph, feeds)
     with tqdm(total=len(left), desc="latency test", unit="plan", disable=not progress) as bar:
         for together in _side_by_side(left, bed):
@@ -162,12 +163,13 @@ def _slowdown(times: LayerTimes, plan: Plan, server: str) -> float:
 
 @dataclass(frozen=True)
 class _Bed:
-    """How plans are run: how much slower, how often, and how large the tensors are that one may hold [B]."""
+    """How plans are run: how much slower, how often, how large the tensors are that one may hold [B], at which pace [s]."""
 
     time_dilation: float | None
     repeats: int
     warm_up: int
     alive_bytes: float
+    reference_s: float | None = None
 
     def dilation(self, point: Point) -> float:
         """Return the time dilation of a point's test-bed: no request is stretched for long."""
@@ -237,7 +239,8 @@ def _measured(whole: WholeModel, points: Sequence[Point], bed: _Bed) -> list[tup
         for point, bundle in zip(points, bundles, strict=True):
             factors = {server: point.slowdown[server] for server in bundle.stages}
             started = time.perf_counter()
-            clients.append(stack.enter_context(testbed(bundle, point.network, factors, bed.dilation(point))))
+            given = (bundle, point.network, factors, bed.dilation(point))
+            clients.append(stack.enter_context(testbed(*given, reference_s=bed.reference_s)))
             start_s.append(time.perf_counter() - started)
         # they begin one after another, so that the servers that all plans begin on do not compute at the same time
         waits = [i * point.plan.latency_s / len(points) for i, point in enumerate(points)]
@@ -251,7 +254,8 @@ def _told(
 ) -> tuple[Run, str]:
     test = LatencyTest(np.array([trace.latency_s for trace in traces]), tuple(traces))
     noise, difference = compare_outputs(whole, plan, bundle, answers)
-    run = Run(tuple(test.latency_s.tolist()), noise, difference, len(bundle.parts), *took, size_of(bundle))
+    pace = float(np.median([part.pace for trace in traces for part in trace.parts]))
+    run = Run(tuple(test.latency_s.tolist()), noise, difference, len(bundle.parts), *took, size_of(bundle), pace)
     return run, compare(test, bundle).to_csv(index=False)
 
 

@@ -27,6 +27,9 @@ class Emulation:
         Target server -> (latency_s [s], seconds_per_byte [s/B]); a target that is not named is not paced.
     shaped : bool, default False
         Whether the kernel paces the links, so that the sender waits for their latency alone.
+    reference_s : float | None, optional
+        With a slowdown: that of the pace at which this machine's CPU seconds count as they are (`dnnsplit.runtime.pace`), such as
+        the one it was profiled at; None: at any.
     watch : str, default ""
         File of the watch that the stages share (`dnnsplit.deployment.stage.watch`), which stands while a server computes that is
         too fast for the time dilation; without it a part of such a server overruns.
@@ -36,6 +39,7 @@ class Emulation:
     time_dilation: float = 1.0
     links: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     shaped: bool = False
+    reference_s: float | None = None
     watch: str = ""
 
     @property

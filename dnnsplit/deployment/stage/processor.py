@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -14,16 +15,19 @@ from dnnsplit.deployment.stage.buffers import Request
 
 if TYPE_CHECKING:
     from dnnsplit.deployment.stage.work import Runner
+    from dnnsplit.runtime.pace import Pace
 
 Found = TypeVar("Found")
+SPARE_S = 0.005  # of a rest, that looks at the pace leave
 
 
 class Spent(NamedTuple):
-    """What something took: compute time, duration and overrun, all in emulated seconds [s]."""
+    """What something took: compute time, duration and overrun, all in emulated seconds [s], and the pace of the machine then."""
 
     cpu_s: float
     wall_s: float
     overrun_s: float
+    pace: float
 
 
 class Job(NamedTuple):
@@ -40,6 +44,7 @@ class Processor:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.pace: Pace | None = None  # of the machine; a stage that emulates a server sets it
 
     def do(self, request: Request, what: str, job: Callable[[], None]) -> None:
         """Put a job in the queue; `what` says in an error what failed."""
@@ -70,7 +75,11 @@ class Processor:
             started, cpu = watch.now(), clock()
             found = work()
             cpu_s, now = clock() - cpu, watch.now()
+            # a look at the pace is part of the rest, if there is any
+            most_s = math.inf if emulation.stands else emulation.rest_s(cpu_s, now - started) - SPARE_S
+            pace = self.pace.now(max(most_s, 0.0)) if self.pace else 1.0
+        cpu_s, now = cpu_s / pace, watch.now()
         rest_s = emulation.rest_s(cpu_s, now - started)
         watch.wait(request.dropped, now + rest_s)
         wall_s, dilation = watch.now() - started, emulation.time_dilation
-        return found, Spent(emulation.compute_s(cpu_s), wall_s / dilation, max(-rest_s, 0.0) / dilation)
+        return found, Spent(emulation.compute_s(cpu_s), wall_s / dilation, max(-rest_s, 0.0) / dilation, pace)

@@ -41,6 +41,7 @@ from dnnsplit.deployment.wire.messages import (
     earlier,
 )
 from dnnsplit.ground.errors import DeployError, nearest
+from dnnsplit.runtime.pace import Pace
 from dnnsplit.runtime.sessions import find_provider
 
 READY_S = 60.0  # limit on the wait for the addresses of the peers
@@ -100,6 +101,8 @@ class Stage:
                 self.cold.append(part.name)
                 print(f"part {part.name!r} was not warmed up, its first request takes longer: {problem}", file=sys.stderr)
         warm_codecs(self.bundle, config.server)
+        if config.emulation.reference_s and config.emulation.slowdown is not None:
+            self.runner.processor.pace = Pace(config.emulation.reference_s)
         if self.config.peers:
             self._connect(self.config.peers)
         elif len(self.bundle.stages) == 1:

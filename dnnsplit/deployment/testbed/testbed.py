@@ -48,6 +48,7 @@ def testbed(
     kind: str = "emulated",
     hosts: Mapping[str, str] | str | Path | None = None,
     tls: Tls | None = None,
+    reference_s: float | None = None,
 ) -> Iterator[Client]:
     """Yield a client of the whole model, with a stage in operation for every server of the bundle, or of several plans.
 
@@ -80,6 +81,9 @@ def testbed(
         For "hosts", ``host:port`` by server, or the YAML or JSON file that the stages were given.
     tls : Tls | None, optional
         For "hosts", files that secure the connections.
+    reference_s : float | None, optional
+        For "emulated": the pace of this machine at which `slowdown` holds, such as ``times.reference_s``. Servers then are as
+        fast as they would be at that pace, however fast the machine is now: see `dnnsplit.runtime.pace`. None looks at no pace.
 
     Raises
     ------
@@ -94,7 +98,8 @@ def testbed(
         bundle.check()
     elif not isinstance(bundle, PlanSet):
         bundle = load_cut(bundle)
-    others = {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
+    others: dict[str, Any] = {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
+    others |= {"reference_s": reference_s} if kind != "emulated" else {}
     if foreign := [name for name, value in others.items() if value is not None]:
         message = f"{foreign[0]} does not go with a test-bed of the kind {kind!r}; leave it out"
         raise DeployError(message)
@@ -116,7 +121,7 @@ def testbed(
     deadline_s = deadline(bundle, network, scaled, dilation, deadline_s, {server: slowdown[server] for server in too_fast})
     configs = {}
     for server in bundle.stages:
-        emulation = Emulation(slowdown[server], dilation, paces(bundle, network, server))
+        emulation = Emulation(slowdown[server], dilation, paces(bundle, network, server), reference_s=reference_s)
         where = str(bundle.folder.resolve())
         configs[server] = Config(where, server, emulation=emulation, deadline_s=deadline_s, parent_pid=os.getpid())
     with ExitStack() as stack:

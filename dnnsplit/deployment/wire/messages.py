@@ -66,13 +66,17 @@ class Elements:
 
 @dataclass(frozen=True)
 class PartRecord:
-    """One part of one request: emulated compute time, duration and overrun, all in emulated seconds [s]."""
+    """One part of one request: emulated compute time, duration and overrun, all in emulated seconds [s].
+
+    `pace` is how many CPU seconds the machine took then for what took it one when it was profiled; 1 where nobody looks.
+    """
 
     name: str
     server: str
     cpu_s: float
     wall_s: float
     overrun_s: float
+    pace: float = 1.0
 
 
 @dataclass(frozen=True)

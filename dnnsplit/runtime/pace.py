@@ -1,0 +1,65 @@
+"""The pace of this machine: a small computation, run again and again, tells how fast its processors are at the moment.
+
+Processors that are shared with others are faster and slower by several per cent from one minute to the next, and CPU time with
+them. So what is timed at one moment is compared with what is timed at another only by way of this computation.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import deque
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from dnnsplit.runtime.sessions import session
+
+REFERENCE = Path(__file__).with_name("reference.onnx")  # convolutions, as networks have, on tensors that no cache holds
+SHAPE = (1, 16, 160, 160)
+FIRST, KEPT = 40, 8  # runs that tell what counts as the pace 1, and the last ones, of which the median is the pace
+EVERY_S = 0.5  # of the time between two looks: a run for each, so that what took long is seen with several
+
+
+class Pace:
+    """How many CPU seconds this machine takes at the moment for what took it one when its pace was 1.
+
+    Parameters
+    ----------
+    reference_s : float | None, optional
+        CPU seconds of the computation at the pace that counts as 1 [s]; None: that of now.
+    """
+
+    def __init__(self, reference_s: float | None = None) -> None:
+        self._session, self._feed = session(REFERENCE), {"x": np.ones(SHAPE, np.float32)}
+        self._last: deque[float] = deque(maxlen=KEPT)
+        first = [self._run() for _ in range(FIRST)]
+        self.reference_s = reference_s or statistics.median(first)
+
+    def now(self, most_s: float = math.inf) -> float:
+        """Look at the pace of the last seconds, and return it.
+
+        Parameters
+        ----------
+        most_s : float, optional
+            That the look may take [s]; where that is too little, the pace is the last one that was seen.
+        """
+        missed = int((time.monotonic() - self._seen_s) / EVERY_S)
+        for _ in range(min(missed, KEPT, int(min(most_s, KEPT) / self.reference_s))):
+            self._run()
+        return statistics.median(self._last) / self.reference_s
+
+    def _run(self) -> float:
+        started = time.thread_time()
+        self._session.run(None, self._feed)
+        self._last.append(time.thread_time() - started)
+        self._seen_s = time.monotonic()
+        return self._last[-1]
+
+
+@cache
+def own_pace() -> Pace:
+    """Return the pace of this process, which is 1 when it is first asked for."""
+    return Pace()
