@@ -73,7 +73,8 @@ class Coder:
         if written is None:
             form = self.runner.wires[name].plain
         else:
-            left, (_, read_s, _) = self._timed(request, lambda: self._decoded(name, written))
+            left, read = self._timed(request, lambda: self._decoded(name, written))
+            read_s = read.wall_s
         self._note(request, name, form, spent.wall_s, read_s)
         self.runner.keep(request, name, left)
 
