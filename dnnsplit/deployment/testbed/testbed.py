@@ -98,8 +98,8 @@ def testbed(
         bundle.check()
     elif not isinstance(bundle, PlanSet):
         bundle = load_cut(bundle)
-    others: dict[str, Any] = {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
-    others |= {"reference_s": reference_s} if kind != "emulated" else {}
+    others: dict[str, Any] = {} if kind == "emulated" else {"reference_s": reference_s}
+    others |= {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
     if foreign := [name for name, value in others.items() if value is not None]:
         message = f"{foreign[0]} does not go with a test-bed of the kind {kind!r}; leave it out"
         raise DeployError(message)
