@@ -54,7 +54,12 @@ def enough(seconds: Sequence[float] | npt.NDArray[np.float64]) -> bool:
 
 def at_pace(seconds: float, clock: Callable[[], float]) -> float:
     """Return CPU seconds that were just taken as they would be at the pace 1 of this process; of other clocks as they are."""
-    return seconds / own_pace().now() if clock is time.thread_time else seconds
+    return seconds / pace_of(clock)
+
+
+def pace_of(clock: Callable[[], float]) -> float:
+    """Return the pace at which a clock runs that tells CPU seconds; 1 for others."""
+    return own_pace().now() if clock is time.thread_time else 1.0
 
 
 def cpu_seconds(
@@ -119,7 +124,7 @@ def kernel_runs(
         start = found.clock()
         one.run(None, dict(feed))
         taken = found.clock() - start
-        paces.append(taken / at_pace(taken, found.clock))
+        paces.append(pace_of(found.clock))
         return taken / paces[-1]
 
     with tempfile.TemporaryDirectory() as folder:

@@ -60,6 +60,7 @@ def test_bodies_count_once_and_for_the_layer_that_holds_them(branching, monkeypa
     run = [("relu", "Relu", 0, 10, 1), ("sum", "ReduceSum", 1, 11, 0), ("greater", "Greater", 2, 11, 2),
            ("relu", "Neg", 0, 14, 30), ("exp", "Exp", 1, 44, 40), (14, 70), ("if", "If", 3, 13, 100),
            ("exp", "Exp", 4, 113, 7), (9, 111)]  # fmt: skip
+    monkeypatch.setattr("dnnsplit.runtime.timing.pace_of", lambda clock: 1.0)
     monkeypatch.setattr("dnnsplit.runtime.timing._events", lambda path: [e for _ in range(8) for e in events_of(*run)])
     found = layer_seconds(branching, branching.layer_names, {}, {"x": np.ones((1, 8), np.float32)}, 3, CPU, EXACT)
     assert found == pytest.approx({"relu": 1e-6, "sum": 0.0, "greater": 2e-6, "if": 1e-4, "exp": 7e-6})

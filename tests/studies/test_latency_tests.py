@@ -22,7 +22,7 @@ from dnnsplit.studies.latency_tests import _Bed, _slowdown, most_alive
 COLUMNS = [
     "topology", "latency_weight", "energy_weight", "max_noise", "predicted_s", "latency_s", "low_s", "high_s", "error_%",
     "energy_j", "device_energy_j", "noise", "noise_upper", "output_noise", "output_difference", "servers", "source_form", "parts",
-    "int8_layers", "repeats", "solve_s", "cut_s", "start_s", "size_bytes", "weights", "plan_id",
+    "int8_layers", "repeats", "solve_s", "cut_s", "start_s", "size_bytes", "pace", "weights", "plan_id",
 ]  # fmt: skip
 
 
@@ -202,8 +202,8 @@ def test_test_beds_run_side_by_side_while_the_machine_has_room(setup, tmp_path, 
     now_open, seen = [], []
 
     @contextmanager
-    def counted(*arguments):
-        with ds.testbed(*arguments) as client:
+    def counted(*arguments, **named):
+        with ds.testbed(*arguments, **named) as client:
             now_open.append(client)
             seen.append(len(now_open))
             yield client

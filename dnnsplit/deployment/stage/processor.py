@@ -74,11 +74,11 @@ class Processor:
         with watch.standing() if emulation.stands else nullcontext():
             started, cpu = watch.now(), clock()
             found = work()
-            cpu_s, now = clock() - cpu, watch.now()
+            cpu_s = clock() - cpu
             # a look at the pace is part of the rest, if there is any
-            most_s = math.inf if emulation.stands else emulation.rest_s(cpu_s, now - started) - SPARE_S
+            most_s = math.inf if emulation.stands else emulation.rest_s(cpu_s, watch.now() - started) - SPARE_S
             pace = self.pace.now(max(most_s, 0.0)) if self.pace else 1.0
-        cpu_s, now = cpu_s / pace, watch.now()
+            cpu_s, now = cpu_s / pace, watch.now()
         rest_s = emulation.rest_s(cpu_s, now - started)
         watch.wait(request.dropped, now + rest_s)
         wall_s, dilation = watch.now() - started, emulation.time_dilation

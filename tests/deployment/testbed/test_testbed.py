@@ -30,6 +30,7 @@ from dnnsplit.deployment.testbed.testbed import latency_test, requests, testbed
 from dnnsplit.deployment.wire.messages import infer_request
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.files import sha256
+from dnnsplit.runtime.pace import Pace
 
 SLOWDOWN, DILATION = {"device": 40.0, "edge": 5.0, "cloud": 0.5}, 2.5
 
@@ -152,6 +153,21 @@ class TestEmulation:
         assert wall_s >= trace.latency_s + real_s - cloud.cpu_s  # the machine took that time, and the watch left it out
         rest = [part for part in trace.parts if part.server != "cloud"]
         assert all(part.wall_s >= part.cpu_s - 1e-6 for part in rest)
+
+    def test_a_server_is_as_fast_as_at_the_pace_that_its_slowdown_holds_at(self, mlp_bundle):
+        """A machine that is a million times slower than when it was profiled computes next to nothing."""
+        slowdown = {"device": 40.0, "edge": 5.0, "cloud": 2.0}
+        now = Pace().reference_s
+        with testbed(mlp_bundle, network(), slowdown, reference_s=1e-6 * now) as client:
+            assert_close(client.infer({"x": images()}), images())
+            parts = client.trace({"x": images()})[1].parts
+        assert [part.pace > 1e5 for part in parts] == [True] * 4
+        assert max(part.cpu_s for part in parts) < 1e-4
+        with testbed(mlp_bundle, network(), slowdown) as client:
+            assert [part.pace for part in client.trace({"x": images()})[1].parts] == [1.0] * 4
+        with pytest.raises(DeployError, match="reference_s does not go with a test-bed of the kind 'hosts'"):  # noqa: SIM117
+            with testbed(mlp_bundle, network(), kind="hosts", hosts={}, reference_s=1.0):
+                pass
 
     def test_the_trace_as_a_table(self, client):
         frame = client.trace({"x": images()})[1].frame
