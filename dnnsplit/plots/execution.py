@@ -75,7 +75,7 @@ def execution(
     pairs = [[parts["name"][i] for i in pair] for pair in side_by_side(graph, plan.assignment)]
     lanes = [s for s in plan.cost.compute_s if s in plan.servers or s == network.source]
     colours = {s: SERVER_COLOURS[i % 6] for i, s in enumerate(plan.cost.compute_s)}  # the same in every plan of a network
-    gain = f", {100 * (1 - end / total):.1f} % less" if total else ""
+    gain = f", {100 * (1 - end / total):.1f} % less" if end < (1 - 1e-3) * total else ": nothing runs side by side"
     note = f"sum {show(total, 's')}, makespan {show(end, 's')}{gain}"
     place = _Places(parts, arrows, lanes, network.source)
     with style():
