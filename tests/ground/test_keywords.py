@@ -12,7 +12,7 @@ AFTER_NOISE = [name for name, function in FUNCTIONS.items() if "noise" in inspec
 
 def test_the_functions_that_take_a_noise_model_are_found():
     known = {"split", "pareto", "energy_front", "explain", "bandwidths"}
-    known |= {"adaptive_plans", "sweep_plans", "latency_tests", "explore", "single_servers", "regimes"}
+    known |= {"adaptive_plans", "sweep_plans", "latency_tests", "explore", "single_servers", "regimes", "baselines"}
     assert set(AFTER_NOISE) == known
 
 
