@@ -50,7 +50,15 @@ def test_comments_and_columns_that_are_called_like_texts(tmp_path):
 
 
 def test_finished_rows_are_found_again_whatever_their_hash_looks_like(tmp_path):
-    known = {"output_noise": 0.1, "output_difference": 0.0, "parts": 2, "cut_s": 1.5, "start_s": 2.5, "size_bytes": 9, "pace": 1.02}
+    known = {
+        "output_noise": 0.1,
+        "output_difference": 0.0,
+        "parts": 2,
+        "cut_s": 1.5,
+        "start_s": 2.5,
+        "size_bytes": 9,
+        "pace": 1.0,
+    }
     rows = [{"plan_id": name, "latency_s": 0.3, **known} for name in ("111361920e476468", "0000000000000123", "lost")]
     pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
     assert finished(tmp_path / "rows.csv") == {}  # of no request anything is known
