@@ -1,7 +1,6 @@
 """Every notebook is thin, carries no outputs, and runs with small parameters through the runner."""
 
 import json
-import re
 import shutil
 
 import nbformat
@@ -11,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from helpers.paths import ROOT
-from helpers.small_models import conv_net, images, pictures
+from helpers.small_models import conv_net, images
 from papermill import inspect_notebook
 
 import dnnsplit as ds
@@ -190,38 +189,6 @@ def test_another_model_goes_through_all_notebooks_into_folders_of_its_own(workpl
     assert "it needs no model" in (workplace / "own" / "runs" / "08-figures.ipynb").read_text(encoding="utf-8")
     assert not [path for path in (workplace / "own" / "figures").glob("*2-noise-fit*")]
     assert (workplace / "own" / "figures" / "figure3-device-edge.svg").stat().st_size > 2000
-
-
-def test_the_slides_figures_are_drawn_of_any_model_from_what_its_sweep_left(tmp_path):
-    """Three layers in int8, two weights, two topologies; 07-scale and the slides' own numbers are where they are."""
-    model = conv_net(tmp_path / "small.onnx", size=24)
-    np.save(tmp_path / "images.npy", pictures(16, 24))
-    own = {
-        "model": str(model),
-        "data": str(tmp_path / "data"),
-        "build": str(tmp_path / "build"),
-        "images": str(tmp_path / "images.npy"),
-    }
-    own |= {"instances": str(tmp_path / "data" / "instances"), "figures": str(tmp_path / "figures"), "models": ["none", "small"]}
-    small = {"runs": 6, "splits": 3, "held_out": 3, "noise_images": 2, "verify_images": 4, "sizes": [4], "schemes": 0, "train": 2}
-    few = {"count": 3, "degree": 1, "limits": [0, 1.0], "weights": [1, 0], "repeats": 2, "warm_up": 1, "bandwidths": ["1 MB/s"]}
-    few |= {"regime_limits": [0, 1.0], "energy_shares": [0.5, 1.0], "slides_limit_s": 5, "source_seconds": 0.3, "budget": 40}
-    frame = ds.run(ROOT / "notebooks" / "slides.yaml", own | small | few, tmp_path / "runs", progress=False).frame
-    assert (frame["status"] == "done").all(), frame[["notebook", "cell", "error"]].to_string()
-    drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
-    assert {re.match(r"figure(\d+)", name)[1] for name in drawn} == {str(n) for n in range(1, 13)} - {"2"}
-    said = (tmp_path / "runs" / "thesis.ipynb").read_text(encoding="utf-8")
-    assert "Left out: none, for want of" in said
-    table = pd.read_csv(tmp_path / "data" / "measurements" / "small.csv")
-    assert sorted(set(table["latency_weight"])) == [0.0, 1.0]
-    runs = pd.read_csv(tmp_path / "data" / "measurements" / "small.runs.csv")
-    assert set(runs["plan_id"]) == set(table["plan_id"])
-    medians = runs.groupby("plan_id")["latency_s"].median()
-    assert table["latency_s"].to_numpy() == pytest.approx(medians[table["plan_id"]].to_numpy())
-    recorded = ds.Instance.load(tmp_path / "data" / "instances" / "small")
-    again = ds.split(*recorded, max_noise=0, source_forms=["float32"], wire_forms=["float32"])
-    fastest = table[(table["topology"] == "device-edge-cloud") & (table["max_noise"] == 0) & (table["latency_weight"] == 1)]
-    assert fastest["predicted_s"].item() == pytest.approx(again.latency_s)
 
 
 def test_noise_of_another_setting_than_the_times_is_refused_before_anything_is_measured(tmp_path):
