@@ -77,7 +77,8 @@ def compare_outputs(whole: WholeModel, plan: Plan, bundle: Bundle, answers: Sequ
             worst = max(worst, float(absolute(answer[name], one).max() / max(magnitude(one).max(), TINY)))
     rho, expected = float(np.mean(found)), {"its scheme has on these images": float(np.mean(wanted))}
     there = plan.origin.get("images_sha256") == images_sha256([*whole.feeds]) and "again" not in plan.origin
-    if there and len(answers) >= len(whole.feeds) and plan.noise_kind == "measured":
+    is_rho = plan.noise_kind == "measured" and plan.origin.get("metric", "rho") == "rho"
+    if there and len(answers) >= len(whole.feeds) and is_rho:
         expected["it was planned with"] = plan.noise
     rounding = ROUNDING * float(np.mean(sizes))
     off = [f"{what} {eta:.6g}" for what, eta in expected.items() if not abs(rho - eta) <= OF_NOISE * eta + rounding]

@@ -126,7 +126,7 @@ def latency_tests(
     refuse_weights("latency_tests", asked)
     feeds, pairs = feeds_of(graph.model, images), weight_pairs(weights)
     run = (graph.model.sha256, images_sha256(feeds), repeats, warm_up, time_dilation, times.reference_s)
-    way_out = "is scaled from this machine; profile it (dnnsplit.profile)"
+    way_out, known = "is scaled from this machine; profile it (dnnsplit.profile)", times.slowdown
     points = []
     for (name, network), pair, limit in itertools.product(networks.items(), pairs, max_noise):
         # what servers do at a cut is in the plan, but not emulated: they really do it
@@ -134,9 +134,9 @@ def latency_tests(
         plan = split(graph, network, times, noise, max_noise=limit, confidence=confidence, **weighted)
         folder = Path(build) / folder_of(name, pair, limit, len(pairs) > 1)
         point = Point(name, *pair, limit, network, plan, folder)
-        lost = [server for server in point.stages if server not in times.slowdown]
+        lost = [server for server in point.stages if server not in known]
         raise_problems(DeployError, "latency test", [f"the times do not say how {server!r} {way_out}" for server in lost])
-        slowdown = {server: _slowdown(times, plan, server) for server in point.stages}
+        slowdown = {server: _slowdown(times, known, plan, server) for server in point.stages}
         points.append(replace(point, slowdown=slowdown, identity=identity_of(plan, network, slowdown, run)))
     done = finished(results)
     left = list({point.identity: point for point in reversed(points) if point.identity not in done}.values())[::-1]
@@ -155,10 +155,10 @@ def latency_tests(
     return write(results, points, done, graph.weights)
 
 
-def _slowdown(times: LayerTimes, plan: Plan, server: str) -> float:
-    """Return the seconds of a server per CPU second of this machine: of the layers that it has, where it has any."""
+def _slowdown(times: LayerTimes, known: Mapping[str, float], plan: Plan, server: str) -> float:
+    """Return the seconds of a server per CPU second of this machine: of its layers, else those that are `known` of all."""
     layers = [name for name, where in plan.assignment.items() if where == server]
-    return times.slowdown_of(server, layers, plan.quantized) if layers else times.slowdown[server]
+    return times.slowdown_of(server, layers, plan.quantized) if layers else known[server]
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,9 @@ def test_outputs_have_the_noise_of_their_scheme(setup):
         compare_outputs(model, plan, PLAIN, answers_of(*quantized(setup, "c1", "c2")))
     with pytest.raises(ds.DeployError, match=r"it was planned with 0\.5"):
         compare_outputs(model, replace(plan, noise=0.5, noise_kind="measured"), PLAIN, answers_of(model, plan))
-    other = plan.origin | {"images_sha256": "of others"}
-    compare_outputs(model, replace(plan, noise=0.5, noise_kind="measured", origin=other), PLAIN, answers_of(model, plan))
+    for other in ({"images_sha256": "of others"}, {"metric": "nsr"}):  # noise of other images, or in another metric
+        told = replace(plan, noise=0.5, noise_kind="measured", origin=plan.origin | other)
+        compare_outputs(model, told, PLAIN, answers_of(model, plan))
 
 
 def test_the_whole_model_runs_once_for_a_scheme(setup, monkeypatch):

@@ -263,6 +263,6 @@ def test_a_server_is_as_slow_as_what_a_plan_computes_on_it(setup):
     here = {(row.layer, row.precision): row.seconds / row.factor for row in times.frame.itertuples() if row.server == "device"}
     layers = [name for name, server in plan.assignment.items() if server == "edge"]
     cpu_s = sum(here[name, "int8" if name in plan.quantized else "float32"] for name in layers)
-    assert _slowdown(times, plan, "edge") * cpu_s == pytest.approx(plan.cost.compute_s["edge"])
+    assert _slowdown(times, times.slowdown, plan, "edge") * cpu_s == pytest.approx(plan.cost.compute_s["edge"])
     alone = ds.split(graph, networks["both"], times, noise, pins=dict.fromkeys(graph.layer_names, "device"))
-    assert _slowdown(times, alone, "edge") == times.slowdown["edge"]
+    assert _slowdown(times, times.slowdown, alone, "edge") == times.slowdown["edge"]
