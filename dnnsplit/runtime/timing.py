@@ -22,7 +22,7 @@ from dnnsplit.runtime.sessions import Session, find_provider, session, session_o
 WARM_UP, WARM_S = 5, 1.0  # runs before those that count, at most; where one takes long, no more than it takes to fill this [s]
 LEAST_RUNS = 5
 SETTLED = 0.01  # of an estimate: what is known so well is worth no more runs
-LONG_S = 5.0  # what took so long in all [s] varies by so little that more runs are not worth their time
+LONG_S = 5.0  # what took so long in all [s] is run no more, though its median may not be known to 1 % then
 # Before a run, as a server rests that waits for its inputs: what the processor holds of a model goes cold. One of 1 ms takes a
 # fifth more after 20 ms, or 50, or 100; one of 27 ms takes 1 to 5 % more.
 PAUSE_S = 0.02
