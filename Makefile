@@ -56,9 +56,10 @@ OWN = -p "model=$(FILE)" -p "figures=$(abspath figures/$(NAME))" -p "data=$(absp
 	$(if $(SHAPES),-p "shapes=$(SHAPES)")
 
 ifneq ($(SLIDES),)
+# 25 requests of each plan would take yolo11x-seg beyond an hour.
 figures: $(READY) data/models/$(MODEL).onnx
 	.venv/bin/dnnsplit run notebooks/slides.yaml --report figures/thesis.html -p model=../data/models/$(MODEL).onnx \
-	  -p build=../data/runs/$(MODEL)/build -o data/runs/$(MODEL) $(ARGS)
+	  -p build=../data/runs/$(MODEL)/build $(if $(filter %x-seg,$(MODEL)),-p repeats=10) -o data/runs/$(MODEL) $(ARGS)
 else
 figures: $(READY)
 	.venv/bin/dnnsplit run notebooks/$(if $(MODEL),model,thesis).yaml --report "figures/$(if $(MODEL),$(NAME)/)report.html" $(if $(MODEL),$(OWN)) $(ARGS)
@@ -77,7 +78,7 @@ bench: $(READY)
 	.venv/bin/python bench/models.py $(or $(MODELS),data/models)
 
 lab: $(READY)
-	.venv/bin/jupyter lab notebooks
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 .venv/bin/jupyter lab notebooks
 
 wheel: $(READY)
 	.venv/bin/python -m build -q -o dist

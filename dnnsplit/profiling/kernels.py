@@ -18,6 +18,7 @@ from dnnsplit.graph.external_data import save, session_of
 from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import OptionError, ProfileError, raise_problems
+from dnnsplit.ground.huge_pages import in_huge_pages
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.codec_times import HERE, measure_forms, wanted_forms
 from dnnsplit.profiling.executed import layer_seconds, measure_profiler
@@ -74,7 +75,8 @@ def profile(
     Parts: the parts of random splits are run as a deployment runs them. What they take beside their layers, and how far
     predictions of splits left out are off, is kept in `LayerTimes.overhead`; the layers are moved to agree with them.
     Pace: CPU seconds are those at one pace of this machine, which is looked at after each run (`dnnsplit.runtime.pace`):
-    processors that others share are faster and slower from minute to minute. `LayerTimes.made` has it as reference_s.
+    processors that others share are faster and slower from minute to minute. `LayerTimes.made` has it as reference_s,
+    and as huge_pages whether this process had its memory in such pages (`dnnsplit.ground.huge_pages`).
     Effort: runs end when the 95 % confidence interval of their median is within 1 % of it, or they took 5 s in all, after 5 runs
     at least. Splits of a model that computes them all within a minute are measured at once; else they end when four more change
     the predictions of all that were measured by 1 % on average or less. Where one layer after another in int8 would take the
@@ -164,8 +166,8 @@ def measured_here(
     """Return the layers, what parts take beside them (None: not measured), and what was made for them; see `profile`.
 
     The last are JSON values: runs and half_width of the whole model's time, splits, cpu_s of it all, and left_to_cpu, the nodes
-    left to the CPU; on the CPU reference_s, the pace that all seconds are at, and float32_products, the layers in int8 that it
-    multiplies in float32 for want of a kernel.
+    left to the CPU; on the CPU reference_s, the pace that all seconds are at, huge_pages, and float32_products, the
+    layers in int8 that it multiplies in float32 for want of a kernel.
     """
     started = time.process_time()
     left = {} if provider.is_cpu else {"left_to_cpu": _left_to_cpu(graph, images, provider)}
@@ -181,7 +183,7 @@ def measured_here(
         made["splits"] = overhead.splits
     where = f"{'one core' if provider.is_cpu else provider.name} of {host_name()}"
     made["cpu_s"] = round(time.process_time() - started, 1)
-    made |= {"reference_s": own_pace().reference_s} if provider.is_cpu else {}
+    made |= {"reference_s": own_pace().reference_s, "huge_pages": in_huge_pages()} if provider.is_cpu else {}
     return host.assign(note=where + host["note"]), overhead, made | left
 
 

@@ -229,6 +229,11 @@ class LayerTimes:
         """The pace of the machine at which these times hold, as `dnnsplit.runtime.pace` has it [s]; None: unknown."""
         return next((made["reference_s"] for made in self.made.values() if "reference_s" in made), None)
 
+    @property
+    def huge_pages(self) -> bool:
+        """Whether these times are of processes in huge pages, as `dnnsplit.ground.huge_pages` has it."""
+        return any(made.get("huge_pages") for made in self.made.values())
+
     def slowdown_of(self, server: str, layers: Collection[str], quantized: Collection[str] = ()) -> float:
         """Return the seconds of some layers on one server per CPU second that they take on the machine that was profiled.
 

@@ -125,7 +125,7 @@ def latency_tests(
     """
     refuse_weights("latency_tests", asked)
     feeds, pairs = feeds_of(graph.model, images), weight_pairs(weights)
-    run = (graph.model.sha256, images_sha256(feeds), repeats, warm_up, time_dilation, times.reference_s)
+    run = (graph.model.sha256, images_sha256(feeds), repeats, warm_up, time_dilation, times.reference_s, times.huge_pages)
     way_out, known = "is scaled from this machine; profile it (dnnsplit.profile)", times.slowdown
     points = []
     for (name, network), pair, limit in itertools.product(networks.items(), pairs, max_noise):
@@ -140,7 +140,7 @@ def latency_tests(
         points.append(replace(point, slowdown=slowdown, identity=identity_of(plan, network, slowdown, run)))
     done = finished(results)
     left = list({point.identity: point for point in reversed(points) if point.identity not in done}.values())[::-1]
-    bed = _Bed(time_dilation, repeats, warm_up, most_alive(graph), times.reference_s)
+    bed = _Bed(time_dilation, repeats, warm_up, most_alive(graph), times.reference_s, times.huge_pages)
     whole = WholeModel(graph, feeds)
     with tqdm(total=len(left), desc="latency test", unit="plan", disable=not progress) as bar:
         for together in _side_by_side(left, bed):
@@ -163,13 +163,14 @@ def _slowdown(times: LayerTimes, known: Mapping[str, float], plan: Plan, server:
 
 @dataclass(frozen=True)
 class _Bed:
-    """How plans are run: how much slower, how often, how large the tensors are that one may hold [B], at which pace [s]."""
+    """How plans are run: how much slower, how often, how much one may hold in tensors [B], at which pace [s], in which pages."""
 
     time_dilation: float | None
     repeats: int
     warm_up: int
     alive_bytes: float
     reference_s: float | None = None
+    huge_pages: bool = False
 
     def dilation(self, point: Point) -> float:
         """Return the time dilation of a point's test-bed: no request is stretched for long."""
@@ -240,7 +241,7 @@ def _measured(whole: WholeModel, points: Sequence[Point], bed: _Bed) -> list[tup
             factors = {server: point.slowdown[server] for server in bundle.stages}
             started = time.perf_counter()
             given = (bundle, point.network, factors, bed.dilation(point))
-            clients.append(stack.enter_context(testbed(*given, reference_s=bed.reference_s)))
+            clients.append(stack.enter_context(testbed(*given, reference_s=bed.reference_s, huge_pages=bed.huge_pages)))
             start_s.append(time.perf_counter() - started)
         # they begin one after another, so that the servers that all plans begin on do not compute at the same time
         waits = [i * point.plan.latency_s / len(points) for i, point in enumerate(points)]

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 from jupyter_client.manager import AsyncKernelManager
 
+from dnnsplit.ground.huge_pages import with_huge_pages
 from dnnsplit.sweep.jobs import Job
 from dnnsplit.sweep.notebook import published
 from dnnsplit.sweep.record import write_record
@@ -57,7 +58,8 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="dnns-") as folder:
         trace = Path(folder) / "files.json"
-        os.environ[VARIABLE] = str(trace)
+        # the kernel's, which measures, and its children's
+        os.environ.update(with_huge_pages(os.environ) | {VARIABLE: str(trace)})
         row: dict[str, Any] = {"run": job.name, "notebook": job.notebook.stem, **_execute(job)}
         if abandoned.is_set():
             return

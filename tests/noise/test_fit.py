@@ -221,7 +221,7 @@ def test_the_rows_admit_exactly_the_schemes_that_the_predictor_admits(shipped, o
 
 @pytest.mark.parametrize(
     ("layers", "train", "degrees", "fitted"),
-    [("abcdef", 1000, (2,), 32), ("abcdefgh", 40, (), 40), ("abcdefgh", 1000, (2, 3), 128), ("ab", 1000, (), 2), ("", 5, (), 0)],
+    [("abcdef", 1000, (2,), 42), ("abcdefgh", 40, (), 40), ("abcdefgh", 1000, (2, 3), 170), ("ab", 1000, (), 2), ("", 5, (), 0)],
 )
 def test_the_slides_polynomials_are_fitted_where_there_are_samples_enough(layers, train, degrees, fitted):
     schemes = all_schemes(len(layers))

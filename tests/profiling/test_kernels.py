@@ -146,12 +146,16 @@ def test_models_of_one_or_two_layers_with_or_without_kernels_have_a_profile(tmp_
     assert times.made["here"]["half_width"] >= 0
 
 
-def test_a_profile_says_how_much_was_measured(net):
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_profile_says_how_much_was_measured(net, monkeypatch, asked):
+    monkeypatch.setenv("GLIBC_TUNABLES", f"glibc.malloc.hugetlb={int(asked)}")
     told = replace(net, weights="untrained: random")
     times = ds.profile(told, network(here=1.0), images(1, 64), runs=6, progress=False, splits=3)
     assert times.made["here"]["weights"] == "untrained: random"
     assert 5 <= times.made["here"]["runs"] <= 6
     assert times.made["here"]["splits"] == times.overhead["here"].splits == 3
+    assert times.made["here"]["reference_s"] == times.reference_s > 0
+    assert times.made["here"]["huge_pages"] is times.huge_pages is asked
 
 
 def test_bad_requests_are_named(net):

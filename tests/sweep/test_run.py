@@ -16,6 +16,7 @@ from helpers.processes import is_running, started, wait_until
 
 import dnnsplit as ds
 from dnnsplit.cli.assignments import assignments, grids
+from dnnsplit.ground.huge_pages import in_huge_pages
 from dnnsplit.sweep import local
 from dnnsplit.sweep.jobs import Job, jobs_of, points
 from dnnsplit.sweep.notebook import check_parameters, parameters_of
@@ -147,7 +148,7 @@ class TestJobs:
 
 def test_a_sweep_isolates_failures_publishes_and_runs_nothing_twice(tmp_path, capfd):
     folder, out = tmp_path / "notebooks", tmp_path / "out"
-    publish = "ds.publish(value=x * 2, folder=os.path.basename(os.getcwd()))"
+    publish = "ds.publish(value=x * 2, folder=os.path.basename(os.getcwd()), memory=os.environ['GLIBC_TUNABLES'])"
     notebook(folder / "one.ipynb", "import os\nimport dnnsplit as ds", "print('here I am')", publish)
     notebook(folder / "two.ipynb", "y = 1", "raise ValueError('no luck')")
     notebook(folder / "three.ipynb", "y = 1")
@@ -164,6 +165,7 @@ def test_a_sweep_isolates_failures_publishes_and_runs_nothing_twice(tmp_path, ca
     assert frame["status"].to_dict() == {"one": "done", "two": "failed", "three": "blocked", "four": "done"}
     assert frame.loc["one", "value"] == 42
     assert frame.loc["one", "folder"] == "notebooks"
+    assert in_huge_pages({"GLIBC_TUNABLES": frame.loc["one", "memory"]})  # what it measures is the same in the next kernel
     assert frame.loc["two", "cell"] == "In[4]"  # parameters, injected parameters, y = 1, and then it
     assert frame.loc["two", "error"] == "ValueError: no luck"
     assert frame.loc["three", "error"] == "needs two"

@@ -30,6 +30,8 @@ class Emulation:
     reference_s : float | None, optional
         With a slowdown: that of the pace at which this machine's CPU seconds count as they are (`dnnsplit.runtime.pace`), such as
         the one it was profiled at; None: at any.
+    huge_pages : bool, default False
+        Whether the stage is started in huge pages (`dnnsplit.ground.huge_pages`), as the process that `slowdown` holds for was.
     watch : str, default ""
         File of the watch that the stages share (`dnnsplit.deployment.stage.watch`), which stands while a server computes that is
         too fast for the time dilation; without it a part of such a server overruns.
@@ -40,6 +42,7 @@ class Emulation:
     links: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     shaped: bool = False
     reference_s: float | None = None
+    huge_pages: bool = False
     watch: str = ""
 
     @property

@@ -25,6 +25,7 @@ from dnnsplit.deployment.wire.channels import Stub
 from dnnsplit.deployment.wire.messages import infer_request
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.files import write_json
+from dnnsplit.ground.huge_pages import with_huge_pages
 
 READY_S = 60.0  # limit on the start of all stages, beside
 SLOWEST_BYTES_PER_S = 2e6  # what they load and run twice to warm up, on a machine that may be busy
@@ -43,6 +44,7 @@ class StageProcess:
         command = [*(place.command if place else ()), sys.executable, "-m", "dnnsplit.deployment.stage.process", str(told)]
         # what becomes of a connection is told in our words, so gRPC may keep its own to itself
         environment = {"GRPC_VERBOSITY": "ERROR"} | os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment = with_huge_pages(environment, config.emulation.huge_pages)
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)
 

@@ -30,6 +30,7 @@ from dnnsplit.deployment.testbed.pacing import PacedClient, link_problems, paces
 from dnnsplit.deployment.testbed.processes import deaths, running
 from dnnsplit.deployment.wire.channels import Stub, Tls
 from dnnsplit.ground.errors import DeployError, nearest, raise_problems
+from dnnsplit.ground.huge_pages import in_huge_pages
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.runtime.timing import half_width, settled
@@ -49,6 +50,7 @@ def testbed(
     hosts: Mapping[str, str] | str | Path | None = None,
     tls: Tls | None = None,
     reference_s: float | None = None,
+    huge_pages: bool | None = None,
 ) -> Iterator[Client]:
     """Yield a client of the whole model, with a stage in operation for every server of the bundle, or of several plans.
 
@@ -84,6 +86,9 @@ def testbed(
     reference_s : float | None, optional
         For "emulated": the pace of this machine at which `slowdown` holds, such as ``times.reference_s``. Servers then are as
         fast as they would be at that pace, however fast the machine is now: see `dnnsplit.runtime.pace`. None looks at no pace.
+    huge_pages : bool | None, optional
+        For "emulated": whether stages take their memory in huge pages, as the process that `slowdown` holds for did, such as
+        ``times.huge_pages``; see `dnnsplit.ground.huge_pages`. None: as this process does.
 
     Raises
     ------
@@ -98,7 +103,7 @@ def testbed(
         bundle.check()
     elif not isinstance(bundle, PlanSet):
         bundle = load_cut(bundle)
-    others: dict[str, Any] = {} if kind == "emulated" else {"reference_s": reference_s}
+    others: dict[str, Any] = {} if kind == "emulated" else {"reference_s": reference_s, "huge_pages": huge_pages}
     others |= {"hosts": hosts, "tls": tls} if kind != "hosts" else {"slowdown": slowdown, "time_dilation": time_dilation}
     if foreign := [name for name, value in others.items() if value is not None]:
         message = f"{foreign[0]} does not go with a test-bed of the kind {kind!r}; leave it out"
@@ -119,9 +124,12 @@ def testbed(
     dilation = time_dilation or smallest_dilation({server: slowdown[server] for server in bundle.stages})
     too_fast = [server for server in bundle.stages if kind == "emulated" and is_too_fast(slowdown[server], dilation)]
     deadline_s = deadline(bundle, network, scaled, dilation, deadline_s, {server: slowdown[server] for server in too_fast})
+    pages = in_huge_pages() if huge_pages is None else huge_pages
     configs = {}
     for server in bundle.stages:
-        emulation = Emulation(slowdown[server], dilation, paces(bundle, network, server), reference_s=reference_s)
+        emulation = Emulation(
+            slowdown[server], dilation, paces(bundle, network, server), reference_s=reference_s, huge_pages=pages
+        )
         where = str(bundle.folder.resolve())
         configs[server] = Config(where, server, emulation=emulation, deadline_s=deadline_s, parent_pid=os.getpid())
     with ExitStack() as stack:

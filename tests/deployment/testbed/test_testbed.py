@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -30,6 +31,7 @@ from dnnsplit.deployment.testbed.testbed import latency_test, requests, testbed
 from dnnsplit.deployment.wire.messages import infer_request
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.files import sha256
+from dnnsplit.ground.huge_pages import in_huge_pages
 from dnnsplit.runtime.pace import Pace
 
 SLOWDOWN, DILATION = {"device": 40.0, "edge": 5.0, "cloud": 0.5}, 2.5
@@ -168,6 +170,19 @@ class TestEmulation:
         with pytest.raises(DeployError, match="reference_s does not go with a test-bed of the kind 'hosts'"):  # noqa: SIM117
             with testbed(mlp_bundle, network(), kind="hosts", hosts={}, reference_s=1.0):
                 pass
+
+    def test_stages_have_their_memory_in_the_pages_that_were_asked_for(self, own_bundle, monkeypatch):
+        def asked(**pages):
+            with testbed(own_bundle, network(), **pages):
+                told = [Path(f"/proc/{pid}/environ").read_text().split("\0") for pid in stage_pids(own_bundle).values()]
+            return [in_huge_pages(dict(one.partition("=")[::2] for one in environment)) for environment in told]
+
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+        assert asked() == [False] * 3
+        assert asked(huge_pages=True) == [True] * 3
+        monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+        assert asked() == [True] * 3
+        assert asked(huge_pages=False) == [False] * 3
 
     def test_the_trace_as_a_table(self, client):
         frame = client.trace({"x": images()})[1].frame
