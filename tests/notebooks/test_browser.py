@@ -93,7 +93,7 @@ def test_quickstart_runs_in_jupyterlab(page, lab):
     assert "optimal, by elimination" in page.locator(".jp-Notebook").inner_text()
 
 
-@pytest.mark.parametrize(("name", "figures"), [("01-model", 1), ("05-pareto", 6), ("08-figures", 17)])
+@pytest.mark.parametrize(("name", "figures"), [("01-model", 1), ("05-pareto", 8), ("08-figures", 21)])
 def test_a_notebook_runs_in_jupyterlab(page, lab, name, figures):
     run_all(page, lab, f"{name}.ipynb")
     assert page.locator(".jp-OutputArea-output img").count() == figures

@@ -2,6 +2,7 @@
 
 import re
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,6 +28,9 @@ def test_the_slides_figures_are_drawn_of_any_model_from_what_its_sweep_left(tmp_
     few |= {"regime_limits": [0, 1.0], "energy_shares": [0.5, 1.0], "slides_limit_s": 5, "source_seconds": 0.3, "budget": 40}
     frame = ds.run(ROOT / "notebooks" / "slides.yaml", own | small | few, tmp_path / "runs", progress=False).frame
     assert (frame["status"] == "done").all(), frame[["notebook", "cell", "error"]].to_string()
+    for path in (tmp_path / "runs").glob("*.ipynb"):
+        shown = [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
+        assert not [output for output in shown if output.get("name") == "stderr"], path.name
     drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert {re.match(r"figure(\d+)", name)[1] for name in drawn} == {str(n) for n in range(1, 13)} - {"2"}
     said = (tmp_path / "runs" / "thesis.ipynb").read_text(encoding="utf-8")
