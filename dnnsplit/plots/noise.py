@@ -59,7 +59,7 @@ def noise_fit(
                 row[0].annotate(" all layers in int8", (every, 0.0), color=COLOURS[1], fontsize=7, **at)
             row[0].set_ylabel("predicted noise")
             numbers["models"][title] = told
-        top = 1.05 * max(every or 0.0, *train.noise, *test.noise)
+        top = 1.05 * max(every or 1e-3, *train.noise, *test.noise)
         axes[0][0].set(xlim=(0, top), ylim=(0, top))
         for axis in axes.flat:
             axis.set_aspect("equal")
@@ -206,7 +206,7 @@ def noise_fronts(exact: pd.DataFrame, predicted: Mapping[str, pd.DataFrame], tit
     title : str, default ""
         Above the fronts.
     """
-    right = 1.05 * max(part["noise"].max() for part in (exact, *predicted.values()))
+    right = 1.05 * max(1e-3, *(part["noise"].max() for part in (exact, *predicted.values())))
     numbers: dict[str, Any] = {"title": title, "exact": exact[["noise", "latency_s"]].to_dict("list"), "predicted": {}}
     with style():
         figure, (front, excess) = plt.subplots(1, 2, figsize=(6.6, 3.2), sharex=True)

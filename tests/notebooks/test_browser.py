@@ -29,7 +29,7 @@ def page():
         # Debian's Chromium runs as root only without its sandbox, as in a container
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1400, "height": 2600})
-        page.set_default_timeout(40_000)
+        page.set_default_timeout(180_000)
         yield page
         browser.close()
 

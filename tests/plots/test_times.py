@@ -192,6 +192,12 @@ def test_predicted_measured():
     assert numbers["error_%"] == pytest.approx([-100 * 0.1 / 1.1, 100 * 0.1 / 1.9])
 
 
+def test_noise_fronts_of_plans_without_noise_have_a_width():
+    exact = pd.DataFrame({"noise": [0.0], "latency_s": [0.5]})
+    figure, _ = ds.plots.noise_fronts(exact, {"gp": exact.assign(measured=0.0)}, "tiny")
+    assert figure.axes[0].get_xlim()[1] > 0
+
+
 def test_noise_fronts_count_the_plans_that_break_their_limit():
     exact = pd.DataFrame({"noise": [0.0, 0.02, 0.05], "latency_s": [0.4, 0.3, 0.2]})
     model = pd.DataFrame({"noise": [0.0, 0.01, 0.04], "latency_s": [0.4, 0.3, 0.2], "measured": [0.0, 0.012, 0.03]})
