@@ -103,7 +103,7 @@ def polynomials(
     """
     if len(samples.frame) < 2:
         return {}, samples, samples
-    fitted, held_out = samples.divide(min(train, max(2 * len(samples.frame) // 3, 1)), seed)
+    fitted, held_out = samples.divide(min(train, 2 * len(samples.frame) // 3), seed)
     enough = [degree for degree in (2, 3) if len(fitted.quantizing.frame) >= _enough("polynomial", degree, samples)]
     return {f"degree {degree}": fit_noise(fitted, degree=degree) for degree in enough}, fitted, held_out
 

@@ -30,8 +30,9 @@ class Emulation:
     reference_s : float | None, optional
         With a slowdown: that of the pace at which this machine's CPU seconds count as they are (`dnnsplit.runtime.pace`), such as
         the one it was profiled at; None: at any.
-    huge_pages : bool, default False
-        Whether the stage is started in huge pages (`dnnsplit.ground.huge_pages`), as the process that `slowdown` holds for was.
+    huge_pages : bool | None, optional
+        Whether the stage is started in huge pages (`dnnsplit.ground.huge_pages`), as the process that `slowdown` holds for was;
+        None: as the process that starts it.
     watch : str, default ""
         File of the watch that the stages share (`dnnsplit.deployment.stage.watch`), which stands while a server computes that is
         too fast for the time dilation; without it a part of such a server overruns.
@@ -42,7 +43,7 @@ class Emulation:
     links: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     shaped: bool = False
     reference_s: float | None = None
-    huge_pages: bool = False
+    huge_pages: bool | None = None
     watch: str = ""
 
     @property

@@ -44,7 +44,8 @@ class StageProcess:
         command = [*(place.command if place else ()), sys.executable, "-m", "dnnsplit.deployment.stage.process", str(told)]
         # what becomes of a connection is told in our words, so gRPC may keep its own to itself
         environment = {"GRPC_VERBOSITY": "ERROR"} | os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        environment = with_huge_pages(environment, config.emulation.huge_pages)
+        if config.emulation.huge_pages is not None:
+            environment = with_huge_pages(environment, config.emulation.huge_pages)
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)
 

@@ -30,7 +30,6 @@ from dnnsplit.deployment.testbed.pacing import PacedClient, link_problems, paces
 from dnnsplit.deployment.testbed.processes import deaths, running
 from dnnsplit.deployment.wire.channels import Stub, Tls
 from dnnsplit.ground.errors import DeployError, nearest, raise_problems
-from dnnsplit.ground.huge_pages import in_huge_pages
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.runtime.timing import half_width, settled
@@ -124,11 +123,10 @@ def testbed(
     dilation = time_dilation or smallest_dilation({server: slowdown[server] for server in bundle.stages})
     too_fast = [server for server in bundle.stages if kind == "emulated" and is_too_fast(slowdown[server], dilation)]
     deadline_s = deadline(bundle, network, scaled, dilation, deadline_s, {server: slowdown[server] for server in too_fast})
-    pages = in_huge_pages() if huge_pages is None else huge_pages
     configs = {}
     for server in bundle.stages:
         emulation = Emulation(
-            slowdown[server], dilation, paces(bundle, network, server), reference_s=reference_s, huge_pages=pages
+            slowdown[server], dilation, paces(bundle, network, server), reference_s=reference_s, huge_pages=huge_pages
         )
         where = str(bundle.folder.resolve())
         configs[server] = Config(where, server, emulation=emulation, deadline_s=deadline_s, parent_pid=os.getpid())
