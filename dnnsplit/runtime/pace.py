@@ -21,8 +21,8 @@ from dnnsplit.runtime.sessions import session
 # where its memory happens to lie.
 REFERENCE = Path(__file__).with_name("reference.onnx")
 SHAPE = (1, 16, 80, 80)
-# Runs that tell what counts as the pace 1, and the last ones, of which the mean is the pace. A layer that is timed meets slow moments
-# in the share in which they come, and a mean has them in that share too; a median has none of them, or all.
+# Runs that tell what counts as the pace 1, and the last ones, of which the mean is the pace: what is timed meets slow moments in
+# the share in which they come, and so does a mean; a median has none of them, or all.
 FIRST, KEPT = 100, 24
 EVERY_S = 0.15  # of the time between two looks: a run for each, so that what took long is seen with several
 
