@@ -24,7 +24,8 @@ SHAPE = (1, 16, 80, 80)
 # Runs that tell what counts as the pace 1, and the last ones, of which the mean is the pace: what is timed meets slow moments in
 # the share in which they come, and so does a mean; a median has none of them, or all.
 FIRST, KEPT = 100, 24
-EVERY_S = 0.15  # of the time between two looks: a run for each, so that what took long is seen with several
+SHARE = 0.02  # of the time between two looks that the runs of a look may take, so that what took long is seen with more of them
+LEAST, COLD = 4, 6  # runs of a look, and those before that do not count: whatever ran last has left its own data in the caches
 
 
 class Pace:
@@ -39,6 +40,8 @@ class Pace:
     def __init__(self, reference_s: float | None = None) -> None:
         self._session, self._feed = session(REFERENCE), {"x": np.ones(SHAPE, np.float32)}
         self._last: deque[float] = deque(maxlen=KEPT)
+        for _ in range(COLD):
+            self._session.run(None, self._feed)
         first = [self._run() for _ in range(FIRST)]
         self.reference_s = reference_s or statistics.fmean(first)
 
@@ -50,9 +53,13 @@ class Pace:
         most_s : float, optional
             That the look may take [s]; where that is too little, the pace is the last one that was seen.
         """
-        missed = int((time.monotonic() - self._seen_s) / EVERY_S)
-        for _ in range(min(missed, KEPT, int(min(most_s, KEPT) / self.reference_s))):
-            self._run()
+        missed = SHARE * (time.monotonic() - self._seen_s)
+        runs = int(min(missed, most_s - COLD * self.reference_s, KEPT * self.reference_s) / self.reference_s)
+        if runs >= LEAST:
+            for _ in range(COLD):
+                self._session.run(None, self._feed)
+            for _ in range(runs):
+                self._run()
         return statistics.fmean(self._last) / self.reference_s
 
     def _run(self) -> float:

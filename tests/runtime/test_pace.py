@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from dnnsplit.profiling.splits import _Part
 from dnnsplit.runtime import pace as module
-from dnnsplit.runtime.pace import EVERY_S, FIRST, KEPT, REFERENCE, SHAPE, Pace
+from dnnsplit.runtime.pace import COLD, FIRST, KEPT, LEAST, REFERENCE, SHAPE, SHARE, Pace
 from dnnsplit.runtime.timing import at_pace
 
 
@@ -56,22 +56,41 @@ class Clocks:
 def test_the_pace_is_1_when_it_is_first_looked_at_and_follows_the_machine(monkeypatch):
     clocks = Clocks(monkeypatch, 0.02)
     pace = Pace()
-    assert (pace.reference_s, clocks.runs) == (pytest.approx(0.02), FIRST)
+    assert (pace.reference_s, clocks.runs) == (pytest.approx(0.02), COLD + FIRST)
     clocks.taken = 0.03
     assert pace.now() == pytest.approx(1.0)  # it was looked at just now
-    clocks.wall += 1.01 * KEPT * EVERY_S
+    clocks.wall += 1.01 * KEPT * 0.02 / SHARE
     assert pace.now() == pytest.approx(1.5)
-    assert clocks.runs == FIRST + KEPT
-    clocks.taken, clocks.wall = 0.02, clocks.wall + 1.01 * EVERY_S  # one faster run among the last ones, in its share
-    assert pace.now() == pytest.approx((1.5 * (KEPT - 1) + 1.0) / KEPT)
-    assert clocks.runs == FIRST + KEPT + 1
+    assert clocks.runs == COLD + FIRST + COLD + KEPT
+    clocks.taken, clocks.wall = 0.02, clocks.wall + 1.01 * LEAST * 0.02 / SHARE  # faster runs count in their share
+    assert pace.now() == pytest.approx((1.5 * (KEPT - LEAST) + 1.0 * LEAST) / KEPT)
+    assert clocks.runs == 2 * COLD + FIRST + KEPT + COLD + LEAST
+
+
+def test_the_first_runs_of_a_look_do_not_count(monkeypatch):
+    """They find the data of whatever ran before in the caches, and take longer: by more where a look has few runs."""
+    clocks = Clocks(monkeypatch, 0.02)
+    pace = Pace()
+    warm = clocks.run
+
+    def run(outputs, feed):
+        warm(outputs, feed)
+        clocks.cpu += 0.01 * (clocks.cold > 0)
+        clocks.cold -= 1
+
+    monkeypatch.setattr(clocks, "run", run)
+    for _ in range(KEPT):
+        clocks.cold, clocks.wall = COLD, clocks.wall + 1.01 * LEAST * 0.02 / SHARE
+        assert pace.now() == pytest.approx(1.0)
+    assert clocks.runs == (KEPT + 1) * COLD + FIRST + KEPT * LEAST
 
 
 def test_a_look_takes_no_longer_than_it_may(monkeypatch):
     clocks = Clocks(monkeypatch, 0.02)
     pace = Pace(0.01)
     assert pace.now() == pytest.approx(2.0)
-    for most_s, runs in ((0.0, 0), (0.025, 2), (10.0, KEPT)):
+    least_s = 0.01 * (COLD + LEAST)
+    for most_s, runs in ((0.0, 0), (0.99 * least_s, 0), (1.01 * least_s, COLD + LEAST), (10.0, COLD + KEPT)):
         clocks.wall, before = clocks.wall + 3600.0, clocks.runs
         pace.now(most_s)
         assert clocks.runs - before == runs
