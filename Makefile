@@ -2,7 +2,8 @@
 #                and data/runs/<name>: MODEL=path.onnx IMAGES=images.npy (.npz: by input name), SHAPES="{'x': [1, 3, 640, 640]}"
 #                where it leaves them open, and ARGS="-p count=12 ..." for parameters of the notebooks;
 #                MODEL=ppocr-det is the second example, a text detector; MODEL=yolo11x-seg and MODEL=yolo11m are the slides' own models,
-#                by slides.yaml into data/, figures/thesis and figures/thesis.html; exporting them needs the extra train
+#                by slides.yaml into data/, figures/thesis and figures/thesis.html; exporting them needs the extra train;
+#                ARGS="-p source_seconds=4.78" (1.235 for yolo11m) makes their device as slow as the slides'
 # make test      all tests
 # make bench     all benchmarks: agreement, solving (BENCH="--instance FOLDER" adds yours), noise (NOISE="--samples CSV"), times, ...
 # make lab       JupyterLab on the notebooks
