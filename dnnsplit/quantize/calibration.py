@@ -57,8 +57,8 @@ class Calibration:
         return shown(title, pd.DataFrame(rows, columns=columns)) + self.setting._repr_html_()
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON value that `from_json` reads back."""
-        return asdict(self)
+        """Return a JSON value that `from_json` reads back: the same that a file gives, as such values are compared."""
+        return asdict(self) | {"ranges": {tensor: list(ends) for tensor, ends in self.ranges.items()}}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Calibration:

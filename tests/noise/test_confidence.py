@@ -169,6 +169,16 @@ def test_a_front_is_verified_on_images_that_did_not_choose_it(measured):
     assert plain.limited == "noise"
 
 
+def test_noise_from_a_file_is_verified_as_what_was_measured_is(measured, tmp_path):
+    problem, meter, samples = measured
+    samples.save(tmp_path / "noise.csv")
+    noise = ds.fit_noise(ds.NoiseSamples.load(tmp_path / "noise.csv"), "measured")
+    limit = 0.5 * max(noise.table.values())
+    plans = [ds.split(*problem[:3], one, max_noise=limit, verify=meter) for one in (problem[3], noise)]
+    assert plans[0].quantized == plans[1].quantized
+    assert plans[0].noise == plans[1].noise
+
+
 def test_a_plan_is_verified_by_its_bound_on_other_images(measured):
     problem, meter, _ = measured
     noisiest = max(problem[3].table.values())

@@ -1,5 +1,6 @@
 """What "quantized" means: the rewriting, its scales, and the noise it makes."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -111,6 +112,7 @@ def test_calibration_round_trip(net):
     again = Calibration.from_json(calibration.to_json())
     assert again.ranges == dict(calibration.ranges)
     assert again.setting == calibration.setting
+    assert json.loads(json.dumps(calibration.to_json())) == calibration.to_json() == again.to_json()  # as they are compared
     with pytest.raises(ds.NoiseError, match="no calibration can be read"):
         Calibration.from_json({"ranges": {}})
 
