@@ -2,6 +2,12 @@
 
 from . import examples as examples
 from . import plots as plots
+from .agents.deploy import Deployed as Deployed
+from .agents.deploy import deploy as deploy
+from .agents.deploy import status as status
+from .agents.deploy import undeploy as undeploy
+from .agents.keys import make_keys as make_keys
+from .agents.local import local_agents as local_agents
 from .cutting.bundle import Bundle as Bundle
 from .cutting.cut import cut as cut
 from .cutting.parts_meter import parts_meter as parts_meter

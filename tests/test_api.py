@@ -27,7 +27,8 @@ ONLY = {
     "yaml": {"network.yaml", "ground.yaml_file"},
     "torch": {"examples.yolo11"},
     "ultralytics": {"examples.yolo11"},
-    "grpc": {"deployment"},
+    "grpc": {"deployment", "agents.wire"},
+    "cryptography": {"agents.keys"},
     "tritonclient": {"deployment"},
 }  # fmt: skip
 MODULES = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dnnsplit as ds
-from dnnsplit.cli import exporting
+from dnnsplit.cli import agents, exporting
 from dnnsplit.cli.assignments import assignments, grids
 from dnnsplit.cli.models import FILES, IMAGES, MODEL, PROBLEM, Argument, argument, load, problem_of, tell
 
@@ -78,6 +78,11 @@ WEIGHTS = (
 )
 
 
+_command("agent", "join this host to others: it measures itself and runs parts, until Ctrl-C", *agents.AGENT)(agents.agent)
+_command("deploy", "put a model on the hosts that have joined, and follow their state", *agents.DEPLOY)(agents.deploy)
+_command("status", "say who has joined, how the links are, and what is deployed", *agents.STATUS)(agents.status)
+_command("undeploy", "end a deployment", *agents.UNDEPLOY)(agents.undeploy)
+_command("keys", "make key pairs for hosts that call each other over a network", *agents.MAKE_KEYS)(agents.make_keys)
 _command("export", "write a YOLO11 network as ONNX; needs the extra 'train'", *exporting.ARGUMENTS)(exporting.export)
 
 

@@ -92,18 +92,20 @@ class Client:
         Returns a text that is added when a server is not reached in time (the test-bed tells which has died).
     tls : Tls | None, optional
         Files that secure the connection; None for a plain one.
+    server : str, default ""
+        Name of the source server, which its certificate has to carry where they are `Tls.named`.
     """
 
     def __init__(
         self, address: str, model_name: str, deadline_s: float = 60.0, diagnose: Callable[[], str] | None = None,
-        tls: Tls | None = None,
+        tls: Tls | None = None, server: str = "",
     ) -> None:  # fmt: skip
         if not (isinstance(deadline_s, int | float) and 0 < deadline_s < math.inf):
             message = f"deadline_s is {deadline_s!r}; give a finite number of seconds above 0"
             raise DeployError(message)
         self.address, self.model_name, self.deadline_s = address, model_name, deadline_s
         self._diagnose = diagnose or (lambda: "")
-        self._stub = Stub(address, tls=tls)
+        self._stub = Stub(address, tls=tls, name=server)
         self._metadata: Any = None
         self._told: tuple[str, ...] | None = None
 

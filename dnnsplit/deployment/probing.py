@@ -75,7 +75,9 @@ class Probe:
         )
 
 
-def probe(address: str, repeats: int = 10, most_bytes: int = 2**24, deadline_s: float = 30.0, tls: Tls | None = None) -> Probe:
+def probe(
+    address: str, repeats: int = 10, most_bytes: int = 2**24, deadline_s: float = 30.0, tls: Tls | None = None, server: str = ""
+) -> Probe:
     """Measure the link from here to a stage, or to a host that runs `answer_probes`.
 
     The time of a message of b bytes is fitted as 2 latency + b / bandwidth + b * packing; of every size the fastest counts.
@@ -92,6 +94,8 @@ def probe(address: str, repeats: int = 10, most_bytes: int = 2**24, deadline_s: 
         Limit on each message [s].
     tls : Tls | None, optional
         Files that secure the connection.
+    server : str, default ""
+        Name of the other server, which its certificate has to carry where they are `Tls.named`.
 
     Raises
     ------
@@ -101,7 +105,7 @@ def probe(address: str, repeats: int = 10, most_bytes: int = 2**24, deadline_s: 
     if repeats < 1 or most_bytes < 2 * FIRST_BYTES:
         message = f"repeats is {repeats!r} and most_bytes {most_bytes!r}; give at least 1 and {2 * FIRST_BYTES}"
         raise DeployError(message)
-    with closing(Stub(address, tls=tls)) as stub:
+    with closing(Stub(address, tls=tls, name=server)) as stub:
 
         def seconds(size: int) -> float:
             message = infer_request(PROBE, tensors={"x": np.ones(size, np.uint8)})

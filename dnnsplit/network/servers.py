@@ -107,6 +107,11 @@ class Link:
     handling_s_per_byte: float = 0.0
 
     @property
+    def ends(self) -> tuple[str, str]:
+        """(source, target)."""
+        return self.source, self.target
+
+    @property
     def s_per_byte(self) -> float:
         """Seconds that a byte on the link adds [s/B]: 1 / bandwidth + serialisation."""
         return 1 / self.bandwidth_bytes_per_s + self.serialise_s_per_byte

@@ -215,7 +215,7 @@ def cut_plans(
     out, bundles, graph = Path(out), [], model if isinstance(model, LayerGraph) else load(model, shapes=shapes)
     files: dict[str, Path] = {}
     for plan in tqdm(plans.plans, desc="plans", disable=not progress or len(plans.plans) < 2):
-        name = sha256(_identity(plan))[:12]
+        name = sha256(identity(plan))[:12]
         bundle = cut(graph, plan, out / f"plan-{name}", calibration, check, images=images)
         bundles.append(replace(bundle, model_name=f"{bundle.model_name}@{name}"))
         bundles[-1].save()
@@ -240,7 +240,7 @@ def _share(files: dict[str, Path], file: Path, digest: str) -> None:
             spare.replace(file)
 
 
-def _identity(plan: Plan) -> str:
+def identity(plan: Plan) -> str:
     """What a plan decides, as a text: placement, precision, routes and forms."""
     routes = sorted((t.tensor, t.source, t.target, t.form) for t in plan.transfers)
     return json.dumps([sorted(plan.assignment.items()), sorted(plan.quantized), routes, plan.lossy_source])
@@ -250,7 +250,7 @@ def _distinct(
     links: Sequence[Ends], plans: Sequence[Plan], fixed: Sequence[float], slopes: Sequence[tuple[float, ...]], objective: str
 ) -> AdaptivePlans:
     """Keep each plan once, in the order of their noise, and the links that tell plans apart."""
-    first = {_identity(plan): i for i, plan in reversed(list(enumerate(plans)))}
+    first = {identity(plan): i for i, plan in reversed(list(enumerate(plans)))}
     order = sorted(first.values(), key=lambda i: (plans[i].limited_noise, fixed[i]))
     kept = [n for n in range(len(links)) if len({slopes[i][n] for i in order}) > 1]
     prices = Prices(

@@ -100,7 +100,7 @@ class Peer:
 
     def __init__(self, name: str, address: str, limit_bytes: int, tls: Tls | None) -> None:
         self.name, self.address = name, address
-        self.stub = Stub(address, limit_bytes, tls, peer=True)
+        self.stub = Stub(address, limit_bytes, tls, peer=True, name=name)
         self.queue: queue.SimpleQueue[Sending | None] = queue.SimpleQueue()
         self.real_s: dict[str, float] = {}  # least wall seconds of the real send, by wire
         self.ping: Any = None

@@ -31,6 +31,11 @@ class Gauge:
         return 1 / self._s_per_byte
 
     @property
+    def age_s(self) -> float:
+        """How long ago the last transfer was taken [s]."""
+        return time.monotonic() - self._seen
+
+    @property
     def probe_bytes(self) -> int:
         """Size of a message that takes about 0.2 s at the bandwidth of late [B]."""
         least, most = PROBE_BYTES

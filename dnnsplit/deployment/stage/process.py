@@ -8,9 +8,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import grpc
 
@@ -51,19 +52,34 @@ def main(arguments: list[str]) -> NoReturn:
 def run(config: Config, started: Callable[[str], None]) -> NoReturn:
     """Serve one server of a bundle until SystemExit or KeyboardInterrupt is raised; `started` is told its ``host:port``."""
     stage = stage_of(config)
-    server = grpc.server(ThreadPoolExecutor(2 * config.in_flight + 8), options=server_options(stage.largest_message_bytes))
-    server.add_generic_rpc_handlers((handlers(stage),))
-    port = listen(server, config.host, config.port, stage.tls)
-    server.start()
-    try:
-        started(f"{config.host}:{port}")
+    with answering(stage, config, stage.largest_message_bytes) as address:
+        started(address)
         stage.prepare()
         while True:
             time.sleep(TICK_S)
             stage.look_after()
+
+
+@contextmanager
+def answering(stage: Any, config: Config, limit_bytes: int) -> Iterator[str]:
+    """Let a stage answer at its address, ``host:port``, messages up to `limit_bytes` [B]."""
+    server = grpc.server(ThreadPoolExecutor(2 * config.in_flight + 8), options=server_options(limit_bytes))
+    server.add_generic_rpc_handlers((handlers(stage),))
+    port = listen(server, config.host, config.port, stage.tls)
+    server.start()
+    try:
+        yield f"{config.host}:{port}"
     finally:
         server.stop(0)
         stage.close()
+
+
+def limit_memory(size_bytes: int) -> None:
+    """Let this process have no more memory than that [B]; 0 for no limit."""
+    if size_bytes:
+        import resource  # which not every system has
+
+        resource.setrlimit(resource.RLIMIT_DATA, (size_bytes, size_bytes))
 
 
 def _follow(parent_pid: int) -> None:

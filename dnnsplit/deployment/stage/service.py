@@ -150,16 +150,20 @@ class Stage:
 
     def ModelInfer(self, request: Infer, context: grpc.ServicerContext) -> Infer:
         """Run the whole model, or take a message of another stage."""
-        name, version = request.head.model_name, request.head.model_version
         try:
-            if request.problem:
-                raise Refusal(Code.INVALID_ARGUMENT, request.problem)
-            if name not in self.handlers or version not in ("", VERSION):
-                raise Refusal(Code.NOT_FOUND, self._unknown(name, version))
-            return self.handlers[name](request, context)
+            return self.answer(request, context)
         except Refusal as refusal:
             context.abort(refusal.code, str(refusal))  # which raises
             raise
+
+    def answer(self, request: Infer, context: grpc.ServicerContext) -> Infer:
+        """Do the same; a `Refusal` says why not."""
+        name, version = request.head.model_name, request.head.model_version
+        if request.problem:
+            raise Refusal(Code.INVALID_ARGUMENT, request.problem)
+        if name not in self.handlers or version not in ("", VERSION):
+            raise Refusal(Code.NOT_FOUND, self._unknown(name, version))
+        return self.handlers[name](request, context)
 
     def _unknown(self, name: str, version: str) -> str:
         return f"there is no model {name!r}, version {version!r}; this is {self.bundle.model_name!r}, version {VERSION!r}"

@@ -37,12 +37,16 @@ class Tls:
         Certificates of the authorities that this side trusts; without them, callers trust those of the system.
     mutual : bool, default True
         Whether a stage that has `ca` lets in only callers with a certificate of theirs.
+    named : bool, default False
+        Whether certificates carry the names of servers, as those of `make_keys` do, and are checked by these, whatever the
+        address.
     """
 
     cert: str = ""
     key: str = ""
     ca: str = ""
     mutual: bool = True
+    named: bool = False
 
     def __post_init__(self) -> None:
         files = {"cert": self.cert, "key": self.key, "ca": self.ca}
@@ -85,6 +89,17 @@ def server_options(limit_bytes: int) -> list[tuple[str, int]]:
     return [*size_options(limit_bytes), ("grpc.so_reuseport", 0), *questions]
 
 
+def named(tls: Tls | None, name: str) -> list[tuple[str, str]]:
+    """Return the gRPC options by which a certificate has to carry the name of its server, where they do."""
+    return [("grpc.ssl_target_name_override", name)] if tls is not None and tls.named and name else []
+
+
+def caller(context: grpc.ServicerContext) -> str:
+    """Return the name in the caller's certificate; empty on a plain connection."""
+    found = context.auth_context().get("x509_common_name", [b""])
+    return str(found[0].decode(errors="replace"))
+
+
 class Stub:
     """The calls of the Open Inference Protocol at ``host:port``, past any HTTP proxy.
 
@@ -98,10 +113,13 @@ class Stub:
         Files that secure the connection; None for a plain one.
     peer : bool, default False
         Whether the other side is a stage, which may be asked often whether it lives.
+    name : str, default ""
+        The name of the other server, which its certificate has to carry where they are `Tls.named`.
     """
 
-    def __init__(self, address: str, limit_bytes: int = -1, tls: Tls | None = None, peer: bool = False) -> None:
-        options = [*size_options(limit_bytes), *RECONNECT, *(KEEPALIVE if peer else []), ("grpc.enable_http_proxy", 0)]
+    def __init__(self, address: str, limit_bytes: int = -1, tls: Tls | None = None, peer: bool = False, name: str = "") -> None:
+        options = [*size_options(limit_bytes), *RECONNECT, *(KEEPALIVE if peer else []), ("grpc.enable_http_proxy", 0),
+                   *named(tls, name)]  # fmt: skip
         if tls is None:
             self.channel = grpc.insecure_channel(address, options)
         else:

@@ -1,0 +1,158 @@
+"""Deployments by agents: how long the first, a known and another one take, and how a dropped link and a lost host are followed.
+
+``python bench/agents.py`` runs three emulated agents on this machine, with ``--namespaces`` also agents in network namespaces.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+import dnnsplit as ds
+from dnnsplit.ground.errors import DeployError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+MODEL = Path(__file__).parents[1] / "data" / "models" / "yolo11n-ppe-320.onnx"
+CLIENTS = 8
+
+
+def network_file(path: Path, device_edge: float = 10e6) -> Path:
+    """A device that is slow, with links to an edge and a cloud that are this machine."""
+    servers = (ds.Server("device", speed_cpu=0.05), ds.Server("edge", speed_cpu=1.0), ds.Server("cloud", speed_cpu=1.0))
+    speeds = {("device", "edge"): device_edge, ("device", "cloud"): 2e6, ("edge", "cloud"): 20e6}
+    links = [ds.Link(*ends, speed, 0.005) for pair, speed in speeds.items() for ends in (pair, pair[::-1])]
+    ds.Network(servers, tuple(links), "device").save(path)
+    return path
+
+
+class Clients:
+    """Clients that ask all the time, and when they were answered, refused, or answered wrongly."""
+
+    def __init__(self, client: ds.Client, count: int = CLIENTS) -> None:
+        self.client = client
+        self.inputs = {name: ds.scenes.images(1)[:1] for name in client.inputs}
+        self.wanted = client.infer(self.inputs)
+        self.answered, self.lost, self.wrong, self.stop = list[float](), list[str](), 0, threading.Event()
+        self.threads = [threading.Thread(target=self.ask, daemon=True) for _ in range(count)]
+
+    def ask(self) -> None:
+        """Ask until it is to stop."""
+        while not self.stop.is_set():
+            try:
+                found = self.client.infer(self.inputs)
+            except DeployError as error:
+                self.lost.append(str(error))
+                time.sleep(0.05)
+                continue
+            self.answered.append(time.monotonic())
+            self.wrong += not all(np.allclose(found[name], array, rtol=1e-3, atol=1e-3) for name, array in self.wanted.items())
+
+    def __enter__(self) -> Self:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(90)
+
+
+def until(condition: Callable[[], bool], limit_s: float = 90.0) -> float:
+    """Wait until something is so; return how long that took [s]."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > limit_s:
+            raise TimeoutError(condition)
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def timed(work: Callable[[], ds.Deployed]) -> tuple[ds.Deployed, float]:
+    """Return a deployment, and what it took [s]."""
+    started = time.monotonic()
+    found = work()
+    return found, time.monotonic() - started
+
+
+def runs_on(client: ds.Deployed, server: str) -> bool:
+    """Whether a deployment has settled on a plan with this server."""
+    return server in client.state["servers"] and client.state["status"] == "running"
+
+
+def runs_without(client: ds.Deployed, server: str) -> bool:
+    """Whether it has settled on one without it."""
+    return server not in client.state["servers"] and client.state["status"] == "running"
+
+
+def emulated(folder: Path) -> None:
+    """Deploy on three emulated agents, and let a link drop and a host be killed."""
+    quiet = {"told": lambda line: print("  ", line[:150].replace("\n", " "))}
+    with ds.local_agents(network_file(folder / "net.yaml"), folder / "agents") as agents:
+        client, first_s = timed(lambda: ds.deploy(MODEL, agents.at, max_noise=0.05, **quiet))
+        print(f"first deployment, nothing known: {first_s:.1f} s")
+        quiet["told"] = lambda line: None
+        _, again_s = timed(lambda: ds.deploy(MODEL, agents.at, max_noise=0.05, **quiet))
+        print(f"the same again: {again_s:.1f} s")
+        client, other_s = timed(lambda: ds.deploy(MODEL, agents.at, max_noise=0.0, **quiet))
+        print(f"with another noise limit: {other_s:.1f} s")
+        print("plan:", client.state["servers"], "promised", client.state["promised_s"])
+        time.sleep(8.0)  # plans for what may come are prepared
+        with Clients(client) as clients:
+            time.sleep(3.0)
+            network_file(agents.emulate, 0.5e6)
+            drop_s = until(lambda: runs_without(client, "edge"))
+            time.sleep(3.0)
+            took_s = client.switches.iloc[-1]["took_s"]
+            print(f"link drops 20-fold, {CLIENTS} clients: new plan {drop_s:.1f} s later, {took_s} s after it was seen")
+            network_file(agents.emulate)
+            until(lambda: runs_on(client, "edge"))
+        time.sleep(8.0)
+        with Clients(client) as clients:
+            time.sleep(2.0)
+            agents.kill("edge")
+            killed = time.monotonic()
+            until(lambda: runs_without(client, "edge"))
+            time.sleep(3.0)
+            after = [t - killed for t in clients.answered if t > killed + 0.3]
+            print(f"host killed under {CLIENTS} clients: first answer {min(after):.1f} s later")
+            print(f"   {len(clients.answered)} answers, {clients.wrong} of them wrong; {len(clients.lost)} refused")
+        ds.undeploy(client.name, agents.at)
+
+
+def in_namespaces(folder: Path) -> None:
+    """Set what is promised beside what is measured where the kernel paces links and processors."""
+    from helpers.namespaced import namespaced_agents
+
+    servers = [ds.Server(name) for name in ("device", "edge", "cloud")]
+    speeds = {("device", "edge"): 5e6, ("device", "cloud"): 2e6, ("edge", "cloud"): 10e6}
+    links = [ds.Link(*ends, speed, 0.0) for pair, speed in speeds.items() for ends in (pair, pair[::-1])]
+    with namespaced_agents(ds.Network(servers, links, "device"), folder, {"device": 0.05, "edge": 0.5, "cloud": 1.0}) as agents:
+        keys = agents.keys / "device"
+        for limit in (0.0, 0.05):
+            asked = {"max_noise": limit, "keys": keys, "told": lambda line: None}
+            client, took_s = timed(lambda asked=asked: ds.deploy(MODEL, agents.at, **asked))
+            inputs = {name: ds.scenes.images(1)[:1] for name in client.inputs}
+            seconds = [client.trace(inputs)[1].latency_s for _ in range(12)][2:]
+            promised, measured = client.state["promised_s"], statistics.median(seconds)
+            print(f"namespaces, noise {limit:g}, on {'+'.join(client.state['servers'])}, deployed in {took_s:.1f} s")
+            print(f"   promised {promised:.4f} s, measured {measured:.4f} s, {promised / measured - 1:+.1%}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--namespaces", action="store_true", help="in network namespaces too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as there:
+        emulated(Path(there))
+    if options.namespaces:
+        with tempfile.TemporaryDirectory() as there:
+            in_namespaces(Path(there))

@@ -1,0 +1,135 @@
+"""The deployments of the agent that others join: what was asked for, and a deployer process for each, started anew if it dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dnnsplit.agents.names import name_problem
+from dnnsplit.agents.stages import TAIL_LINES, environment
+from dnnsplit.ground.errors import DeployError, nearest
+from dnnsplit.ground.files import write_json
+from dnnsplit.ground.huge_pages import with_huge_pages
+
+REQUEST, STATE, STEPS, SWITCHES = "request.json", "state.json", "steps.jsonl", "switches.csv"
+EVERY_S = 0.2
+PAUSE_S = 2.0  # before a deployer that has failed is started anew, twice as long each time
+LONGEST_S = 60.0
+
+
+class Deployments:
+    """The deployments of one agent, a folder each: ``request.json``, ``state.json``, ``steps.jsonl``, ``switches.csv``.
+
+    Parameters
+    ----------
+    folder : Path
+        Of them all.
+    command : Sequence[str]
+        That starts a deployer; the folder of its deployment is added.
+    """
+
+    def __init__(self, folder: Path, command: Sequence[str]) -> None:
+        self.folder, self.command = folder, tuple(command)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._due: dict[str, tuple[float, float]] = {}  # name -> when it may start again, and the pause before
+        self._lock, self._stop = threading.RLock(), threading.Event()
+
+    def start(self) -> None:
+        """Begin to look after the deployers."""
+        threading.Thread(target=self._look_after, name="deployers", daemon=True).start()
+
+    def end(self) -> None:
+        """End all deployers; the deployments stay as they are."""
+        self._stop.set()
+        with self._lock:
+            for child in self._children.values():
+                _end(child)
+
+    @property
+    def names(self) -> list[str]:
+        """Those that are there."""
+        return sorted(path.parent.name for path in self.folder.glob(f"*/{REQUEST}"))
+
+    def answers(self) -> dict[str, Callable[[str, dict[str, Any]], Any]]:
+        """Return what others may ask."""
+        return {"deploy": self._deploy, "deployments": self._told, "undeploy": self._undeploy}
+
+    def _deploy(self, who: str, given: Mapping[str, Any]) -> None:
+        """Take a request; a deployment of that name changes to it."""
+        name = given["name"]
+        if problem := name_problem(name, "the deployment"):
+            raise DeployError(problem)
+        with self._lock:
+            write_json(self.folder / name / REQUEST, given["request"])
+            self._due.pop(name, None)
+
+    def _undeploy(self, who: str, given: Mapping[str, Any]) -> None:
+        """End a deployment; the agents end the stages of those that are not there any more."""
+        name = given["name"]
+        if name not in self.names:
+            message = f"there is no deployment {name!r}{nearest(name, self.names)}"
+            raise DeployError(message)
+        with self._lock:
+            (self.folder / name / REQUEST).unlink()
+            if child := self._children.pop(name, None):
+                _end(child)
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def _told(self, who: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state of each, and of the one that is named the steps after so many."""
+        found = {}
+        for name in self.names:
+            folder = self.folder / name
+            state = json.loads((folder / STATE).read_text(encoding="utf-8")) if (folder / STATE).is_file() else {}
+            found[name] = {"request": json.loads((folder / REQUEST).read_text(encoding="utf-8")), "state": state}
+        name = str(given.get("name", ""))
+        if name in found:
+            steps, switches = self.folder / name / STEPS, self.folder / name / SWITCHES
+            lines = steps.read_text(encoding="utf-8").splitlines() if steps.is_file() else []
+            found[name]["steps"] = [json.loads(line) for line in lines[given.get("after", 0) :]]
+            found[name]["switches"] = switches.read_text(encoding="utf-8") if switches.is_file() else ""
+        return found
+
+    def _look_after(self) -> None:
+        while not self._stop.wait(EVERY_S):
+            for name in self.names:
+                with self._lock:
+                    child = self._children.get(name)
+                    if child is None or child.poll() is not None:
+                        self._begin(name, child)
+
+    def _begin(self, name: str, old: subprocess.Popen[bytes] | None) -> None:
+        """Start the deployer of a deployment, after a pause where it has just failed."""
+        folder, now = self.folder / name, time.monotonic()
+        if old is not None and name not in self._due:
+            tail = (folder / "stderr").read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+            why = "\n".join(tail) or f"it ended with {old.returncode}"
+            with (folder / STEPS).open("a", encoding="utf-8") as file:
+                file.write(
+                    json.dumps({"step": "deployer", "text": f"has ended and is started anew: {why}", "at": time.time()}) + "\n"
+                )
+            self._due[name] = (now if old.returncode < 0 else now + PAUSE_S, PAUSE_S)
+        when, pause = self._due.get(name, (now, PAUSE_S))
+        if now < when:
+            return
+        self._due[name] = (now + pause, min(2 * pause, LONGEST_S))
+        if old is None or old.poll() is not None:
+            with (folder / "stderr").open("ab") as err:
+                self._children[name] = subprocess.Popen(
+                    [*self.command, str(folder), str(os.getpid())],
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err, env=with_huge_pages(environment(), True),
+                )  # fmt: skip
+            self._due.pop(name, None)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.kill()  # all that it does may be done again, and its files are written whole
+    child.wait()

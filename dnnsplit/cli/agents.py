@@ -1,0 +1,165 @@
+"""The commands of agents and deployments, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import dnnsplit as ds
+from dnnsplit.cli.assignments import shapes
+from dnnsplit.cli.models import FILES, Argument, argument, tell
+from dnnsplit.ground.units import parse, show
+
+KEYS = argument(
+    "--keys", default="", metavar="FOLDER", help="this host's folder from 'dnnsplit keys' (default: none, loopback alone)"
+)
+AT = argument("--at", required=True, metavar="HOST:PORT", help="the agent that others have joined")
+
+AGENT: tuple[Argument, ...] = (
+    argument("--name", required=True, help="of this host; with keys, that of its certificate"),
+    argument(
+        "--join", default="", metavar="HOST:PORT", help="the first agent (default: this is the first, where requests arrive)"
+    ),
+    argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"),
+    argument("--port", type=int, help="where to listen (default: 7000 for the first agent, else any)"),
+    argument("--address", default="", help="host, or host:port, by which others call this agent (default: where it listens)"),
+    KEYS,
+    argument("--folder", default="", help="for what is to last (default: ~/.local/share/dnnsplit/NAME)"),
+    argument("--disk", default="20 GB", help="that files may hold (default: 20 GB)"),
+    argument("--memory", default="", help="that a stage may use (default: no limit)"),
+    argument("--compute", default="", help="power drawn while computing, such as '5.8 W'"),
+    argument("--transmit", default="", help="power drawn while sending"),
+    argument("--transmit-self", default="", help="power drawn while moving a tensor inside"),
+    argument(
+        "--emulate", default="", metavar="NETWORK", help="network YAML: be as slow as its server of this name, with its links"
+    ),
+)
+
+
+def agent(options: argparse.Namespace) -> int:
+    """Run an agent."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    from dnnsplit.agents.agent import AgentOptions, run_agent
+
+    told = {"compute_w": options.compute, "transmit_w": options.transmit, "transmit_self_w": options.transmit_self}
+    powers = {key: parse(text, "power") for key, text in told.items() if text}
+    port = options.port if options.port is not None else 0 if options.join else 7000
+    memory = int(parse(options.memory, "memory")) if options.memory else None
+    disk = parse(options.disk, "memory")
+    given = AgentOptions(
+        options.name, options.join, options.host, port, options.address, options.folder, options.keys, disk, memory, powers,
+        options.emulate,
+    )  # fmt: skip
+
+    def started(address: str) -> None:
+        print(address, flush=True)
+        where = f"has joined {options.join}" if options.join else "is the first: others join it, and requests arrive here"
+        tell(f"{options.name!r} listens on {address} and {where}; Ctrl-C ends it and its stages")
+
+    run_agent(given, started)
+    return 0
+
+
+DEPLOY: tuple[Argument, ...] = (
+    argument("model", type=Path, help="ONNX file"),
+    AT,
+    argument("--name", default="", help="of the deployment (default: that of the file)"),
+    argument("--images", default="", help=f"{FILES} (default: scenes, for the examples' models; else nothing is quantized)"),
+    argument(
+        "--shape", action="append", default=[], metavar="NAME=1,3,640,640", help="shape of an input that the file leaves open"
+    ),
+    argument("--max-noise", type=float, help="limit on the noise; 0: float32 alone (default: no limit)"),
+    argument("--confidence", type=float, default=0.95, help="with which it holds on other images (default: 0.95)"),
+    argument("--latency-weight", type=float, default=1.0, help="weight of the latency (default: 1)"),
+    argument("--energy-weight", type=float, default=0.0, help="weight of the energy (default: 0)"),
+    argument("--max-device-energy", type=float, help="limit on the device's energy [J]"),
+    argument("--layers", type=int, default=12, help="how many layers may run in int8 (default: 12)"),
+    argument("--budget", type=int, default=40, help="how many schemes the noise is measured of (default: 40)"),
+    argument("--setting", default="default", help="how int8 is made: default or thesis (default: default)"),
+    argument("--deadline", type=float, default=60.0, help="limit on each request [s] (default: 60)"),
+    argument("--in-flight", type=int, default=8, help="most requests at a time (default: 8)"),
+    KEYS,
+)
+
+
+def deploy(options: argparse.Namespace) -> int:
+    """Deploy a model, and print the address that clients call."""
+    found = ds.deploy(
+        options.model, options.at, name=options.name, images=options.images or None, keys=options.keys,
+        shapes=shapes(options.shape),
+        max_noise=options.max_noise, confidence=options.confidence, latency_weight=options.latency_weight,
+        energy_weight=options.energy_weight, max_device_energy_j=options.max_device_energy, layers=options.layers,
+        budget=options.budget, setting=options.setting, deadline_s=options.deadline, in_flight=options.in_flight,
+    )  # fmt: skip
+    with found:
+        print(found.address)
+    return 0
+
+
+STATUS: tuple[Argument, ...] = (AT, argument("--name", default="", help="a deployment whose switches are told too"), KEYS)
+
+
+def status(options: argparse.Namespace) -> int:
+    """Print who has joined, the links, and what is deployed."""
+    found = ds.status(options.at, options.keys, options.name)
+    for name, member in found["members"].items():
+        print(_member(name, member, name == found["source"]))
+    for name, member in found["members"].items():
+        for target, link in member["state"]["links"].items():
+            bandwidth, latency = show(link["bandwidth_bytes_per_s"], "B/s"), show(link["latency_s"], "s")
+            print(f"{name} -> {target}: {bandwidth}, {latency}; {link['note']}")
+    for name, deployment in found["deployments"].items():
+        print(_deployment(name, deployment["state"]))
+    if options.name:
+        print(found["deployments"].get(options.name, {}).get("switches", ""), end="")
+    return 0
+
+
+UNDEPLOY: tuple[Argument, ...] = (argument("name", help="of the deployment"), AT, KEYS)
+
+
+def undeploy(options: argparse.Namespace) -> int:
+    """End a deployment."""
+    ds.undeploy(options.name, options.at, options.keys)
+    return 0
+
+
+MAKE_KEYS: tuple[Argument, ...] = (
+    argument("hosts", nargs="+", metavar="NAME[=ADDRESS,...]", help="hosts, and where other clients check them, their addresses"),
+    argument(
+        "-o", "--out", type=Path, default=Path("keys"), help="folder of the authority and of each host's keys (default: keys)"
+    ),
+)
+
+
+def make_keys(options: argparse.Namespace) -> int:
+    """Make key pairs."""
+    hosts: dict[str, Any] = {}
+    for text in options.hosts:
+        name, _, addresses = text.partition("=")
+        hosts[name] = tuple(filter(None, addresses.split(",")))
+    for name, folder in ds.make_keys(hosts, options.out).items():
+        print(folder)
+        tell(f"bring {folder} to {name!r} alone; whoever has it may call the agents of this authority")
+    return 0
+
+
+def _member(name: str, member: dict[str, Any], is_source: bool) -> str:
+    facts, load = member["facts"], member["state"].get("load", {})
+    told = [facts["cpu"], f"{show(load['free_memory_bytes'], 'B')} of memory free" if load else ""]
+    told += [
+        f"emulated: {facts['emulated']}" if "emulated" in facts else "",
+        *(f"runs a {job}" for job in member["state"].get("jobs", ())),
+    ]
+    alive = "" if member["alive"] else f", LOST for {member['silent_s']:g} s"
+    return f"{name}{' (source)' if is_source else ''} at {member['address']}{alive}: {'; '.join(filter(None, told))}"
+
+
+def _deployment(name: str, state: dict[str, Any]) -> str:
+    if not state.get("plan"):
+        return f"deployment {name}: {state.get('status', 'begins')}{': ' + state['problem'] if state.get('problem') else ''}"
+    where = f"{state['status']} at {state['address']}, plan {state['plan']} on {'+'.join(state['servers'])}"
+    what = f"promised {show(state['promised_s'], 's')}, noise {state['noise']:.4g}, {state['quantized']} layers in int8"
+    return f"deployment {name}: {where}, {what}" + "".join(f"; without {host}: {why}" for host, why in state["left_out"].items())

@@ -1,0 +1,44 @@
+"""Agents whose links the kernel paces, where the machine can: real probes, quotas, and keys."""
+
+import numpy as np
+import pytest
+from helpers.agents import Asking, deep, deployed, whole
+from helpers.namespaced import namespaced_agents
+from helpers.small_models import images
+
+import dnnsplit as ds
+from dnnsplit.deployment.testbed import namespaces as space
+from dnnsplit.ground.errors import DeployError
+
+try:
+    space.check_machine()
+    REASON = ""
+except DeployError as problem:
+    REASON = f"no namespaces: {problem}"
+pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
+
+NAMES = ("device", "edge", "cloud")
+
+
+def network(**bandwidths):
+    speeds = {("device", "edge"): 50e6, ("device", "cloud"): 2e6, ("edge", "cloud"): 10e6}
+    links = [ds.Link(*ends, speed, 0.0) for pair, speed in speeds.items() for ends in (pair, pair[::-1])]
+    return ds.Network([ds.Server(name) for name in NAMES], links, "device")
+
+
+def test_agents_find_out_what_the_kernel_gives(tmp_path):
+    path, pictures = deep(tmp_path)
+    with namespaced_agents(network(), tmp_path, {"device": 0.2, "edge": 1.0, "cloud": 1.0}) as agents:
+        found = ds.status(agents.at, agents.keys / "device")
+        assert found["members"]["device"]["facts"]["cpu_share"] == pytest.approx(0.2, rel=0.2)
+        with deployed(agents, path, pictures, max_noise=0) as client, Asking(client, path, size=32) as asking:
+            assert client.state["servers"] == ["edge"]
+            links = ds.status(agents.at, agents.keys / "device")["members"]["device"]["state"]["links"]
+            assert 20e6 < links["edge"]["bandwidth_bytes_per_s"] < 75e6
+            assert 0.8e6 < links["cloud"]["bandwidth_bytes_per_s"] < 3e6
+            asking.more()
+        assert not asking.lost
+        assert not asking.wrong
+        x = images(1, 32)
+        with ds.Deployed("deep", agents.at, agents.keys / "device") as again:
+            np.testing.assert_allclose(again.infer({"x": x})["out"], whole(path, x)["out"], rtol=1e-4, atol=1e-5)
