@@ -1,7 +1,7 @@
 """Deployments by agents on this machine: real processes and sockets, links that a file emulates, ends by kill -9."""
 
-import json
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -9,9 +9,12 @@ import tritonclient.grpc as triton
 from helpers.agents import SIZE, Asking, children, deployed, model, network_file, whole
 from helpers.processes import is_running, wait_until
 from helpers.small_models import images
+from onnx import TensorProto, helper
 
 import dnnsplit as ds
+from dnnsplit.agents.wire import Remote
 from dnnsplit.ground.errors import DeployError, OptionError
+from dnnsplit.ground.files import sha256
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,7 @@ def test_from_a_model_to_an_answer(site, running):
         "first request",
     ]
     assert [step for step in dict.fromkeys(told)] == order
-    assert "Do not split" in steps(running, "why")[0] or "edge" in steps(running, "why")[0]
+    assert "edge" in steps(running, "why")[0]
     with triton.InferenceServerClient(running.address) as client:
         given = triton.InferInput("x", list(x.shape), "FP32").set_data_from_numpy(x)
         np.testing.assert_allclose(client.infer("net", [given]).as_numpy("out"), whole(path, x)["out"], rtol=1e-4, atol=1e-5)
@@ -266,14 +269,24 @@ class TestRefused:
         with pytest.raises(OptionError, match="4 problems"):
             AgentOptions("../edge", host="0.0.0.0", disk_bytes=0, powers={"compute_w": -1})
 
-    def test_a_model_of_a_library_is_refused(self, tmp_path):
-        from helpers.small_models import saved
-        from onnx import TensorProto, helper
 
-        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
-        assert json is not None
-        with pytest.raises(Exception, match="Odd"):
-            saved(tmp_path / "odd.onnx", [helper.make_node("Odd", ["x"], ["y"], domain="evil")], ends[:1], ends[1:])
+def test_what_a_library_would_run_is_refused_by_the_agent_itself(site, tmp_path):
+    """Whoever deploys checks it too; this one comes past that."""
+    agents, _, _ = site
+    file = tmp_path / "odd.onnx"
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Odd", ["x"], ["y"], domain="evil")], "odd", ends[:1], ends[1:])
+    file.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("evil", 1)]).SerializeToString())
+    given = {"files": {file.name: sha256(file)}, "model": file.name, "shapes": {}, "images": "", "count": 0, "server": "device"}
+    given |= {"setting": "default", "layers": 0, "provider": "cpu"}
+    with closing(Remote(agents.at)) as remote:
+        remote.push(file, sha256(file))
+        assert remote.ask("job", kind="profile", given=given)["state"] == "running"
+        found = wait_until(
+            lambda: [told for told in [remote.ask("job", kind="profile", given=given)] if told["state"] != "running"]
+        )
+    assert found[0]["state"] == "failed"
+    assert "operators of the domain 'evil' need a library, and none is loaded here" in found[0]["problem"]
 
 
 def test_energies_count_where_somebody_knows_the_powers(site, running, tmp_path):
