@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,73 +18,20 @@ from dnnsplit.agents.deployments import Deployments
 from dnnsplit.agents.jobs import Jobs
 from dnnsplit.agents.monitor import Emulated, Monitor
 from dnnsplit.agents.names import name_problem
+from dnnsplit.agents.options import AgentOptions
 from dnnsplit.agents.pool import Pool
 from dnnsplit.agents.registry import Registry
 from dnnsplit.agents.stages import StageChild, Wanted
 from dnnsplit.agents.wire import PIECE_BYTES, Handler, Remote, UnreachableError, serve_agent, tls_of
-from dnnsplit.deployment.hosts import host_port, is_loopback
+from dnnsplit.deployment.hosts import host_port
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.emulation import HEADROOM, Emulation
 from dnnsplit.deployment.wire.channels import Tls
-from dnnsplit.ground.errors import DeployError, OptionError, raise_problems
+from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.forms import formed
 
 PAUSE_S = 2.0  # before a stage that could not start is started anew
 BEAT_S = 0.5  # between two messages to the registry
-DISK_BYTES = 2e10
-
-
-@dataclass(frozen=True)
-class AgentOptions:
-    """How an agent is started.
-
-    Parameters
-    ----------
-    name : str
-        Of this host; with keys, that of its certificate.
-    join : str, default ""
-        ``host:port`` of the agent that others join; empty for that one itself, which is the source of requests.
-    host, port : str, int
-        Where to listen; port 0 lets the system choose.
-    address : str, default ""
-        ``host:port`` or host by which others call this agent, where that is not where it listens.
-    folder : str | Path, optional
-        For what is to last: files, results, deployments. One for each agent.
-    keys : str | Path, default ""
-        Folder from `make_keys`; needed to be called from other hosts.
-    disk_bytes : float, optional
-        That files may hold [B].
-    memory_bytes : int | None, optional
-        That a stage may use [B].
-    powers : Mapping[str, float], optional
-        What this host draws [W]: compute_w, transmit_w, transmit_self_w; energies are not known without.
-    emulate : str | Path, default ""
-        Network YAML whose server of this name this agent is to be like: its speed and its links.
-    """
-
-    name: str
-    join: str = ""
-    host: str = "127.0.0.1"
-    port: int = 7000
-    address: str = ""
-    folder: str | Path = ""
-    keys: str | Path = ""
-    disk_bytes: float = DISK_BYTES
-    memory_bytes: int | None = None
-    powers: Mapping[str, float] = field(default_factory=dict)
-    emulate: str | Path = ""
-
-    def __post_init__(self) -> None:
-        problems = [problem for problem in [name_problem(self.name)] if problem]
-        if not is_loopback(self.host) and not str(self.keys):
-            way_out = "make keys with 'dnnsplit keys', and give this host's folder with --keys"
-            problems.append(f"agents run what others send, so on {self.host} it needs keys: {way_out}")
-        if not self.disk_bytes > 0:
-            problems.append(f"disk_bytes is {self.disk_bytes!r}; give more than 0")
-        if self.memory_bytes is not None and self.memory_bytes < 2**28:
-            problems.append(f"memory_bytes is {self.memory_bytes!r}; a stage needs 256 MiB at least")
-        problems += [f"{key} is {value!r} W; give 0 or more" for key, value in self.powers.items() if not value >= 0]
-        raise_problems(OptionError, "agent", problems)
 
 
 class Agent:
@@ -128,7 +74,6 @@ class Agent:
             "job": lambda who, given: self.jobs.do(given["kind"], given["given"]),
             "probe": lambda who, given: vars(self.monitor.measure(given["target"], given["address"])),
             "stage": self._stage,
-            "hello": lambda who, given: self._told(),
         }
         if self.registry is not None:
             answers |= {"beat": self._beat, "leave": self._leave, "members": self._members}

@@ -18,13 +18,13 @@ from typing import Any
 
 from dnnsplit.agents.following import Following
 from dnnsplit.agents.hosts import Hosts
-from dnnsplit.agents.jobs import follow
 from dnnsplit.agents.placed import Placed
 from dnnsplit.agents.planning import Cut, Planner
 from dnnsplit.agents.pool import Pool
 from dnnsplit.agents.steps import Journal, Request
 from dnnsplit.agents.wire import Remote, UnreachableError, tls_of
 from dnnsplit.deployment.client import Client
+from dnnsplit.deployment.stage.process import follow
 from dnnsplit.graph.feeds import feeds_of, made_up
 from dnnsplit.ground.errors import DeployError, DnnSplitError
 from dnnsplit.ground.units import show

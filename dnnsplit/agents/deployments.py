@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit.agents.names import name_problem
-from dnnsplit.agents.stages import TAIL_LINES, environment
+from dnnsplit.agents.stages import TAIL_LINES
+from dnnsplit.deployment.stage.process import child_environment
 from dnnsplit.ground.errors import DeployError, nearest
 from dnnsplit.ground.files import write_json
 from dnnsplit.ground.huge_pages import with_huge_pages
 
 REQUEST, STATE, STEPS, SWITCHES = "request.json", "state.json", "steps.jsonl", "switches.csv"
 EVERY_S = 0.2
-PAUSE_S = 2.0  # before a deployer that has failed is started anew, twice as long each time
+PAUSE_S = 2.0  # before a deployer that has failed is started anew, the first time
 LONGEST_S = 60.0
 
 
@@ -39,7 +40,9 @@ class Deployments:
         self.folder, self.command = folder, tuple(command)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._due: dict[str, tuple[float, float]] = {}  # name -> when it may start again, and the pause before
+        self._failed: dict[str, subprocess.Popen[bytes]] = {}  # those whose end has been told
+        self._due: dict[str, float] = {}  # when one that failed may start again
+        self._pauses: dict[str, float] = {}  # how long that is put off the next time [s]
         self._lock, self._stop = threading.RLock(), threading.Event()
 
     def start(self) -> None:
@@ -70,6 +73,7 @@ class Deployments:
         with self._lock:
             write_json(self.folder / name / REQUEST, given["request"])
             self._due.pop(name, None)
+            self._pauses.pop(name, None)
 
     def _undeploy(self, who: str, given: Mapping[str, Any]) -> None:
         """End a deployment; the agents end the stages of those that are not there any more."""
@@ -107,27 +111,25 @@ class Deployments:
                         self._begin(name, child)
 
     def _begin(self, name: str, old: subprocess.Popen[bytes] | None) -> None:
-        """Start the deployer of a deployment, after a pause where it has just failed."""
+        """Start the deployer of a deployment; after a pause where it has failed, twice as long each time."""
         folder, now = self.folder / name, time.monotonic()
-        if old is not None and name not in self._due:
+        if old is not None and self._failed.get(name) is not old:
+            self._failed[name] = old
             tail = (folder / "stderr").read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
-            why = "\n".join(tail) or f"it ended with {old.returncode}"
+            told = f"has ended and is started anew: {chr(10).join(tail) or f'exit code {old.returncode}'}"
             with (folder / STEPS).open("a", encoding="utf-8") as file:
-                file.write(
-                    json.dumps({"step": "deployer", "text": f"has ended and is started anew: {why}", "at": time.time()}) + "\n"
-                )
-            self._due[name] = (now if old.returncode < 0 else now + PAUSE_S, PAUSE_S)
-        when, pause = self._due.get(name, (now, PAUSE_S))
-        if now < when:
+                file.write(json.dumps({"step": "deployer", "text": told, "at": time.time()}) + "\n")
+            if old.returncode >= 0:  # else somebody has killed it
+                pause = self._pauses.get(name, PAUSE_S)
+                self._due[name], self._pauses[name] = now + pause, min(2 * pause, LONGEST_S)
+        if now < self._due.get(name, 0.0):
             return
-        self._due[name] = (now + pause, min(2 * pause, LONGEST_S))
-        if old is None or old.poll() is not None:
-            with (folder / "stderr").open("ab") as err:
-                self._children[name] = subprocess.Popen(
-                    [*self.command, str(folder), str(os.getpid())],
-                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err, env=with_huge_pages(environment(), True),
-                )  # fmt: skip
-            self._due.pop(name, None)
+        with (folder / "stderr").open("wb") as err:
+            self._children[name] = subprocess.Popen(
+                [*self.command, str(folder), str(os.getpid())],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err,
+                env=with_huge_pages(child_environment(), True),
+            )  # fmt: skip
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dnnsplit.agents.hosts import without
 from dnnsplit.agents.monitor import OFF
 from dnnsplit.agents.planning import Cut
 from dnnsplit.agents.wire import UnreachableError
@@ -163,7 +162,7 @@ class Following:
                 f"{p.reason}: the new plan is not used, {'it is not ready' if late else 'a host of it has gone or failed'}",
             )
             self.pending = None
-            self.network = without_all(self.network, p.cut.bundle.stages, self.network.source)  # so that it is looked at again
+            self.network = _without(self.network, *p.cut.bundle.stages)  # so that it is looked at again
             return
         if not d.placed.is_ready(p.cut.name):
             return
@@ -188,7 +187,7 @@ class Following:
         d = self.d
         self.prepared = True
         plan, times = d.placed.plan.plan, d.all_times()
-        networks = [without(self.network, name) for name in plan.servers if name != self.network.source]
+        networks = [_without(self.network, name) for name in plan.servers if name != self.network.source]
         used = dict.fromkeys((t.source, t.target) for t in plan.transfers if t.source != t.target)
         for ends in used:
             link = self.network.link(*ends)
@@ -212,9 +211,6 @@ def _is_busy(thread: threading.Thread | None) -> bool:
     return thread is not None and thread.is_alive()
 
 
-def without_all(network: Network, names: tuple[str, ...], source: str) -> Network:
-    """Return a network without some of its servers, but the source: a change against which is seen again."""
-    for name in names:
-        if name != source and name in network.server_names:
-            network = without(network, name)
-    return network
+def _without(network: Network, *names: str) -> Network:
+    """Return a network without some of its servers, but the source."""
+    return network.only(*(name for name in network.server_names if name == network.source or name not in names))

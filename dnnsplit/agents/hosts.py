@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -190,10 +189,3 @@ class Hosts:
         """Close all connections."""
         for remote in self._remotes.values():
             remote.close()
-
-
-def without(network: Network, name: str) -> Network:
-    """Return a network without one of its servers."""
-    servers = tuple(server for server in network.servers if server.name != name)
-    links = tuple(link for link in network.links if name not in (link.source, link.target))
-    return replace(network, servers=servers, links=links)

@@ -20,10 +20,11 @@ from typing import Any
 from dnnsplit.agents.accepted import check_accepted
 from dnnsplit.agents.machine import turn_to_measure
 from dnnsplit.agents.pool import Pool
-from dnnsplit.agents.stages import TAIL_LINES, environment
-from dnnsplit.deployment.stage.process import limit_memory
+from dnnsplit.agents.stages import TAIL_LINES
+from dnnsplit.deployment.stage.process import child_environment, follow, limit_memory
 from dnnsplit.examples.shipped import load_images
 from dnnsplit.graph.blocks import load
+from dnnsplit.graph.feeds import made_up
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import DeployError, DnnSplitError, nearest
 from dnnsplit.ground.files import sha256, write_json
@@ -32,7 +33,7 @@ from dnnsplit.noise.measure import measure_noise
 from dnnsplit.profiling.elsewhere import profile_here
 from dnnsplit.quantize.calibration import calibrate
 
-RESULT, SPEC, OUT = "result.json", "job.json", "out"
+RESULT, SPEC, OUT, MODEL = "result.json", "job.json", "out", "model"
 RUNS, SPLITS = 20, 8  # of a profile: most runs of the whole model, and random splits whose parts are measured
 IMAGES = 16  # to calibrate on, at most
 NOISE_IMAGES = 4
@@ -88,8 +89,8 @@ class Jobs:
                 (folder / RESULT).unlink()
                 if found["state"] == "failed":  # which is told once, and tried again when it is asked for again
                     return found
-            files = {name: str(self.pool.path(digest)) for name, digest in given["files"].items()}
-            write_json(folder / SPEC, about | {"paths": files})
+            self.pool.lay_out(given["files"], folder / MODEL)
+            write_json(folder / SPEC, about)
             self._running[folder.name] = None
         threading.Thread(target=self._run, args=(folder,), name=f"job {kind}", daemon=True).start()
         return {"state": "running", "since_s": 0.0}
@@ -123,7 +124,7 @@ class Jobs:
         with (folder / "stderr").open("wb") as err:
             child = subprocess.Popen(
                 [sys.executable, "-m", "dnnsplit.agents.jobs", str(folder), str(os.getpid()), str(self.memory_bytes or 0)],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err, env=with_huge_pages(environment(), True),
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err, env=with_huge_pages(child_environment(), True),
             )  # fmt: skip
         with self._lock:
             self._running[folder.name] = child
@@ -139,31 +140,18 @@ class Jobs:
         return {"state": "failed", "problem": why}
 
 
-def _graph(folder: Path, paths: Mapping[str, str], given: Mapping[str, Any]) -> tuple[LayerGraph, Any]:
-    """Lay out the model, check that it may be run, and read it, and the images if there are any."""
-    names, there = given["files"], folder / "model"
-    there.mkdir(exist_ok=True)
-    for name in names:
-        if Path(name).name != name:
-            message = f"{name!r} is no plain name of a file"
-            raise DeployError(message)
-        link = there / name
-        link.unlink(missing_ok=True)
-        os.link(paths[name], link)
-    model = there / given["model"]
+def _graph(folder: Path, given: Mapping[str, Any]) -> tuple[LayerGraph, Path | None]:
+    """Read the model, once it is clear that it may be run, and return the file of images, if there is one."""
+    model, names = folder / given["model"], given["files"]
     check_accepted(model, [name for name in names if name != given["model"]])
-    graph = load(
-        model, [given.get("provider", "cpu")], shapes={name: tuple(shape) for name, shape in given["shapes"].items()} or None
-    )
-    images = there / given["images"] if given.get("images") else None
-    return graph, images
+    shapes = {name: tuple(shape) for name, shape in given["shapes"].items()}
+    images = folder / given["images"] if given["images"] else None
+    return load(model, [given["provider"]], shapes=shapes or None), images
 
 
 def _profile(folder: Path, graph: LayerGraph, images: Path | None, given: Mapping[str, Any]) -> None:
-    from dnnsplit.graph.feeds import made_up
-
     feed = made_up(graph.model) if images is None else load_images(images, min(IMAGES, given["count"]), start=0, graph=graph)
-    effort = {"runs": RUNS, "splits": SPLITS, "provider": given.get("provider", "cpu"), "forms": images is not None}
+    effort = {"runs": RUNS, "splits": SPLITS, "provider": given["provider"], "forms": images is not None}
     with turn_to_measure():
         times = profile_here(graph, given["server"], feed, given["layers"], progress=False, setting=given["setting"], **effort)
     times.save(folder / OUT / "times.csv")
@@ -197,19 +185,12 @@ def main(arguments: list[str]) -> int:
     for old in out.iterdir():
         old.unlink()
     try:
-        graph, images = _graph(folder, told["paths"], given)
+        graph, images = _graph(folder / MODEL, given)
         KINDS[told["kind"]](folder, graph, images, given)
     except DnnSplitError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
-
-
-def follow(parent: int) -> None:
-    """End this process when its parent has ended."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
 
 
 if __name__ == "__main__":

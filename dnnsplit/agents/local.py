@@ -13,7 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dnnsplit.agents.deploy import status
-from dnnsplit.agents.stages import TAIL_LINES, environment
+from dnnsplit.agents.stages import TAIL_LINES
+from dnnsplit.deployment.stage.process import child_environment
 from dnnsplit.ground.errors import DeployError, NetworkError
 from dnnsplit.network.servers import Network
 
@@ -31,6 +32,8 @@ class LocalAgents:
         ``host:port`` of the first, which others have joined.
     processes : dict[str, subprocess.Popen[bytes]]
         By name.
+    options, within : Mapping[str, Sequence[str]]
+        By name, what is added to the command line of an agent, and what it starts with.
     """
 
     folder: Path = field(repr=False)
@@ -38,7 +41,8 @@ class LocalAgents:
     emulate: Path | None = None
     at: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, repr=False)
-    powers: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
+    within: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
 
     def start(self, name: str) -> None:
         """Start an agent, or start it again where it was."""
@@ -46,10 +50,10 @@ class LocalAgents:
         command += ["--join", self.at] if self.at and self._first != name else ["--port", self.at.rpartition(":")[2] or "0"]
         command += ["--keys", str(self.keys / name)] if self.keys else []
         command += ["--emulate", str(self.emulate)] if self.emulate else []
-        command += self.powers.get(name, ())
+        command = [*self.within.get(name, ()), *command, *self.options.get(name, ())]
         out, err = self.folder / f"{name}.out", self.folder / f"{name}.err"
         with out.open("wb") as stdout, err.open("ab") as stderr:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=environment())
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=child_environment())
         self.processes[name] = process
         end = time.monotonic() + START_S
         while not (line := out.read_text(encoding="utf-8")).endswith("\n"):
@@ -84,6 +88,18 @@ class LocalAgents:
         """End an agent at once, as a power cut does."""
         self.processes[name].kill()
         self.processes[name].wait()
+
+    @contextmanager
+    def running(self, names: Sequence[str]) -> Iterator[LocalAgents]:
+        """Start agents, the first being the one that others join, wait until they have joined, and end them in any case."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for name in names:
+                self.start(name)
+            self.wait(*names)
+            yield self
+        finally:
+            self.end()
 
     def end(self) -> None:
         """End all of them in order."""
@@ -136,11 +152,5 @@ def local_agents(
         raise NetworkError(message)
     with TemporaryDirectory(prefix="dnnsplit-agents-") as there:
         agents = LocalAgents(Path(folder or there), Path(keys) if keys else None, emulate)
-        agents.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            for name in names:
-                agents.start(name)
-            agents.wait(*names)
+        with agents.running(names):
             yield agents
-        finally:
-            agents.end()

@@ -5,16 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from dnnsplit.deployment.probing import probe
-from dnnsplit.deployment.wire.channels import Stub, Tls
-from dnnsplit.deployment.wire.messages import PROBE, infer_request
+from dnnsplit.deployment.probing import message_timer, probe
+from dnnsplit.deployment.wire.channels import Tls
 from dnnsplit.ground.errors import DeployError, NetworkError
 from dnnsplit.network.servers import Network
 
@@ -145,13 +141,8 @@ class Monitor:
         with self._turn:
             found = probe(address, REPEATS, MOST_BYTES, LIMIT_S, self.tls, target)
             link = found.link(self.name, target)
-            self.links[target] = Measured(
-                link.bandwidth_bytes_per_s,
-                link.latency_s,
-                link.serialise_s_per_byte,
-                "measured by messages of its own",
-                time.time(),
-            )
+            per_byte, note = link.serialise_s_per_byte, "measured by messages of its own"
+            self.links[target] = Measured(link.bandwidth_bytes_per_s, link.latency_s, per_byte, note, time.time())
         self._told()
         return self.links[target]
 
@@ -181,7 +172,7 @@ class Monitor:
                     continue
                 try:
                     self._look(target, address)
-                except Exception:  # whoever does not answer is for the registry to call lost
+                except DeployError:  # whoever does not answer is for the registry to call lost
                     continue
 
     def _look(self, target: str, address: str) -> None:
@@ -201,13 +192,8 @@ class Monitor:
     def _seen(self, target: str, address: str, known: Measured) -> float | None:
         """Return the bandwidth by a few small messages [B/s]; None where so fast a link cannot be told from a faster one."""
         size = round(min(max(LOOK_S * known.bandwidth_bytes_per_s, LOOK_BYTES[0]), LOOK_BYTES[1]))
-        with self._turn, closing(Stub(address, tls=self.tls, name=target)) as stub:
-            seconds = []
-            for number in (1, 1, 1, size, size, size):
-                message = infer_request(PROBE, tensors={"x": np.ones(number, np.uint8)})
-                started = time.perf_counter()
-                stub.infer(message, timeout=LIMIT_S)
-                seconds.append(time.perf_counter() - started)
+        with self._turn, message_timer(address, LIMIT_S, self.tls, target) as timed:
+            seconds = [timed(number) for number in (1, 1, 1, size, size, size)]
         empty_s, took_s = min(seconds[1:3]), min(seconds[3:])
         if max(took_s, size / known.bandwidth_bytes_per_s) < LOOK_S / 4:
             return None

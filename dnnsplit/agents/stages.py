@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from dnnsplit.agents.pool import Pool
 from dnnsplit.cutting.bundle import FILE, Bundle
 from dnnsplit.deployment.hosts import host_port
 from dnnsplit.deployment.stage.config import Config
+from dnnsplit.deployment.stage.process import child_environment
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.files import write_json
 
@@ -100,17 +100,17 @@ class StageChild:
         self.paced: Any = None  # the links that it was told to emulate last
         self.added: dict[str, Any] = {}  # bundle -> the peers it was added with, while it loads too
         self._bundles: dict[str, Bundle] = {}
-        self.ready: dict[str, float] = {}  # bundle -> seconds that it took to load [s]
+        self.ready: set[str] = set()  # bundles that are loaded
         self.failed: dict[str, str] = {}
         self.links: dict[tuple[str, str], tuple[float, float]] = {}  # ends -> bandwidth [B/s], and when it was told
-        self._told, self._started = told, dict[str, float]()
+        self._told = told
         folder.mkdir(parents=True, exist_ok=True)
         path = write_json(folder / "stage.json", asdict(config))
         role, limits = "source" if wanted.is_source else "other", (str(wanted.limit_bytes), str(memory_bytes or 0))
         command = [sys.executable, "-m", "dnnsplit.deployment.stage.changing", str(path), self.model_name, role, *limits]
         with (folder / "stderr").open("wb") as err:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, env=environment(), text=True
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, env=child_environment(), text=True
             )
         threading.Thread(target=self._listen, name=f"stage {self.model_name}", daemon=True).start()
 
@@ -137,7 +137,7 @@ class StageChild:
             if name in self.failed or self.added.get(name) == peers or len(peers) < len(others):
                 continue
             self._forget(name)
-            self.added[name], self._started[name] = peers, time.monotonic()
+            self.added[name] = peers
             self._order("add", name, {"folder": str(bundle.folder), "peers": peers, "links": wanted.links})
         if wanted.use and wanted.use != self.used and wanted.use in self.ready:
             self._order("use", wanted.use, {"name": wanted.use})
@@ -186,8 +186,9 @@ class StageChild:
         return bundle
 
     def _forget(self, name: str) -> None:
-        for known in (self.added, self.ready, self.failed, self._bundles):
+        for known in (self.added, self.failed, self._bundles):
             known.pop(name, None)
+        self.ready.discard(name)
         if self.used == name:
             self.used = ""
 
@@ -213,14 +214,9 @@ class StageChild:
             elif told["problem"]:
                 self.failed[told["name"]] = told["problem"]
             elif told["done"] == "add" and told["name"] in self.added:
-                self.ready[told["name"]] = time.monotonic() - self._started[told["name"]]
+                self.ready.add(told["name"])
             self._told()
         self.process.wait()
         lines = (self.folder / "stderr").read_text(encoding="utf-8", errors="replace").splitlines()
         self.problem = self.problem or "\n".join(lines[-TAIL_LINES:])
         self._told()
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of children: one thread each, and gRPC keeps its words to itself."""
-    return {"GRPC_VERBOSITY": "ERROR"} | os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -41,7 +41,8 @@ AGENT: tuple[Argument, ...] = (
 def agent(options: argparse.Namespace) -> int:
     """Run an agent."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    from dnnsplit.agents.agent import AgentOptions, run_agent
+    from dnnsplit.agents.agent import run_agent
+    from dnnsplit.agents.options import AgentOptions
 
     told = {"compute_w": options.compute, "transmit_w": options.transmit, "transmit_self_w": options.transmit_self}
     powers = {key: parse(text, "power") for key, text in told.items() if text}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,6 +105,23 @@ def probe(
     if repeats < 1 or most_bytes < 2 * FIRST_BYTES:
         message = f"repeats is {repeats!r} and most_bytes {most_bytes!r}; give at least 1 and {2 * FIRST_BYTES}"
         raise DeployError(message)
+    with message_timer(address, deadline_s, tls, server) as seconds:
+        for _ in range(3):  # opens the connection
+            seconds(1)
+        small_s = min(seconds(1) for _ in range(max(repeats, 10)))
+        size = _largest(seconds, most_bytes)
+        large_s = min(seconds(size) for _ in range(repeats))
+    packing = _packing(size)
+    per_byte = (large_s - small_s) / size - packing
+    if not per_byte > 0:
+        message = f"{address}: {size} B took no longer than 1 B, apart from packing; repeat it, or raise most_bytes"
+        raise DeployError(message)
+    return Probe(address, small_s / 2, 1 / per_byte, packing, size)
+
+
+@contextmanager
+def message_timer(address: str, deadline_s: float, tls: Tls | None = None, server: str = "") -> Iterator[Callable[[int], float]]:
+    """Return what tells the seconds that a message of so many bytes [B] and its answer take, over one connection; see `probe`."""
     with closing(Stub(address, tls=tls, name=server)) as stub:
 
         def seconds(size: int) -> float:
@@ -114,20 +131,10 @@ def probe(
             return time.perf_counter() - started
 
         try:
-            for _ in range(3):  # opens the connection
-                seconds(1)
-            small_s = min(seconds(1) for _ in range(max(repeats, 10)))
-            size = _largest(seconds, most_bytes)
-            large_s = min(seconds(size) for _ in range(repeats))
+            yield seconds
         except grpc.RpcError as error:
             text = f"{address}: {error.code().name}: {error.details()}; is a stage or a probe running there?"
             raise DeployError(text) from None
-    packing = _packing(size)
-    per_byte = (large_s - small_s) / size - packing
-    if not per_byte > 0:
-        message = f"{address}: {size} B took no longer than 1 B, apart from packing; repeat it, or raise most_bytes"
-        raise DeployError(message)
-    return Probe(address, small_s / 2, 1 / per_byte, packing, size)
 
 
 def answer_probes(host: str = "127.0.0.1", port: int = 7000, tls: Tls | None = None,

@@ -219,7 +219,7 @@ def test_a_host_whose_disk_is_full_is_left_out(tmp_path):
     path, pictures = model(tmp_path)
     with ds.local_agents(network_file(tmp_path / "net.yaml"), tmp_path / "agents") as agents:
         agents.kill("edge")
-        agents.powers = {"edge": ["--disk", "1 kB"]}
+        agents.options = {"edge": ["--disk", "1 kB"]}
         agents.start("edge")
         agents.wait("edge")
         with deployed(agents, path, pictures, max_noise=0) as client:
@@ -262,7 +262,7 @@ class TestRefused:
             ds.status("127.0.0.1:1")
 
     def test_an_agent_on_other_addresses_needs_keys(self):
-        from dnnsplit.agents.agent import AgentOptions
+        from dnnsplit.agents.options import AgentOptions
 
         with pytest.raises(OptionError, match=r"agents run what others send, so on 0.0.0.0 it needs keys"):
             AgentOptions("edge", host="0.0.0.0")

@@ -25,7 +25,7 @@ from tritonclient.grpc import service_pb2
 from dnnsplit.cutting.bundle import Bundle, Part
 from dnnsplit.cutting.plan_set import PlanSet, load_cut
 from dnnsplit.deployment.stage.config import Config
-from dnnsplit.deployment.stage.gauges import Gauge
+from dnnsplit.deployment.stage.gauges import Gauge, take_largest
 from dnnsplit.deployment.stage.service import Stage
 from dnnsplit.deployment.stage.work import Runner
 from dnnsplit.deployment.wire.encoding import Infer
@@ -120,13 +120,8 @@ class AdaptiveStage:
             return self.current[allowed]
 
     def observe(self, transfers: list[TransferRecord]) -> None:
-        """Take the transfers of an answered request; of those over a link, the largest tells its bandwidth best."""
-        largest: dict[tuple[str, str], TransferRecord] = {}
-        for t in sorted(transfers, key=lambda t: t.size_bytes):
-            largest[t.source, t.target] = t
-        for ends, t in largest.items():
-            if ends in self.gauges:
-                self.gauges[ends].take(t.size_bytes, t.seconds)
+        """Take the transfers of an answered request."""
+        take_largest(self.gauges, transfers)
 
     def _gauge(self, gauge: Gauge) -> None:
         """Measure a link here, or ask the stage where it starts to do so."""

@@ -27,7 +27,7 @@ from tritonclient.grpc import service_pb2
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.prices import FollowedLink
 from dnnsplit.deployment.stage.config import Config
-from dnnsplit.deployment.stage.gauges import QUIET_S, Gauge
+from dnnsplit.deployment.stage.gauges import QUIET_S, Gauge, take_largest
 from dnnsplit.deployment.stage.process import TICK_S, answering, limit_memory
 from dnnsplit.deployment.stage.service import Stage
 from dnnsplit.deployment.wire.channels import caller
@@ -210,12 +210,7 @@ class ChangingStage:
             return self.stages.get(self.current if name == self.model_name else name) or self.leaving.get(name)
 
     def _observe(self, transfers: list[TransferRecord]) -> None:
-        largest: dict[tuple[str, str], TransferRecord] = {}
-        for t in sorted(transfers, key=lambda t: t.size_bytes):
-            largest[t.source, t.target] = t
-        for ends, t in largest.items():
-            if ends in self.gauges:
-                self.gauges[ends].take(t.size_bytes, t.seconds)
+        take_largest(self.gauges, transfers)
 
     def _idle(self) -> str:
         return f"{self.model_name!r} has no plan in use on {self.config.server!r} at the moment; try again later"

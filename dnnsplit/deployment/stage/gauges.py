@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Iterable, Mapping
 
 from dnnsplit.cutting.prices import FollowedLink
+from dnnsplit.deployment.wire.messages import TransferRecord
 
 SMOOTHING = 0.4  # weight of the newest of several measurements
 TELLING_BYTES = 2**14  # a smaller transfer tells more of the latency than of the bandwidth
@@ -14,6 +16,16 @@ PROBE_S = 0.2  # what a message that only measures should take
 PROBE_BYTES = (2**14, 2**18)  # least and greatest size of such a message [B]
 LEAST_S_PER_BYTE = 1e-12  # of a link that is too fast to be measured
 QUIET_S = 2.0  # a link that requests have not used for so long is asked with such a message
+
+
+def take_largest(gauges: Mapping[tuple[str, str], Gauge], transfers: Iterable[TransferRecord]) -> None:
+    """Take the transfers of an answered request; of those over a link, the largest tells its bandwidth best."""
+    largest: dict[tuple[str, str], TransferRecord] = {}
+    for t in sorted(transfers, key=lambda t: t.size_bytes):
+        largest[t.source, t.target] = t
+    for ends, t in largest.items():
+        if ends in gauges:
+            gauges[ends].take(t.size_bytes, t.seconds)
 
 
 class Gauge:

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> NoReturn:
             raise DeployError(message)
         config = Config.load(arguments[0])
         if config.parent_pid:
-            threading.Thread(target=_follow, args=(config.parent_pid,), daemon=True).start()
+            threading.Thread(target=follow, args=(config.parent_pid,), daemon=True).start()
         run(config, lambda address: print(address, flush=True))
     except SystemExit:
         code = 0
@@ -74,6 +74,11 @@ def answering(stage: Any, config: Config, limit_bytes: int) -> Iterator[str]:
         stage.close()
 
 
+def child_environment() -> dict[str, str]:
+    """Return the environment of children: one thread each, and gRPC keeps to itself what we tell in our own words."""
+    return {"GRPC_VERBOSITY": "ERROR"} | os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
 def limit_memory(size_bytes: int) -> None:
     """Let this process have no more memory than that [B]; 0 for no limit."""
     if size_bytes:
@@ -82,7 +87,8 @@ def limit_memory(size_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (size_bytes, size_bytes))
 
 
-def _follow(parent_pid: int) -> None:
+def follow(parent_pid: int) -> None:
+    """End this process when its parent has ended."""
     while os.getppid() == parent_pid:
         time.sleep(2 * TICK_S)
     os._exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from tritonclient.grpc import service_pb2
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.plan_set import PlanSet
 from dnnsplit.deployment.stage.config import Config
+from dnnsplit.deployment.stage.process import child_environment
 from dnnsplit.deployment.testbed.namespaces import Place
 from dnnsplit.deployment.wire.channels import Stub
 from dnnsplit.deployment.wire.messages import infer_request
@@ -42,8 +42,7 @@ class StageProcess:
         self.out, self.err = stem.with_suffix(".out"), stem.with_suffix(".err")
         told = write_json(stem.with_suffix(".json"), asdict(config))
         command = [*(place.command if place else ()), sys.executable, "-m", "dnnsplit.deployment.stage.process", str(told)]
-        # what becomes of a connection is told in our words, so gRPC may keep its own to itself
-        environment = {"GRPC_VERBOSITY": "ERROR"} | os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment = child_environment()
         if config.emulation.huge_pages is not None:
             environment = with_huge_pages(environment, config.emulation.huge_pages)
         with self.out.open("wb") as out, self.err.open("wb") as err:
