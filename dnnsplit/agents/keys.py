@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dnnsplit.agents.names import name_problem
+from dnnsplit.deployment.wire.channels import ANY
 from dnnsplit.ground.errors import DeployError, OptionError, raise_problems
 
 AUTHORITY = "authority"  # folder of the one key that must not leave this machine
@@ -100,7 +101,11 @@ def _pair(
 ) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     # a client of this very host calls it by these
-    alternatives = [x509.DNSName(name), *(_general(address) for address in ("localhost", "127.0.0.1", *addresses))]
+    alternatives = [
+        x509.DNSName(name),
+        x509.DNSName(ANY),
+        *(_general(address) for address in ("localhost", "127.0.0.1", *addresses)),
+    ]
     use = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
     both = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH, x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH])
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())

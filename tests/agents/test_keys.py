@@ -12,11 +12,11 @@ from dnnsplit.ground.errors import DeployError, OptionError
 
 
 @contextmanager
-def answering(folder):
+def answering(folder, host="127.0.0.1"):
     """An agent's service that tells who called; its address."""
-    server, port = serve_agent({"who": lambda who, given: who}, None, None, "127.0.0.1", 0, tls_of(folder))
+    server, port = serve_agent({"who": lambda who, given: who}, None, None, host, 0, tls_of(folder))
     try:
-        yield f"127.0.0.1:{port}"
+        yield f"{host}:{port}"
     finally:
         server.stop(0)
 
@@ -31,6 +31,14 @@ def test_hosts_of_one_authority_know_each_other_by_their_names(tmp_path):
     with answering(keys["edge"]) as address:
         assert ask(address, "edge", keys["device"]) == "device"
         assert ask(address, "", keys["device"]) == "device"  # by the address, on the same machine
+
+
+def test_a_host_is_known_wherever_it_is(tmp_path):
+    """Its keys were made before anybody knew where it would be, and who joins does not know its name."""
+    keys = make_keys(["device", "edge"], tmp_path)
+    with answering(keys["edge"], "127.0.0.2") as address:
+        assert ask(address, "edge", keys["device"]) == "device"
+        assert ask(address, "", keys["device"]) == "device"
 
 
 def test_nobody_else_is_let_in(tmp_path):
@@ -51,7 +59,7 @@ def test_a_host_that_comes_later_has_the_same_authority(tmp_path):
         assert ask(address, "edge", first["device"]) == "device"
     cert = x509.load_pem_x509_certificate((later["edge"] / "cert.pem").read_bytes())
     names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == ["edge", "localhost", "edge.lan"]
+    assert names.get_values_for_type(x509.DNSName) == ["edge", "any.dnnsplit", "localhost", "edge.lan"]
     assert [str(a) for a in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "192.168.0.7", "fd00::7"]
     assert not cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
 

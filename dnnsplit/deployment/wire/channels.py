@@ -15,6 +15,7 @@ from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.ground.errors import DeployError, raise_problems
 
 SERVICE = "inference.GRPCInferenceService"
+ANY = "any.dnnsplit"  # the name that certificates of `make_keys` have in common
 INSTANCE = "dnnsplit-instance"  # trailing metadata of every answer of a stage: which process it was
 # A cut link is noticed after these times [ms] while a call is waiting, and a stage that comes back is tried again soon.
 KEEPALIVE = [("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 5_000)]
@@ -90,8 +91,8 @@ def server_options(limit_bytes: int) -> list[tuple[str, int]]:
 
 
 def named(tls: Tls | None, name: str) -> list[tuple[str, str]]:
-    """Return the gRPC options by which a certificate has to carry the name of its server, where they do."""
-    return [("grpc.ssl_target_name_override", name)] if tls is not None and tls.named and name else []
+    """Return the gRPC options by which a certificate has to carry the name of its server, where they do; `ANY` without a name."""
+    return [("grpc.ssl_target_name_override", name or ANY)] if tls is not None and tls.named else []
 
 
 def caller(context: grpc.ServicerContext) -> str:
