@@ -20,7 +20,7 @@ from dnnsplit.agents.names import name_problem
 from dnnsplit.agents.steps import COLUMNS, Request
 from dnnsplit.agents.wire import Remote, UnreachableError, tls_of, until
 from dnnsplit.deployment.client import Client
-from dnnsplit.examples.shipped import load_images
+from dnnsplit.examples.shipped import load_images, read_images
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.feeds import feeds_of
 from dnnsplit.graph.foreign import domains_and_places
@@ -134,7 +134,7 @@ def deploy(
     ModelError
         The file is no usable model.
     OptionError
-        Wrong names or values; all of them at once.
+        Wrong names or values, all of them at once; images that cannot be read.
     DeployError
         Nobody answers there, or a step failed, with what it said.
     """
@@ -143,7 +143,6 @@ def deploy(
     name = name or model.stem
     raise_problems(OptionError, "deploy", list(_problems(name, asked)))
     graph = load(model, shapes=shapes)
-    tls = tls_of(keys)
     with TemporaryDirectory() as folder:
         file, count = _images(images, graph, Path(folder))
         if asked.get("max_noise") and not file:
@@ -156,8 +155,7 @@ def deploy(
         request = Request(
             model.name, files, {n: tuple(s) for n, s in (shapes or {}).items()}, file.name if file else "", count, **asked
         )
-        remote = Remote(at, "", tls)
-        try:
+        with _asking(at, keys) as remote:
             started = time.time()
             told(f"model: {graph}, to {at}")
             until(remote, "keep", AWAY_S, owner=f"{name}/request", digests=list(files.values()))
@@ -166,8 +164,6 @@ def deploy(
             after = len(_steps(remote, name, 0))
             remote.ask("deploy", name=name, request=asdict(request))
             _follow(remote, name, after, wait_s, told, started)
-        finally:
-            remote.close()
     return Deployed(name, at, keys, asked.get("deadline_s", 60.0))
 
 
@@ -264,9 +260,7 @@ def _images(
         except OptionError:
             return None, 0
     if isinstance(images, str | Path):
-        path = Path(images)
-        loaded: Any = np.load(path)
-        images = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+        images = read_images(images)
     given = {name: np.asarray(array) for name, array in images.items()} if isinstance(images, Mapping) else np.asarray(images)
     count = len(feeds_of(graph.model, given))
     path = folder / ("images.npz" if isinstance(given, dict) else "images.npy")

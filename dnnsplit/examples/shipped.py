@@ -101,7 +101,7 @@ def load_images(
         return {}
     if not path:
         return _drawn(graph, count, seed)
-    found = _read(path)
+    found = read_images(path)
     given = found if isinstance(found, dict) else {"": found}
     taken = {name: _taken(array, path, count, seed, start, _rows(graph, name, array)) for name, array in given.items()}
     return taken if isinstance(found, dict) else taken[""]
@@ -129,7 +129,8 @@ def _drawn(graph: LayerGraph | None, count: int, seed: int) -> np.ndarray:
     raise OptionError(message)
 
 
-def _read(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
+def read_images(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
+    """Read all of a ``.npy`` file of images, or an ``.npz`` file of such arrays; an `OptionError` says why that cannot be."""
     try:
         with Path(path).open("rb") as file:
             found = np.load(file, allow_pickle=False)

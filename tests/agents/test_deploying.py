@@ -256,6 +256,9 @@ class TestRefused:
             assert part in str(told.value)
         with pytest.raises(OptionError, match="needs images to calibrate int8 on"):
             ds.deploy(path, "127.0.0.1:1", max_noise=0.1)
+        for file in (tmp_path / "none.npy", path):
+            with pytest.raises(OptionError, match=r"is not readable as a .npy or .npz file of images"):
+                ds.deploy(path, "127.0.0.1:1", images=file)
 
     def test_nobody_is_there(self, tmp_path):
         with pytest.raises(DeployError, match=r"127.0.0.1:1"):
