@@ -1,11 +1,9 @@
 """Deployments by agents: how long the first, a known and another one take, and how a dropped link and a lost host are followed.
 
-``python bench/agents.py`` runs three emulated agents on this machine, with ``--namespaces`` also agents in network namespaces.
+``python bench/agents.py`` runs three emulated agents on this machine.
 """
 
 import argparse
-import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -17,8 +15,6 @@ import numpy as np
 
 import dnnsplit as ds
 from dnnsplit.ground.errors import DeployError
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 MODEL = Path(__file__).parents[1] / "data" / "models" / "yolo11n-ppe-320.onnx"
 CLIENTS = 8
@@ -113,6 +109,7 @@ def emulated(folder: Path) -> None:
             time.sleep(3.0)
             took_s = client.switches.iloc[-1]["took_s"]
             print(f"link drops 20-fold, {CLIENTS} clients: new plan {drop_s:.1f} s later, {took_s} s after it was seen")
+            print(f"   {len(clients.answered)} answers, {clients.wrong} of them wrong; {len(clients.lost)} lost")
             network_file(agents.emulate)
             until(lambda: runs_on(client, "edge"))
         time.sleep(8.0)
@@ -128,31 +125,7 @@ def emulated(folder: Path) -> None:
         ds.undeploy(client.name, agents.at)
 
 
-def in_namespaces(folder: Path) -> None:
-    """Set what is promised beside what is measured where the kernel paces links and processors."""
-    from helpers.namespaced import namespaced_agents
-
-    servers = [ds.Server(name) for name in ("device", "edge", "cloud")]
-    speeds = {("device", "edge"): 5e6, ("device", "cloud"): 2e6, ("edge", "cloud"): 10e6}
-    links = [ds.Link(*ends, speed, 0.0) for pair, speed in speeds.items() for ends in (pair, pair[::-1])]
-    with namespaced_agents(ds.Network(servers, links, "device"), folder, {"device": 0.05, "edge": 0.5, "cloud": 1.0}) as agents:
-        keys = agents.keys / "device"
-        for limit in (0.0, 0.05):
-            asked = {"max_noise": limit, "keys": keys, "told": lambda line: None}
-            client, took_s = timed(lambda asked=asked: ds.deploy(MODEL, agents.at, **asked))
-            inputs = {name: ds.scenes.images(1)[:1] for name in client.inputs}
-            seconds = [client.trace(inputs)[1].latency_s for _ in range(12)][2:]
-            promised, measured = client.state["promised_s"], statistics.median(seconds)
-            print(f"namespaces, noise {limit:g}, on {'+'.join(client.state['servers'])}, deployed in {took_s:.1f} s")
-            print(f"   promised {promised:.4f} s, measured {measured:.4f} s, {promised / measured - 1:+.1%}")
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--namespaces", action="store_true", help="in network namespaces too")
-    options = parser.parse_args()
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as there:
         emulated(Path(there))
-    if options.namespaces:
-        with tempfile.TemporaryDirectory() as there:
-            in_namespaces(Path(there))
