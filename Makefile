@@ -75,6 +75,7 @@ bench: $(READY)
 	.venv/bin/python bench/noise.py $(NOISE)
 	.venv/bin/python bench/times.py $(TIMES)
 	.venv/bin/python bench/deploy.py $(DEPLOY)
+	.venv/bin/python bench/agents.py $(AGENTS)
 	.venv/bin/python bench/forms.py --measure $(FORMS)
 	.venv/bin/python bench/models.py $(or $(MODELS),data/models)
 

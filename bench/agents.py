@@ -1,9 +1,12 @@
 """Deployments by agents: how long the first, a known and another one take, and how a dropped link and a lost host are followed.
 
-``python bench/agents.py`` runs three emulated agents on this machine.
+``python bench/agents.py`` runs three emulated agents on this machine, with ``--namespaces`` three in network namespaces, whose
+links the kernel paces and whose processors it caps (needs root), and sets what is promised beside what is measured there.
 """
 
 import argparse
+import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -12,12 +15,18 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import psutil
 
 import dnnsplit as ds
 from dnnsplit.ground.errors import DeployError
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
 MODEL = Path(__file__).parents[1] / "data" / "models" / "yolo11n-ppe-320.onnx"
 CLIENTS = 8
+SPEEDS = {"device": 0.25, "edge": 1.0, "cloud": 1.0}  # of this machine, in namespaces
+
+QUIET = 15.0  # of the processors may be busy before requests are timed [%]
 
 
 def network_file(path: Path, device_edge: float = 10e6) -> Path:
@@ -125,7 +134,64 @@ def emulated(folder: Path) -> None:
         ds.undeploy(client.name, agents.at)
 
 
+def in_namespaces(folder: Path) -> None:
+    """Set what is expected beside what is measured, and let a link drop: the kernel paces the links, the device is emulated."""
+    from helpers.namespaced import namespaced_agents
+
+    fast, slow = 10e6, 0.5e6
+    servers = [ds.Server(name, speed_cpu=speed) for name, speed in SPEEDS.items()]
+    speeds = {("device", "edge"): fast, ("device", "cloud"): 2e6, ("edge", "cloud"): 20e6}
+    links = [ds.Link(*ends, speed, 0.0) for pair, speed in speeds.items() for ends in (pair, pair[::-1])]
+    ds.Network(servers, (), "device").save(folder / "speeds.yaml")
+    every = ["--emulate", str(folder / "speeds.yaml")]
+    with namespaced_agents(ds.Network(servers, links, "device"), folder, dict.fromkeys(SPEEDS, 2.0), every) as (agents, pace):
+        quiet = {"keys": agents.keys / "device", "told": lambda line: None}
+        client, took_s = timed(lambda: ds.deploy(MODEL, agents.at, max_noise=0.05, **quiet))
+        print(f"namespaces: first deployment, nothing known: {took_s:.1f} s")
+        errors = []
+        for speed in (20e6, fast, 5e6, slow):
+            pace("device", "edge", speed)
+            time.sleep(6.0)  # until it is seen
+            for limit in (0.0, 0.05, 0.2):
+                client, took_s = timed(lambda limit=limit: ds.deploy(MODEL, agents.at, max_noise=limit, **quiet))
+                errors.append(error_of(client, f"{speed / 1e6:g} MB/s, noise {limit:g}, deployed in {took_s:.1f} s"))
+        print(f"   predicted within {max(map(abs, errors)):.1%}, {np.mean(np.abs(errors)):.1%} on average")
+        pace("device", "edge", fast)
+        time.sleep(12.0)
+        client = ds.deploy(MODEL, agents.at, max_noise=0.0, **quiet)
+        time.sleep(8.0)
+        before = len(client.switches)
+        with Clients(client) as clients:
+            time.sleep(3.0)
+            pace("device", "edge", slow)
+            drop_s = until(lambda: len(client.switches) > before)
+            time.sleep(3.0)
+            told = client.switches.iloc[before]
+            print(f"link drops 20-fold, {CLIENTS} clients: new plan {drop_s:.1f} s later, {told.took_s} s after it was seen")
+            print(f"   {told.reason}; {told['servers']}")
+            print(f"   {len(clients.answered)} answers, {clients.wrong} of them wrong; {len(clients.lost)} lost")
+
+
+def error_of(client: ds.Deployed, what: str) -> float:
+    """Print what a deployment is expected to take by the links and speeds of the moment, and what single requests take."""
+    until(lambda: psutil.cpu_percent(3.0) < QUIET, 120.0)  # plans for what may come are prepared
+    inputs = {name: ds.scenes.images(1)[:1] for name in client.inputs}
+    seconds, expected, servers = list[float](), list[float](), set[str]()
+    for _ in range(10):
+        seconds += [client.trace(inputs)[1].latency_s for _ in range(4)][1:]
+        state = client.state
+        expected.append(state["expected_s"])
+        servers.add("+".join(state["servers"]))
+        time.sleep(0.5)
+    told, measured = statistics.fmean(expected), statistics.median(seconds)
+    print(f"   {what}, {' / '.join(sorted(servers))}: expected {told:.4f} s, measured {measured:.4f} s,"
+          f" {told / measured - 1:+.1%}; promised {state['promised_s']:.4f} s", flush=True)  # fmt: skip
+    return told / measured - 1
+
+
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--namespaces", action="store_true", help="only agents in network namespaces; needs root")
+    work = in_namespaces if parser.parse_args().namespaces else emulated
     with tempfile.TemporaryDirectory() as there:
-        emulated(Path(there))
+        work(Path(there))

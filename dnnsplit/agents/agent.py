@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import signal
 import sys
@@ -21,11 +22,13 @@ from dnnsplit.agents.names import name_problem
 from dnnsplit.agents.options import AgentOptions
 from dnnsplit.agents.pool import Pool
 from dnnsplit.agents.registry import Registry
+from dnnsplit.agents.speed import Speed
 from dnnsplit.agents.stages import StageChild, Wanted
 from dnnsplit.agents.wire import PIECE_BYTES, Handler, Remote, UnreachableError, serve_agent, tls_of
 from dnnsplit.deployment.hosts import host_port
 from dnnsplit.deployment.stage.config import Config
-from dnnsplit.deployment.stage.emulation import HEADROOM, Emulation
+from dnnsplit.deployment.stage.emulation import Emulation
+from dnnsplit.deployment.stage.process import follow
 from dnnsplit.deployment.wire.channels import Tls
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.forms import formed
@@ -55,12 +58,14 @@ class Agent:
         if options.memory_bytes is not None:
             self.facts["memory_limit"] = options.memory_bytes
         if self.emulated:
-            self.facts |= {"emulated": str(options.emulate), "slowdown": self.emulated.slowdown}
+            self.facts |= {"emulated": self.emulated.told, "slowdown": self.emulated.slowdown}
+        self.own, self.speed = machine.OwnUse(), Speed(self.facts["cpu_quota"])
+        self.drawn = None if self.emulated else machine.drawn()
         self._news = threading.Event()
         self._stop = threading.Event()
         self.pool = Pool(self.folder / "pool", options.disk_bytes)
         self.jobs = Jobs(self.folder / "jobs", self.pool, self.facts, self._news.set, options.memory_bytes)
-        self.monitor = Monitor(self.name, self.tls, self.emulated, self._news.set)
+        self.monitor = Monitor(self.name, self.tls, self.emulated, self._news.set, self.facts["cpu_quota"])
         self.stages: dict[str, StageChild] = {}
         self.wanted: dict[str, Wanted] = {}
         self._due: dict[str, float] = {}  # deployment -> when a stage that ended may start again
@@ -82,12 +87,14 @@ class Agent:
         self.address = given if ":" in given.rpartition("]")[2] else f"{given}:{port}" if given else here
         if self.registry is not None:
             start = [sys.executable, "-m", "dnnsplit.agents.deployer", here, self.name, str(options.keys)]
-            self.deployments = Deployments(self.folder / "deployments", start)
+            self.deployments = Deployments(self.folder / "deployments", start, self.registry.news)
             answers |= self.deployments.answers()
 
     def run(self, started: Callable[[str], None]) -> None:
         """Work until `stop`; `started` is told ``host:port``."""
         self.monitor.start()
+        if self.facts.get("slowdown") is None:  # else stages keep the pace that the profile was made at
+            self.speed.start()
         if self.deployments:
             self.deployments.start()
             threading.Thread(target=self._call_on_silent, name="silent", daemon=True).start()
@@ -119,6 +126,7 @@ class Agent:
     def close(self) -> None:
         """End everything that it has started."""
         self.monitor.stop()
+        self.speed.stop()
         if self.deployments:
             self.deployments.end()
         self.jobs.end()
@@ -145,9 +153,8 @@ class Agent:
                     child.pace(links)
 
     def _child(self, deployment: str, wanted: Wanted, port: int) -> StageChild:
-        emulation = Emulation(links=self._emulated_links()) if self.emulated else Emulation()
-        if self.emulated and (slowdown := self.emulated.slowdown) is not None and slowdown >= HEADROOM:
-            emulation = Emulation(slowdown, links=emulation.links)
+        slowdown = self.emulated.slowdown if self.emulated else None
+        emulation = Emulation(slowdown, links=self._emulated_links(), reference_s=wanted.reference_s)
         config = Config(
             "", self.name, self.options.host, port, emulation=emulation, tls=self.tls, deadline_s=wanted.deadline_s,
             in_flight=wanted.in_flight, provider=wanted.provider,
@@ -157,6 +164,8 @@ class Agent:
         return StageChild(config, wanted, self.pool, folder, self._news.set, host, self.options.memory_bytes)
 
     def _emulated_links(self) -> dict[str, tuple[float, float]]:
+        if not (self.emulated and self.emulated.has_links):
+            return {}
         return {target: (link.latency_s, 1 / link.bandwidth_bytes_per_s) for target, link in self.monitor.links.items()}
 
     def _stage(self, who: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,12 +201,20 @@ class Agent:
         with self._lock:
             stages = {name: child.state() for name, child in self.stages.items()}
         state = {
-            "load": machine.load(self.folder), "pool_bytes": self.pool.used_bytes, "jobs": self.jobs.running(),
-            "stages": stages, "links": self.monitor.state(),
+            "load": self._load(), "pool_bytes": self.pool.used_bytes, "jobs": self.jobs.running(),
+            "stages": stages, "links": self.monitor.state(), "problem": self.emulated.problem if self.emulated else "",
         }  # fmt: skip
         told = {"name": self.name, "address": self.address, "instance": self.instance}
         powers = dict(self.options.powers) or (self.emulated.powers if self.emulated else {})
         return told | {"facts": self.facts, "powers": powers, "state": state}
+
+    def _load(self) -> dict[str, Any]:
+        told = machine.load(self.folder) | {"own_cpu": round(self.own.cpus(), 5)}
+        if not math.isnan(reference_s := self.speed.reference_s):
+            told["reference_s"] = reference_s
+        if self.drawn and not math.isnan(watts := self.drawn.watts()):
+            told["drawn_w"] = round(watts, 3)
+        return told
 
     def _report(self, registry: Remote | None) -> None:
         """Tell the registry of this agent, and hear who else is there."""
@@ -272,6 +289,8 @@ def run_agent(options: AgentOptions, started: Callable[[str], None] = print) -> 
         The network to be like cannot be used.
     """
     agent = Agent(options)
+    if options.parent:
+        threading.Thread(target=follow, args=(options.parent,), name="parent", daemon=True).start()
 
     def stop(number: int, frame: FrameType | None) -> None:
         agent.stop()

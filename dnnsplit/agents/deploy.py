@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,7 @@ import pandas as pd
 from dnnsplit.agents.accepted import check_accepted
 from dnnsplit.agents.names import name_problem
 from dnnsplit.agents.steps import COLUMNS, Request
-from dnnsplit.agents.wire import Remote, UnreachableError, tls_of, until
+from dnnsplit.agents.wire import Remote, UnreachableError, patiently, tls_of
 from dnnsplit.deployment.client import Client
 from dnnsplit.examples.shipped import load_images, read_images
 from dnnsplit.graph.blocks import load
@@ -60,12 +61,16 @@ class Deployed(Client):
         state = found["state"]
         if not state.get("address"):
             message = f"{name!r} has no address yet: {state.get('problem') or state.get('status') or 'it is being deployed'}"
-            raise DeployError(message)
+            raise UnreachableError(message)
         super().__init__(state["address"], name, deadline_s, tls=tls_of(keys), server=state["source"])
 
     @property
     def state(self) -> dict[str, Any]:
-        """How things stand: status, address, plan, servers, latency promised [s], noise, hosts that are left out and why."""
+        """How things stand: status, address, plan, servers, noise, hosts that are left out and why.
+
+        ``promised_s`` is the latency that the plan was chosen for [s], ``expected_s`` what it takes by the links and speeds of
+        now; ``status`` is "running", "waiting" for a stage, "failed", or "resuming" where the deployer has started anew.
+        """
         return dict(_deployment(status(self.at, self.keys)["deployments"], self.name)["state"])
 
     @property
@@ -157,14 +162,16 @@ def deploy(
         )
         with _asking(at, keys) as remote:
             started = time.time()
+            remote.ask("held", digests=())  # somebody has to be there; later on he may be away for a moment
             told(f"model: {graph}, to {at}")
-            until(remote, "keep", AWAY_S, owner=f"{name}/request", digests=list(files.values()))
+            digests = list(files.values())
+            patiently(lambda: remote.ask("keep", owner=f"{name}/request", digests=digests), AWAY_S)
             for called, digest in files.items():
-                remote.push(paths[called], digest)
-            after = len(_steps(remote, name, 0))
-            remote.ask("deploy", name=name, request=asdict(request))
+                patiently(partial(remote.push, paths[called], digest), AWAY_S)
+            after = len(patiently(lambda: _steps(remote, name, 0), AWAY_S))
+            patiently(lambda: remote.ask("deploy", name=name, request=asdict(request)), AWAY_S)
             _follow(remote, name, after, wait_s, told, started)
-    return Deployed(name, at, keys, asked.get("deadline_s", 60.0))
+    return patiently(lambda: Deployed(name, at, keys, asked.get("deadline_s", 60.0)), AWAY_S)
 
 
 def undeploy(name: str, at: str, keys: str | Path = "") -> None:

@@ -8,6 +8,7 @@ made to agree with what is wanted, again and again; so a stage, an agent or a ho
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from dnnsplit.agents.placed import Placed
 from dnnsplit.agents.planning import Cut, Planner
 from dnnsplit.agents.pool import Pool
 from dnnsplit.agents.steps import Journal, Request
+from dnnsplit.agents.times import HostTimes
 from dnnsplit.agents.wire import Remote, UnreachableError, tls_of
 from dnnsplit.deployment.client import Client
 from dnnsplit.deployment.stage.process import follow
@@ -29,15 +31,15 @@ from dnnsplit.graph.feeds import feeds_of, made_up
 from dnnsplit.ground.errors import DeployError, DnnSplitError
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
-from dnnsplit.profiling.elsewhere import joined, scaled_times
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.solving.plan import Plan
 
 TICK_S = 0.25
-START_S = 60.0  # that stages may take to start, beside
-SLOWEST_BYTES_PER_S = 2e6  # what they load
 PROBE_S = 60.0  # limit on the measurement of a link
+AWAY_S = 2.0
 AGAIN_S = 15.0  # before a host that failed is tried again
+EXPECT_S = 5.0  # between two looks at what the plan takes now
+NICE = 10  # the requests of a weak source come first
 ROOM = 2**20  # for what messages hold beside tensors [B]
 
 
@@ -66,10 +68,10 @@ class Deployer:
         self.journal = Journal(folder)
         self.hosts = Hosts(Remote(agent, name, self.tls), self.tls)
         self.placed = Placed(self.name, self.hosts, self.journal.last().get("ports", {}))
-        self.times: dict[str, LayerTimes] = {}  # as requests will see them
-        self.raw: dict[str, LayerTimes] = {}  # as they were measured
+        self.times = HostTimes(self.hosts)
         self.aside: dict[str, tuple[str, str, float]] = {}  # host -> its instance, why it is left out, and since when
         self.lock = threading.RLock()
+        self._expected: tuple[Plan | None, float, float | None] = (None, 0.0, None)  # of a plan, when, seconds
 
     def run(self) -> None:
         """Deploy, and follow the state until the process ends."""
@@ -79,6 +81,9 @@ class Deployer:
             try:
                 self.deploy()
             except DnnSplitError as error:
+                if not self._is_at_home():
+                    time.sleep(AWAY_S)  # in which this process ends, if its agent has
+                    continue
                 self.say("failed", str(error))
                 self.tell_state("failed", problem=str(error))
                 if not self.placed.current:
@@ -86,6 +91,7 @@ class Deployer:
                     continue
                 vars(self).update(before)  # the plan that is in use stays, and is followed
                 self.placed.begin(self.request, self._limit_bytes())
+                self.placed.reference_s = self.times.reference_s
             Following(self).run()
 
     def deploy(self) -> None:
@@ -104,22 +110,34 @@ class Deployer:
         self.model = pool.lay_out(dict(self.request.files), self.folder / "model")
         self.planner = Planner(self.name, self.request, self.model / self.request.model, self.folder)
         self.placed.begin(self.request, self._limit_bytes())
-        self.times, self.raw = {}, {}
+        self.times = HostTimes(self.hosts)
+        self.placed.reference_s = self.times.reference_s
         for name in names:
             self.learn(name)
         self._probe()
         self._measure_noise()
-        cut = self._solve_and_cut()
-        self.placed.use(cut)
-        self._await(cut)
-        self.placed.drop(1)  # those of what was asked for before
-        self.say("start", f"answers at {self.placed.address}")
-        took = self._first_request()
+        while True:
+            cut = self._solve_and_cut()
+            try:
+                took = self._start(cut)
+                break
+            except DeployError as error:
+                if not self.placed.has_moved(cut):
+                    raise
+                self.say("again", f"{error}")
         plan = cut.plan
         row = {"reason": "deployed", "from": "", "to": cut.label, "servers": "+".join(plan.servers), "promised_s": plan.latency_s}
         self.journal.switched(row | {"noise": plan.noise, "took_s": round(time.monotonic() - started, 2)})
         self.tell_state("running")
         self.say("first request", f"{show(took, 's')}, promised {show(plan.latency_s, 's')}", seconds=took)
+
+    def _is_at_home(self) -> bool:
+        """Whether the agent that this is a child of answers: where it does not, nothing is known to have failed."""
+        try:
+            self.hosts.look()
+        except UnreachableError:
+            return False
+        return True
 
     def _wait_for_news(self) -> None:
         """Wait until something else is asked for, or other hosts are there."""
@@ -135,27 +153,23 @@ class Deployer:
             files = {digest: self.model / file for file, digest in self.request.files.items()}
             sent = self.hosts.push(name, files, f"{self.name}/model")
             self.say("push", f"model to {name}: " + (show(sent, "B") if sent else "it is there"), host=name)
-            times, known = self._profiled(name)
+            known = self.times.learn(name, self._profiled)
+            if self.request.counts_energy and not self.hosts.powers_known([name]):
+                self.say("power", self.hosts.measure_power(name, self.request, self.folder / "powers"), host=name)
         except DeployError as error:
             self.leave_out(name, str(error))
             return False
-        whole = show(times.seconds_of(name), "s")
-        self.say("profile", f"{name}: {whole} for the whole model" + (", known" if known else ""), host=name, known=known)
+        self.times.take(name)
         with self.lock:
-            self.times[name] = times
             self.aside.pop(name, None)
+        whole = show(self.times.of(name).seconds_of(name), "s")
+        self.say("profile", f"{name}: {whole} for the whole model" + (", known" if known else ""), host=name, known=known)
         return True
 
     def _profiled(self, name: str) -> tuple[LayerTimes, bool]:
-        """Return the times of a host, and whether they were known: what a machine takes is measured once for all agents on it."""
-        same = [other for other in self.raw if self.hosts.are_alike(name, other)]
-        if same:
-            raw, known = scaled_times(self.raw[same[0]], same[0], name, 1.0, note=f"on the same machine as {same[0]}"), True
-        else:
-            self.say("profile", f"{name} measures the model", host=name)
-            raw, known = self.hosts.profile(name, self.request, self.folder / "profiles")
-            self.raw[name] = raw
-        return self.hosts.as_it_is(name, raw), known
+        """Let a host measure itself; return its times, in CPU seconds there, and whether they were known."""
+        self.say("profile", f"{name} measures the model", host=name)
+        return self.hosts.profile(name, self.request, self.folder / "profiles")
 
     def leave_out(self, name: str, why: str) -> None:
         """Go on without a host, which is tried again when it has started anew, or later.
@@ -170,7 +184,7 @@ class Deployer:
             raise DeployError(message)
         with self.lock:
             self.aside[name] = (self.hosts.members.get(name, {}).get("instance", ""), why, time.monotonic())
-            self.times.pop(name, None)
+            self.times.drop(name)
         self.say("leave out", f"{name}: {why}", host=name)
 
     def is_wanted(self, name: str) -> bool:
@@ -182,11 +196,6 @@ class Deployer:
         """Return the hosts that plans may use now."""
         with self.lock:
             return [name for name in self.hosts.alive if name in self.times]
-
-    def all_times(self) -> LayerTimes:
-        """Return the times of all hosts."""
-        with self.lock:
-            return joined(*self.times.values())
 
     def prepare(self, plan: Plan) -> Cut:
         """Cut a plan and bring its parts to the hosts that run them; a host that has no room is left out.
@@ -215,10 +224,18 @@ class Deployer:
             plan = cut.plan
             told |= {
                 "plan": cut.label, "servers": list(plan.servers), "promised_s": plan.latency_s,
+                "expected_s": self._expected_s(plan),
                 "energy_j": plan.energy_j if self.hosts.powers_known(plan.servers) else None,
                 "noise": plan.noise, "quantized": len(plan.quantized), "source_form": plan.source_form,
             }  # fmt: skip
         self.journal.state(**told, **more)
+
+    def _expected_s(self, plan: Plan) -> float | None:
+        """Return what a plan takes by the speeds and links of now, looked at every few seconds [s]; None: it cannot be kept."""
+        if plan is not self._expected[0] or time.monotonic() - self._expected[1] > EXPECT_S:
+            cost = self.planner.price(plan, self.hosts.network(self.usable()), self.times.every())
+            self._expected = plan, time.monotonic(), cost.latency_s if cost else None
+        return self._expected[2]
 
     def say(self, step: str, text: str, **more: Any) -> None:
         """Tell of a step."""
@@ -233,8 +250,8 @@ class Deployer:
                     continue
                 address = self.hosts.member(target)["address"]
                 try:
-                    asked = {"what": "probe", "deadline_s": PROBE_S, "target": target, "address": address}
-                    self.hosts.patiently(source, partial(Remote.ask, **asked))
+                    ask = partial(Remote.ask, what="probe", deadline_s=PROBE_S, target=target, address=address)
+                    self.hosts.patiently(source, ask)
                 except DeployError as error:
                     self.say("probe", f"{source} -> {target}: {error}")
         self.hosts.look()
@@ -251,7 +268,7 @@ class Deployer:
         if not r.quantizes or not self.planner.graph.quantizable(r.layers):
             self.say("noise", "without images nothing is quantized" if not r.images else "nothing is to be quantized")
             return
-        fastest = min(self.usable(), key=lambda name: self.times[name].seconds_of(name))
+        fastest = min(self.usable(), key=lambda name: self.times.of(name).seconds_of(name))
         self.say("noise", f"{fastest} measures {r.budget} schemes of int8", host=fastest)
         given = {**r.for_jobs(), "budget": r.budget, "provider": "cpu"}
         files, known = self.hosts.job(fastest, "noise", given, self.folder / "noise")
@@ -262,12 +279,7 @@ class Deployer:
         """Solve, cut and bring the parts to the hosts; where one cannot take them, again without it."""
         while True:
             names = self.usable()
-            if self.request.counts_energy and not self.hosts.powers_known(names):
-                lacking = [name for name in names if not self.hosts.powers_known([name])]
-                way_out = "start its agent with --compute and --transmit, such as '5.8 W'"
-                message = f"energy counts, but nobody knows what {', '.join(lacking)} draws; {way_out}"
-                raise DeployError(message)
-            network, times = self.hosts.network(names), self.all_times()
+            network, times = self.hosts.network(names), self.times.every()
             began = time.monotonic()
             plan = self.planner.plan(network, times)
             self.say("solve", f"{plan}", seconds=time.monotonic() - began)
@@ -283,20 +295,13 @@ class Deployer:
             self.planned_for = network
             return cut
 
-    def _await(self, cut: Cut) -> None:
-        """Wait until requests start by a plan."""
-        size_bytes = sum((cut.bundle.folder / file).stat().st_size for file in cut.files)
-        end = time.monotonic() + START_S + size_bytes / SLOWEST_BYTES_PER_S
-        while not self.placed.is_used(cut.name):
-            self.hosts.look(TICK_S)
-            self.placed.reconcile()
-            if failed := self.placed.failures(cut.name):
-                raise DeployError("; ".join(f"{name!r} cannot run its part: {why}" for name, why in failed.items()))
-            if time.monotonic() > end:
-                gone = sorted(set(cut.bundle.stages) - set(self.hosts.alive))
-                why = f"{', '.join(gone)} cannot be reached" if gone else "they take too long to load their parts"
-                message = f"the stages on {', '.join(cut.bundle.stages)} are not ready: {why}"
-                raise DeployError(message)
+    def _start(self, cut: Cut) -> float:
+        """Let requests start by a plan, and answer one; return what it took [s]."""
+        self.placed.use(cut)
+        self.placed.wait(cut)
+        self.placed.drop(1)  # those of what was asked for before
+        self.say("start", f"answers at {self.placed.address}")
+        return self._first_request()
 
     def _first_request(self) -> float:
         """Answer one request, and return what it took at the source [s]."""
@@ -316,6 +321,7 @@ class Deployer:
 def main(arguments: list[str]) -> None:
     """Run a deployer: ``python -m dnnsplit.agents.deployer AGENT NAME KEYS FOLDER PARENT``."""
     agent, name, keys, folder, parent = arguments
+    os.nice(NICE)
     threading.Thread(target=follow, args=(int(parent),), daemon=True).start()
     Deployer(Path(folder), agent, name, keys).run()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -34,12 +35,15 @@ class Deployments:
         Of them all.
     command : Sequence[str]
         That starts a deployer; the folder of its deployment is added.
+    told : Callable[[], None], optional
+        Called when something is asked for: a deployer that runs may look then.
     """
 
-    def __init__(self, folder: Path, command: Sequence[str]) -> None:
-        self.folder, self.command = folder, tuple(command)
+    def __init__(self, folder: Path, command: Sequence[str], told: Callable[[], None] = lambda: None) -> None:
+        self.folder, self.command, self._told_of = folder, tuple(command), told
         self.folder.mkdir(parents=True, exist_ok=True)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._began: dict[str, float] = {}  # when each was started
         self._failed: dict[str, subprocess.Popen[bytes]] = {}  # those whose end has been told
         self._due: dict[str, float] = {}  # when one that failed may start again
         self._pauses: dict[str, float] = {}  # how long that is put off the next time [s]
@@ -74,6 +78,7 @@ class Deployments:
             write_json(self.folder / name / REQUEST, given["request"])
             self._due.pop(name, None)
             self._pauses.pop(name, None)
+        self._told_of()
 
     def _undeploy(self, who: str, given: Mapping[str, Any]) -> None:
         """End a deployment; the agents end the stages of those that are not there any more."""
@@ -93,6 +98,8 @@ class Deployments:
         for name in self.names:
             folder = self.folder / name
             state = json.loads((folder / STATE).read_text(encoding="utf-8")) if (folder / STATE).is_file() else {}
+            if state and not self._has_told(name, state):
+                state["status"] = "resuming"  # what it says is of before
             found[name] = {"request": json.loads((folder / REQUEST).read_text(encoding="utf-8")), "state": state}
         name = str(given.get("name", ""))
         if name in found:
@@ -101,6 +108,12 @@ class Deployments:
             found[name]["steps"] = [json.loads(line) for line in lines[given.get("after", 0) :]]
             found[name]["switches"] = switches.read_text(encoding="utf-8") if switches.is_file() else ""
         return found
+
+    def _has_told(self, name: str, state: Mapping[str, Any]) -> bool:
+        """Whether a state was told by the deployer that runs now."""
+        with self._lock:
+            child = self._children.get(name)
+            return child is not None and child.poll() is None and state.get("at", 0.0) >= self._began.get(name, math.inf)
 
     def _look_after(self) -> None:
         while not self._stop.wait(EVERY_S):
@@ -124,6 +137,7 @@ class Deployments:
                 self._due[name], self._pauses[name] = now + pause, min(2 * pause, LONGEST_S)
         if now < self._due.get(name, 0.0):
             return
+        self._began[name] = time.time()
         with (folder / "stderr").open("wb") as err:
             self._children[name] = subprocess.Popen(
                 [*self.command, str(folder), str(os.getpid())],

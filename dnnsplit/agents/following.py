@@ -14,16 +14,22 @@ from dnnsplit.agents.wire import UnreachableError
 from dnnsplit.ground.errors import DeployError, DnnSplitError
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
+from dnnsplit.solving.costs import Cost
+from dnnsplit.solving.plan import Plan
 
 if TYPE_CHECKING:
     from dnnsplit.agents.deployer import Deployer
 
 TICK_S = 0.25
+LOOK_S = 1.0  # that nothing may happen between two looks
 GAIN = 1.1  # a plan is left for another that is better by this factor, or when it cannot be kept
 QUIET_S = 1.5  # without a change, after which plans for what may come are prepared
 STANDBYS = 3
 DROP = 20.0  # the factor by which a link may drop for which a plan is prepared
 LATE_S = 20.0  # a plan that is not ready after so long is given up
+SLOWER = 1.2  # a change of a host's speed that is looked into
+LASTS_S = 0.5  # that a change has to last, unless hosts have come or gone
+REST = 10.0  # how many times as long as solving took it is not done again, unless the plan in use has become worse
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,10 @@ class Following:
         self.d = deployer
         self.network = deployer.planned_for
         self.pending: Switch | None = None
-        self.quiet_since = time.monotonic()
+        self.promised: Cost | Plan = deployer.placed.plan.plan  # what the plan in use was to cost when it was last looked at
+        self.speeds = deployer.times.speeds
+        self.changed_at = math.inf  # when what is other now was seen first
+        self.quiet_since = self.rested_at = time.monotonic()
         self.prepared = False
         self.joining: threading.Thread | None = None
         self.builder: threading.Thread | None = None
@@ -60,8 +69,9 @@ class Following:
         """Follow until something else is asked for."""
         d = self.d
         while not d.journal.has_changed():
+            calm = self.pending is None and self.prepared and not _is_busy(self.builder) and math.isinf(self.changed_at)
             try:
-                d.hosts.look(TICK_S)
+                d.hosts.look(LOOK_S if calm else TICK_S)
             except UnreachableError:
                 time.sleep(TICK_S)  # the agent that we are a child of is on its way out, or busy
                 continue
@@ -69,7 +79,9 @@ class Following:
             d.placed.reconcile()
             self._finish()
             busy = _is_busy(self.builder) or _is_busy(self.preparer)
-            if self.pending is None and not _is_busy(self.builder) and (reason := self._changed()):
+            reason = self._changed() if self.pending is None and not _is_busy(self.builder) else ""
+            self.changed_at = min(self.changed_at, time.monotonic()) if reason else math.inf
+            if reason and self._is_due():
                 self._decide(reason)
             elif self.pending is None and not busy and not self.prepared and time.monotonic() - self.quiet_since > QUIET_S:
                 self._prepare()
@@ -103,9 +115,24 @@ class Following:
             elif abs(link.latency_s - before.latency_s) > max(0.5 * before.latency_s, 0.005):
                 was, is_ = show(before.latency_s, "s"), show(link.latency_s, "s")
                 told.append(f"the latency {link.source} -> {link.target} went from {was} to {is_}")
+        for name, speed in d.times.speeds.items():
+            ratio = speed / self.speeds.get(name, speed)
+            if name in names and not 1 / SLOWER < ratio < SLOWER:
+                told.append(f"{name} takes {ratio:.2g} times as long as before")
         failed = d.placed.failures(d.placed.current)
         told += [f"{name} cannot run its part: {why}" for name, why in failed.items()]
         return "; ".join(told)
+
+    def _is_due(self) -> bool:
+        """Whether it is time to solve for what has changed: at once where other hosts are there or the plan has become worse."""
+        d, now = self.d, time.monotonic()
+        names = d.usable()
+        if set(names) != set(self.network.server_names) or d.placed.failures(d.placed.current):
+            return True
+        if now - self.changed_at < LASTS_S:
+            return False
+        cost = d.planner.price(d.placed.plan.plan, d.hosts.network(names), d.times.every())
+        return now > self.rested_at or cost is None or d.planner.ratio(cost, self.promised) > GAIN
 
     def _decide(self, reason: str) -> None:
         """Find the best plan for now, and go over to it where that is worth it."""
@@ -114,17 +141,22 @@ class Following:
             if name != d.hosts.source:
                 d.leave_out(name, d.placed.failures(d.placed.current)[name])
         names = d.usable()
-        network, times = d.hosts.network(names), d.all_times()
-        self.quiet_since, self.prepared = time.monotonic(), False
+        network, times = d.hosts.network(names), d.times.every()
+        self.speeds = d.times.speeds
+        self.quiet_since = time.monotonic()
+        self.prepared = self.prepared and set(names) == set(self.network.server_names)
         try:
             plan = d.planner.plan(network, times)
         except DnnSplitError as error:
             self.network = network
             d.say("solve", f"{reason}: no plan: {error}")
             return
+        finally:
+            self.rested_at = time.monotonic() + REST * (time.monotonic() - self.quiet_since)
         current = d.placed.plan
         cost = d.planner.price(current.plan, network, times)
         self.network, stayed_s = network, math.nan
+        self.promised = cost or self.promised
         if cost is not None and not d.placed.failures(d.placed.current):
             stayed_s = cost.latency_s
         if cost is not None and math.isfinite(stayed_s) and d.planner.ratio(cost, plan) < GAIN:
@@ -178,7 +210,7 @@ class Following:
                 "switch",
                 f"{p.reason}: {'+'.join(plan.servers)} from now on, promised {show(plan.latency_s, 's')}, after {took:.2g} s",
             )
-            self.pending = None
+            self.pending, self.promised = None, plan
             d.placed.drop()
             self.quiet_since, self.prepared = time.monotonic(), False
 
@@ -186,7 +218,7 @@ class Following:
         """Cut and load plans for what may come: a host is lost, a link drops; they are then in use within a moment."""
         d = self.d
         self.prepared = True
-        plan, times = d.placed.plan.plan, d.all_times()
+        plan, times = d.placed.plan.plan, d.times.every()
         networks = [_without(self.network, name) for name in plan.servers if name != self.network.source]
         used = dict.fromkeys((t.source, t.target) for t in plan.transfers if t.source != t.target)
         for ends in used:

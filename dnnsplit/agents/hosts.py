@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -16,7 +17,6 @@ from dnnsplit.deployment.wire.channels import Tls
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.files import sha256
 from dnnsplit.network.servers import Link, Network, Server
-from dnnsplit.profiling.elsewhere import scaled_times
 from dnnsplit.profiling.times import LayerTimes
 
 POLL_S = 0.2
@@ -43,6 +43,7 @@ class Hosts:
         self.members: dict[str, dict[str, Any]] = {}
         self.source, self.version = "", -1
         self._remotes: dict[tuple[str, str], Remote] = {}
+        self._powers: dict[tuple[str, str], tuple[dict[str, float], str]] = {}  # (host, machine) -> measured [W], and how
 
     def look(self, limit_s: float = 0.0) -> None:
         """See who is there; with a limit, once something has changed, for which it waits so long at most [s]."""
@@ -150,33 +151,72 @@ class Hosts:
             times = LayerTimes.load(Path(there) / "times.csv")
         return times, known
 
+    def measure_power(self, name: str, request: Request, folder: Path) -> str:
+        """Let a host measure what it draws while it computes; return how that went, in words.
+
+        Raises
+        ------
+        DeployError
+            Nobody knows what it draws then, with what to do about it.
+        """
+        lacks = f"energy counts, but nobody knows what {name} draws"
+        if "transmit_w" not in self.powers(name):
+            way_out = "start its agent with --transmit, such as '3.5 W', and with --compute where no counters tell that"
+            message = f"{lacks} while it sends; {way_out}"
+            raise DeployError(message)
+        given = {**request.for_jobs(), "layers": 0, "provider": request.provider}
+        try:
+            files, known = self.job(name, "power", given, folder)
+        except LostError:
+            raise
+        except DeployError as error:
+            message = f"{lacks} while it computes; start its agent with --compute, such as '5.8 W' ({error})"
+            raise DeployError(message) from None
+        told = json.loads(files["power.json"].read_text(encoding="utf-8"))
+        self._powers[name, self.member(name)["facts"]["machine"]] = {"compute_w": told["compute_w"]}, told["note"]
+        return f"{name}: {told['note']}" + (", known" if known else "")
+
+    def _measured(self, name: str) -> tuple[dict[str, float], str]:
+        return self._powers.get((name, self.member(name)["facts"]["machine"]), ({}, ""))
+
+    def powers(self, name: str) -> dict[str, float]:
+        """Return what a host draws [W]: as its agent was told, else as it was measured."""
+        return {**self._measured(name)[0], **self.member(name)["powers"]}
+
     def are_alike(self, name: str, other: str) -> bool:
         """Whether two agents are on one machine, with the same share of its processors."""
-        return all(self.member(name)["facts"][key] == self.member(other)["facts"][key] for key in ("machine", "cpu", "cpu_share"))
+        return all(self.member(name)["facts"][key] == self.member(other)["facts"][key] for key in ("machine", "cpu", "cpu_quota"))
 
-    def as_it_is(self, name: str, times: LayerTimes) -> LayerTimes:
-        """Return the times of a host, in CPU seconds of its machine, as its requests will see them."""
-        facts = self.member(name)["facts"]
-        factor = (facts.get("slowdown") or 1.0) / facts["cpu_share"]
-        notes = [f"a quota of {facts['cpu_share']:.3g} CPU"] if facts["cpu_share"] != 1 else []
+    def factor(self, name: str, reference_s: float | None) -> tuple[float, str]:
+        """Return how many seconds of a request a CPU second of a profile is on a host now, and why.
+
+        Parameters
+        ----------
+        name : str
+            Of the host.
+        reference_s : float | None
+            The pace of its profile [s]; see `LayerTimes.reference_s`.
+        """
+        facts, load = self.member(name)["facts"], self.member(name)["state"]["load"]
+        share = min(1.0, max(facts["cpu_quota"] - load["own_cpu"], facts["cpu_quota"] / 2))
+        notes = [f"a quota of {facts['cpu_quota']:.3g} CPU, of which the agent uses {load['own_cpu']:.2g}"] if share < 1 else []
         notes += [f"emulated, {facts['slowdown']:.3g} times slower"] if facts.get("slowdown") else []
-        return times if factor == 1.0 else scaled_times(times, name, name, factor, note="; ".join(notes))
+        pace = load["reference_s"] / reference_s if reference_s and "reference_s" in load else 1.0
+        notes += [f"its pace of now, {pace:.3g}"] if pace != 1.0 else []
+        return (facts.get("slowdown") or 1.0) * pace / share, "; ".join(notes)
 
     def powers_known(self, names: Iterable[str]) -> bool:
-        """Whether all of these agents were told what their hosts draw."""
-        return all({"compute_w", "transmit_w"} <= self.member(name)["powers"].keys() for name in names)
+        """Whether it is known of all of these what they draw."""
+        return all({"compute_w", "transmit_w"} <= self.powers(name).keys() for name in names)
 
     def network(self, names: Iterable[str]) -> Network:
         """Return the network of some hosts, as their links were measured last."""
         names = list(names)
         servers = []
         for name in names:
-            facts, powers = self.member(name)["facts"], self.member(name)["powers"]
-            servers.append(
-                Server(
-                    name, **powers, memory_bytes=facts.get("memory_limit"), note=f"{facts['cpu']}; powers as the agent was told"
-                )
-            )
+            facts, measured = self.member(name)["facts"], self._measured(name)[1]
+            note = f"{facts['cpu']}; {measured or 'powers as the agent was told'}"
+            servers.append(Server(name, **self.powers(name), memory_bytes=facts.get("memory_limit"), note=note))
         links = []
         for source in names:
             for target, link in self.member(source)["state"]["links"].items():

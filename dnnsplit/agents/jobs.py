@@ -1,4 +1,4 @@
-"""The work that others ask of an agent: to profile a model on its machine, or to measure noise; in a child process each.
+"""The work that others ask of an agent, in a child process each: profile a model on its machine, measure noise or its power.
 
 A job has the name of what it is made from, so that what is known is not measured again; an interrupted one is done anew, or goes
 on where it keeps a journal.
@@ -31,12 +31,14 @@ from dnnsplit.ground.files import sha256, write_json
 from dnnsplit.ground.huge_pages import with_huge_pages
 from dnnsplit.noise.measure import measure_noise
 from dnnsplit.profiling.elsewhere import profile_here
+from dnnsplit.profiling.power import measure_power
 from dnnsplit.quantize.calibration import calibrate
 
 RESULT, SPEC, OUT, MODEL = "result.json", "job.json", "out", "model"
 RUNS, SPLITS = 20, 8  # of a profile: most runs of the whole model, and random splits whose parts are measured
 IMAGES = 16  # to calibrate on, at most
 NOISE_IMAGES = 4
+WINDOW_S, PAIRS = 1.0, 5  # in which energy is counted, and pairs of these windows, at most
 
 
 class Jobs:
@@ -76,7 +78,7 @@ class Jobs:
         if kind not in KINDS:
             message = f"no job is called {kind!r}{nearest(kind, KINDS)}"
             raise DeployError(message)
-        about = {key: self.facts[key] for key in ("cpu", "cpu_share", "machine")} if kind == "profile" else {}
+        about = {key: self.facts[key] for key in ("cpu", "cpu_quota", "machine")} if kind != "noise" else {}
         about = {"kind": kind, "given": dict(given), "version": VERSION, **about}
         folder = self.folder / sha256(json.dumps(about, sort_keys=True))[:32]
         with self._lock:
@@ -169,7 +171,14 @@ def _noise(folder: Path, graph: LayerGraph, images: Path | None, given: Mapping[
     samples.save(folder / OUT / "noise.csv")
 
 
-KINDS = {"profile": _profile, "noise": _noise}
+def _power(folder: Path, graph: LayerGraph, images: Path | None, given: Mapping[str, Any]) -> None:
+    feed = made_up(graph.model) if images is None else load_images(images, 1, start=0, graph=graph)
+    with turn_to_measure():
+        found = measure_power(graph, feed, WINDOW_S, PAIRS, WINDOW_S / 4, given["provider"], progress=False)
+    write_json(folder / OUT / "power.json", {"compute_w": found.compute_w, "note": found.note})
+
+
+KINDS = {"profile": _profile, "noise": _noise, "power": _power}
 VERSION = 1  # of what a job does with what it is given
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from dnnsplit.agents.deploy import status
 from dnnsplit.agents.stages import TAIL_LINES
 from dnnsplit.deployment.stage.process import child_environment
 from dnnsplit.ground.errors import DeployError, NetworkError
+from dnnsplit.ground.huge_pages import with_huge_pages
 from dnnsplit.network.servers import Network
 
 START_S = 60.0
@@ -47,13 +49,15 @@ class LocalAgents:
     def start(self, name: str) -> None:
         """Start an agent, or start it again where it was."""
         command = [sys.executable, "-m", "dnnsplit", "agent", "--name", name, "--folder", str(self.folder / name)]
+        command += ["--parent", str(os.getpid())]
         command += ["--join", self.at] if self.at and self._first != name else ["--port", self.at.rpartition(":")[2] or "0"]
         command += ["--keys", str(self.keys / name)] if self.keys else []
         command += ["--emulate", str(self.emulate)] if self.emulate else []
         command = [*self.within.get(name, ()), *command, *self.options.get(name, ())]
         out, err = self.folder / f"{name}.out", self.folder / f"{name}.err"
         with out.open("wb") as stdout, err.open("ab") as stderr:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=child_environment())
+            environment = with_huge_pages(child_environment())
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=environment)
         self.processes[name] = process
         end = time.monotonic() + START_S
         while not (line := out.read_text(encoding="utf-8")).endswith("\n"):

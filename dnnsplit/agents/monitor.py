@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit.deployment.probing import message_timer, probe
+from dnnsplit.deployment.stage.emulation import HEADROOM
 from dnnsplit.deployment.wire.channels import Tls
 from dnnsplit.ground.errors import DeployError, NetworkError
 from dnnsplit.network.servers import Network
 
 EVERY_S = 2.0  # between two looks at a link
+MOST = 0.02  # of what the host may compute goes into looks: a weak one looks less often
 LOOK_S = 0.1  # that a message of a look should take
 LOOK_BYTES = (2**14, 2**17)
 MOST_BYTES = 2**23  # of a message of a probe
@@ -37,6 +40,8 @@ class Measured:
 class Emulated:
     """A network YAML that says what this server and its links are to be like; it is read again whenever it changes.
 
+    Where no link leaves the server in that file, its links are what they are.
+
     Parameters
     ----------
     path : str | Path
@@ -52,6 +57,7 @@ class Emulated:
 
     def __init__(self, path: str | Path, name: str) -> None:
         self.path, self.name, self._seen = Path(path), name, 0.0
+        self.problem = self._failed = ""  # why the file, as it is now, is not followed
         self.network = Network.load(path)
         self.network.server(name)
         self.changed()
@@ -60,7 +66,21 @@ class Emulated:
     def slowdown(self) -> float | None:
         """How much slower this server is than the machine it is on; None where it is the machine."""
         speed = self.network.server(self.name).speed_cpu
-        return None if speed is None or speed >= 1 else 1 / speed
+        return None if speed is None or speed > 1 / HEADROOM else 1 / speed
+
+    @property
+    def told(self) -> str:
+        """What is emulated, in words."""
+        speed = self.network.server(self.name).speed_cpu or 1.0
+        as_it_is = (
+            "" if self.slowdown or speed == 1 else f"; as fast as this machine, as {speed:g} times its speed cannot be emulated"
+        )
+        return f"{self.path}{as_it_is}{'' if self.has_links else '; with its own links'}"
+
+    @property
+    def has_links(self) -> bool:
+        """Whether the links are emulated."""
+        return any(link.source == self.name for link in self.network.links)
 
     @property
     def powers(self) -> dict[str, float]:
@@ -80,14 +100,18 @@ class Emulated:
         }
 
     def changed(self) -> bool:
-        """Whether the file is another than last time; what cannot be read is left for the next time."""
+        """Whether the file is another than last time; where it cannot be used, `problem` says why, and all stays as it was."""
         try:
             when = self.path.stat().st_mtime_ns
             if when == self._seen:
                 return False
-            self.network, self._seen = Network.load(self.path), when
-        except (OSError, NetworkError):
+            network = Network.load(self.path)
+            network.server(self.name)
+        except (OSError, NetworkError) as error:
+            why = f"{self.path} is not followed: {error}"
+            self.problem, self._failed = (why if why == self._failed else ""), why  # the first time it may be half written
             return False
+        self.network, self._seen, self.problem, self._failed = network, when, "", ""
         return True
 
 
@@ -104,9 +128,14 @@ class Monitor:
         What the links are to be like instead.
     told : Callable[[], None]
         Called when a link has changed.
+    cpus : float
+        That this host may use [CPU].
     """
 
-    def __init__(self, name: str, tls: Tls | None, emulated: Emulated | None, told: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, tls: Tls | None, emulated: Emulated | None, told: Callable[[], None], cpus: float
+    ) -> None:  # fmt: skip
+        self.cpus = cpus
         self.name, self.tls, self.emulated, self._told = name, tls, emulated, told
         self.links: dict[str, Measured] = emulated.links() if emulated else {}
         self._peers: dict[str, str] = {}
@@ -133,7 +162,7 @@ class Monitor:
         DeployError
             Nobody answers there, or the file of an emulated network has no such link.
         """
-        if self.emulated:
+        if self.emulated and self.emulated.has_links:
             if target not in self.links:
                 message = f"{self.emulated.path.name} has no link {self.name!r} -> {target!r}"
                 raise DeployError(message)
@@ -151,7 +180,7 @@ class Monitor:
         self._used[target] = time.monotonic()
         if (
             (known := self.links.get(target))
-            and not self.emulated
+            and not (self.emulated and self.emulated.has_links)
             and _is_off(bandwidth_bytes_per_s, known.bandwidth_bytes_per_s)
         ):
             self._becomes(target, known, bandwidth_bytes_per_s, "measured by the requests that cross it")
@@ -161,12 +190,15 @@ class Monitor:
         self._told()
 
     def _watch(self) -> None:
+        due = 0.0
         while not self._stop.wait(EVERY_S if self.emulated is None else EVERY_S / 8):
             if self.emulated:
-                if self.emulated.changed():
-                    self.links = self.emulated.links()
-                    self._told()
+                self._follow(self.emulated)
+                if self.emulated.has_links:
+                    continue
+            if time.monotonic() < due:
                 continue
+            began = time.process_time()
             for target, address in dict(self._peers).items():
                 if time.monotonic() - self._used.get(target, 0.0) < 2 * EVERY_S:
                     continue
@@ -174,6 +206,17 @@ class Monitor:
                     self._look(target, address)
                 except DeployError:  # whoever does not answer is for the registry to call lost
                     continue
+            due = time.monotonic() + max(EVERY_S, (time.process_time() - began) / (MOST * self.cpus))
+
+    def _follow(self, emulated: Emulated) -> None:
+        before = emulated.problem
+        if emulated.changed():
+            if emulated.has_links:
+                self.links = emulated.links()
+            self._told()
+        elif emulated.problem not in ("", before):
+            print(emulated.problem, file=sys.stderr, flush=True)
+            self._told()
 
     def _look(self, target: str, address: str) -> None:
         """Look whether a link is still what it was; measure one that is not known."""

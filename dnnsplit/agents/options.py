@@ -38,7 +38,9 @@ class AgentOptions:
     powers : Mapping[str, float], optional
         What this host draws [W]: compute_w, transmit_w, transmit_self_w; energies are not known without.
     emulate : str | Path, default ""
-        Network YAML whose server of this name this agent is to be like: its speed and its links.
+        Network YAML whose server of this name this agent is to be like: its speed and, where the file has any, its links.
+    parent : int, default 0
+        Process that started this one, and that it ends with; 0 for none.
     """
 
     name: str
@@ -52,6 +54,7 @@ class AgentOptions:
     memory_bytes: int | None = None
     powers: Mapping[str, float] = field(default_factory=dict)
     emulate: str | Path = ""
+    parent: int = 0
 
     def __post_init__(self) -> None:
         problems = [problem for problem in [name_problem(self.name)] if problem]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +18,10 @@ from dnnsplit.deployment.hosts import host_port
 from dnnsplit.ground.errors import DeployError
 
 KEPT = 4  # plans whose parts stay loaded
+TICK_S = 0.25
+START_S = 60.0  # that stages may take to start, beside
+SLOWEST_BYTES_PER_S = 2e6  # what they load
+MOVED_S = 6.0  # in which it is known whether a host was lost
 
 
 class Placed:
@@ -34,10 +40,12 @@ class Placed:
     def __init__(self, name: str, hosts: Hosts, ports: Mapping[str, int]) -> None:
         self.name, self.hosts, self.ports = name, hosts, dict(ports)
         self.request: Request | None = None
+        self.reference_s: Callable[[str], float | None] = lambda name: None  # the pace of the profile of a host [s]
         self.limit_bytes = 0
         self.cuts: dict[str, Cut] = {}  # by the names of their bundles, the first to go first
         self.current = ""
         self.lock = threading.RLock()
+        self._began: dict[str, tuple[str, int]] = {}  # host -> agent and stage by which a plan was started
         self._sent: dict[str, tuple[Wanted, str]] = {}  # host -> what it was told, and the instance that was
 
     def begin(self, request: Request, limit_bytes: int) -> None:
@@ -102,15 +110,60 @@ class Placed:
         return stage if stage.get("running") else {}
 
     def is_ready(self, name: str) -> bool:
-        """Whether all stages of a plan have loaded it."""
+        """Whether all stages of a plan have loaded it, and call each other where they are now."""
         with self.lock:
             cut = self.cuts.get(name)
-        alive = self.hosts.alive
-        return cut is not None and all(s in alive and name in self.stage_of(s).get("ready", ()) for s in cut.bundle.stages)
+        if cut is None or not set(cut.bundle.stages) <= set(self.hosts.alive):
+            return False
+        stages = {server: self.stage_of(server) for server in cut.bundle.stages}
+        at = {server: stage.get("address") for server, stage in stages.items()}
+        return all(
+            stage.get("ready", {}).get(name) == {other: address for other, address in at.items() if other != server}
+            for server, stage in stages.items()
+        )
 
     def is_used(self, name: str) -> bool:
-        """Whether requests start by a plan."""
-        return self.stage_of(self.hosts.source).get("used") == name
+        """Whether requests start by a plan, and all its stages are ready."""
+        return self.stage_of(self.hosts.source).get("used") == name and self.is_ready(name)
+
+    def wait(self, cut: Cut) -> None:
+        """Wait until requests start by a plan.
+
+        Raises
+        ------
+        DeployError
+            A host is lost, cannot run its part, or takes too long.
+        """
+        size_bytes = sum((cut.bundle.folder / file).stat().st_size for file in cut.files)
+        end = time.monotonic() + START_S + size_bytes / SLOWEST_BYTES_PER_S
+        self._began = {}
+        while not self.is_used(cut.name):
+            self.hosts.look(TICK_S)
+            self.reconcile()
+            if failed := self.failures(cut.name):
+                raise DeployError("; ".join(f"{name!r} cannot run its part: {why}" for name, why in failed.items()))
+            if gone := sorted(set(cut.bundle.stages) - set(self.hosts.alive)):
+                message = f"{', '.join(gone)} cannot be reached any more"
+                raise DeployError(message)
+            if time.monotonic() > end:
+                message = f"the stages on {', '.join(cut.bundle.stages)} are not ready: they take too long to load their parts"
+                raise DeployError(message)
+        self._began = self._processes(cut)
+
+    def has_moved(self, cut: Cut) -> bool:
+        """Whether a host of a plan was lost since `wait`, or has another process now: it may go well the next time."""
+        end = time.monotonic() + MOVED_S
+        while time.monotonic() < end:
+            with suppress(UnreachableError):
+                self.hosts.look(TICK_S)
+            if self._processes(cut) != self._began or not self.is_used(cut.name):
+                return True
+        return False
+
+    def _processes(self, cut: Cut) -> dict[str, tuple[str, int]]:
+        """Return the agent and the stage of each host that runs a part."""
+        alive = [name for name in cut.bundle.stages if name in self.hosts.alive]
+        return {name: (self.hosts.member(name)["instance"], self.stage_of(name).get("pid", 0)) for name in alive}
 
     def failures(self, name: str) -> dict[str, str]:
         """Return why hosts could not load a plan."""
@@ -134,7 +187,7 @@ class Placed:
         return Wanted(
             self.name, is_source, self.ports.get(name, 0), self.limit_bytes, bundles, use if use in bundles else "",
             {other: there for other, there in peers.items() if there}, self._links(name, before[0] if before else None),
-            self.request.deadline_s, self.request.in_flight, self.request.provider,
+            self.request.deadline_s, self.request.in_flight, self.request.provider, self.reference_s(name),
         )  # fmt: skip
 
     def _links(self, name: str, before: Wanted | None) -> tuple[tuple[str, str, float, float, float], ...]:

@@ -116,8 +116,8 @@ class Planner:
         except DnnSplitError:
             return None
 
-    def ratio(self, cost: Cost, best: Plan) -> float:
-        """Return how many times as much something costs as the best plan, by the weights that were asked for."""
+    def ratio(self, cost: Cost, best: Plan | Cost) -> float:
+        """Return how many times as much something costs as another, or as the best plan, by the weights that were asked for."""
         latency, energy = self.request.latency_weight, self.request.energy_weight
         parts = [(latency, cost.latency_s, best.latency_s), (energy, cost.energy_j, best.energy_j)]
         return sum(weight * one / other for weight, one, other in parts if weight) / (latency + energy)

@@ -57,6 +57,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
+        self._alive: set[str] = set()  # when it was looked last
         self._changed = threading.Condition()
         self._version = 0
 
@@ -84,8 +85,7 @@ class Registry:
                 raise DeployError(message)
             self._members[member.name] = member
             if old is None or not old.is_alive or old.instance != member.instance or _news(old) != _news(member):
-                self._version += 1
-                self._changed.notify_all()
+                self.news()
 
     def members(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each, as JSON has it, with ``alive``."""
@@ -112,19 +112,26 @@ class Registry:
             try:
                 socket.create_connection(_place(member.address), timeout=SILENT_S).close()
             except ConnectionRefusedError:
-                with self._changed:
-                    member.seen = -math.inf
-                    self._version += 1
-                    self._changed.notify_all()
+                member.seen = -math.inf
             except OSError:  # it may be busy, or its network slow
                 continue
+        with self._changed:
+            alive = {name for name, member in self._members.items() if member.is_alive}
+            if alive != self._alive:
+                self._alive = alive
+                self.news()
+
+    def news(self) -> None:
+        """Let those that wait for a change look."""
+        with self._changed:
+            self._version += 1
+            self._changed.notify_all()
 
     def forget(self, name: str) -> None:
         """Take an agent off the list that has said that it leaves."""
         with self._changed:
             if self._members.pop(name, None):
-                self._version += 1
-                self._changed.notify_all()
+                self.news()
 
 
 def _place(address: str) -> tuple[str, int]:

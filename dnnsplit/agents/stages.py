@@ -20,6 +20,7 @@ from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.process import child_environment
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.files import write_json
+from dnnsplit.ground.huge_pages import with_huge_pages
 
 FRESH_S = 2.0  # what requests told of a link is of now for so long
 END_S = 3.0  # a stage that does not end within this time is killed
@@ -50,6 +51,8 @@ class Wanted:
         Source, target, bandwidth [B/s], latency [s] and serialisation [s/B] of links whose transfers are to be told of.
     deadline_s, in_flight, provider : float, int, str
         As for `serve`.
+    reference_s : float | None
+        The pace at which an emulated server is slow; see `Emulation`.
     """
 
     model_name: str
@@ -63,11 +66,13 @@ class Wanted:
     deadline_s: float = 60.0
     in_flight: int = 8
     provider: str = "cpu"
+    reference_s: float | None = None
 
     @property
     def process(self) -> tuple[Any, ...]:
         """What a process is started with, and cannot change."""
-        return self.model_name, self.is_source, self.limit_bytes, self.deadline_s, self.in_flight, self.provider
+        how = self.deadline_s, self.in_flight, self.provider, self.reference_s
+        return self.model_name, self.is_source, self.limit_bytes, *how
 
 
 class StageChild:
@@ -110,8 +115,9 @@ class StageChild:
         command = [sys.executable, "-m", "dnnsplit.deployment.stage.changing", str(path), self.model_name, role, *limits]
         with (folder / "stderr").open("wb") as err:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, env=child_environment(), text=True
-            )
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, text=True,
+                env=with_huge_pages(child_environment(), True),
+            )  # fmt: skip
         threading.Thread(target=self._listen, name=f"stage {self.model_name}", daemon=True).start()
 
     @property
@@ -149,9 +155,10 @@ class StageChild:
         self._order("pace", "", {"links": links})
 
     def state(self) -> dict[str, Any]:
-        """Return what others may know: address, bundles that are ready, the one in use, what failed."""
+        """Return what others may know: address, bundles that are ready and the peers they call, the one in use, what failed."""
         return {
-            "address": self.address, "ready": sorted(self.ready), "used": self.used, "failed": self.failed,
+            "address": self.address, "ready": {name: self.added[name] for name in sorted(self.ready) if name in self.added},
+            "used": self.used, "failed": self.failed,
             "pid": self.process.pid, "running": self.is_running, "problem": self.problem,
             "links": [(*ends, bandwidth) for ends, (bandwidth, when) in self.links.items() if time.monotonic() - when < FRESH_S],
         }  # fmt: skip

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import msgspec
@@ -25,6 +25,7 @@ LIMIT_BYTES = 2**25  # of one message: pieces, answers, and what probes send
 ASK_S = 10.0
 WORKERS = 16
 
+T = TypeVar("T")
 Code = grpc.StatusCode
 Handler = Callable[[str, dict[str, Any]], Any]  # (name of the caller in its certificate, what was given) -> answer
 
@@ -160,12 +161,12 @@ def serve_agent(
     return server, bound
 
 
-def until(remote: Remote, what: str, limit_s: float, **given: Any) -> Any:
-    """Ask until somebody answers, for so long [s]."""
+def patiently(ask: Callable[[], T], limit_s: float) -> T:
+    """Return what asking gives, once somebody answers; for so long at most [s]."""
     end = time.monotonic() + limit_s
     while True:
         try:
-            return remote.ask(what, **given)
+            return ask()
         except UnreachableError:
             if time.monotonic() > end:
                 raise

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import dnnsplit as ds
 from dnnsplit.cli.assignments import shapes
 from dnnsplit.cli.models import FILES, Argument, argument, tell
+from dnnsplit.ground.huge_pages import in_huge_pages, with_huge_pages
 from dnnsplit.ground.units import parse, show
 
 KEYS = argument(
@@ -35,6 +37,7 @@ AGENT: tuple[Argument, ...] = (
     argument(
         "--emulate", default="", metavar="NETWORK", help="network YAML: be as slow as its server of this name, with its links"
     ),
+    argument("--parent", type=int, default=0, metavar="PID", help="end with this process, which started it (default: do not)"),
 )
 
 
@@ -51,8 +54,11 @@ def agent(options: argparse.Namespace) -> int:
     disk = parse(options.disk, "memory")
     given = AgentOptions(
         options.name, options.join, options.host, port, options.address, options.folder, options.keys, disk, memory, powers,
-        options.emulate,
+        options.emulate, options.parent,
     )  # fmt: skip
+
+    if not in_huge_pages() and "agent" in sys.orig_argv:  # as what it starts: its speed is compared with theirs
+        os.execve(sys.executable, sys.orig_argv, with_huge_pages(os.environ))
 
     def started(address: str) -> None:
         print(address, flush=True)
@@ -150,9 +156,11 @@ def make_keys(options: argparse.Namespace) -> int:
 def _member(name: str, member: dict[str, Any], is_source: bool) -> str:
     facts, load = member["facts"], member["state"].get("load", {})
     told = [facts["cpu"], f"{show(load['free_memory_bytes'], 'B')} of memory free" if load else ""]
+    told += [f"draws {show(load['drawn_w'], 'W')}"] if "drawn_w" in load else []
     told += [
         f"emulated: {facts['emulated']}" if "emulated" in facts else "",
         *(f"runs a {job}" for job in member["state"].get("jobs", ())),
+        member["state"].get("problem", ""),
     ]
     alive = "" if member["alive"] else f", LOST for {member['silent_s']:g} s"
     return f"{name}{' (source)' if is_source else ''} at {member['address']}{alive}: {'; '.join(filter(None, told))}"
@@ -162,5 +170,6 @@ def _deployment(name: str, state: dict[str, Any]) -> str:
     if not state.get("plan"):
         return f"deployment {name}: {state.get('status', 'begins')}{': ' + state['problem'] if state.get('problem') else ''}"
     where = f"{state['status']} at {state['address']}, plan {state['plan']} on {'+'.join(state['servers'])}"
-    what = f"promised {show(state['promised_s'], 's')}, noise {state['noise']:.4g}, {state['quantized']} layers in int8"
+    now = f", now {show(state['expected_s'], 's')}" if state.get("expected_s") else ""
+    what = f"promised {show(state['promised_s'], 's')}{now}, noise {state['noise']:.4g}, {state['quantized']} layers in int8"
     return f"deployment {name}: {where}, {what}" + "".join(f"; without {host}: {why}" for host, why in state["left_out"].items())

@@ -31,6 +31,8 @@ from dnnsplit.runtime.timing import settled
 MARK = "compute measured by dnnsplit power"  # begins the note; what stands before it is kept
 RAPL = Path("/sys/class/powercap/intel-rapl")
 WARM_UP = 3
+FIXED = 4  # seconds, runs, own_cpu, others_cpu: what a window has beside its counters
+LOOK_S = 1.0  # least time between two looks
 WAY_OUT = "measure on the server itself, or write its power into the network file, with its source (compute: 5.8 W)"
 # Fields of zeus' SoCMeasurement [mJ], of Jetson and of Apple silicon, that do not overlap, but for the total.
 SOC = {
@@ -121,8 +123,7 @@ class Power:
     def frame(self) -> pd.DataFrame:
         """One row per counter: counter, counted, idle_w, busy_w, above_w, spread_w [W]."""
         rows = []
-        columns = [str(name) for name in self.windows]
-        for name in columns[columns.index("others_cpu") + 1 :]:
+        for name in [str(name) for name in self.windows][2 + FIXED :]:
             watts = _watts(self.windows, [name])
             above = watts["busy"] - watts["idle"]
             rows.append((name, name in self.counted, watts["idle"].mean(), watts["busy"].mean(), above.mean(), above.std()))
@@ -214,7 +215,7 @@ def measure_power(
                 time.sleep(settle_s)
                 row = _window(meter, f"{state} {pair}", seconds, one, feeds if state == "busy" else [])
                 rows.append({"pair": pair, "state": state, **row})
-                counted = counted or _counted(rows[0], found.own_memory)
+                counted = counted or _counted(list(row)[FIXED:], found.own_memory)
                 bar.update()
             if settled(_above(pd.DataFrame(rows), counted).to_numpy(float)):
                 break
@@ -229,6 +230,45 @@ def measure_power(
         )
         raise ProfileError(message)  # fmt: skip
     return power
+
+
+class Drawn:
+    """What this machine draws, all in all, from one look at its energy counters to the next.
+
+    Parameters
+    ----------
+    meter : Any, optional
+        As for `measure_power`.
+
+    Raises
+    ------
+    ProfileError
+        Zeus is not installed, or no counter is readable here.
+    """
+
+    def __init__(self, meter: Any = None) -> None:
+        self._meter = _zeus_monitor() if meter is None else meter
+        self._watts, self._since = math.nan, 0.0
+        self._look()
+
+    def watts(self) -> float:
+        """Return what was drawn between the last two looks, a second apart at least [W]; NaN before there were two.
+
+        Raises
+        ------
+        ProfileError
+            None of the counters is of the machine.
+        """
+        if time.monotonic() - self._since >= LOOK_S:
+            found = self._meter.end_window("drawn", sync_execution=False)
+            told = _joules(found)
+            self._watts = sum(told[name] for name in _counted(list(told), gpu=True)) / found.time
+            self._look()
+        return self._watts
+
+    def _look(self) -> None:
+        self._meter.begin_window("drawn", sync_execution=False)
+        self._since = time.monotonic()
 
 
 def _watts(windows: pd.DataFrame, counters: Sequence[str]) -> pd.DataFrame:
@@ -258,15 +298,20 @@ def _window(meter: Any, name: str, seconds: float, one: Session, feeds: list[Fee
     found = meter.end_window(name, sync_execution=False)
     others = max(0.0, every - own) if math.isfinite(every) else math.nan
     row = {"seconds": found.time, "runs": runs, "own_cpu": own / found.time, "others_cpu": others / found.time}
+    return row | _joules(found)
+
+
+def _joules(found: Any) -> dict[str, float]:
+    """Return what each counter took in a window [J]."""
+    told: dict[str, float] = {}
     for kind in ("cpu", "dram", "gpu"):
-        row |= {f"{kind} {index}": float(joules) for index, joules in (getattr(found, f"{kind}_energy") or {}).items()}
+        told |= {f"{kind} {index}": float(joules) for index, joules in (getattr(found, f"{kind}_energy") or {}).items()}
     parts = {part: getattr(found.soc_energy, name, None) for name, part in SOC.items() if hasattr(found.soc_energy, name)}
-    return row | {part: 1e-3 * value for part, value in parts.items() if value is not None}
+    return told | {part: 1e-3 * value for part, value in parts.items() if value is not None}
 
 
-def _counted(row: dict[str, Any], gpu: bool) -> tuple[str, ...]:
-    """Return the counters of a window that make up the power; each part of the machine once."""
-    names = list(row)[list(row).index("others_cpu") + 1 :]
+def _counted(names: Sequence[str], gpu: bool) -> tuple[str, ...]:
+    """Return the counters, of these, that make up the power; each part of the machine once."""
     kinds = ("soc total",) if "soc total" in names else ("cpu", "dram", "soc cpu", "soc dram", *(["soc gpu"] if gpu else []))
     kinds += ("gpu",) if gpu else ()
     found = tuple(name for name in names if name.rstrip(" 0123456789") in kinds)
@@ -295,6 +340,7 @@ def _zeus_version() -> str:
 
 
 def _zeus_monitor() -> Any:
+    _zeus_version()
     from zeus.monitor import ZeusMonitor
 
     monitor = ZeusMonitor()

@@ -1,7 +1,10 @@
 """Deployments by agents on this machine: real processes and sockets, links that a file emulates, ends by kill -9."""
 
+import subprocess
+import sys
 import time
 from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from helpers.small_models import images
 from onnx import TensorProto, helper
 
 import dnnsplit as ds
+from dnnsplit.agents.local import LocalAgents
 from dnnsplit.agents.wire import Remote
 from dnnsplit.ground.errors import DeployError, OptionError
 from dnnsplit.ground.files import sha256
@@ -119,6 +123,22 @@ def test_a_link_drops_under_clients(site, running):
     chosen = running.switches.dropna(subset=["stayed_s"])
     assert len(chosen)
     assert (chosen["promised_s"] < chosen["stayed_s"] / 1.1).all()
+
+
+def test_a_network_file_that_cannot_be_used_is_told_and_all_stays(site, running):
+    agents, _, _ = site
+    whole_file = agents.emulate.read_text()
+    before = ds.status(agents.at)["members"]["device"]["state"]["links"]["edge"]["bandwidth_bytes_per_s"]
+    agents.emulate.write_text(whole_file.replace("device", "phone"))
+
+    def problems():
+        return {name: member["state"]["problem"] for name, member in ds.status(agents.at)["members"].items()}
+
+    wait_until(lambda: "there is no server 'device'" in problems()["device"], 30, problems)
+    assert ds.status(agents.at)["members"]["device"]["state"]["links"]["edge"]["bandwidth_bytes_per_s"] == before
+    assert "is not followed" in (agents.folder / "device.err").read_text()
+    agents.emulate.write_text(whole_file)
+    wait_until(lambda: set(problems().values()) == {""}, 30, problems)
 
 
 def test_a_small_change_is_no_reason(site, running):
@@ -297,10 +317,52 @@ def test_energies_count_where_somebody_knows_the_powers(site, running, tmp_path)
     with deployed(agents, path, pictures, max_noise=0, energy_weight=1.0, latency_weight=0.0) as client:
         assert client.state["energy_j"] > 0  # of the emulated servers the file says what they draw
     with ds.local_agents(["device"], tmp_path) as alone:
-        with pytest.raises(
-            DeployError, match="energy counts, but nobody knows what device draws; start its agent with --compute"
-        ):
+        with pytest.raises(DeployError, match="nobody knows what device draws while it sends; start its agent with --transmit"):
             ds.deploy(path, alone.at, images=pictures, max_noise=0, energy_weight=1.0, told=lambda line: None)
         client = ds.deploy(path, alone.at, images=pictures, max_noise=0, told=lambda line: None)
         assert client.state["energy_j"] is None
         client.close()
+
+
+def test_local_agents_end_with_the_process_that_started_them(tmp_path):
+    program = "import sys, time, dnnsplit as ds\nwith ds.local_agents(['device'], sys.argv[1]) as agents:\n"
+    program += "    print(agents.processes['device'].pid, flush=True)\n    time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+        agent = int(parent.stdout.readline())
+        assert is_running(agent)
+        parent.kill()
+    wait_until(lambda: not is_running(agent))
+
+
+METER = """
+import time
+from types import SimpleNamespace
+class ZeusMonitor:
+    cpu_indices, gpu_indices, soc_is_present = [0], [], False
+    def begin_window(self, key, sync_execution):
+        self.at = time.perf_counter(), time.process_time()
+    def end_window(self, key, sync_execution):
+        seconds, cpu = time.perf_counter() - self.at[0], time.process_time() - self.at[1]
+        found = {"cpu_energy": {0: 3 * cpu + 2 * seconds}, "gpu_energy": {}, "dram_energy": None, "soc_energy": None}
+        return SimpleNamespace(time=seconds, **found)
+"""
+
+
+def test_what_counters_tell_is_measured_where_energy_counts(tmp_path, monkeypatch):
+    """A package in the place of zeus tells 2 W, and 3 W for each CPU of the process that asks."""
+    path, pictures = model(tmp_path)
+    for name, text in {"zeus/__init__.py": "", "zeus/monitor.py": METER, "zeus-0.1.dist-info/METADATA": "Version: 0.1"}.items():
+        (tmp_path / "meter" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "meter" / name).write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "meter"))
+    lines, asked = [], {"images": pictures, "max_noise": 0, "energy_weight": 1.0}
+    with LocalAgents(tmp_path / "agents", options={"device": ["--transmit", "1 W"]}).running(["device"]) as agents:
+        wait_until(lambda: "drawn_w" in ds.status(agents.at)["members"]["device"]["state"]["load"])
+        drawn_w = ds.status(agents.at)["members"]["device"]["state"]["load"]["drawn_w"]
+        assert 2 < drawn_w < 8
+        with ds.deploy(path, agents.at, told=lines.append, **asked) as client:
+            (told,) = steps(SimpleNamespace(lines=lines), "power")
+            assert "compute measured by dnnsplit power with zeus 0.1 (cpu 0)" in told
+            state = client.state
+            # what is drawn above idle is of the time that the process runs, which may have to wait for a CPU
+            assert 0.5 < state["energy_j"] / state["promised_s"] < 3.5

@@ -28,10 +28,10 @@ def network(**bandwidths):
 
 def test_agents_find_out_what_the_kernel_gives(tmp_path):
     path, pictures = deep(tmp_path)
-    with namespaced_agents(network(), tmp_path, {"device": 0.2, "edge": 1.0, "cloud": 1.0}) as agents:
+    with namespaced_agents(network(), tmp_path, {"device": 0.4, "edge": 2.0, "cloud": 2.0}) as (agents, _):
         found = ds.status(agents.at, agents.keys / "device")
-        assert found["members"]["device"]["facts"]["cpu_share"] == pytest.approx(0.2, rel=0.2)
-        with deployed(agents, path, pictures, max_noise=0) as client, Asking(client, path, size=32) as asking:
+        assert found["members"]["device"]["facts"]["cpu_quota"] == pytest.approx(0.4)
+        with deployed(agents, path, pictures, max_noise=0, layers=0) as client, Asking(client, path, size=32) as asking:
             assert client.state["servers"] == ["edge"]
             links = ds.status(agents.at, agents.keys / "device")["members"]["device"]["state"]["links"]
             assert 1e6 < links["edge"]["bandwidth_bytes_per_s"] < 75e6  # no more than the kernel gives; less on a busy machine

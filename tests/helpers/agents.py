@@ -117,9 +117,7 @@ def deployed(agents, path, pictures, **asked):
     """A deployment, and the lines that were told."""
     lines = []
     keys = agents.keys / "device" if agents.keys else ""
-    with ds.deploy(
-        path, agents.at, images=pictures, keys=keys, told=lines.append, **({"budget": 20, "layers": 3} | asked)
-    ) as client:
+    with ds.deploy(path, agents.at, images=pictures, keys=keys, told=lines.append, **(MEASURED | asked)) as client:
         client.lines = lines
         yield client
 
@@ -132,3 +130,58 @@ def children(agents, name, what):
             if any(what in word for word in process.cmdline()):
                 found.append(process)
     return found
+
+
+STEPS = ("model", "register", "push", "profile", "probe", "noise", "solve", "why", "cut", "push parts", "start", "first request")
+FRESH = ("push", "profile", "noise")
+MEASURED = {"budget": 20, "layers": 3}
+
+
+class Kill:
+    """Kills once, when a step is told; agents are started again a moment later, what they have started comes back by itself."""
+
+    def __init__(self, agents, step, who):
+        self.agents, self.step, self.who, self.done = agents, step, who, False
+        self.back = threading.Timer(0.3, agents.start, [who])
+
+    def __call__(self, line):
+        print(line.splitlines()[0])
+        if self.done or line.split(":")[0] != self.step:
+            return
+        self.done = True
+        if self.who in self.agents.processes:
+            self.agents.kill(self.who)
+            self.back.start()
+        else:
+            host, _, what = self.who.partition(" ")
+            for process in children(self.agents, host, f".{what}"):
+                process.kill()
+
+
+def killed(site, step, who, folder):
+    """Deploy while something is killed, and be answered."""
+    agents, path, pictures = site
+    if step in FRESH:  # much is done for a model that is not known yet
+        path, pictures = model(folder, channels=24)
+    kill = Kill(agents, step, who)
+    with ds.deploy(
+        path, agents.at, images=pictures, told=kill, **MEASURED | {"max_noise": 1e-9 if step in FRESH else 0}
+    ) as client:
+        assert kill.done
+        if who in agents.processes:
+            kill.back.join()
+        wait_until(lambda: client.state["servers"] == ["edge"] and client.state["status"] == "running", 60, lambda: client.state)
+        with Asking(client, path, 1) as asking:  # a stage of the source that was killed is away for a moment
+            asking.more(1)
+        assert not asking.wrong
+    ds.undeploy(client.name, agents.at)
+
+
+@contextmanager
+def knowing(folder):
+    """Three agents, and a model that they know."""
+    path, pictures = model(folder)
+    with ds.local_agents(network_file(folder / "net.yaml"), folder / "agents") as agents:
+        with deployed(agents, path, pictures, max_noise=0):
+            ds.undeploy("net", agents.at)
+        yield agents, path, pictures

@@ -234,3 +234,18 @@ def test_zeus_itself_has_what_is_asked_of_it():
 
     assert {"time", "gpu_energy", "cpu_energy", "dram_energy", "soc_energy"} <= set(Measurement.__dataclass_fields__)
     assert {"cpu_indices", "gpu_indices", "soc_is_present"} <= set(vars(monitor.ZeusMonitor(gpu_indices=[], cpu_indices=[])))
+
+
+def test_what_is_drawn_between_two_looks(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(power.time, "monotonic", lambda: now[0])
+    drawn = power.Drawn(Counters(BOTH))
+    assert math.isnan(drawn.watts())  # too early to tell
+    now[0] = 1.0
+    assert drawn.watts() == 20.0 + 2.0 + 30.0  # all of the machine
+    now[0] = 1.5
+    assert drawn.watts() == 52.0
+    none = power.Drawn(Counters({}))
+    now[0] = 3.0
+    with pytest.raises(ds.ProfileError, match="no energy counter"):
+        none.watts()

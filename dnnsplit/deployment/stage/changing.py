@@ -4,7 +4,7 @@ It is told what to do in lines of JSON on its standard input, and tells what bec
 the other ends is the only one that may. Where they are closed it ends.
 
 A request stays with the bundle it was started with. Where a server is lost meanwhile, it is started anew by the next bundle that
-comes into use, as long as its deadline lets it: inference changes nothing.
+comes into use, or by the same one, as the server may be back, as long as its deadline lets it: inference changes nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.deployment.wire.messages import PROBE, VERSION, Refusal, TransferRecord, acknowledge, set_parameter
 from dnnsplit.ground.errors import DeployError
 
-CHANGE_S = 8.0  # how long a request that lost a server waits for another bundle to come into use
+CHANGE_S = 8.0  # how long a request that lost a server waits for another bundle to come into use, or for the server
+AGAIN_S = 1.0  # after which it tries the same bundle again
 TOLD_S = 0.5  # between two reports of the links
 Code = grpc.StatusCode
 
@@ -193,17 +194,18 @@ class ChangingStage:
                 answer = stage.answer(request, context)
             except Refusal as refusal:
                 left_s = min(end - time.monotonic(), (context.time_remaining() or CHANGE_S) - TICK_S)
-                if refusal.code is not Code.UNAVAILABLE or not self._another_than(name, left_s):
+                if refusal.code is not Code.UNAVAILABLE or left_s <= 0:
                     raise
+                self._wait_for_another(name, min(left_s, AGAIN_S))
                 continue
             answer.head.model_name = self.model_name
             set_parameter(answer.head, "plan", name.rpartition("@")[2])
             return answer
 
-    def _another_than(self, name: str, limit_s: float) -> bool:
-        """Wait until another bundle is in use, for so long at most [s]; return whether one is."""
+    def _wait_for_another(self, name: str, limit_s: float) -> None:
+        """Wait until another bundle is in use, for so long at most [s]."""
         with self.changed:
-            return self.changed.wait_for(lambda: self.current != name, limit_s)
+            self.changed.wait_for(lambda: self.current != name, limit_s)
 
     def _stage(self, name: str) -> Stage | None:
         with self.changed:

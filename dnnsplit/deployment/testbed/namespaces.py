@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 # all, so the least quota is the one that distorts least.
 LEAST_QUOTA_US, PERIODS_US = 1_000, (1_000, 1_000_000)
 WIRE_BYTES = 1514 / 1448  # a TCP segment with its headers, per byte of payload
-TICKS_PER_S = 250  # a token bucket must hold what passes between two ticks of the kernel's clock
+# A token bucket must hold what passes until the kernel looks at it again: a tick of its clock, where that is no finer. What it
+# holds is not paced: with 4 ms of it, 300 kB at 20 MB/s were measured to take 25 % less than they should; with .2 ms, within 1 %.
+BURST_S = 2e-4
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def check_machine() -> None:
         name = f"ds{os.getpid()}t"
         _namespace(stack, name)
         _run("ip", "-n", name, "link", "set", "lo", "up")
-        _run("ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "lo", "root", *_bucket(1e6))
+        _run("ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "lo", "root", *bucket(1e6))
 
 
 @contextmanager
@@ -116,8 +119,8 @@ def namespaces(
                     _run("ip", "-n", spaces[near], "addr", "add", f"{net}.{i}/24", "dev", ends)
                     _run("ip", "-n", spaces[near], "link", "set", ends, "up")
                     if link is not None and link.bandwidth_bytes_per_s < float("inf"):
-                        bucket = _bucket(link.bandwidth_bytes_per_s / dilation)
-                        _run("ip", "netns", "exec", spaces[near], "tc", "qdisc", "add", "dev", ends, "root", *bucket)
+                        shaped = bucket(link.bandwidth_bytes_per_s / dilation)
+                        _run("ip", "netns", "exec", spaces[near], "tc", "qdisc", "add", "dev", ends, "root", *shaped)
                 peers[a][b], peers[b][a] = f"{net}.2:{PORT}", f"{net}.1:{PORT}"
             else:
                 peers[a][b], peers[b][a] = (f"{subnet}.{10 + number[name]}:{PORT}" for name in (b, a))
@@ -138,9 +141,11 @@ def _wire(hub: str, space: str, port: str, device: str, address: str) -> None:
     _run("ip", "-n", space, "link", "set", device, "up")
 
 
-def _bucket(bytes_per_s: float) -> tuple[str, ...]:
+def bucket(bytes_per_s: float) -> tuple[str, ...]:
+    """Return the token bucket, as tc names it, that lets so much payload through [B/s]."""
     rate = bytes_per_s * WIRE_BYTES
-    return ("tbf", "rate", f"{round(8 * rate)}bit", "burst", str(max(round(rate / TICKS_PER_S), 4096)), "latency", "400ms")
+    burst = rate * max(BURST_S, time.clock_getres(time.CLOCK_MONOTONIC))
+    return ("tbf", "rate", f"{round(8 * rate)}bit", "burst", str(max(round(burst), 4096)), "latency", "400ms")
 
 
 def _namespace(stack: ExitStack, name: str) -> None:
