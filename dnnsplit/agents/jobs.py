@@ -35,7 +35,7 @@ from dnnsplit.profiling.power import measure_power
 from dnnsplit.quantize.calibration import calibrate
 
 RESULT, SPEC, OUT, MODEL = "result.json", "job.json", "out", "model"
-RUNS, SPLITS = 20, 8  # of a profile: most runs of the whole model, and random splits whose parts are measured
+RUNS, SPLITS = 20, 6  # of a profile: most runs of the whole model, and random splits whose parts are measured
 IMAGES = 16  # to calibrate on, at most
 NOISE_IMAGES = 4
 WINDOW_S, PAIRS = 1.0, 5  # in which energy is counted, and pairs of these windows, at most

@@ -74,10 +74,12 @@ def _background(rng: np.random.Generator, side: int) -> Image.Image:
     far = np.clip(near + rng.integers(-70, 71, 3), 0, 255)
     angle, (ys, xs) = rng.uniform(0, 2 * np.pi), np.mgrid[0:side, 0:side]
     along = np.cos(angle) * xs + np.sin(angle) * ys
-    cells = rng.normal(0, 0.5, (side // 12 + 1, side // 12 + 1)) if kind == 2 else np.zeros((side, side))
-    weight = (cells, np.clip(0.5 + along / (2 * side), 0, 1), cells.repeat(12, 0).repeat(12, 1)[:side, :side],
-              along % (2 * pitch) < pitch,
-              (ys % pitch < 3) | ((xs + ys // pitch % 2 * pitch) % (2 * pitch) < 3))[kind]  # fmt: skip
+    patches = side // 12 + 1, side // 12 + 1
+    weight = (lambda: np.zeros((side, side)),
+              lambda: np.clip(0.5 + along / (2 * side), 0, 1),
+              lambda: rng.normal(0, 0.5, patches).repeat(12, 0).repeat(12, 1)[:side, :side],
+              lambda: along % (2 * pitch) < pitch,
+              lambda: (ys % pitch < 3) | ((xs + ys // pitch % 2 * pitch) % (2 * pitch) < 3))[kind]()  # fmt: skip
     image = Image.fromarray(np.clip(near + weight[..., None] * (far - near), 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     if rng.random() < 0.6:  # ground
