@@ -30,7 +30,7 @@ from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.stage.process import follow
 from dnnsplit.deployment.wire.channels import Tls
-from dnnsplit.ground.errors import DeployError
+from dnnsplit.ground.errors import DeployError, ProfileError
 from dnnsplit.ground.forms import formed
 
 PAUSE_S = 2.0  # before a stage that could not start is started anew
@@ -212,8 +212,12 @@ class Agent:
         told = machine.load(self.folder) | {"own_cpu": round(self.own.cpus(), 5)}
         if not math.isnan(reference_s := self.speed.reference_s):
             told["reference_s"] = reference_s
-        if self.drawn and not math.isnan(watts := self.drawn.watts()):
-            told["drawn_w"] = round(watts, 3)
+        try:
+            if self.drawn and not math.isnan(watts := self.drawn.watts()):
+                told["drawn_w"] = round(watts, 3)
+        except ProfileError as error:  # what counters there are do not tell it
+            print(error, file=sys.stderr, flush=True)
+            self.drawn = None
         return told
 
     def _report(self, registry: Remote | None) -> None:

@@ -57,7 +57,8 @@ def agent(options: argparse.Namespace) -> int:
         options.emulate, options.parent,
     )  # fmt: skip
 
-    if not in_huge_pages() and "agent" in sys.orig_argv:  # as what it starts: its speed is compared with theirs
+    # in huge pages, as what it starts: its speed is compared with theirs
+    if sys.platform == "linux" and not in_huge_pages() and "agent" in sys.orig_argv:
         os.execve(sys.executable, sys.orig_argv, with_huge_pages(os.environ))
 
     def started(address: str) -> None:
