@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -201,9 +202,14 @@ class Hosts:
         share = min(1.0, max(facts["cpu_quota"] - load["own_cpu"], facts["cpu_quota"] / 2))
         notes = [f"a quota of {facts['cpu_quota']:.3g} CPU, of which the agent uses {load['own_cpu']:.2g}"] if share < 1 else []
         notes += [f"emulated, {facts['slowdown']:.3g} times slower"] if facts.get("slowdown") else []
-        pace = load["reference_s"] / reference_s if reference_s and "reference_s" in load else 1.0
+        pace = self._pace_s(name) / reference_s if reference_s and "reference_s" in load else 1.0
         notes += [f"its pace of now, {pace:.3g}"] if pace != 1.0 else []
         return (facts.get("slowdown") or 1.0) * pace / share, "; ".join(notes)
+
+    def _pace_s(self, name: str) -> float:
+        """Return the pace of a host now [s]: what all agents on its machine see, as each of them sees little of it."""
+        seen = [self.member(other)["state"]["load"].get("reference_s") for other in self.members if self.are_alike(name, other)]
+        return statistics.fmean(filter(None, seen))
 
     def powers_known(self, names: Iterable[str]) -> bool:
         """Whether it is known of all of these what they draw."""

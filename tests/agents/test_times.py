@@ -43,6 +43,13 @@ def test_a_second_of_a_profile_takes_longer_where_there_is_less_of_a_cpu(load, f
     assert note in why
 
 
+def test_agents_of_one_machine_have_one_pace():
+    found = hosts(
+        edge={"machine": "m", "reference_s": 1e-3}, cloud={"machine": "m", "reference_s": 3e-3}, far={"reference_s": 5e-3}
+    )
+    assert [found.factor(name, 2e-3)[0] for name in ("edge", "cloud", "far")] == pytest.approx([1.0, 1.0, 2.5])
+
+
 @pytest.fixture(scope="module")
 def profile(tmp_path_factory):
     """A profile of a small model."""

@@ -1,5 +1,6 @@
 """Agents on this machine for tests: an emulated network, a small model, and clients that ask all the time."""
 
+import itertools
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -135,6 +136,7 @@ def children(agents, name, what):
 STEPS = ("model", "register", "push", "profile", "probe", "noise", "solve", "why", "cut", "push parts", "start", "first request")
 FRESH = ("push", "profile", "noise")
 MEASURED = {"budget": 20, "layers": 3}
+CHANNELS = itertools.count(24)
 
 
 class Kill:
@@ -162,7 +164,7 @@ def killed(site, step, who, folder):
     """Deploy while something is killed, and be answered."""
     agents, path, pictures = site
     if step in FRESH:  # much is done for a model that is not known yet
-        path, pictures = model(folder, channels=24)
+        path, pictures = model(folder, channels=next(CHANNELS))
     kill = Kill(agents, step, who)
     with ds.deploy(
         path, agents.at, images=pictures, told=kill, **MEASURED | {"max_noise": 1e-9 if step in FRESH else 0}
