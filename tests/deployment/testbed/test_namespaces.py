@@ -38,8 +38,8 @@ def test_the_kernel_paces_links_and_a_quota_computing(tmp_path):
         assert row["paced_s"] == pytest.approx(slow.link("device", "edge").transfer_s(size_bytes))
         assert row["seconds"] > 0.8 * row["paced_s"]  # a bucket lets its fill through at once
     assert stage_pids(bundle) == {}
-    assert "ds" not in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
-    assert not list(space.cpu_controller().glob("ds*"))
+    assert f"ds{os.getpid()}" not in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+    assert not list(space.cpu_controller().glob(f"ds{os.getpid()}*"))
 
 
 @needs_root
