@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit.agents.following import Following
-from dnnsplit.agents.hosts import Hosts
+from dnnsplit.agents.hosts import Hosts, LostError
 from dnnsplit.agents.placed import Placed
 from dnnsplit.agents.planning import Cut, Planner
 from dnnsplit.agents.pool import Pool
@@ -121,9 +121,7 @@ class Deployer:
             try:
                 took = self._start(cut)
                 break
-            except DeployError as error:
-                if not self.placed.has_moved(cut):
-                    raise
+            except LostError as error:
                 self.say("again", f"{error}")
         plan = cut.plan
         row = {"reason": "deployed", "from": "", "to": cut.label, "servers": "+".join(plan.servers), "promised_s": plan.latency_s}
@@ -296,12 +294,25 @@ class Deployer:
             return cut
 
     def _start(self, cut: Cut) -> float:
-        """Let requests start by a plan, and answer one; return what it took [s]."""
+        """Let requests start by a plan, and answer one; return what it took [s].
+
+        Raises
+        ------
+        LostError
+            A host was lost meanwhile: it may go well the next time.
+        DeployError
+            A part cannot be run, or not be answered by.
+        """
         self.placed.use(cut)
         self.placed.wait(cut)
         self.placed.drop(1)  # those of what was asked for before
         self.say("start", f"answers at {self.placed.address}")
-        return self._first_request()
+        try:
+            return self._first_request()
+        except DeployError as error:
+            if self.placed.has_moved(cut):
+                raise LostError(str(error)) from None
+            raise
 
     def _first_request(self) -> float:
         """Answer one request, and return what it took at the source [s]."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from dnnsplit.agents.hosts import Hosts
+from dnnsplit.agents.hosts import Hosts, LostError
 from dnnsplit.agents.planning import Cut
 from dnnsplit.agents.stages import Wanted
 from dnnsplit.agents.steps import Request
@@ -131,12 +131,13 @@ class Placed:
 
         Raises
         ------
+        LostError
+            A host is lost.
         DeployError
-            A host is lost, cannot run its part, or takes too long.
+            One cannot run its part, or takes too long.
         """
         size_bytes = sum((cut.bundle.folder / file).stat().st_size for file in cut.files)
         end = time.monotonic() + START_S + size_bytes / SLOWEST_BYTES_PER_S
-        self._began = {}
         while not self.is_used(cut.name):
             self.hosts.look(TICK_S)
             self.reconcile()
@@ -144,7 +145,7 @@ class Placed:
                 raise DeployError("; ".join(f"{name!r} cannot run its part: {why}" for name, why in failed.items()))
             if gone := sorted(set(cut.bundle.stages) - set(self.hosts.alive)):
                 message = f"{', '.join(gone)} cannot be reached any more"
-                raise DeployError(message)
+                raise LostError(message)
             if time.monotonic() > end:
                 message = f"the stages on {', '.join(cut.bundle.stages)} are not ready: they take too long to load their parts"
                 raise DeployError(message)
