@@ -24,8 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 MODEL = Path(__file__).parents[1] / "data" / "models" / "yolo11n-ppe-320.onnx"
 CLIENTS = 8
-SPEEDS = {"device": 0.25, "edge": 1.0, "cloud": 1.0}  # of this machine, in namespaces
-
+SPEEDS = {"device": 0.05, "edge": 1.0, "cloud": 1.0}  # of this machine, in namespaces
+SEEN_S = 12.0  # until a link that nobody uses is seen to be another [s]
+TOLD_S = 2.0  # until what requests tell of links is known [s]
+STILL_S = 5.0  # that nothing was pushed, so that requests have the links to themselves [s]
 QUIET = 15.0  # of the processors may be busy before requests are timed [%]
 
 
@@ -151,7 +153,7 @@ def in_namespaces(folder: Path) -> None:
         errors = []
         for speed in (20e6, fast, 5e6, slow):
             pace("device", "edge", speed)
-            time.sleep(6.0)  # until it is seen
+            time.sleep(SEEN_S)
             for limit in (0.0, 0.05, 0.2):
                 client, took_s = timed(lambda limit=limit: ds.deploy(MODEL, agents.at, max_noise=limit, **quiet))
                 errors.append(error_of(client, f"{speed / 1e6:g} MB/s, noise {limit:g}, deployed in {took_s:.1f} s"))
@@ -172,13 +174,27 @@ def in_namespaces(folder: Path) -> None:
             print(f"   {len(clients.answered)} answers, {clients.wrong} of them wrong; {len(clients.lost)} lost")
 
 
+def is_still(client: ds.Deployed) -> bool:
+    """Whether no files are pushed and nothing is computed."""
+
+    def held() -> list[int]:
+        return [member["state"]["pool_bytes"] for member in ds.status(client.at, client.keys)["members"].values()]
+
+    before = held()
+    return psutil.cpu_percent(STILL_S) < QUIET and held() == before
+
+
 def error_of(client: ds.Deployed, what: str) -> float:
     """Print what a deployment is expected to take by the links and speeds of the moment, and what single requests take."""
-    until(lambda: psutil.cpu_percent(3.0) < QUIET, 120.0)  # plans for what may come are prepared
+    until(lambda: is_still(client), 120.0)  # plans for what may come are prepared
     inputs = {name: ds.scenes.images(1)[:1] for name in client.inputs}
     seconds, expected, servers = list[float](), list[float](), set[str]()
-    for _ in range(3):
-        seconds += [client.trace(inputs)[1].latency_s for _ in range(14)][4:]  # in a row, as the times of a profile are
+    for known in (False, True, True, True):  # the first requests tell of the links
+        found = [client.trace(inputs)[1].latency_s for _ in range(14)][4:]  # in a row, as the times of a profile are
+        time.sleep(TOLD_S)
+        if not known:
+            continue
+        seconds += found
         state = client.state
         expected.append(state["expected_s"])
         servers.add("+".join(state["servers"]))

@@ -23,6 +23,7 @@ LOOK_BYTES = (2**14, 2**17)
 MOST_BYTES = 2**23  # of a message of a probe
 REPEATS = 5
 OFF = 1.25  # a look that is off by more than this factor takes the place of what was measured
+USED_OFF = 1.05  # and what requests tell, of whose transfers many are averaged
 LIMIT_S = 10.0
 
 
@@ -181,7 +182,7 @@ class Monitor:
         if (
             (known := self.links.get(target))
             and not (self.emulated and self.emulated.has_links)
-            and _is_off(bandwidth_bytes_per_s, known.bandwidth_bytes_per_s)
+            and _is_off(bandwidth_bytes_per_s, known.bandwidth_bytes_per_s, USED_OFF)
         ):
             self._becomes(target, known, bandwidth_bytes_per_s, "measured by the requests that cross it")
 
@@ -247,5 +248,5 @@ class Monitor:
         return {target: vars(link) for target, link in dict(self.links).items()}
 
 
-def _is_off(one: float, other: float) -> bool:
-    return not 1 / OFF < one / other < OFF
+def _is_off(one: float, other: float, factor: float = OFF) -> bool:
+    return not 1 / factor < one / other < factor

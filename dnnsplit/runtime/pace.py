@@ -10,6 +10,7 @@ import math
 import statistics
 import time
 from collections import deque
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from dnnsplit.runtime.sessions import session
 REFERENCE = Path(__file__).with_name("reference.onnx")
 SHAPE = (1, 16, 80, 80)
 # Runs that tell what counts as the pace 1, and the last ones, of which the mean is the pace: what is timed meets slow moments in
-# the share in which they come, and so does a mean; a median has none of them, or all.
-FIRST, KEPT = 100, 24
+# the share in which they come, and so does a mean; a median has none of them, or all. A run that was held up for many times its
+# length counts as twice it: a processor that was away for a moment is not as slow as that.
+FIRST, KEPT, HELD_UP = 100, 24, 2.0
 SHARE = 0.02  # of the time between two looks that the runs of a look may take, so that what took long is seen with more of them
 LEAST, COLD = 4, 6  # runs of a look, and those before that do not count: whatever ran last has left its own data in the caches
 
@@ -43,7 +45,7 @@ class Pace:
         for _ in range(COLD):
             self._session.run(None, self._feed)
         first = [self._run() for _ in range(FIRST)]
-        self.reference_s = reference_s or statistics.fmean(first)
+        self.reference_s = reference_s or _mean(first)
 
     def now(self, most_s: float = math.inf) -> float:
         """Look at the pace of the last seconds, and return it.
@@ -60,7 +62,7 @@ class Pace:
                 self._session.run(None, self._feed)
             for _ in range(runs):
                 self._run()
-        return statistics.fmean(self._last) / self.reference_s
+        return _mean(self._last) / self.reference_s
 
     def _run(self) -> float:
         started = time.thread_time()
@@ -68,6 +70,12 @@ class Pace:
         self._last.append(time.thread_time() - started)
         self._seen_s = time.monotonic()
         return self._last[-1]
+
+
+def _mean(runs_s: Collection[float]) -> float:
+    """Return the mean of runs, of which none counts for more than twice their median."""
+    most_s = HELD_UP * statistics.median(runs_s)
+    return statistics.fmean(min(run_s, most_s) for run_s in runs_s)
 
 
 @cache

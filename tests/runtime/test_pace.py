@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from dnnsplit.profiling.splits import _Part
 from dnnsplit.runtime import pace as module
-from dnnsplit.runtime.pace import COLD, FIRST, KEPT, LEAST, REFERENCE, SHAPE, SHARE, Pace
+from dnnsplit.runtime.pace import COLD, FIRST, HELD_UP, KEPT, LEAST, REFERENCE, SHAPE, SHARE, Pace
 from dnnsplit.runtime.timing import at_pace
 
 
@@ -83,6 +83,20 @@ def test_the_first_runs_of_a_look_do_not_count(monkeypatch):
         clocks.cold, clocks.wall = COLD, clocks.wall + 1.01 * LEAST * 0.02 / SHARE
         assert pace.now() == pytest.approx(1.0)
     assert clocks.runs == (KEPT + 1) * COLD + FIRST + KEPT * LEAST
+
+
+def test_a_run_that_was_held_up_counts_for_no_more_than_twice_the_usual(monkeypatch):
+    clocks = Clocks(monkeypatch, 0.02)
+    pace = Pace()
+    usual = clocks.run
+
+    def run(outputs, feed):
+        usual(outputs, feed)
+        clocks.cpu += 1.0 * (clocks.runs == COLD + FIRST + COLD + 1)
+
+    monkeypatch.setattr(clocks, "run", run)
+    clocks.wall += 1.01 * KEPT * 0.02 / SHARE
+    assert pace.now() == pytest.approx((KEPT - 1 + HELD_UP) / KEPT)
 
 
 def test_a_look_takes_no_longer_than_it_may(monkeypatch):
