@@ -17,7 +17,9 @@ def monitor(told):
     return monitor
 
 
-@pytest.mark.parametrize(("bandwidth", "known"), [(10.4e6, 10e6), (9.6e6, 10e6), (10.6e6, 10.6e6), (9.4e6, 9.4e6), (0.5e6, 0.5e6)])
+@pytest.mark.parametrize(
+    ("bandwidth", "known"), [(10.4e6, 10e6), (9.6e6, 10e6), (10.6e6, 10.6e6), (9.4e6, 9.4e6), (0.5e6, 0.5e6)]
+)
 def test_what_requests_tell_is_taken_where_it_is_off_by_five_per_cent(monitor, told, bandwidth, known):
     monitor.take("edge", bandwidth)
     link = monitor.links["edge"]
