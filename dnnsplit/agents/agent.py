@@ -25,7 +25,7 @@ from dnnsplit.agents.registry import Registry
 from dnnsplit.agents.speed import Speed
 from dnnsplit.agents.stages import StageChild, Wanted
 from dnnsplit.agents.wire import PIECE_BYTES, Handler, Remote, UnreachableError, serve_agent, tls_of
-from dnnsplit.deployment.hosts import host_port
+from dnnsplit.deployment.hosts import address_problem, host_port, joined
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.stage.process import follow
@@ -83,8 +83,8 @@ class Agent:
         if self.registry is not None:
             answers |= {"beat": self._beat, "leave": self._leave, "members": self._members}
         self._server, port = serve_agent(answers, self.pool.put, self._read, options.host, options.port, self.tls)
-        here, given = f"{options.host}:{port}", options.address
-        self.address = given if ":" in given.rpartition("]")[2] else f"{given}:{port}" if given else here
+        here, given = joined(options.host, port), options.address
+        self.address = (joined(given, port) if address_problem(given) else given) if given else here
         if self.registry is not None:
             start = [sys.executable, "-m", "dnnsplit.agents.deployer", here, self.name, str(options.keys)]
             self.deployments = Deployments(self.folder / "deployments", start, self.registry.news)

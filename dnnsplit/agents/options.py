@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dnnsplit.agents.names import name_problem
-from dnnsplit.deployment.hosts import is_loopback
+from dnnsplit.deployment.hosts import address_problem, is_loopback, joined
 from dnnsplit.ground.errors import OptionError, raise_problems
 
 DISK_BYTES = 2e10
@@ -61,6 +61,12 @@ class AgentOptions:
         if not is_loopback(self.host) and not str(self.keys):
             way_out = "make keys with 'dnnsplit keys', and give this host's folder with --keys"
             problems.append(f"agents run what others send, so on {self.host} it needs keys: {way_out}")
+        if not 0 <= self.port < 65536:
+            problems.append(f"port is {self.port!r}; give one from 1 to 65535, or 0, which lets the system choose")
+        if self.join and (problem := address_problem(self.join)):
+            problems.append(f"the address to join {problem}")
+        if self.address and address_problem(self.address) and address_problem(joined(self.address, 7000)):
+            problems.append(f"address is {self.address!r}; give a host, or host:port")
         if not self.disk_bytes > 0:
             problems.append(f"disk_bytes is {self.disk_bytes!r}; give more than 0")
         if self.memory_bytes is not None and self.memory_bytes < 2**28:

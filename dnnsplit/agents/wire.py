@@ -13,6 +13,7 @@ import msgspec
 
 from dnnsplit.agents.keys import CA, CERT, KEY
 from dnnsplit.agents.pool import NoRoomError
+from dnnsplit.deployment.hosts import check_address
 from dnnsplit.deployment.wire.channels import RECONNECT, SERVICE, Tls, caller, listen, named, server_options, size_options
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.deployment.wire.messages import PROBE, acknowledge
@@ -56,6 +57,7 @@ class Remote:
     """
 
     def __init__(self, address: str, name: str = "", tls: Tls | None = None) -> None:
+        check_address(address)
         self.address, self.name = address, name
         options = [*size_options(LIMIT_BYTES), *RECONNECT, ("grpc.enable_http_proxy", 0), *named(tls, name)]
         secure = tls.of_channel() if tls else None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dnnsplit.ground.errors import DeployError, nearest, raise_problems
-from dnnsplit.ground.yaml_file import YAML_ERRORS, read_texts
+from dnnsplit.ground.yaml_file import YAML_ERRORS, texts_of
 
 LOOPBACK = ("localhost", "127.", "::1")
+BRACKETS = re.compile(r"^([^#\n]*:[ \t]+)(\[[0-9A-Fa-f:.%]+\]:[0-9]+)(?=[ \t]*(?:#.*)?$)", re.MULTILINE)
 
 
 def read_hosts(hosts: Mapping[str, str] | str | Path) -> dict[str, str]:
@@ -28,7 +30,8 @@ def read_hosts(hosts: Mapping[str, str] | str | Path) -> dict[str, str]:
     if not isinstance(hosts, Mapping):
         where = str(hosts)
         try:
-            hosts = read_texts(hosts)
+            # YAML takes a bracket for the start of a list
+            hosts = texts_of(BRACKETS.sub(r'\1"\2"', Path(hosts).read_text(encoding="utf-8")))
         except YAML_ERRORS as error:
             message = f"{where} is not readable as YAML or JSON: {error}"
             raise DeployError(message) from None
@@ -43,6 +46,34 @@ def host_port(address: str) -> tuple[str, int]:
     """Split ``host:port``; the host of an IPv6 address keeps its brackets."""
     host, _, port = address.rpartition(":")
     return host, int(port)
+
+
+def joined(host: str, port: int) -> str:
+    """Return ``host:port``, an IPv6 address in brackets.
+
+    >>> joined("::1", 7000)
+    '[::1]:7000'
+    """
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def address_problem(address: object) -> str:
+    """Return what is wrong with ``host:port``; empty if nothing is.
+
+    gRPC takes a port beyond 65535 for another one.
+    """
+    host, colon, port = str(address).rpartition(":")
+    bare = ":" in host and not (host.startswith("[") and host.endswith("]"))
+    if host.strip("[]") and colon and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536 and not bare:
+        return ""
+    return f"is {address!r}; write host:port, such as 192.168.0.7:7002 or [fd00::7]:7002, with a port from 1 to 65535"
+
+
+def check_address(address: str) -> None:
+    """Raise a `DeployError` unless an address is ``host:port``."""
+    if problem := address_problem(address):
+        message = f"the address {problem}"
+        raise DeployError(message)
 
 
 def is_loopback(host: str) -> bool:
@@ -60,10 +91,8 @@ def check_servers(hosts: Mapping[str, str], stages: Iterable[str]) -> None:
 
 def _problems(hosts: Mapping[str, str]) -> Iterable[str]:
     for server, address in hosts.items():
-        host, colon, port = str(address).rpartition(":")
-        bare = ":" in host and not host.startswith("[")
-        if not (host and colon and port.isdigit() and 0 < int(port) < 65536) or bare:
-            yield f"the address of {server!r} is {address!r}; write host:port, such as 192.168.0.7:7002 or [fd00::7]:7002"
+        if problem := address_problem(address):
+            yield f"the address of {server!r} {problem}"
     for address in {str(a) for a in hosts.values()}:
         if len(same := [server for server in hosts if str(hosts[server]) == address]) > 1:
             yield f"{' and '.join(map(repr, same))} have the same address {address}"

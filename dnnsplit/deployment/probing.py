@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 
+from dnnsplit.deployment.hosts import joined
 from dnnsplit.deployment.wire.channels import SERVICE, Stub, Tls, listen, server_options
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.deployment.wire.messages import PROBE, acknowledge, infer_request, tensors_of
@@ -21,6 +22,8 @@ from dnnsplit.ground.errors import DeployError, NetworkError
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Link, Network
 
+ANSWERED_BYTES = 2**26  # largest tensor of a message that `answer_probes` takes [B]
+HEAD_BYTES = 2**12  # of a message, beside its tensor [B]
 LONG_S = 0.25  # messages grow until one takes this long
 FIRST_BYTES = 2**16
 
@@ -89,7 +92,7 @@ def probe(
     repeats : int, default 10
         Messages of each size.
     most_bytes : int, optional
-        Largest message [B]; a stage takes no more than its bundle needs, and then its limit counts.
+        Largest message [B]; a stage takes no more than its bundle needs, `answer_probes` 64 MiB, and then their limit counts.
     deadline_s : float, default 30.0
         Limit on each message [s].
     tls : Tls | None, optional
@@ -152,13 +155,13 @@ def answer_probes(host: str = "127.0.0.1", port: int = 7000, tls: Tls | None = N
     stop : threading.Event | None, optional
         Ends it when it is set; without one, Ctrl-C does.
     """
-    server = grpc.server(ThreadPoolExecutor(2), options=server_options(-1))
+    server = grpc.server(ThreadPoolExecutor(2), options=server_options(ANSWERED_BYTES + HEAD_BYTES), maximum_concurrent_rpcs=16)
     answer = grpc.unary_unary_rpc_method_handler(lambda message, _: acknowledge(message), Infer.request, Infer.encode)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"ModelInfer": answer}),))
     port = listen(server, host, port, tls)
     server.start()
     try:
-        started(f"{host}:{port}")
+        started(joined(host, port))
         (stop or threading.Event()).wait()
     except KeyboardInterrupt:
         pass

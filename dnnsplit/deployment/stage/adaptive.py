@@ -24,8 +24,9 @@ from tritonclient.grpc import service_pb2
 
 from dnnsplit.cutting.bundle import Bundle, Part
 from dnnsplit.cutting.plan_set import PlanSet, load_cut
+from dnnsplit.deployment.stage.callers import check_peer
 from dnnsplit.deployment.stage.config import Config
-from dnnsplit.deployment.stage.gauges import Gauge, take_largest
+from dnnsplit.deployment.stage.gauges import PROBE_BYTES, PROBE_S, Gauge, take_largest
 from dnnsplit.deployment.stage.service import Stage
 from dnnsplit.deployment.stage.work import Runner
 from dnnsplit.deployment.wire.encoding import Infer
@@ -39,7 +40,7 @@ from dnnsplit.deployment.wire.messages import (
     infer_request,
     set_parameter,
 )
-from dnnsplit.ground.errors import DeployError
+from dnnsplit.ground.errors import DeployError, nearest
 
 MAX_NOISE = "max_noise"  # parameter of a request
 Code = grpc.StatusCode
@@ -65,7 +66,7 @@ class AdaptiveStage:
         self.is_source = config.server == plans.source
         self.gauges = {link.ends: Gauge(link) for link in plans.links}
         self.current: dict[tuple[int, ...], int] = {}  # plans that a noise limit allows -> the one that was taken last
-        self.lock = threading.Lock()
+        self.lock, self.measuring = threading.Lock(), threading.Lock()
         self.busy = False
         turns = {name: threading.Lock() for bundle in plans.bundles for name in bundle.servers}
         for stage in self.stages.values():
@@ -192,13 +193,10 @@ class AdaptiveStage:
         return answer
 
     def ModelInfer(self, request: Infer, context: grpc.ServicerContext) -> Infer:
-        """Run the whole model by the best plan for now, or take a message of another stage."""
+        """Run the whole model by the best plan for now, or take a message of another stage; a `Refusal` says why not."""
         name = request.head.model_name
         if name in self.control and not request.problem:
-            try:
-                return self.control[name](request, context)
-            except Refusal as refusal:
-                context.abort(refusal.code, str(refusal))
+            return self.control[name](request, context)
         return self.stages.get(name.partition("/")[0], self.first).ModelInfer(request, context)
 
     def _serve(self, request: Infer, context: grpc.ServicerContext) -> Infer:
@@ -227,9 +225,23 @@ class AdaptiveStage:
         return acknowledge(request)
 
     def _measure(self, request: Infer, context: grpc.ServicerContext) -> Infer:
-        asked = request.head.parameters
+        peers = {peer.name: peer.address for stage in self.stages.values() for peer in stage.runner.peers.values()}
+        check_peer(context, self.config, [name for bundle in self.plans.bundles for name in bundle.servers], peers.values())
+        target, asked = (request.head.parameters[name] for name in ("target", "size_bytes"))
+        size, (least, most) = asked.double_param, PROBE_BYTES
+        if not least <= size <= most:
+            raise Refusal(Code.INVALID_ARGUMENT, f"the parameter size_bytes is {size!r}; give a number from {least} to {most}")
+        if target.string_param not in peers:
+            text = f"{self.config.server!r} has no connection to {target.string_param!r}{nearest(target.string_param, peers)}"
+            raise Refusal(Code.INVALID_ARGUMENT, text)
+        if not self.measuring.acquire(blocking=False):
+            text = f"{self.config.server!r} measures a link at the moment; try again in {PROBE_S:g} s"
+            raise Refusal(Code.RESOURCE_EXHAUSTED, text, PROBE_S)
+        try:
+            seconds = self._seconds(target.string_param, int(size))
+        finally:
+            self.measuring.release()
         answer = acknowledge(request)
-        seconds = self._seconds(asked["target"].string_param, round(asked["size_bytes"].double_param))
         set_parameter(answer.head, "seconds", seconds)
         return answer
 

@@ -37,6 +37,7 @@ class Request:
         self.tensors: dict[str, np.ndarray] = {}
         self.sending = 0
         self.moved = False
+        self.confirmed = ""  # the process of the source that said that it has this request
         self.accepted: dict[str, tuple[str, float]] = {}  # other stage -> the process that took a tensor, and when
         self.parts: list[PartRecord] = []
         self.transfers: list[TransferRecord] = []

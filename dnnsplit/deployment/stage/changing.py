@@ -30,7 +30,6 @@ from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.gauges import QUIET_S, Gauge, take_largest
 from dnnsplit.deployment.stage.process import TICK_S, answering, limit_memory
 from dnnsplit.deployment.stage.service import Stage
-from dnnsplit.deployment.wire.channels import caller
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.deployment.wire.messages import PROBE, VERSION, Refusal, TransferRecord, acknowledge, set_parameter
 from dnnsplit.ground.errors import DeployError
@@ -163,21 +162,15 @@ class ChangingStage:
         return answer
 
     def ModelInfer(self, request: Infer, context: grpc.ServicerContext) -> Infer:
-        """Run the whole model by the bundle in use, or take a message of another stage."""
+        """Run the whole model by the bundle in use, or take a message of another stage; a `Refusal` says why not."""
         name = request.head.model_name
-        try:
-            if name == PROBE and not request.problem:
-                return acknowledge(request)
-            if name == self.model_name:
-                return self._serve(request, context)
-            if (stage := self._stage(name.partition("/")[0])) is None:
-                raise Refusal(Code.NOT_FOUND, self._unknown(name))
-            if self.tls is not None and self.tls.named and (who := caller(context)) not in stage.bundle.servers:
-                raise Refusal(Code.PERMISSION_DENIED, f"{who!r} is no server of {name.partition('/')[0]!r}")
-            return stage.answer(request, context)
-        except Refusal as refusal:
-            context.abort(refusal.code, str(refusal))  # which raises
-            raise
+        if name == PROBE and not request.problem:
+            return acknowledge(request)
+        if name == self.model_name:
+            return self._serve(request, context)
+        if (stage := self._stage(name.partition("/")[0])) is None:
+            raise Refusal(Code.NOT_FOUND, self._unknown(name))
+        return stage.ModelInfer(request, context)
 
     def _serve(self, request: Infer, context: grpc.ServicerContext) -> Infer:
         if not self.is_source:
@@ -191,7 +184,7 @@ class ChangingStage:
                 raise Refusal(Code.UNAVAILABLE, self._idle())
             request.head.model_name = name
             try:
-                answer = stage.answer(request, context)
+                answer = stage.ModelInfer(request, context)
             except Refusal as refusal:
                 left_s = min(end - time.monotonic(), (context.time_remaining() or CHANGE_S) - TICK_S)
                 if refusal.code is not Code.UNAVAILABLE or left_s <= 0:

@@ -15,12 +15,16 @@ from typing import Any, NoReturn
 
 import grpc
 
+from dnnsplit.deployment.hosts import joined
 from dnnsplit.deployment.stage.adaptive import stage_of
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.wire.channels import handlers, listen, server_options
 from dnnsplit.ground.errors import DeployError
 
 TICK_S = 0.1
+DOOR_S = 1.0  # between two looks at messages that are still arriving
+SMALL = 8  # threads for what comes without tensors
+WAITING = 256  # calls that may wait for a thread; gRPC refuses more
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -63,13 +67,27 @@ def run(config: Config, started: Callable[[str], None]) -> NoReturn:
 @contextmanager
 def answering(stage: Any, config: Config, limit_bytes: int) -> Iterator[str]:
     """Let a stage answer at its address, ``host:port``, messages up to `limit_bytes` [B]."""
-    server = grpc.server(ThreadPoolExecutor(2 * config.in_flight + 8), options=server_options(limit_bytes))
-    server.add_generic_rpc_handlers((handlers(stage),))
+    clients, stages = 2 * config.in_flight, 4 * config.in_flight + 8  # as many of clients are read or refused as are worked on
+    workers = clients + stages + SMALL
+    server = grpc.server(
+        ThreadPoolExecutor(workers), options=server_options(limit_bytes), maximum_concurrent_rpcs=workers + WAITING
+    )
+    found, doors = handlers(stage, clients, stages, config.deadline_s)
+    server.add_generic_rpc_handlers((found,))
     port = listen(server, config.host, config.port, stage.tls)
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(DOOR_S):
+            for door in doors:
+                door.look_after()
+
+    threading.Thread(target=watch, name="doors", daemon=True).start()
     server.start()
     try:
-        yield f"{config.host}:{port}"
+        yield joined(config.host, port)
     finally:
+        ended.set()
         server.stop(0)
         stage.close()
 

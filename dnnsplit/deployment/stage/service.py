@@ -9,7 +9,6 @@ On the test-bed, compute speed and links are emulated; `work` and `emulation` in
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import threading
@@ -21,9 +20,13 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2
 
+from dnnsplit.codecs.pixels import Malformed
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.checks import DATATYPES
+from dnnsplit.deployment.hosts import is_loopback, read_hosts
+from dnnsplit.deployment.stage.callers import check_peer
 from dnnsplit.deployment.stage.config import Config
+from dnnsplit.deployment.stage.readiness import Readiness
 from dnnsplit.deployment.stage.sessions import load, warm_codecs, warm_up
 from dnnsplit.deployment.stage.work import Runner
 from dnnsplit.deployment.wire.encoding import Infer
@@ -33,23 +36,28 @@ from dnnsplit.deployment.wire.messages import (
     IMAGES,
     LINKS,
     PROBE,
+    UNPROTECTED,
     VERSION,
     Refusal,
     acknowledge,
     contents_of,
     describe,
     earlier,
+    links_of,
+    set_parameter,
 )
 from dnnsplit.ground.errors import DeployError, nearest
 from dnnsplit.runtime.pace import Pace
 from dnnsplit.runtime.sessions import find_provider
 
 READY_S = 60.0  # limit on the wait for the addresses of the peers
-ASK_S = 2.0  # limit on the question whether another stage is ready
+START_S = 5.0  # that a request waits for a stage that is still loading
+LONGEST_ID = 64  # of a request between stages, which makes them 32 letters long
 
 Response = service_pb2.ModelInferResponse
 Code = grpc.StatusCode
 Handler = Callable[[Infer, grpc.ServicerContext], Infer]
+REASONS = {code.name: code for code in Code if code is not Code.OK}  # for which a request may end
 
 
 class Stage:
@@ -66,10 +74,12 @@ class Stage:
         self.runner = Runner(bundle, config.server, config.emulation, self.sessions)
         self.runner.clock = find_provider(config.provider).clock
         self.ready, self.addressed = threading.Event(), threading.Event()
+        self.peers_ready = Readiness(lambda: self.runner.peers.values())
         # a wire comes to a server once, in one form
         self.forms = {wire: form for (wire, source, target), form in bundle.forms.items() if source != target == config.server}
         self.incoming = {n: self.runner.kinds[n] for (n, _), targets in bundle.routes.items() if config.server in targets}
         control = {"/tensors": self._receive, "/error": self._error, "/end": self._end, "/peers": self._peers}
+        control["/open"] = self._open
         self.handlers: dict[str, Handler] = {bundle.model_name + suffix: f for suffix, f in {"": self._serve, **control}.items()}
         self.handlers[PROBE] = lambda message, context: acknowledge(message)
         if config.emulation.slowdown is not None and not config.emulation.shaped:  # hosts and the kernel have the links they have
@@ -124,16 +134,14 @@ class Stage:
         """Answer whether the model is known, and all stages are ready."""
         if request.name != self.bundle.model_name or request.version not in ("", VERSION) or not self.ready.is_set():
             return service_pb2.ModelReadyResponse(ready=False)
-        question, peers = service_pb2.ServerReadyRequest(), self.runner.peers.values()
-        asked = [peer.stub.ServerReady.future(question, timeout=ASK_S, wait_for_ready=True) for peer in peers]
-        ready = [future.exception() is None and future.result().ready for future in asked]
-        return service_pb2.ModelReadyResponse(ready=all(ready))
+        return service_pb2.ModelReadyResponse(ready=self.peers_ready.of_all())
 
     def ServerMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Answer the name of the server, its version, its bundle, inputs it ignores or takes as images, parts that are cold."""
         name, told = f"dnnsplit-{self.config.server}", [f"bundle-{self.bundle.digest}"]
         told += [f"{IGNORES}{one}" for one in self.bundle.ignored] + [f"{COLD}{part}" for part in self.cold]
         told += [f"{IMAGES}{one}" for one in self.bundle.pixels]
+        told += [UNPROTECTED] if self.tls is None and not is_loopback(self.config.host) else []
         return service_pb2.ServerMetadataResponse(name=name, version=VERSION, extensions=told)
 
     def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -149,20 +157,19 @@ class Stage:
         return response
 
     def ModelInfer(self, request: Infer, context: grpc.ServicerContext) -> Infer:
-        """Run the whole model, or take a message of another stage."""
-        try:
-            return self.answer(request, context)
-        except Refusal as refusal:
-            context.abort(refusal.code, str(refusal))  # which raises
-            raise
-
-    def answer(self, request: Infer, context: grpc.ServicerContext) -> Infer:
-        """Do the same; a `Refusal` says why not."""
+        """Run the whole model, or take a message of another stage; a `Refusal` says why not."""
         name, version = request.head.model_name, request.head.model_version
         if request.problem:
             raise Refusal(Code.INVALID_ARGUMENT, request.problem)
         if name not in self.handlers or version not in ("", VERSION):
             raise Refusal(Code.NOT_FOUND, self._unknown(name, version))
+        # whoever starts the stages may say where they are, once
+        if "/" in name and name not in (PROBE, LINKS) and (self.addressed.is_set() or not name.endswith("/peers")):
+            known = {peer.name: peer.address for peer in self.runner.peers.values()} or self.config.peers
+            check_peer(context, self.config, self.bundle.servers, known.values())
+        if "/" in name and len(request.head.id) > LONGEST_ID:
+            text = f"an id of {len(request.head.id)} letters; those of stages have {LONGEST_ID} at most"
+            raise Refusal(Code.INVALID_ARGUMENT, text)
         return self.handlers[name](request, context)
 
     def _unknown(self, name: str, version: str) -> str:
@@ -172,7 +179,7 @@ class Stage:
         started = self.runner.watch.now()
         if not self.runner.is_source:
             raise Refusal(Code.FAILED_PRECONDITION, f"this is {self.config.server!r}; requests go to {self.bundle.source!r}")
-        self._check_ready()
+        self._check_ready(context.time_remaining() or math.inf)
         expected = {wire.name: (wire.dtype, wire.shape) for wire in self.bundle.inputs}
         images = dict.fromkeys(self.bundle.pixels, "")
         pixels = [name for name, its in self.bundle.pixels.items() if its.exact]
@@ -186,8 +193,11 @@ class Stage:
         request = self.runner.open(uuid.uuid4().hex, remaining_s, limit_s, self.config.in_flight)
         if not context.add_callback(lambda: self.runner.fail(request, Code.CANCELLED, "the client went away")):
             self.runner.fail(request, Code.CANCELLED, "the client went away")
-        for name, given in inputs.items():
-            self.runner.coder.take(request, name, given)
+        try:
+            for name, given in inputs.items():
+                self.runner.coder.take(request, name, given)
+        except Malformed as error:
+            self.runner.fail(request, Code.INVALID_ARGUMENT, str(error))
         self.runner.wait(request)
         latency_s = (self.runner.watch.now() - started) / self.config.emulation.time_dilation
         records = replace(self.runner.finish_all(request), latency_s=latency_s)
@@ -203,24 +213,39 @@ class Stage:
             raise Refusal(Code.INVALID_ARGUMENT, f"there is no output {unknown[0]!r}{nearest(unknown[0], outputs)}")
         return {name: outputs[name] for name in names} or outputs
 
-    def _check_ready(self) -> None:
-        if not self.ready.is_set():
+    def _check_ready(self, left_s: float = 0.0) -> None:
+        """Refuse what comes before all is loaded; a request waits for that a little."""
+        if not self.ready.wait(min(left_s, START_S)):
             raise Refusal(Code.UNAVAILABLE, f"{self.config.server!r} is not ready yet")
 
     def _receive(self, message: Infer, context: grpc.ServicerContext) -> Infer:
         self._check_ready()
         tensors = contents_of(message.head.inputs, message.contents, self.incoming, forms=self.forms)
-        told = message.head.parameters
-        remaining_s, limit_s = (min(told[name].double_param, self.config.deadline_s) for name in ("remaining_s", "limit_s"))
+        remaining_s = self._seconds(message.head, "remaining_s")
+        limit_s = self._seconds(message.head, "limit_s") if "limit_s" in message.head.parameters else remaining_s
         # twice the limit of the source: the end of a request may reach this stage after the start of the next
         if request := self.runner.join(message.head.id, remaining_s, limit_s, 2 * self.config.in_flight):
             for name, came in tensors.items():
                 self.runner.coder.receive(request, name, came)
         return acknowledge(message)
 
+    def _seconds(self, head: Any, name: str) -> float:
+        """Return a time that a message tells [s], the deadline of this stage at most."""
+        seconds = head.parameters[name].double_param if name in head.parameters else math.nan
+        if not 0 < seconds < math.inf:
+            raise Refusal(Code.INVALID_ARGUMENT, f"the parameter {name} is {seconds!r}; give finite seconds above 0")
+        return min(seconds, self.config.deadline_s)
+
+    def _open(self, message: Infer, context: grpc.ServicerContext) -> Infer:
+        """Answer which of some requests are not open here: what other stages hold of them is for nobody."""
+        answer = acknowledge(message)
+        asked = message.head.parameters["ids"].string_param.split()
+        set_parameter(answer.head, "gone", " ".join(one for one in asked if one not in self.runner.requests))
+        return answer
+
     def _error(self, message: Infer, context: grpc.ServicerContext) -> Infer:
         head = message.head
-        code = getattr(Code, head.parameters["code"].string_param, Code.UNKNOWN)
+        code = REASONS.get(head.parameters["code"].string_param, Code.UNKNOWN)
         if not self.runner.is_source:
             self.runner.discard(head.id)
         elif (request := self.runner.requests.get(head.id)) is not None:
@@ -237,14 +262,15 @@ class Stage:
         return acknowledge(message)
 
     def _links(self, message: Infer, context: grpc.ServicerContext) -> Infer:
-        links = json.loads(message.head.parameters["links"].string_param)
-        self.runner.emulation = replace(self.runner.emulation, links=links)
+        self.runner.emulation = replace(self.runner.emulation, links=links_of(message.head))
         return acknowledge(message)
 
     def _connect(self, addresses: Mapping[str, str]) -> None:
         others = {name: addresses.get(name, "") for name in self.bundle.stages if name != self.config.server}
-        if missing := [name for name, address in others.items() if not address]:
-            raise Refusal(Code.INVALID_ARGUMENT, f"the addresses of {', '.join(missing)} are missing")
+        try:
+            read_hosts(others)
+        except DeployError as error:
+            raise Refusal(Code.INVALID_ARGUMENT, error) from None
         if self.addressed.is_set() and others != {peer.name: peer.address for peer in self.runner.peers.values()}:
             raise Refusal(Code.FAILED_PRECONDITION, f"{self.config.server!r} knows its peers already; start it anew")
         if not self.addressed.is_set():

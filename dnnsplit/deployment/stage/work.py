@@ -14,7 +14,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,8 @@ CONTROL_S = 5.0  # limit on a message without tensors
 SETTLE_S = 1.0  # how long the end of a request waits for acknowledgements that are still on their way
 PATIENCE_S = 0.4  # age of a request from which on the other stages are asked whether they are alive
 REMEMBERED = 256  # ended requests whose late tensors are recognised and dropped
+ANEW_S = 0.02  # between two questions to the source which requests have ended, where there is no room for another
+LEAST_S = 0.05  # after which whoever found no room is told to come again
 
 
 class Runner:
@@ -76,6 +78,8 @@ class Runner:
         self.peers: dict[str, Peer] = {}
         self.requests: dict[str, Request] = {}
         self.ended: deque[str] = deque(maxlen=REMEMBERED)
+        self.usual_s = 0.0  # that a request took of late
+        self.forgetting, self.forgot = threading.Lock(), 0.0
         self.state = threading.Condition()
         # one computes, and one sends over a link, at a time: whoever shares a server and its links shares these
         self.turns = {name: threading.Lock() for name in bundle.servers}
@@ -109,7 +113,24 @@ class Runner:
         self.threads[-1].start()
 
     def join(self, identity: str, remaining_s: float, limit_s: float, limit: int) -> Request | None:
-        """Return the buffer of a request, a new one if need be; None when the request has ended already."""
+        """Return the buffer of a request, a new one if need be; None when the request has ended already.
+
+        Where there is no room, the source is asked first which of the requests here it has ended, or never had.
+
+        Raises
+        ------
+        Refusal
+            RESOURCE_EXHAUSTED as of `open`; NOT_FOUND at the source, where only `open` makes requests.
+        """
+        with self.state:
+            if identity in self.ended:
+                return None
+            if self.is_source and identity not in self.requests:
+                text = f"there is no request {identity!r} on {self.server!r}: it has ended, or never was"
+                raise Refusal(grpc.StatusCode.NOT_FOUND, text)
+            full = len(self.requests) >= limit and identity not in self.requests
+        if full and self.bundle.source in self.peers:
+            self._confirm(self.peers[self.bundle.source])
         with self.state:
             return None if identity in self.ended else self.open(identity, remaining_s, limit_s, limit)
 
@@ -124,8 +145,9 @@ class Runner:
         with self.state:
             if identity not in self.requests:
                 if len(self.requests) >= limit:
-                    text = f"{limit} requests are in flight on {self.server!r}, which is the limit; try again later"
-                    raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+                    again_s = max(LEAST_S, self.usual_s)
+                    text = f"{limit} requests are in flight on {self.server!r}, which is the limit; try again in {again_s:.2g} s"
+                    raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, text, again_s)
                 request = self.requests[identity] = Request(identity, remaining_s, limit_s, self.parts)
                 request.sending += len(self.starts)
                 for target in self.starts:
@@ -211,6 +233,7 @@ class Runner:
         told = [self.finish(request.identity)]
         told += [Records.read(future.result().head) for future in asked if future.exception() is None]
         records = in_order(self.bundle, told)
+        self.usual_s = (self.usual_s + time.monotonic() - request.started) / 2
         self.observe([t for t in records.transfers if t.source != t.target])
         return records
 
@@ -227,8 +250,8 @@ class Runner:
         now = time.monotonic()
         with self.state:
             requests = list(self.requests.values())
-        for request in requests if not self.is_source else ():
-            if now > request.deadline:
+        for request in requests:
+            if now > request.deadline:  # at the source too: whoever waits there may be gone
                 self.fail(request, grpc.StatusCode.DEADLINE_EXCEEDED, self._overdue(request))
         if any(now - request.started > PATIENCE_S for request in requests):
             for peer in self.peers.values():
@@ -248,8 +271,40 @@ class Runner:
                     taken_by, when = request.accepted.get(peer.name, (instance, 0.0))
                     if taken_by != instance and when < peer.pinged:
                         self._lost(request, peer, "was started anew, and has lost what this request had sent to it")
+                if peer.name == self.bundle.source:
+                    unsure = [one for one in requests if one.started < peer.pinged and one.confirmed != instance]
+                    if unsure and not self.forgetting.locked():
+                        threading.Thread(target=self._confirm, args=(peer, unsure), name="confirm", daemon=True).start()
         peer.pinged = time.monotonic()
         peer.ping = peer.stub.ServerLive.future(service_pb2.ServerLiveRequest(), timeout=10 * CONTROL_S)
+
+    def _confirm(self, source: Peer, requests: Sequence[Request] = ()) -> None:
+        """Ask the source which of these requests it does not have any more, as it was started anew, or never had; drop them.
+
+        Without any, it is asked for all that are here.
+        """
+        with self.forgetting:
+            time.sleep(max(0.0, self.forgot + ANEW_S - time.monotonic()))
+            with self.state:
+                requests = requests or list(self.requests.values())
+            self._ask_for(source, requests)
+            self.forgot = time.monotonic()
+
+    def _ask_for(self, source: Peer, requests: Sequence[Request]) -> None:
+        ids = " ".join(request.identity for request in requests)
+        message = infer_request(f"{self.bundle.model_name}/open", parameters={"ids": ids})
+        try:
+            answer, call = source.stub.infer.with_call(message, timeout=SETTLE_S)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                return  # nobody knows
+            gone = set(ids.split())  # it has the whole bundle no more
+        else:
+            gone = set(answer.head.parameters["gone"].string_param.split())
+            for request in requests:
+                request.confirmed = instance_of(call)
+        for identity in gone & set(ids.split()):
+            self.discard(identity)
 
     def _lost(self, request: Request, peer: Peer, how: str) -> None:
         self.fail(request, grpc.StatusCode.UNAVAILABLE, f"server {peer.name!r} at {peer.address} {how}")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from tritonclient.grpc import service_pb2
 
+from dnnsplit.deployment.hosts import check_address, joined
+from dnnsplit.deployment.wire.door import Door
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.ground.errors import DeployError, raise_problems
 
 SERVICE = "inference.GRPCInferenceService"
+FROM_STAGE = (("dnnsplit-stage", "1"),)  # metadata by which stages call each other: they come through a door of their own
 ANY = "any.dnnsplit"  # the name that certificates of `make_keys` have in common
 INSTANCE = "dnnsplit-instance"  # trailing metadata of every answer of a stage: which process it was
 # A cut link is noticed after these times [ms] while a call is waiting, and a stage that comes back is tried again soon.
@@ -107,7 +110,7 @@ class Stub:
     Parameters
     ----------
     address : str
-        ``host:port``.
+        ``host:port``; anything else is a `DeployError`.
     limit_bytes : int, default -1
         Greatest message [B]; -1 allows any size.
     tls : Tls | None, optional
@@ -119,13 +122,15 @@ class Stub:
     """
 
     def __init__(self, address: str, limit_bytes: int = -1, tls: Tls | None = None, peer: bool = False, name: str = "") -> None:
+        check_address(address)
         options = [*size_options(limit_bytes), *RECONNECT, *(KEEPALIVE if peer else []), ("grpc.enable_http_proxy", 0),
                    *named(tls, name)]  # fmt: skip
         if tls is None:
             self.channel = grpc.insecure_channel(address, options)
         else:
             self.channel = grpc.secure_channel(address, tls.of_channel(), options)
-        self.infer = self.channel.unary_unary(f"/{SERVICE}/ModelInfer", Infer.encode, Infer.response)
+        infer = self.channel.unary_unary(f"/{SERVICE}/ModelInfer", Infer.encode, Infer.response)
+        self.infer = _OfStage(infer) if peer else infer
         self.ServerLive, self.ServerReady, self.ModelReady, self.ServerMetadata, self.ModelMetadata = map(self._plain, PLAIN)
 
     def _plain(self, name: str) -> Any:
@@ -137,13 +142,33 @@ class Stub:
         self.channel.close()
 
 
+class _OfStage:
+    """ModelInfer as a stage calls it."""
+
+    def __init__(self, infer: grpc.UnaryUnaryMultiCallable) -> None:
+        self._infer = infer
+
+    def __call__(self, message: Infer, timeout: float) -> Infer:
+        return cast("Infer", self._infer(message, timeout=timeout, metadata=FROM_STAGE))
+
+    def with_call(self, message: Infer, timeout: float) -> Any:
+        return self._infer.with_call(message, timeout=timeout, metadata=FROM_STAGE)
+
+    def future(self, message: Infer, timeout: float) -> Any:
+        return self._infer.future(message, timeout=timeout, metadata=FROM_STAGE)
+
+
 def instance_of(call: Any) -> str:
     """Return which process answered a call that has ended; empty for a server that is none of ours."""
     return str(dict(call.trailing_metadata() or ()).get(INSTANCE, ""))
 
 
-def handlers(servicer: Any) -> grpc.GenericRpcHandler:
-    """Return what makes a gRPC server answer with the methods of `servicer`, tensors uncopied, and say which process it is."""
+def handlers(servicer: Any, clients: int, stages: int, limit_s: float) -> tuple[grpc.GenericRpcHandler, list[Door]]:
+    """Return what makes a gRPC server answer with the methods of `servicer`, tensors uncopied, and the doors to look after.
+
+    Every answer says which process it is from. So many messages of clients and of stages are taken at a time, each of which may
+    take `limit_s` to arrive [s].
+    """
     metadata = ((INSTANCE, uuid.uuid4().hex),)
 
     def signed(name: str) -> Callable[[Any, grpc.ServicerContext], Any]:
@@ -155,15 +180,26 @@ def handlers(servicer: Any) -> grpc.GenericRpcHandler:
 
         return call
 
-    methods = {"ModelInfer": grpc.unary_unary_rpc_method_handler(signed("ModelInfer"), Infer.request, Infer.encode)}
+    doors = [Door(clients, limit_s, metadata), Door(stages, limit_s, metadata)]
+    of_clients, of_stages = (door.answering(servicer.ModelInfer) for door in doors)
+
+    def infer(messages: Iterator[Infer], context: grpc.ServicerContext) -> Infer:
+        is_stage = FROM_STAGE[0] in context.invocation_metadata()
+        return (of_stages if is_stage else of_clients)(messages, context)
+
+    # as of a stream, which here is one message long, since that is read when it is asked for
+    methods = {"ModelInfer": grpc.stream_unary_rpc_method_handler(infer, Infer.request, Infer.encode)}
     for name, (request, response) in PLAIN.items():
         methods[name] = grpc.unary_unary_rpc_method_handler(signed(name), request.FromString, response.SerializeToString)
-    return grpc.method_handlers_generic_handler(SERVICE, methods)
+    return grpc.method_handlers_generic_handler(SERVICE, methods), doors
 
 
 def listen(server: grpc.Server, host: str, port: int, tls: Tls | None) -> int:
     """Bind a gRPC server and return its port; a `DeployError` says that it is taken or that the files do not fit."""
-    address = f"{host}:{port}"
+    if not 0 <= port < 65536:
+        message = f"port is {port}; give one from 1 to 65535, or 0, which lets the system choose"
+        raise DeployError(message)
+    address = joined(host, port)
     try:
         bound: int = server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls.of_server())
     except RuntimeError as error:

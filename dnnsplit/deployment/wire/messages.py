@@ -1,8 +1,9 @@
 """Messages of the Open Inference Protocol (version 2, gRPC) as clients and stages of a deployment exchange them.
 
-The whole deployment answers ModelInfer under the model's name. Four reserved names serve the stages among themselves:
+The whole deployment answers ModelInfer under the model's name. Reserved names serve the stages among themselves:
 ``<model>/tensors`` hands over a tensor, or tells of a request where there is none, ``<model>/error`` ends a failed request,
-``<model>/end`` ends a finished one and asks for its records, ``<model>/peers`` tells a stage where the others are.
+``<model>/end`` ends a finished one and asks for its records, ``<model>/open`` asks the source which requests have ended, and
+``<model>/peers`` tells a stage where the others are.
 
 A tensor that crosses in another form than it is made in is a tensor of BYTES with the parameters ``form`` and ``shape``. One
 without them is for encoded images, one element each, which any client may send for a graph input that holds images.
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import math
 import re
-import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from tritonclient.grpc import service_pb2
 from dnnsplit.codecs.plain import PLAIN
 from dnnsplit.cutting.checks import DATATYPES, OPEN_BYTES
 from dnnsplit.deployment.wire.encoding import Infer, array_of, raw
+from dnnsplit.deployment.wire.typed import LENGTH, has_typed, raw_of
 from dnnsplit.ground.errors import DeployError, nearest
 
 TRACE = "dnnsplit_trace"
@@ -33,21 +34,21 @@ PROBE = "dnnsplit/probe"  # takes any tensor and forgets it; no model of a bundl
 LINKS = "dnnsplit/links"  # tells an emulated stage of other links
 IGNORES = "ignores-"  # before the name of a graph input that nothing reads, among the extensions of a server
 IMAGES = "images-"  # before the name of a graph input that takes encoded images, likewise
+UNPROTECTED = "unprotected"  # likewise, where anybody who reaches the address of a server can use it
 COLD = "cold-"  # before the name of a part that could not be warmed up, likewise
 # gRPC carries the text of an error in a header, which must stay below 8 KiB
 LONGEST_ERROR = 2000
 BYTES = "BYTES"  # datatype of tensors whose elements are bytes, each behind its length
 FORM, SHAPE = "form", "shape"  # parameters of such a tensor; the shape is that of its values
-LENGTH = struct.Struct("<I")
 NUMPY = {datatype: dtype for dtype, (datatype, _) in DATATYPES.items()}
 
 
 class Refusal(DeployError):
-    """A request that is answered with a gRPC status other than OK."""
+    """A request that is answered with a gRPC status other than OK, and after how long it may be tried again [s]; 0: no word."""
 
-    def __init__(self, code: grpc.StatusCode, text: object) -> None:
+    def __init__(self, code: grpc.StatusCode, text: object, again_s: float = 0.0) -> None:
         super().__init__(str(text)[:LONGEST_ERROR])
-        self.code = code
+        self.code, self.again_s = code, again_s
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +165,26 @@ def describe(entries: Any, tensors: Mapping[str, np.ndarray | Elements]) -> list
     return contents
 
 
+def links_of(head: Any) -> dict[str, tuple[float, float]]:
+    """Read the links of an emulated server, JSON in a parameter: target -> (latency [s], seconds per byte [s/B]).
+
+    Raises
+    ------
+    Refusal
+        INVALID_ARGUMENT: that is no such text, or numbers that no link has.
+    """
+    text = head.parameters["links"].string_param
+    wanted = 'give JSON such as {"edge": [0.005, 1e-7]}: latency [s] and seconds per byte [s/B], finite, 0 or more'
+    try:
+        links = msgspec.json.decode(text, type=dict[str, tuple[float, float]])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"the links are not readable: {error}; {wanted}") from None
+    for target, numbers in links.items():
+        if not all(0 <= number < math.inf for number in numbers):
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"the link to {target!r} is {list(numbers)}; {wanted}")
+    return links
+
+
 def set_parameter(message: Any, key: str, value: str | float) -> None:
     """Set a text or float parameter of a request or of a response."""
     if isinstance(value, str):
@@ -184,12 +205,12 @@ def contents_of(
     entries: Iterable[Any], contents: Iterable[memoryview], expected: Mapping[str, tuple[str, tuple[int, ...]]],
     ignored: Collection[str] = (), forms: Mapping[str, str] | None = None, pixels: Collection[str] = (),
 ) -> dict[str, np.ndarray | Elements]:  # fmt: skip
-    """Read the raw tensors of a message, and those that come as bytes.
+    """Read the tensors of a message, raw or in typed contents, and those that come as bytes.
 
     Parameters
     ----------
     entries, contents : Iterable[Any], Iterable[memoryview]
-        Descriptions (name, datatype, shape) and raw bytes.
+        Descriptions (name, datatype, shape; typed contents where there are no raw ones) and raw bytes.
     expected : Mapping[str, tuple[str, tuple[int, ...]]]
         Name -> (numpy dtype, shape) that each must have; an extent of -1 may be any.
     ignored : Collection[str], default ()
@@ -211,8 +232,15 @@ def contents_of(
     """
     entries, contents, forms = list(entries), list(contents), forms or {}
     problems = []
+    if not contents and has_typed(entries):
+        found = [raw_of(entry) for entry in entries]
+        problems = [one for one in found if isinstance(one, str)]
+        contents = [memoryview(b"") if isinstance(one, str) else one for one in found]
+    if problems:
+        raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "; ".join(problems))
     if len(contents) != len(entries):
-        problems.append(f"{len(entries)} tensors came with {len(contents)} raw contents; send every tensor as raw content")
+        way_out = "send every tensor as raw content, or all as typed ones"
+        problems.append(f"{len(entries)} tensors came with {len(contents)} raw contents; {way_out}")
     tensors: dict[str, np.ndarray | Elements] = {}
     for entry, content in zip(entries, contents, strict=False):
         if entry.name in ignored:
