@@ -3,8 +3,10 @@
 import json
 import math
 import threading
+from contextlib import closing
 from itertools import product
 
+import grpc
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +25,8 @@ from dnnsplit.cutting.prices import MARGIN, Prices
 from dnnsplit.cutting.running import run_parts
 from dnnsplit.deployment.stage.gauges import FollowedLink, Gauge
 from dnnsplit.deployment.testbed.testbed import testbed
+from dnnsplit.deployment.wire.channels import Stub
+from dnnsplit.deployment.wire.messages import infer_request
 from dnnsplit.studies.adaptive import AdaptivePlans, adaptive_plans, cut_plans
 from dnnsplit.studies.bandwidths import bandwidths
 
@@ -310,3 +314,28 @@ def test_an_unmodified_client_and_a_real_link(setup, tmp_path):
         with triton.InferenceServerClient(one.addresses["edge"]) as client, elsewhere:
             client.infer("net", [tensor])
         cable.cut()
+
+
+def test_a_message_that_asks_to_measure_is_bounded(setup, tmp_path):
+    """A few bytes of a stranger make nobody allocate, or send, more than a message that measures takes."""
+    _, _, _, found = setup
+    with deployment(found, tmp_path, deadline_s=20.0) as one:
+        one.start()
+        with closing(Stub(one.addresses["device"])) as stub:
+
+            def asked(size_bytes, target="edge"):
+                message = infer_request("net/measure", parameters={"target": target, "size_bytes": size_bytes})
+                return stub.infer(message, timeout=20).head.parameters["seconds"].double_param
+
+            for size_bytes in (math.nan, math.inf, -5.0, 0.0, 4e9, 1e300):
+                with pytest.raises(
+                    grpc.RpcError, match=r"INVALID_ARGUMENT.*size_bytes is .*; give a number from 16384 to 262144"
+                ):
+                    asked(size_bytes)
+            with pytest.raises(grpc.RpcError, match=r"INVALID_ARGUMENT.*no connection to 'egde' \(did you mean 'edge'\?\)"):
+                asked(2.0**16, "egde")
+            assert 0 < asked(2.0**16) < 20
+        with triton.InferenceServerClient(one.addresses["device"]) as client:
+            tensor = triton.InferInput("x", (1, 3, SIZE, SIZE), "FP32").set_data_from_numpy(images(1, SIZE))
+            with pytest.raises(triton.InferenceServerException, match="max_noise is nan; give a number, 0 or more"):
+                client.infer("net", [tensor], parameters={"max_noise": "nan"})
