@@ -7,13 +7,14 @@
 # make test      all tests
 # make bench     all benchmarks: agreement, solving (BENCH="--instance FOLDER" adds yours), noise (NOISE="--samples CSV"), times, ...
 # make lab       JupyterLab on the notebooks
+# make shell     a shell in which `dnnsplit` and `python` are those of .venv
 # make wheel     dist/dnnsplit-*.whl, for hosts without the repository
 # make docs      draw docs/architecture.svg again from the imports
 # make lint      rules of ruff and its format, who imports whom, types, form of docstrings
 # make clean     remove the environment and executed notebooks
 # make help      this text
 
-.PHONY: figures test bench lab wheel docs lint clean help
+.PHONY: figures test bench lab shell wheel docs lint clean help
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -22,7 +23,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS := 1
 
 help:
-	@sed -n 's/^# //p' Makefile | head -14
+	@sed -n 's/^# //p' Makefile | head -15
 
 # Installed again only when what is to be installed changes.
 $(READY): pyproject.toml hatch_build.py constraints.txt
@@ -79,8 +80,12 @@ bench: $(READY)
 	.venv/bin/python bench/forms.py --measure $(FORMS)
 	.venv/bin/python bench/models.py $(or $(MODELS),data/models)
 
+# Jupyter refuses root, which is who works in most containers.
 lab: $(READY)
-	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 .venv/bin/jupyter lab notebooks
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 .venv/bin/jupyter lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+
+shell: $(READY)
+	@echo "'dnnsplit' is a command here; 'exit' leaves"; PATH="$(abspath .venv/bin):$$PATH" VIRTUAL_ENV="$(abspath .venv)" $${SHELL:-bash}
 
 wheel: $(READY)
 	.venv/bin/python -m build -q -o dist

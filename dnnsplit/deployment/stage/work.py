@@ -79,7 +79,7 @@ class Runner:
         self.requests: dict[str, Request] = {}
         self.ended: deque[str] = deque(maxlen=REMEMBERED)
         self.usual_s = 0.0  # that a request took of late
-        self.forgetting, self.forgot = threading.Lock(), 0.0
+        self.forgetting, self.asked = threading.Lock(), -math.inf
         self.state = threading.Condition()
         # one computes, and one sends over a link, at a time: whoever shares a server and its links shares these
         self.turns = {name: threading.Lock() for name in bundle.servers}
@@ -283,18 +283,21 @@ class Runner:
 
         Without any, it is asked for all that are here.
         """
+        came = time.monotonic()
         with self.forgetting:
-            time.sleep(max(0.0, self.forgot + ANEW_S - time.monotonic()))
+            if self.asked > came:
+                return  # somebody has asked since, for all
+            time.sleep(max(0.0, self.asked + ANEW_S - time.monotonic()))
+            self.asked = time.monotonic()
             with self.state:
                 requests = requests or list(self.requests.values())
             self._ask_for(source, requests)
-            self.forgot = time.monotonic()
 
     def _ask_for(self, source: Peer, requests: Sequence[Request]) -> None:
         ids = " ".join(request.identity for request in requests)
         message = infer_request(f"{self.bundle.model_name}/open", parameters={"ids": ids})
         try:
-            answer, call = source.stub.infer.with_call(message, timeout=SETTLE_S)
+            answer, call = source.stub.infer.with_call(message, timeout=SETTLE_S, wait_for_ready=True)
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 return  # nobody knows

@@ -151,8 +151,8 @@ class _OfStage:
     def __call__(self, message: Infer, timeout: float) -> Infer:
         return cast("Infer", self._infer(message, timeout=timeout, metadata=FROM_STAGE))
 
-    def with_call(self, message: Infer, timeout: float) -> Any:
-        return self._infer.with_call(message, timeout=timeout, metadata=FROM_STAGE)
+    def with_call(self, message: Infer, timeout: float, wait_for_ready: bool = False) -> Any:
+        return self._infer.with_call(message, timeout=timeout, metadata=FROM_STAGE, wait_for_ready=wait_for_ready)
 
     def future(self, message: Infer, timeout: float) -> Any:
         return self._infer.future(message, timeout=timeout, metadata=FROM_STAGE)
