@@ -51,7 +51,7 @@ from dnnsplit.runtime.pace import Pace
 from dnnsplit.runtime.sessions import find_provider
 
 READY_S = 60.0  # limit on the wait for the addresses of the peers
-START_S = 5.0  # that a request waits for a stage that is still loading
+START_S = 5.0  # that a message waits for a stage that is still loading
 LONGEST_ID = 64  # of a request between stages, which makes them 32 letters long
 
 Response = service_pb2.ModelInferResponse
@@ -213,13 +213,13 @@ class Stage:
             raise Refusal(Code.INVALID_ARGUMENT, f"there is no output {unknown[0]!r}{nearest(unknown[0], outputs)}")
         return {name: outputs[name] for name in names} or outputs
 
-    def _check_ready(self, left_s: float = 0.0) -> None:
-        """Refuse what comes before all is loaded; a request waits for that a little."""
+    def _check_ready(self, left_s: float) -> None:
+        """Refuse what comes before all is loaded; it waits for that a little."""
         if not self.ready.wait(min(left_s, START_S)):
             raise Refusal(Code.UNAVAILABLE, f"{self.config.server!r} is not ready yet")
 
     def _receive(self, message: Infer, context: grpc.ServicerContext) -> Infer:
-        self._check_ready()
+        self._check_ready(context.time_remaining() or math.inf)
         tensors = contents_of(message.head.inputs, message.contents, self.incoming, forms=self.forms)
         remaining_s = self._seconds(message.head, "remaining_s")
         limit_s = self._seconds(message.head, "limit_s") if "limit_s" in message.head.parameters else remaining_s
