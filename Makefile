@@ -9,7 +9,7 @@
 # make lab       JupyterLab on the notebooks
 # make wheel     dist/dnnsplit-*.whl, for hosts without the repository
 # make docs      draw docs/architecture.svg again from the imports
-# make lint      rules of ruff and its format, who imports whom, types, form of docstrings
+# make lint      rules of ruff and its format, who imports whom, types, form of docstrings, known vulnerabilities of what is pinned
 # make clean     remove the environment and executed notebooks
 # make help      this text
 
@@ -91,6 +91,7 @@ lint: $(READY)
 	.venv/bin/lint-imports
 	.venv/bin/mypy
 	.venv/bin/numpydoc lint $$(git ls-files 'dnnsplit/*.py')
+	.venv/bin/python .ci/audit.py constraints.txt .ci/explained.txt
 
 docs: $(READY)
 	.venv/bin/python docs/architecture.py
