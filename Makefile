@@ -10,10 +10,11 @@
 # make wheel     dist/dnnsplit-*.whl, for hosts without the repository
 # make docs      draw docs/architecture.svg again from the imports
 # make lint      rules of ruff and its format, who imports whom, types, form of docstrings, known vulnerabilities of what is pinned
+# make lowest    a part of the tests with the lowest versions that pyproject.toml allows
 # make clean     remove the environment and executed notebooks
 # make help      this text
 
-.PHONY: figures test bench lab wheel docs lint clean help
+.PHONY: figures test bench lab wheel docs lint lowest clean help
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -22,7 +23,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS := 1
 
 help:
-	@sed -n 's/^# //p' Makefile | head -14
+	@sed -n 's/^# //p' Makefile | head -15
 
 # Installed again only when what is to be installed changes.
 $(READY): pyproject.toml hatch_build.py constraints.txt
@@ -92,6 +93,9 @@ lint: $(READY)
 	.venv/bin/mypy
 	.venv/bin/numpydoc lint $$(git ls-files 'dnnsplit/*.py')
 	.venv/bin/python .ci/audit.py constraints.txt .ci/explained.txt
+
+lowest: $(READY)
+	.venv/bin/python .ci/lowest.py $(LOWEST)
 
 docs: $(READY)
 	.venv/bin/python docs/architecture.py
