@@ -13,10 +13,9 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-DEFAULT, NEWER = "onnxruntime", ">=1.25,<2"  # before it, whole numbers divided by 0 end the process
-OLDER = {
-    "onnxruntime-openvino": ">=1.23.2,<2"
-}  # ends at 1.24.1; 1.22 knows no plugins in Python, nor the optimizer that is disabled
+# onnxruntime 1.25 and 1.26 miss SymPy for their quantization; before, numbers divided by 0 end the process.
+# onnxruntime-openvino ends at 1.24.1. 1.22 knows neither plugins in Python nor the optimizer that is disabled.
+DEFAULT, NEWER, OLDER = "onnxruntime", ">=1.27,<2", {"onnxruntime-openvino": ">=1.23.2,<2"}
 
 
 class OnnxRuntime(MetadataHookInterface):

@@ -55,7 +55,7 @@ def main(*arguments: str) -> int:
         python, pins = Path(folder) / "env" / "bin" / "python", Path(folder) / "lowest.txt"
         pins.write_text("\n".join([*(f"{name}=={version}" for name, version in versions.items()), *others]), encoding="utf-8")
         venv.create(python.parents[1], with_pip=True)
-        options = ["-q", "--disable-pip-version-check", "-c", str(pins), "-e", str(ROOT)]
+        options = ["-q", "--disable-pip-version-check", "--no-compile", "-c", str(pins), "-e", str(ROOT)]
         subprocess.run([python, "-m", "pip", "install", *options, *WITH], check=True, env=variables)
         print(
             f"Python {sys.version.split()[0]}:", ", ".join(f"{name} {version}" for name, version in versions.items()), flush=True
