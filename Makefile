@@ -10,11 +10,12 @@
 # make shell     a shell in which `dnnsplit` and `python` are those of .venv
 # make wheel     dist/dnnsplit-*.whl, for hosts without the repository
 # make docs      draw docs/architecture.svg again from the imports
-# make lint      rules of ruff and its format, who imports whom, types, form of docstrings
+# make lint      rules of ruff and its format, who imports whom, types, form of docstrings, known vulnerabilities of what is pinned
+# make lowest    a part of the tests with the lowest versions that pyproject.toml allows
 # make clean     remove the environment and executed notebooks
 # make help      this text
 
-.PHONY: figures test bench lab shell wheel docs lint clean help
+.PHONY: figures test bench lab shell wheel docs lint lowest clean help
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -23,7 +24,7 @@ READY := .venv/.ready
 export OMP_NUM_THREADS := 1
 
 help:
-	@sed -n 's/^# //p' Makefile | head -15
+	@sed -n '/^$$/q; s/^# //p' Makefile
 
 # Installed again only when what is to be installed changes.
 $(READY): pyproject.toml hatch_build.py constraints.txt
@@ -96,6 +97,10 @@ lint: $(READY)
 	.venv/bin/lint-imports
 	.venv/bin/mypy
 	.venv/bin/numpydoc lint $$(git ls-files 'dnnsplit/*.py')
+	.venv/bin/python .ci/audit.py constraints.txt .ci/explained.txt
+
+lowest: $(READY)
+	.venv/bin/python .ci/lowest.py $(LOWEST)
 
 docs: $(READY)
 	.venv/bin/python docs/architecture.py

@@ -13,7 +13,9 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-DEFAULT, VERSIONS = "onnxruntime", ">=1.23.2,<2"  # 1.22 knows neither plugins in Python nor the optimizer that is disabled
+# onnxruntime 1.25 and 1.26 miss SymPy for their quantization; before, numbers divided by 0 end the process.
+# onnxruntime-openvino ends at 1.24.1. 1.22 knows neither plugins in Python nor the optimizer that is disabled.
+DEFAULT, NEWER, OLDER = "onnxruntime", ">=1.27,<2", {"onnxruntime-openvino": ">=1.23.2,<2"}
 
 
 class OnnxRuntime(MetadataHookInterface):
@@ -23,7 +25,8 @@ class OnnxRuntime(MetadataHookInterface):
 
     def update(self, metadata: dict[str, Any]) -> None:
         """Complete the table of the project."""
-        metadata["dependencies"] = [*self.config["dependencies"], *(name + VERSIONS for name in present() or [DEFAULT])]
+        runtimes = [name + OLDER.get(name, NEWER) for name in present() or [DEFAULT]]
+        metadata["dependencies"] = [*self.config["dependencies"], *runtimes]
 
 
 def present() -> list[str]:

@@ -55,9 +55,9 @@ def test_the_onnx_runtime_that_is_there_is_required_else_the_plain_one(required,
     def runtimes():
         return [line for line in required(tmp_path) if line.startswith("onnxruntime")]
 
-    assert runtimes() == ["onnxruntime>=1.23.2,<2"]
+    assert runtimes() == ["onnxruntime>=1.27,<2"]
     installed(tmp_path, "onnxruntime-ep-openvino", "onnxruntime_ep_openvino/__init__.py")  # a plugin brings no ONNX Runtime
-    assert runtimes() == ["onnxruntime>=1.23.2,<2"]
+    assert runtimes() == ["onnxruntime>=1.27,<2"]
     installed(tmp_path, "onnxruntime-openvino", "onnxruntime/__init__.py")
     assert runtimes() == ["onnxruntime-openvino>=1.23.2,<2"]
 
