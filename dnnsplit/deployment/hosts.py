@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dnnsplit.ground.errors import DeployError, nearest, raise_problems
-from dnnsplit.ground.yaml_file import YAML_ERRORS, read_texts
+from dnnsplit.ground.gate import Kind, name_problem, shortened
+from dnnsplit.ground.yaml_file import MOST_BYTES, read_texts
 
+_KIND = Kind("is not readable as YAML or JSON", DeployError, MOST_BYTES, "the file of hosts")
 LOOPBACK = ("localhost", "127.", "::1")
 
 
@@ -27,13 +29,9 @@ def read_hosts(hosts: Mapping[str, str] | str | Path) -> dict[str, str]:
     where = "hosts"
     if not isinstance(hosts, Mapping):
         where = str(hosts)
-        try:
-            hosts = read_texts(hosts)
-        except YAML_ERRORS as error:
-            message = f"{where} is not readable as YAML or JSON: {error}"
-            raise DeployError(message) from None
+        hosts = read_texts(hosts, _KIND)
         if not isinstance(hosts, dict):
-            message = f"{where} must hold one line 'server: host:port' per server, not {hosts!r}"
+            message = f"{where} must hold one line 'server: host:port' per server, not {shortened(hosts)}"
             raise DeployError(message)
     raise_problems(DeployError, where, list(_problems(hosts)))
     return {str(server): str(address) for server, address in hosts.items()}
@@ -60,9 +58,12 @@ def check_servers(hosts: Mapping[str, str], stages: Iterable[str]) -> None:
 
 def _problems(hosts: Mapping[str, str]) -> Iterable[str]:
     for server, address in hosts.items():
+        if not all(isinstance(text, str) and not name_problem(text) for text in (server, address)):
+            yield f"{shortened(server)}: {shortened(address)} are no name and address; write server: host:port"
+            continue
         host, colon, port = str(address).rpartition(":")
         bare = ":" in host and not host.startswith("[")
-        if not (host and colon and port.isdigit() and 0 < int(port) < 65536) or bare:
+        if not (host and colon and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536) or bare:
             yield f"the address of {server!r} is {address!r}; write host:port, such as 192.168.0.7:7002 or [fd00::7]:7002"
     for address in {str(a) for a in hosts.values()}:
         if len(same := [server for server in hosts if str(hosts[server]) == address]) > 1:

@@ -160,21 +160,10 @@ def is_random(node: onnx.NodeProto) -> bool:
 
 def _parsed(path: Path) -> tuple[onnx.ModelProto, str]:
     """Return the content of a file, with weights that are in others, and its hash."""
-    try:
-        content = path.read_bytes()
-    except IsADirectoryError:
-        message = f"{path} is a folder; give the .onnx file itself"
-        raise ModelError(message) from None
-    except OSError as error:
-        message = f"there is no model file {path} ({error.strerror})"
-        raise ModelError(message) from None
+    content = read_bytes(path, FILE)
     digest = sha256(content)
-    try:
-        proto = onnx.load_from_string(content)
-        del content
-    except (DecodeError, ValueError) as error:
-        message = f"{path} is no ONNX file ({error}); export the network with its framework's ONNX exporter"
-        raise ModelError(message) from None
+    proto = parsed(path, content)
+    del content
     if not proto.graph.node or not proto.graph.output or not proto.opset_import:
         message = f"{path} is no ONNX model: it has no nodes, no outputs or no opset"
         raise ModelError(message)
