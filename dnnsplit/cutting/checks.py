@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
 from dnnsplit.codecs.plain import INT8, PLAIN
 from dnnsplit.ground.errors import DeployError, DnnSplitError, nearest
 from dnnsplit.ground.files import sha256
+from dnnsplit.ground.gate import Kind, shortened
+from dnnsplit.ground.json_file import read_json
 from dnnsplit.ground.units import show
 
 if TYPE_CHECKING:
@@ -34,19 +34,18 @@ OPEN_BYTES = 2**26
 MOST_BYTES = 2**31 - 2**21  # of a tensor in a message, whose size gRPC counts in 31 bits [B]
 
 
+_KIND = Kind(
+    "is not readable as JSON", DeployError, 2**27, "the folder of a bundle",
+    "there is no bundle in {path.parent}: {path.name} is missing; cut a model into it first", "cut the model again",
+)  # fmt: skip
+
+
 def read_document(path: Path, schema: int) -> dict[str, Any]:
     """Read a JSON file of ours whose form has a number, and take that number off."""
-    try:
-        document = msgspec.json.decode(path.read_bytes())
-    except FileNotFoundError:
-        message = f"there is no bundle in {path.parent}: {path.name} is missing; cut a model into it first"
-        raise DeployError(message) from None
-    except (OSError, msgspec.DecodeError) as error:
-        message = f"{path} is not readable as JSON: {error}; cut the model again"
-        raise DeployError(message) from None
+    document = read_json(path, _KIND)
     found = document.pop("schema", None) if isinstance(document, dict) else document
     if found != schema or not isinstance(document, dict):
-        message = f"{path} is not of schema {schema} (it says {found!r}); cut the model again"
+        message = f"{path} is not of schema {schema} (it says {shortened(found)}); cut the model again"
         raise DeployError(message)
     return document
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,8 @@ import pandas as pd
 from dnnsplit.ground.errors import DnnSplitError, raise_problems
 from dnnsplit.ground.files import write_json
 from dnnsplit.ground.forms import formed
+from dnnsplit.ground.gate import Kind
+from dnnsplit.ground.json_file import read_json
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
 from dnnsplit.profiling.wire_forms import PLAIN
@@ -21,6 +22,7 @@ from dnnsplit.solving.costs import Cost, Transfer, readable
 from dnnsplit.solving.objective import Reference
 
 SCHEMA = 1
+_KIND = Kind("is not readable as a plan", DnnSplitError, 2**26, "the plan")
 
 
 @dataclass(frozen=True)
@@ -182,17 +184,12 @@ class Plan:
         DnnSplitError
             It is no plan: missing, no JSON, of another schema, or of another form; all that is wrong with that at once.
         """
-        heading = f"{path} is not readable as a plan"
-        try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            message = f"{heading}: {error}"
-            raise DnnSplitError(message) from None
+        document = read_json(path, _KIND)
         if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
             message = f"{path} is no plan of schema {SCHEMA}"
             raise DnnSplitError(message)
         unknown = {key: math.nan for key in ("bound", "gap", "error_s", "noise_upper") if document.get(key) is None}
-        return formed(document | unknown, Plan, DnnSplitError, heading)
+        return formed(document | unknown, Plan, DnnSplitError, f"{path} {_KIND.unfit}")
 
     def check(self, names: tuple[str, ...]) -> None:
         """Raise unless the plan places exactly the layers `names`."""

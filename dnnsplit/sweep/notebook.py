@@ -10,8 +10,11 @@ from typing import Any
 
 from dnnsplit.ground.errors import OptionError, nearest, raise_problems
 from dnnsplit.ground.files import plain
+from dnnsplit.ground.gate import Kind, shortened
+from dnnsplit.ground.json_file import read_json
 
 MIME = "application/vnd.dnnsplit.result+json"
+NOTEBOOK = Kind("is no notebook of format 4", OptionError, 2**28, "the notebook", "there is no notebook {path}")
 
 
 def parameters_of(notebook: str | Path) -> dict[str, Any]:
@@ -102,12 +105,27 @@ def _code_cells(notebook: Path) -> list[dict[str, Any]]:
     OptionError
         No such file, or no notebook of format 4.
     """
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        return [cell for cell in cells if cell["cell_type"] == "code" and cell["metadata"] is not None]
-    except FileNotFoundError:
-        message = f"there is no notebook {notebook}"
-        raise OptionError(message) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{notebook} is no notebook of format 4: {str(error).splitlines()[0]}"
-        raise OptionError(message) from None
+    document = read_json(notebook, NOTEBOOK, finite=False)
+    if not isinstance(document, dict) or not isinstance(document.get("cells"), list):
+        NOTEBOOK.refuse(notebook, "it has no list of cells")
+    for number, cell in enumerate(document["cells"], 1):
+        if wrong := _wrong(cell):
+            NOTEBOOK.refuse(notebook, f"cell {number} {wrong}")
+    return [cell for cell in document["cells"] if cell["cell_type"] == "code"]
+
+
+def _wrong(cell: Any) -> str:
+    """Return what is wrong with a cell, of what is read here; "" where nothing is."""
+    if not isinstance(cell, dict) or not isinstance(cell.get("cell_type"), str) or not isinstance(cell.get("metadata"), dict):
+        return "has no type or no metadata"
+    tags, source, outputs = cell["metadata"].get("tags", []), cell.get("source", ""), cell.get("outputs", [])
+    if not isinstance(tags, list):
+        return f"has the tags {shortened(tags)}, not a list"
+    if not isinstance(source, str) and not (isinstance(source, list) and all(isinstance(line, str) for line in source)):
+        return "has a source that is no text"
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
+        return "has outputs that are no list of objects"
+    data = [output.get("data", {}) for output in outputs]
+    if not all(isinstance(one, dict) and isinstance(one.get(MIME, {}), dict) for one in data):
+        return "has an output whose data are no object"
+    return ""

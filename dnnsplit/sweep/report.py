@@ -6,14 +6,17 @@ import html
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbconvert import HTMLExporter
 
-from dnnsplit.ground.errors import OptionError
 from dnnsplit.ground.files import sha256, write_text
+from dnnsplit.ground.gate import shortened
+from dnnsplit.ground.json_file import read_json
+from dnnsplit.sweep.notebook import NOTEBOOK
 from dnnsplit.sweep.record import read_record, versions
 from dnnsplit.sweep.run import Runs
 
@@ -59,11 +62,15 @@ def write_report(notebook: str | Path, out: str | Path, title: str = "dnnsplit",
     OptionError
         There is no such notebook.
     """
+    kind = replace(NOTEBOOK, unfit="is no executed notebook", missing="")
+    found = read_json(notebook, kind, finite=False)
+    if not isinstance(found, dict) or found.get("nbformat") != 4 or not isinstance(found.get("nbformat_minor"), int):
+        kind.refuse(notebook, "it is not of format 4")
     try:
-        document = nbformat.read(notebook, as_version=4)
-    except (OSError, nbformat.reader.NotJSONError) as error:
-        message = f"{notebook} is no executed notebook: {error}"
-        raise OptionError(message) from None
+        nbformat.validate(found)
+    except nbformat.ValidationError as error:
+        kind.refuse(notebook, shortened(error.message, 200))
+    document = nbformat.versions[4].to_notebook_json(found)
     exporter = HTMLExporter(
         template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True
     )

@@ -252,7 +252,7 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path, content):
 
 def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"")
-    refused(["m.onnx is no ONNX model", "no nodes"], tmp_path / "m.onnx")
+    refused(["m.onnx is no ONNX file", "it is empty"], tmp_path / "m.onnx")
 
 
 def test_a_truncated_file_is_refused_wherever_it_was_cut(tmp_path):
