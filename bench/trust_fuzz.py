@@ -3,10 +3,10 @@
 python bench/trust_fuzz.py                              each target for 20 s
 python bench/trust_fuzz.py --seconds 600 --only onnx    one target for 10 minutes
 
-Printed is a row for each target and way of fuzzing: executions, how many inputs were taken and how many refused, and findings; and
-a row for each finding, with the file that its input is in. A finding is an error that is none of dnnsplit's own, a call that takes
-more than 5 s of CPU, one that takes 1 GB of memory, or the end of the process. The ways are hypothesis, which changes good inputs
-by their form, and atheris, which is guided by what is reached in dnnsplit; it is an extra, and left out where it is missing.
+Printed is a row for each target and way of fuzzing: executions, how many inputs were taken and refused, and findings; and a row for
+each finding, with the file of its input. A finding is an error that is none of dnnsplit's own, a call that takes more than 5 s of
+CPU or 1 GB of memory, or the end of the process. The ways are hypothesis, which changes good inputs by their form, and atheris,
+which is guided by what is reached in dnnsplit; it is an extra, and left out where it is missing.
 Inputs that were read wrongly once are kept in tests/corpus, and begun with.
 """
 
@@ -44,6 +44,7 @@ LIMIT_S = 5.0  # of CPU for one call
 STUCK_S = 90.0  # of wall time, after which a process that says nothing is ended
 MOST_BYTES = 2**30  # of memory that calls add
 ROOM_BYTES = 2**33  # what a process may allocate at all
+PHASES = (Phase.generate,)
 BATCH = 500  # examples of one strategy
 WITHOUT = "atheris is not installed, so nothing is guided by coverage; pip install 'dnnsplit[fuzz]' does (CPython 3.11 to 3.13)"
 START = {
@@ -108,10 +109,7 @@ def with_hypothesis(name: str, seconds: str, folder: str) -> None:
     for content in watch.target.seeds:
         watch(content)
     end, batch = time.monotonic() + float(seconds), int(time.time())
-    none = settings(
-        max_examples=BATCH, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=[*HealthCheck]
-    )
-
+    plain = settings(max_examples=BATCH, database=None, deadline=None, phases=PHASES, suppress_health_check=[*HealthCheck])
     while time.monotonic() < end:
         batch += 1
 

@@ -17,17 +17,21 @@ from tritonclient.grpc import service_pb2
 
 HUGE = 10**400
 TOKENS = (
-    "", " ", "\n", "\r", "\t", "\0", "\ufeff", "\ud800", "é", "null", "true", "NaN", "-Infinity", "1e999", "-1", "0", "1" * 400, "0x10",
-    "1e-400", "9" * 25, '"', "'", "[", "]", "{", "}", ":", "#", "&a", "*a", "<<", "!!python/object:os.system", "---", "%", ",", ";", "\\",
-    "../", "/dev/zero", "a" * 3000, "[" * 200, "{a: " * 40, "- " * 60, "$ref", "-0.0", "1_000", "12:30", "10 MB/s", "5 ms", "1e400 B",
+    "", " ", "\n", "\r", "\t", "\0", "\ufeff", "\ud800", "é", "null", "true", "NaN", "-Infinity", "1e999", "-1", "0", "1" * 400,
+    "0x10", "1e-400", "9" * 25, '"', "'", "[", "]", "{", "}", ":", "#", "&a", "*a", "<<", "!!python/object:os.system", "---", "%",
+    ",", ";", "\\", "../", "/dev/zero", "a" * 3000, "[" * 200, "{a: " * 40, "- " * 60, "$ref", "-0.0", "1_000", "12:30",
+    "10 MB/s", "5 ms", "1e400 B",
 )  # fmt: skip
 WORDS = st.sampled_from(TOKENS) | st.text(max_size=8)
-LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.sampled_from((HUGE, -HUGE, 2**63, 2**31, 1e308, 5e-324))
-)
+NUMBERS = st.integers() | st.floats() | st.sampled_from((HUGE, -HUGE, 2**63, 2**31, 1e308, 5e-324))
 TREES = st.recursive(
-    LEAVES, lambda inside: st.lists(inside, max_size=4) | st.dictionaries(WORDS, inside, max_size=4), max_leaves=8
-)
+    st.none() | st.booleans() | NUMBERS | WORDS,
+    lambda inside: st.lists(inside, max_size=4) | st.dictionaries(WORDS, inside, max_size=4), max_leaves=8,
+)  # fmt: skip
+NAMES = (
+    "Conv", "Loop", "If", "Scan", "Reshape", "x", "y", "a", "b", "Constant", "", "NoSuch", "INT64", "BYTES", "FP16", "0" * 30, "-1",
+)  # fmt: skip
+CHANGES = ("cell", "cell", "cell", "drop row", "double row", "drop column", "double column", "shorten")
 SIZES = (0, 1, -1, 2, 7, 127, 128, 255, 2**15, 2**31 - 1, -(2**31), 2**31, 2**32, 2**40, 2**62, 2**63 - 1, -(2**63))
 
 
@@ -44,9 +48,7 @@ def _torn(draw: Callable[..., Any], content: bytes) -> bytes:
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(content)))
         end = min(len(content), start + draw(st.sampled_from((0, 1, 1, 2, 4, 16, 100, 10**6))))
-        token = (
-            draw(st.sampled_from(TOKENS)).encode(errors="surrogatepass") if draw(st.booleans()) else draw(st.binary(max_size=8))
-        )
+        token = draw(st.sampled_from(TOKENS).map(lambda text: text.encode(errors="surrogatepass")) | st.binary(max_size=8))
         inside = draw(st.sampled_from((b"", token, token, content[start:end] * 2)))
         content = content[:start] + inside + content[end:]
     return content
@@ -74,9 +76,8 @@ def _changed_tree(draw: Callable[..., Any], tree: Any) -> Any:
             holder[key] = draw(TREES)
         elif what == "move":
             other, there = draw(st.sampled_from(places))
-            holder[key] = (
-                copy.deepcopy(other[there]) if there in (other if isinstance(other, dict) else range(len(other))) else None
-            )
+            still = other if isinstance(other, dict) else range(len(other))
+            holder[key] = copy.deepcopy(other[there]) if there in still else None
         elif isinstance(holder, dict):
             value = holder.pop(key) if what != "double" else holder[key]
             if what != "take":
@@ -127,9 +128,7 @@ def _changed_table(draw: Callable[..., Any], content: bytes) -> bytes:
             break
         row = draw(st.integers(0, len(rows) - 1))
         column = draw(st.integers(0, max(0, len(rows[row]) - 1)))
-        what = draw(
-            st.sampled_from(("cell", "cell", "cell", "drop row", "double row", "drop column", "double column", "shorten"))
-        )
+        what = draw(st.sampled_from(CHANGES))
         if what == "cell" and rows[row]:
             rows[row][column] = draw(WORDS | st.floats().map(str) | st.integers().map(str))
         elif what == "drop row":
@@ -140,10 +139,8 @@ def _changed_table(draw: Callable[..., Any], content: bytes) -> bytes:
             del rows[row][column:]
         else:
             rows = [r[:column] + (r[column : column + 1] * 2 if what == "double column" else []) + r[column + 1 :] for r in rows]
-    out = io.StringIO()
-    csv.writer(
-        out, quoting=draw(st.sampled_from((csv.QUOTE_MINIMAL, csv.QUOTE_ALL))), lineterminator="\n", escapechar="\\"
-    ).writerows(rows)
+    out, quoting = io.StringIO(), draw(st.sampled_from((csv.QUOTE_MINIMAL, csv.QUOTE_ALL)))
+    csv.writer(out, quoting=quoting, lineterminator="\n", escapechar="\\").writerows(rows)
     return (first + "\n" * bool(first) + out.getvalue()).encode(errors="surrogatepass")
 
 
@@ -209,26 +206,7 @@ def _scalars(field: Any, held: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(SIZES) | st.integers(0, 40)
     if isinstance(held, bytes):
         return st.binary(max_size=20) | _torn(held)
-    names = (
-        "Conv",
-        "Loop",
-        "If",
-        "Scan",
-        "Reshape",
-        "x",
-        "y",
-        "a",
-        "b",
-        "Constant",
-        "",
-        "NoSuch",
-        "INT64",
-        "BYTES",
-        "FP16",
-        "0" * 30,
-        "-1",
-    )
-    return st.sampled_from(names) | st.text(max_size=5)
+    return st.sampled_from(NAMES) | st.text(max_size=5)
 
 
 def _of(kind: type[Message]) -> Callable[[st.SearchStrategy[bytes]], st.SearchStrategy[bytes]]:

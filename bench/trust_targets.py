@@ -36,6 +36,7 @@ MODEL = """<ir_version: 8, opset_import: ["" : 17]>
 small (float[1,4] x) => (float[1,4] y, float[1,4] z)
 <float[4,4] w = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1}, int64[2] s = {1,4}>
 { a = MatMul(x, w)  b = Relu(a)  c = Add(b, x)  d = Reshape(c, s)  y = MatMul(d, w)  z = Softmax<axis=1>(c) }"""
+HOSTS = b"edge: 10.0.0.7:7002\ncloud: [fd00::7]:7002\n"
 SWEEP = """parameters: {x: 3}
 runs:
   - notebook: one.ipynb
@@ -54,7 +55,7 @@ class Target:
     Attributes
     ----------
     form : str
-        Of the bytes: "json", "yaml", "csv", "tables" (a name on the first line, the file of that name below), "message" or "onnx".
+        Of the bytes: "json", "yaml", "csv", "tables" (a name on the first line, the file of that name below), "message", "onnx".
     read : Callable[[bytes], object]
         Reads them, and looks at what was read.
     seeds : tuple[bytes, ...]
@@ -81,9 +82,7 @@ def targets(folder: Path) -> dict[str, Target]:
     forms = data / "profiles" / shipped.replace(".csv", ".forms.csv")
     found = {
         "network": Target("yaml", _of_file(folder / "network.yaml", _network), networks, guided=True),
-        "hosts": Target(
-            "yaml", _of_file(folder / "hosts.yaml", read_hosts), (b"edge: 10.0.0.7:7002\ncloud: '[fd00::7]:7002'\n",)
-        ),
+        "hosts": Target("yaml", _of_file(folder / "hosts.yaml", read_hosts), (HOSTS,)),
         "sweep": Target("yaml", _of_sweep(folder / "sweep"), (SWEEP.encode(),), guided=True),
         "plan": Target("json", _of_file(folder / "read.json", _plan), ((folder / "plan.json").read_bytes(),), guided=True),
         "bundle": Target("json", _of_manifest(bundle.folder, FILE), ((bundle.folder / FILE).read_bytes(),), guided=True),
@@ -207,14 +206,14 @@ def _instance(folder: Path, model: Path) -> tuple[Callable[[bytes], object], tup
     ).encode()
     good["lossy.csv"] = f"tensor,form,noise\n,float16,0.001\n{first},float16,0.002\n".encode()
 
+    whole = ("layers.csv", "tensors.csv", "times.csv", "noise.csv", "network.yaml")
+
     def read(content: bytes) -> None:
         name, _, below = content.partition(b"\n")
         for one in TABLES:
             (folder / one).unlink(missing_ok=True)
-        for one, table in (
-            {one: good[one] for one in TABLES[:3]} | {TABLES[-1]: good[TABLES[-1]], "noise.csv": good["noise.csv"]}
-        ).items():
-            (folder / one).write_bytes(table)
+            if one in whole:
+                (folder / one).write_bytes(good[one])
         (folder / (name.decode() if name in map(str.encode, TABLES) else TABLES[0])).write_bytes(below)
         found = ds.Instance.load(folder)
         found._repr_html_()
