@@ -129,7 +129,7 @@ def _place(entries: Mapping[str, str], folder: Path, places: dict[str, int]) -> 
             return f"{error.reason}; put it beside the model", 0
     there = places[location] - numbers["offset"]
     if there < numbers["length"]:
-        return f"{location!r} ends before it; export the model again, with its weights", 0
+        return f"{location!r} ends before it; put it beside the model whole, as it was exported", 0
     return "", numbers["length"] if "length" in entries else max(0, there)
 
 

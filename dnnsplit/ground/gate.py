@@ -38,6 +38,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "the mark of UTF-16; save it as UTF-8",
     codecs.BOM_UTF32_BE: "the mark of UTF-32; save it as UTF-8",
 }
+LONGEST_FILE = 255  # bytes of the name of a file
 LONGEST_NAME = 1000  # characters of what is called by a name in a file
 SHOWN = 80  # characters of something wrong that are told
 
