@@ -9,7 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Collection
-from typing import BinaryIO, NoReturn
+from typing import IO, BinaryIO, NoReturn
 
 import numpy as np
 
@@ -47,7 +47,8 @@ def read_arrays(path: str | os.PathLike[str], kind: Kind, names: Collection[str]
                 return _members(file, kind.most_bytes, names)
             _check(file, size)
             file.seek(0)
-            return np.load(file, allow_pickle=False)
+            found: np.ndarray = np.load(file, allow_pickle=False)
+            return found
         except _Wrong as wrong:
             kind.refuse(path, str(wrong))
 
@@ -82,7 +83,7 @@ def _members(file: BinaryIO, most_bytes: int, needed: Collection[str]) -> dict[s
         _wrong("it is a damaged archive")
 
 
-def _check(file: BinaryIO, size: int) -> None:
+def _check(file: IO[bytes], size: int) -> None:
     """Raise unless a file of a known size [B] holds one array, all of it."""
     start = file.read(len(_MAGIC) + 2)
     version = start[-2] if start.startswith(_MAGIC) and len(start) == len(_MAGIC) + 2 else 0

@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2
 
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.ground.errors import DeployError, raise_problems
+from dnnsplit.ground.gate import is_file, shortened
 
 SERVICE = "inference.GRPCInferenceService"
 ANY = "any.dnnsplit"  # the name that certificates of `make_keys` have in common
@@ -51,7 +52,7 @@ class Tls:
 
     def __post_init__(self) -> None:
         files = {"cert": self.cert, "key": self.key, "ca": self.ca}
-        problems = [f"the {what} file {file!r} is missing" for what, file in files.items() if file and not Path(file).is_file()]
+        problems = [f"the {what} file {shortened(file)} is missing" for what, file in files.items() if file and not is_file(file)]
         if bool(self.cert) != bool(self.key):
             problems.append("a certificate and its private key go together; give both")
         if not (self.cert or self.ca):
