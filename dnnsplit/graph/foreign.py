@@ -106,10 +106,9 @@ def _content_problem(tensor: onnx.TensorProto, folder: Path, places: dict[str, i
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:
-    values = math.prod(tensor.dims)
-    if tensor.data_type in _BITS:
-        return -(-values * _BITS[tensor.data_type] // 8)
-    return values * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    """Return what the values of a tensor take [B]."""
+    bits = _BITS.get(tensor.data_type) or 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return -(-int(math.prod(tensor.dims)) * int(bits) // 8)
 
 
 def _place(entries: Mapping[str, str], folder: Path, places: dict[str, int]) -> tuple[str, int]:
@@ -129,7 +128,7 @@ def _place(entries: Mapping[str, str], folder: Path, places: dict[str, int]) -> 
             return f"{error.reason}; put it beside the model", 0
     there = places[location] - numbers["offset"]
     if there < numbers["length"]:
-        return f"{location!r} ends before it; export the model again, with its weights", 0
+        return f"{location!r} ends before it; put it beside the model whole, as it was exported", 0
     return "", numbers["length"] if "length" in entries else max(0, there)
 
 

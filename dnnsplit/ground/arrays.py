@@ -9,7 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Collection
-from typing import BinaryIO, NoReturn
+from typing import IO, BinaryIO, NoReturn
 
 import numpy as np
 
@@ -20,6 +20,7 @@ _MAGIC = b"\x93NUMPY"
 _ARCHIVE = b"PK"
 _LENGTH = {1: 2, 2: 4, 3: 4}  # bytes that the length of the header takes, by version of the format
 _SEALED = 0x61  # flags of an archive's member: encrypted, or a difference to another
+_LARGE, _PRESSED = 2**28, 100  # an array of more bytes that is pressed more is a trap
 _LONGEST = 4096  # bytes of a header: plain arrays have some hundred
 _ENTRY = r"""(?:'descr': *'(?P<kind>[<>|=]?[biufUS]\d{1,9})'|'fortran_order': *(?:True|False)|'shape': *\((?P<shape>[\d, ]*)\))"""
 _HEADER = re.compile(rf"\{{ *{_ENTRY}, *{_ENTRY.replace('?P<', '?P<b')}, *{_ENTRY.replace('?P<', '?P<c')},? *\}}\s*")
@@ -46,7 +47,8 @@ def read_arrays(path: str | os.PathLike[str], kind: Kind, names: Collection[str]
                 return _members(file, kind.most_bytes, names)
             _check(file, size)
             file.seek(0)
-            return np.load(file, allow_pickle=False)
+            found: np.ndarray = np.load(file, allow_pickle=False)
+            return found
         except _Wrong as wrong:
             kind.refuse(path, str(wrong))
 
@@ -67,6 +69,8 @@ def _members(file: BinaryIO, most_bytes: int, needed: Collection[str]) -> dict[s
             for info in infos:
                 if info.flag_bits & _SEALED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     _wrong(f"{info.filename!r} in it is encrypted, or packed as numpy does not")
+                if info.file_size > max(_LARGE, _PRESSED * info.compress_size):
+                    _wrong(f"{info.filename!r} in it is pressed more than {_PRESSED}-fold; write it without pressing")
                 with archive.open(info) as member:
                     try:
                         _check(member, info.file_size)
@@ -79,7 +83,7 @@ def _members(file: BinaryIO, most_bytes: int, needed: Collection[str]) -> dict[s
         _wrong("it is a damaged archive")
 
 
-def _check(file: BinaryIO, size: int) -> None:
+def _check(file: IO[bytes], size: int) -> None:
     """Raise unless a file of a known size [B] holds one array, all of it."""
     start = file.read(len(_MAGIC) + 2)
     version = start[-2] if start.startswith(_MAGIC) and len(start) == len(_MAGIC) + 2 else 0

@@ -38,6 +38,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "the mark of UTF-16; save it as UTF-8",
     codecs.BOM_UTF32_BE: "the mark of UTF-32; save it as UTF-8",
 }
+LONGEST_FILE = 255  # bytes of the name of a file
 LONGEST_NAME = 1000  # characters of what is called by a name in a file
 SHOWN = 80  # characters of something wrong that are told
 
@@ -101,6 +102,14 @@ def is_there(path: str | os.PathLike[str], kind: Kind) -> bool:
         return True
 
 
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a plain file is at a path; also False where the system takes no such path."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def _in_words(path: str | os.PathLike[str], kind: Kind) -> Iterator[None]:
     """Tell what the system says of a path by the error of the loader."""
@@ -116,11 +125,11 @@ def _in_words(path: str | os.PathLike[str], kind: Kind) -> Iterator[None]:
         if kind.missing:
             message = kind.missing.format(path=path)
             raise kind.error(message) from None
-        kind.refuse(path, _WORDS[error.errno])
+        kind.refuse(path, _WORDS[error.errno or errno.ENOENT])
     except UnicodeEncodeError:
         kind.refuse(ascii(name), "its name has half of a character, which no file has")
     except OSError as error:
-        kind.refuse(path, _WORDS.get(error.errno, f"the system says: {error.strerror}"))
+        kind.refuse(path, _WORDS.get(error.errno or 0, f"the system says: {error.strerror}"))
 
 
 def _size(path: str | os.PathLike[str], kind: Kind, found: os.stat_result) -> int:

@@ -33,7 +33,7 @@ class _Texts(yaml.SafeLoader):
         self.counts: dict[int, int] = {}  # nodes inside of each, by the identity of the node
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             node = super().compose_node(parent, index)
             if id(node) not in self.counts:

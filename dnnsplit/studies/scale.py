@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from dnnsplit.examples.shipped import random_problem
 from dnnsplit.ground.errors import OptionError, SolverError, nearest, raise_problems
 from dnnsplit.ground.files import write_text
-from dnnsplit.ground.keywords import named
 from dnnsplit.ground.gate import Kind
+from dnnsplit.ground.keywords import named
 from dnnsplit.ground.tables import MOST_BYTES, read_table
 from dnnsplit.ground.units import is_number, is_whole
 from dnnsplit.noise.schemes import pack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from dnnsplit.ground.gate import Kind, shortened
 from dnnsplit.ground.json_file import read_json
 
 MIME = "application/vnd.dnnsplit.result+json"
+CELLS = ("code", "markdown", "raw")
 NOTEBOOK = Kind("is no notebook of format 4", OptionError, 2**28, "the notebook", "there is no notebook {path}")
 
 
@@ -108,17 +109,22 @@ def _code_cells(notebook: Path) -> list[dict[str, Any]]:
     document = read_json(notebook, NOTEBOOK, finite=False)
     if not isinstance(document, dict) or not isinstance(document.get("cells"), list):
         NOTEBOOK.refuse(notebook, "it has no list of cells")
-    for number, cell in enumerate(document["cells"], 1):
-        if wrong := _wrong(cell):
-            NOTEBOOK.refuse(notebook, f"cell {number} {wrong}")
+    check_cells(notebook, document["cells"], NOTEBOOK)
     return [cell for cell in document["cells"] if cell["cell_type"] == "code"]
+
+
+def check_cells(notebook: str | Path, cells: Iterable[Any], kind: Kind) -> None:
+    """Raise as `kind` says where a cell of a notebook has another form than is read here."""
+    for number, cell in enumerate(cells, 1):
+        if wrong := _wrong(cell):
+            kind.refuse(notebook, f"cell {number} {wrong}")
 
 
 def _wrong(cell: Any) -> str:
     """Return what is wrong with a cell, of what is read here; "" where nothing is."""
-    if not isinstance(cell, dict) or not isinstance(cell.get("cell_type"), str) or not isinstance(cell.get("metadata"), dict):
-        return "has no type or no metadata"
-    tags, source, outputs = cell["metadata"].get("tags", []), cell.get("source", ""), cell.get("outputs", [])
+    if not isinstance(cell, dict) or cell.get("cell_type") not in CELLS or not isinstance(cell.get("metadata"), dict):
+        return f"has no metadata, or is none of {', '.join(CELLS)}"
+    tags, source, outputs = cell["metadata"].get("tags", []), cell.get("source"), cell.get("outputs", [])
     if not isinstance(tags, list):
         return f"has the tags {shortened(tags)}, not a list"
     if not isinstance(source, str) and not (isinstance(source, list) and all(isinstance(line, str) for line in source)):

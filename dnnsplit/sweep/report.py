@@ -16,11 +16,13 @@ from nbconvert import HTMLExporter
 from dnnsplit.ground.files import sha256, write_text
 from dnnsplit.ground.gate import shortened
 from dnnsplit.ground.json_file import read_json
-from dnnsplit.sweep.notebook import NOTEBOOK
+from dnnsplit.ground.units import is_whole
+from dnnsplit.sweep.notebook import NOTEBOOK, check_cells
 from dnnsplit.sweep.record import read_record, versions
 from dnnsplit.sweep.run import Runs
 
 MANY = 12  # a folder with more files than this gets one row in the table of files
+MOST_MINOR = 99  # of the versions of format 4
 DIGITS = 16  # of a SHA-256 that are shown
 
 PAGE = """<!DOCTYPE html>
@@ -64,8 +66,10 @@ def write_report(notebook: str | Path, out: str | Path, title: str = "dnnsplit",
     """
     kind = replace(NOTEBOOK, unfit="is no executed notebook", missing="")
     found = read_json(notebook, kind, finite=False)
-    if not isinstance(found, dict) or found.get("nbformat") != 4 or not isinstance(found.get("nbformat_minor"), int):
+    minor = found.get("nbformat_minor") if isinstance(found, dict) else None
+    if not is_whole(minor) or minor > MOST_MINOR or found.get("nbformat") != 4 or not isinstance(found.get("cells"), list):
         kind.refuse(notebook, "it is not of format 4")
+    check_cells(notebook, found["cells"], kind)
     try:
         nbformat.validate(found)
     except nbformat.ValidationError as error:

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -36,16 +37,16 @@ def places(folder):
     (folder / "link").symlink_to(folder / "fifo")
     yield "link to a FIFO", folder / "link"
     with socket.socket(socket.AF_UNIX) as one:
-        here = os.getcwd()
+        here = Path.cwd()
         os.chdir(folder)  # the path of a socket is short
         try:
             one.bind("socket")
         finally:
             os.chdir(here)
     yield "socket", folder / "socket"
-    for device in ("/dev/zero", "/dev/null", "/dev/tty"):
-        if os.path.exists(device):
-            yield device, type(folder)(device)
+    for device in map(Path, ("/dev/zero", "/dev/null", "/dev/tty")):
+        if device.exists():
+            yield str(device), device
 
 
 def contents(folder):
@@ -108,9 +109,7 @@ def json_texts(folder):
 
 def yaml_texts(folder):
     """Yield what is no YAML, or YAML that no reader should take."""
-    laughs = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
-        f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
-    )
+    laughs = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
     merges = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{','.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 10))
     for kind, text in {
         "laughs": laughs + "source: d\nservers: *a9\nruns: *a9\n",
@@ -285,12 +284,16 @@ def onnx_files(folder):
         "weight of no type": add(tensor(kind=0, raw=bytes(16))),
         "weight of unknown type": add(tensor(kind=777, raw=bytes(16))),
         "huge fill": model(
-            [helper.make_node("ConstantOfShape", ["s"], ["c"]), helper.make_node("ReduceSum", ["c"], ["r"], keepdims=0),
-             helper.make_node("Add", ["x", "r"], ["y"])],
+            [
+                helper.make_node("ConstantOfShape", ["s"], ["c"]),
+                helper.make_node("ReduceSum", ["c"], ["r"], keepdims=0),
+                helper.make_node("Add", ["x", "r"], ["y"]),
+            ],
             weights=[helper.make_tensor("s", TensorProto.INT64, [1], [2**35])],
         ),
         "huge expansion": model(
-            [helper.make_node("Expand", ["x", "s"], ["y"])], outputs=[typed("y", 1, [2**20, 2**20, 4])],
+            [helper.make_node("Expand", ["x", "s"], ["y"])],
+            outputs=[typed("y", 1, [2**20, 2**20, 4])],
             weights=[helper.make_tensor("s", TensorProto.INT64, [3], [2**20, 2**20, 4])],
         ),
         "huge sparse weight": _sparse(model([helper.make_node("Add", ["x", "w"], ["y"])]), [2**40], [0]),
