@@ -47,19 +47,23 @@ BY = {signal.SIGINT: (130, -signal.SIGINT), signal.SIGKILL: (-signal.SIGKILL,)} 
 PATIENCE_S = 120.0  # for what was stopped to end
 GONE_S = 20.0  # for those that it had started
 LATENCY = """
-import sys, numpy as np, dnnsplit as ds
-from dnnsplit.ground.files import replacing
-folder, out = sys.argv[1:]
-bundle = ds.Bundle.load(f"{folder}/bundle")
-servers = bundle.servers
-links = [ds.Link(a, b, 5e6, 0.005) for a in servers for b in servers if a != b]
-network = ds.Network([ds.Server(name) for name in servers], links, "device")
-x = np.load(f"{folder}/images.npy")[:1]
-with ds.testbed(bundle, network, dict.fromkeys(bundle.stages, 2.0)) as client:
-    ds.latency_test(client, {"x": x}, repeats=5, progress=False)
-    answers = client.infer({"x": x})
-with replacing(f"{out}/answers.npz") as file:
-    np.savez(file, **answers)
+import sys
+try:
+    import numpy as np, dnnsplit as ds
+    from dnnsplit.ground.files import replacing
+    folder, out = sys.argv[1:]
+    bundle = ds.Bundle.load(f"{folder}/bundle")
+    servers = bundle.servers
+    links = [ds.Link(a, b, 5e6, 0.005) for a in servers for b in servers if a != b]
+    network = ds.Network([ds.Server(name) for name in servers], links, "device")
+    x = np.load(f"{folder}/images.npy")[:1]
+    with ds.testbed(bundle, network, dict.fromkeys(bundle.stages, 2.0)) as client:
+        ds.latency_test(client, {"x": x}, repeats=5, progress=False)
+        answers = client.infer({"x": x})
+    with replacing(f"{out}/answers.npz") as file:
+        np.savez(file, **answers)
+except KeyboardInterrupt:
+    sys.exit(130)
 """
 
 

@@ -58,11 +58,12 @@ def drop_weight_inputs(graph: onnx.GraphProto) -> None:
 
 
 def check_makers(graph: onnx.GraphProto, path: Path) -> None:
-    """Refuse a graph in which two things make one tensor, or a constant makes none."""
+    """Refuse a graph in which two things make one tensor, or a node that is looked at before it is run lacks its ends."""
     made = Counter([*(value.name for value in graph.input), *(name for node in graph.node for name in node.output if name)])
     problems = [f"{name!r} is made by {count} nodes or inputs" for name, count in made.items() if count > 1]
-    lost = [node.name for node in graph.node if node.op_type == "Constant" and not any(node.output)]
-    problems += [f"the Constant {name!r} makes nothing" for name in lost]
+    early = [node for node in graph.node if node.op_type in ("Constant", "QuantizeLinear", "DequantizeLinear")]
+    problems += [f"the {node.op_type} {node.name!r} makes nothing" for node in early if not any(node.output)]
+    problems += [f"the {n.op_type} {n.name!r} reads nothing" for n in early if n.op_type != "Constant" and not any(n.input)]
     raise_problems(ModelError, f"{path} is not a valid ONNX model", problems, most=5)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import helper
 
 from dnnsplit.ground.errors import ModelError, raise_problems
@@ -31,9 +31,29 @@ _WEIGHTS = Kind("cannot be read", ModelError, 2**42, "a file of weights")
 def parsed(path: str | Path, content: bytes) -> onnx.ModelProto:
     """Return what an ONNX file holds, without weights that are in others; `path` is for messages."""
     try:
-        return onnx.load_from_string(content)
+        proto = onnx.load_from_string(content)
+        _read_texts(proto)
     except DecodeError:
         FILE.refuse(path, "its content has another form, or is cut")
+    except UnicodeDecodeError as error:
+        FILE.refuse(path, f"a name or a text in it is no UTF-8, {shortened(error.object)}")
+    return proto
+
+
+def _read_texts(message: Message) -> None:
+    """Read all texts of a message, which are decoded when they are read first; leave alone what tensors hold."""
+    if isinstance(message, onnx.TensorProto):
+        fields = [message.name, message.doc_string, message.external_data]
+    else:
+        fields = [value for _, value in message.ListFields()]
+    for value in fields:
+        if isinstance(value, Message):
+            _read_texts(value)
+        elif not isinstance(value, str | bytes | int | float):
+            for one in value:
+                if not isinstance(one, Message):
+                    break
+                _read_texts(one)
 
 
 def domains_and_places(path: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
