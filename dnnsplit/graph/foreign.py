@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -25,6 +25,7 @@ _BITS = {
     if name in names.split()
 }
 _VALUES = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+_NAMING = [onnx.TensorProto.DESCRIPTOR.fields_by_name[name] for name in ("name", "doc_string", "external_data")]
 _WEIGHTS = Kind("cannot be read", ModelError, 2**42, "a file of weights")
 
 
@@ -32,28 +33,24 @@ def parsed(path: str | Path, content: bytes) -> onnx.ModelProto:
     """Return what an ONNX file holds, without weights that are in others; `path` is for messages."""
     try:
         proto = onnx.load_from_string(content)
-        _read_texts(proto)
     except DecodeError:
         FILE.refuse(path, "its content has another form, or is cut")
-    except UnicodeDecodeError as error:
-        FILE.refuse(path, f"a name or a text in it is no UTF-8, {shortened(error.object)}")
+    if wrong := next(_undecoded(proto), None):
+        FILE.refuse(path, f"a name or a text in it is no UTF-8, {shortened(wrong)}")
     return proto
 
 
-def _read_texts(message: Message) -> None:
-    """Read all texts of a message, which are decoded when they are read first; leave alone what tensors hold."""
-    if isinstance(message, onnx.TensorProto):
-        fields = [message.name, message.doc_string, message.external_data]
-    else:
-        fields = [value for _, value in message.ListFields()]
-    for value in fields:
-        if isinstance(value, Message):
-            _read_texts(value)
-        elif not isinstance(value, str | bytes | int | float):
-            for one in value:
-                if not isinstance(one, Message):
-                    break
-                _read_texts(one)
+def _undecoded(message: Message) -> Iterator[bytes]:
+    """Yield the texts that protocol buffers give as bytes, because they are no UTF-8; what tensors hold is not looked at."""
+    fields = (
+        message.ListFields() if not isinstance(message, onnx.TensorProto) else [(f, getattr(message, f.name)) for f in _NAMING]
+    )
+    for field, value in fields:
+        if field.type == field.TYPE_STRING:
+            yield from (one for one in ([value] if isinstance(value, str | bytes) else value) if isinstance(one, bytes))
+        elif field.type == field.TYPE_MESSAGE:
+            for one in [value] if isinstance(value, Message) else value:
+                yield from _undecoded(one)
 
 
 def domains_and_places(path: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
