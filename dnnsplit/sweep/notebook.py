@@ -10,6 +10,7 @@ from typing import Any
 
 from dnnsplit.ground.errors import OptionError, nearest, raise_problems
 from dnnsplit.ground.files import plain
+from dnnsplit.sweep.values import from_json, to_json
 
 MIME = "application/vnd.dnnsplit.result+json"
 
@@ -77,12 +78,12 @@ def publish(**results: Any) -> None:
     Parameters
     ----------
     **results : Any
-        JSON values, numpy scalars or paths, by name.
+        JSON values, numpy scalars or paths, by name; infinities and NaN are numbers too.
     """
     from IPython.display import display
 
     clean = json.loads(json.dumps(results, default=plain))
-    display({MIME: clean, "text/plain": "\n".join(f"{k}: {v}" for k, v in clean.items())}, raw=True)
+    display({MIME: to_json(clean), "text/plain": "\n".join(f"{k}: {v}" for k, v in clean.items())}, raw=True)
 
 
 def published(notebook: Path) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def published(notebook: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for cell in _code_cells(notebook):
         for shown in cell.get("outputs", []):
-            found |= shown.get("data", {}).get(MIME, {})
+            found |= from_json(shown.get("data", {}).get(MIME, {}))
     return found
 
 

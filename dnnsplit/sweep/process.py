@@ -26,7 +26,9 @@ from dnnsplit.sweep.jobs import Job
 from dnnsplit.sweep.notebook import published
 from dnnsplit.sweep.record import write_record
 from dnnsplit.sweep.tracing import VARIABLE
+from dnnsplit.sweep.values import from_json, to_json
 
+LANGUAGE = "python"  # of the kernel that runs, whatever a notebook's metadata tell
 GRACE_S = 5.0  # how long an interrupted cell may take to leave
 
 
@@ -88,11 +90,23 @@ def _execute(job: Job) -> dict[str, str]:
 
     del sys.modules["rfc3987_syntax"]
     from nbclient.exceptions import DeadKernelError
+    from papermill.translators import PythonTranslator, papermill_translators
 
+    class Translator(PythonTranslator):  # type: ignore[misc]  # papermill tells no types
+        """Writes parameters into a notebook; in its metadata they are JSON that a browser reads."""
+
+        @classmethod
+        def translate_dict(cls, val: dict[str, Any]) -> str:
+            value = from_json(val)
+            return str(cls.translate_float(value) if isinstance(value, float) else super().translate_dict(val))
+
+    papermill_translators.register(LANGUAGE, Translator)
+    # papermill fills in what stands in braces
+    notebook, output = (str(path).replace("{", "{{").replace("}", "}}") for path in (job.notebook, job.output))
     try:
         papermill.execute_notebook(
-            str(job.notebook), str(job.output), dict(job.parameters), kernel_name="python3", cwd=str(job.notebook.parent),
-            progress_bar=False, kernel_manager_class=LocalKernelManager, autosave_cell_every=30,
+            notebook, output, to_json(dict(job.parameters)), kernel_name="python3", language=LANGUAGE,
+            cwd=str(job.notebook.parent), progress_bar=False, kernel_manager_class=LocalKernelManager, autosave_cell_every=30,
             stdout_file=sys.stdout, stderr_file=sys.stderr,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:

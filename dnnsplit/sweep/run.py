@@ -20,6 +20,7 @@ from dnnsplit.ground.markup import shown
 from dnnsplit.sweep import local
 from dnnsplit.sweep.jobs import Job, jobs_of
 from dnnsplit.sweep.record import read_record
+from dnnsplit.sweep.values import same
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +77,7 @@ class Runs:
 
     def _varied(self, job: Job) -> list[str]:
         others = [other.parameters for other in self.jobs if other.notebook == job.notebook]
-        return [name for name, value in job.parameters.items() if any(other[name] != value for other in others)]
+        return [name for name, value in job.parameters.items() if not all(same(other[name], value) for other in others)]
 
 
 def run(
