@@ -37,28 +37,20 @@ class LocalKernelManager(AsyncKernelManager):
 
     def __init__(self, **options: Any) -> None:
         # a short path: Unix sockets take about 100 characters
-        self._folder = tempfile.mkdtemp(prefix="dnns-")
-        super().__init__(transport="ipc", connection_file=str(Path(self._folder) / "k.json"), **options)
+        super().__init__(transport="ipc", connection_file=str(Path(os.environ[VARIABLE]).with_name("k.json")), **options)
 
     def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
         """Whatever kernels are installed for the user, the one that runs is this environment's."""
         trace = ["--ext", "dnnsplit.sweep.tracing"]
         return [sys.executable, "-m", "ipykernel_launcher", "-f", self.connection_file, *trace, *(extra_arguments or [])]
 
-    async def _async_cleanup_resources(self, restart: bool = False) -> None:
-        await super()._async_cleanup_resources(restart)
-        if not restart:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    cleanup_resources = _async_cleanup_resources
-
 
 def main() -> None:
     """Run the job of the first line of standard input."""
     job, abandoned = Job.from_line(_read_line()), threading.Event()
-    threading.Thread(target=_watch, args=(abandoned,), daemon=True).start()
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="dnns-") as folder:
+    with tempfile.TemporaryDirectory(prefix="dnns-", ignore_cleanup_errors=True) as folder:  # a kernel may still write
+        threading.Thread(target=_watch, args=(abandoned, folder), daemon=True).start()
         trace = Path(folder) / "files.json"
         # the kernel's, which measures, and its children's
         os.environ.update(with_huge_pages(os.environ) | {VARIABLE: str(trace)})
@@ -116,7 +108,7 @@ def _execute(job: Job) -> dict[str, str]:
     return {"status": "done", "cell": "", "error": ""}
 
 
-def _watch(abandoned: threading.Event) -> None:
+def _watch(abandoned: threading.Event, folder: str) -> None:
     """Wait until whoever started this process lets go of it; then interrupt the cell, and end all soon after."""
     # not through sys.stdin, whose lock this thread would still hold when the interpreter ends
     while os.read(0, 4096):
@@ -127,6 +119,7 @@ def _watch(abandoned: threading.Event) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(kernel.pid, number)
         time.sleep(wait)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
