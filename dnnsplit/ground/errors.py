@@ -65,6 +65,10 @@ class DeployError(DnnSplitError):
     """A cut or a running deployment failed."""
 
 
+class OutputError(DnnSplitError, OSError):
+    """A file or a folder cannot be written."""
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest option, or the list of options when none is close."""
     options = [str(option) for option in options]

@@ -12,6 +12,7 @@ from dnnsplit.ground.errors import OptionError, nearest, raise_problems
 from dnnsplit.ground.files import plain
 from dnnsplit.ground.gate import Kind, shortened
 from dnnsplit.ground.json_file import read_json
+from dnnsplit.sweep.values import from_json, to_json
 
 MIME = "application/vnd.dnnsplit.result+json"
 CELLS = ("code", "markdown", "raw")
@@ -81,12 +82,12 @@ def publish(**results: Any) -> None:
     Parameters
     ----------
     **results : Any
-        JSON values, numpy scalars or paths, by name.
+        JSON values, numpy scalars or paths, by name; infinities and NaN are numbers too.
     """
     from IPython.display import display
 
     clean = json.loads(json.dumps(results, default=plain))
-    display({MIME: clean, "text/plain": "\n".join(f"{k}: {v}" for k, v in clean.items())}, raw=True)
+    display({MIME: to_json(clean), "text/plain": "\n".join(f"{k}: {v}" for k, v in clean.items())}, raw=True)
 
 
 def published(notebook: Path) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def published(notebook: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for cell in _code_cells(notebook):
         for shown in cell.get("outputs", []):
-            found |= shown.get("data", {}).get(MIME, {})
+            found |= from_json(shown.get("data", {}).get(MIME, {}))
     return found
 
 
