@@ -3,10 +3,10 @@
 python bench/trust_fuzz.py                              each target for 20 s
 python bench/trust_fuzz.py --seconds 600 --only onnx    one target for 10 minutes
 
-Printed is a row for each target and way of fuzzing: executions, how many inputs were taken and refused, and findings; and a row for
-each finding, with the file of its input. A finding is an error that is none of dnnsplit's own, a call that takes more than 5 s of
-CPU or 1 GB of memory, or the end of the process. The ways are hypothesis, which changes good inputs by their form, and atheris,
-which is guided by what is reached in dnnsplit; it is an extra, and left out where it is missing.
+Printed is a row for each target and way of fuzzing: executions, how many inputs were taken and refused, and findings; and a row
+for each finding, with the file of its input. A finding is an error that is none of dnnsplit's own, a call that takes more than
+5 s of CPU or 1 GB of memory, or the end of the process. The ways are hypothesis, which changes good inputs by their form, and
+atheris, which is guided by what is reached in dnnsplit; it is an extra, and left out where it is missing.
 Inputs that were read wrongly once are kept in tests/corpus, and begun with.
 """
 
@@ -46,7 +46,7 @@ MOST_BYTES = 2**30  # of memory that calls add
 ROOM_BYTES = 2**33  # what a process may allocate at all
 PHASES = (Phase.generate,)
 BATCH = 500  # examples of one strategy
-WITHOUT = "atheris is not installed, so nothing is guided by coverage; pip install 'dnnsplit[fuzz]' does (CPython 3.11 to 3.13)"
+WITHOUT = "atheris is not installed, so nothing is guided by coverage; on Linux, pip install 'dnnsplit[fuzz]' brings it"
 START = {
     "hypothesis": "import sys, trust_fuzz; trust_fuzz.with_hypothesis(*sys.argv[1:])",
     # what is to be watched has to be imported while atheris looks

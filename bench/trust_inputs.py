@@ -29,7 +29,7 @@ TREES = st.recursive(
     lambda inside: st.lists(inside, max_size=4) | st.dictionaries(WORDS, inside, max_size=4), max_leaves=8,
 )  # fmt: skip
 NAMES = (
-    "Conv", "Loop", "If", "Scan", "Reshape", "x", "y", "a", "b", "Constant", "", "NoSuch", "INT64", "BYTES", "FP16", "0" * 30, "-1",
+    "Conv", "Loop", "If", "Scan", "Reshape", "x", "y", "a", "b", "Constant", "", "NoSuch", "INT64", "BYTES", "FP16", "0" * 30,
 )  # fmt: skip
 CHANGES = ("cell", "cell", "cell", "drop row", "double row", "drop column", "double column", "shorten")
 SIZES = (0, 1, -1, 2, 7, 127, 128, 255, 2**15, 2**31 - 1, -(2**31), 2**31, 2**32, 2**40, 2**62, 2**63 - 1, -(2**63))

@@ -31,7 +31,8 @@ def read_hosts(hosts: Mapping[str, str] | str | Path) -> dict[str, str]:
     where = "hosts"
     if not isinstance(hosts, Mapping):
         where = str(hosts)
-        hosts = read_texts(hosts, _KIND, lambda text: BRACKETS.sub(r'\1"\2"', text))  # YAML takes a bracket for the start of a list
+        # YAML takes a bracket for the start of a list
+        hosts = read_texts(hosts, _KIND, lambda text: BRACKETS.sub(r'\1"\2"', text))
         if not isinstance(hosts, dict):
             message = f"{where} must hold one line 'server: host:port' per server, not {shortened(hosts)}"
             raise DeployError(message)

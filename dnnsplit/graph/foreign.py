@@ -42,9 +42,10 @@ def parsed(path: str | Path, content: bytes) -> onnx.ModelProto:
 
 def _undecoded(message: Message) -> Iterator[bytes]:
     """Yield the texts that protocol buffers give as bytes, because they are no UTF-8; what tensors hold is not looked at."""
-    fields = (
-        message.ListFields() if not isinstance(message, onnx.TensorProto) else [(f, getattr(message, f.name)) for f in _NAMING]
-    )
+    if isinstance(message, onnx.TensorProto):
+        fields = [(field, getattr(message, field.name)) for field in _NAMING]
+    else:
+        fields = message.ListFields()
     for field, value in fields:
         if field.type == field.TYPE_STRING:
             yield from (one for one in ([value] if isinstance(value, str | bytes) else value) if isinstance(one, bytes))
