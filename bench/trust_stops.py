@@ -279,7 +279,7 @@ def stops(times: int = 3, only: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
             shutil.rmtree(out)
             shutil.rmtree(temporary)
             for number in SIGNALS:
-                counts = [tried(work, number, random.uniform(0, usual_s), good, usual) for _ in range(times)]
+                counts = [tried(work, number, random.uniform(0, 0.8 * usual_s), good, usual) for _ in range(times)]
                 sums = {key: sum(one[key] for one in counts) for key in counts[0]}
                 yield {"work": name, "signal": number.name, "usual_s": usual_s, "tries": times, **sums}
 

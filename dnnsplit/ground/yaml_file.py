@@ -18,6 +18,7 @@ from dnnsplit.ground.gate import Kind, read_text, shortened
 MOST_DEPTH = 32  # lists and mappings inside of each other
 MOST_NODES = 1_000_000  # with all that aliases stand for
 MOST_BYTES = 2**20  # of a file; PyYAML takes seconds for as much
+_HALF = re.compile("[\ud800-\udfff]")
 _LONGEST = 300  # digits of a whole number, so that each is less than the largest float
 _PLAIN = frozenset({None, "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"})
 
@@ -48,6 +49,8 @@ class _Texts(yaml.SafeLoader):
             self.count += 1
             self.depth += 1
             node = super().compose_node(parent, index)
+            if isinstance(node, yaml.ScalarNode) and _HALF.search(node.value):
+                node.value = _joined(node)
             self.depth -= 1
             self.counts[id(node)] = self.count - before
         if self.count > MOST_NODES:
@@ -137,6 +140,14 @@ def _read(path: str | os.PathLike[str], kind: Kind, loader: type[_Texts], mended
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         kind.refuse(path, f"line {line} has the control character {shortened(chr(error.character))}, which no YAML has")
+
+
+def _joined(node: yaml.ScalarNode) -> str:
+    """Return a text in which characters are in two halves, as JSON writes those beyond the first 65536."""
+    try:
+        return str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        _refuse(r"a text has half of a character (such as \ud800)", node.start_mark)
 
 
 def _refuse(problem: str, mark: yaml.Mark | None = None) -> NoReturn:
