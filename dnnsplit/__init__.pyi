@@ -31,6 +31,7 @@ from .ground.errors import ModelError as ModelError
 from .ground.errors import NetworkError as NetworkError
 from .ground.errors import NoiseError as NoiseError
 from .ground.errors import OptionError as OptionError
+from .ground.errors import OutputError as OutputError
 from .ground.errors import ProfileError as ProfileError
 from .ground.errors import SolverError as SolverError
 from .network.servers import Link as Link

@@ -15,7 +15,7 @@ import dnnsplit as ds
 ONLY = {
     "onnx": {"graph", "quantize", "profiling.executed", "examples.yolo11"},
     "onnxruntime": {"runtime", "graph.optimizing", "quantize.calibration", "quantize.rewrite", "noise.prefix_tree"},
-    "pulp": {"solving.milp.solvers"},
+    "pulp": {"solving.milp.cbc", "solving.milp.solvers"},
     "scipy": {"noise.confidence", "solving.bounds.multipliers", "profiling.overhead"},
     "papermill": {"sweep.process"},
     "distributed": {"sweep.dask"},

@@ -28,7 +28,7 @@ AGENT: tuple[Argument, ...] = (
     argument("--port", type=int, help="where to listen (default: 7000 for the first agent, else any)"),
     argument("--address", default="", help="host, or host:port, by which others call this agent (default: where it listens)"),
     KEYS,
-    argument("--folder", default="", help="for what is to last (default: ~/.local/share/dnnsplit/NAME)"),
+    argument("--folder", default="", writes="folder", help="for what is to last (default: ~/.local/share/dnnsplit/NAME)"),
     argument("--disk", default="20 GB", help="that files may hold (default: 20 GB)"),
     argument("--memory", default="", help="that a stage may use (default: no limit)"),
     argument("--compute", default="", help="power drawn while computing, such as '5.8 W'"),
@@ -136,10 +136,9 @@ def undeploy(options: argparse.Namespace) -> int:
 
 MAKE_KEYS: tuple[Argument, ...] = (
     argument("hosts", nargs="+", metavar="NAME[=ADDRESS,...]", help="hosts, and where other clients check them, their addresses"),
-    argument(
-        "-o", "--out", type=Path, default=Path("keys"), help="folder of the authority and of each host's keys (default: keys)"
-    ),
-)
+    argument("-o", "--out", type=Path, default=Path("keys"), writes="folder",
+             help="folder of the authority and of each host's keys (default: keys)"),
+)  # fmt: skip
 
 
 def make_keys(options: argparse.Namespace) -> int:

@@ -8,9 +8,11 @@ from typing import Any
 
 from dnnsplit.ground.errors import OptionError, raise_problems
 
+NUMBERS = ("inf", "-inf", "nan")  # as Python prints them; with quotes they are texts
+
 
 def assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """Return the parameters written as ``name=value``: a Python literal, or a text without quotes.
+    """Return the parameters written as ``name=value``: a Python literal, or a text without quotes; inf and nan are numbers.
 
     Raises
     ------
@@ -71,6 +73,8 @@ def _halves(text: str) -> tuple[str, str]:
 
 
 def _value(text: str) -> Any:
+    if text.strip() in NUMBERS:
+        return float(text)
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import dnnsplit as ds
-from dnnsplit.cli import agents, exporting
+from dnnsplit.cli import agents, exporting, serving
 from dnnsplit.cli.assignments import assignments, grids
-from dnnsplit.cli.models import FILES, IMAGES, MODEL, PROBLEM, Argument, argument, load, problem_of, tell
+from dnnsplit.cli.models import FILES, IMAGES, MODEL, PROBLEM, PROVIDER, Argument, argument, load, problem_of, tell
+from dnnsplit.ground.outputs import check_output, keep
 
+KEPT = "what is finished is kept: the same command goes on from there"
 Command = Callable[[argparse.Namespace], int]
 COMMANDS: dict[str, tuple[Command, str, tuple[Argument, ...]]] = {}
 
@@ -36,11 +36,12 @@ def _command(name: str, summary: str, *arguments: Argument) -> Callable[[Command
     argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter (repeatable)"),
     argument("-g", dest="grid", action="append", default=[], metavar="NAME=V1,V2,...",
               help="values of a parameter; every combination is a run (repeatable)"),
-    argument("-o", "--out", type=Path, help="folder of executed notebooks, logs and the table (default: data/runs)"),
+    argument("-o", "--out", type=Path, writes="folder",
+             help="folder of executed notebooks, logs and the table (default: data/runs)"),
     argument("-w", "--workers", type=int, default=1, help="runs side by side; more than 1 distorts measured times (default: 1)"),
     argument("--scheduler", metavar="ADDRESS", help="run on the workers of a Dask scheduler, such as tcp://host:8786"),
     argument("--again", action="store_true", help="run what is finished, too"),
-    argument("--report", type=Path, help="write the last executed notebook as one HTML page"),
+    argument("--report", type=Path, writes="file", help="write the last executed notebook as one HTML page"),
 )  # fmt: skip
 def _run(options: argparse.Namespace) -> int:
     parameters, grid = assignments(options.parameters), grids(options.grid)
@@ -49,9 +50,9 @@ def _run(options: argparse.Namespace) -> int:
             options.notebook, parameters, options.out, grid=grid, workers=options.workers, scheduler=options.scheduler,
             again=options.again,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        print("\ndnnsplit: interrupted; what is finished is kept: the same command goes on from there", file=sys.stderr)
-        return 1
+    except KeyboardInterrupt as error:
+        error.add_note(KEPT)
+        raise
     columns = ["run", "status", "seconds", "cpu_s", "cell", "error"]
     columns[1:1] = [name for name in map(str, runs.frame) if name.startswith("p.")]
     print(runs.frame[columns].to_string(index=False, float_format="{:.4g}".format))
@@ -66,8 +67,6 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if len(runs.failed) else 0
 
 
-PROVIDER = argument("--provider", default="cpu", metavar="NAME[:DEVICE]",
-                    help="of ONNX Runtime: cpu, cuda, tensorrt, openvino, or a full name (default: cpu)")  # fmt: skip
 LAYERS = argument("--layers", type=int, default=12, help="how many layers may run in int8, those with most FLOPs (default: 12)")
 SETTING = argument("--setting", default="default", metavar="NAME",
                    help="how int8 is made, for times and noise alike: default (U8S8, per channel) or thesis (S8S8, symmetric, "
@@ -83,6 +82,8 @@ _command("deploy", "put a model on the hosts that have joined, and follow their 
 _command("status", "say who has joined, how the links are, and what is deployed", *agents.STATUS)(agents.status)
 _command("undeploy", "end a deployment", *agents.UNDEPLOY)(agents.undeploy)
 _command("keys", "make key pairs for hosts that call each other over a network", *agents.MAKE_KEYS)(agents.make_keys)
+_command("serve", "run one server of a cut model until Ctrl-C; needs requirements-serve.txt only", *serving.SERVE)(serving.serve)
+_command("probe", "measure the link to a host that runs 'dnnsplit probe --listen', or a stage", *serving.PROBE)(serving.probe)
 _command("export", "write a YOLO11 network as ONNX; needs the extra 'train'", *exporting.ARGUMENTS)(exporting.export)
 
 
@@ -91,7 +92,7 @@ _command("export", "write a YOLO11 network as ONNX; needs the extra 'train'", *e
     "measure a model on this machine, which is the server itself",
     *MODEL,
     argument("--server", required=True, help="name of this server in the network YAML"),
-    argument("-o", "--out", type=Path, required=True, help="CSV of layer times to write, and to bring back"),
+    argument("-o", "--out", type=Path, required=True, writes="file", help="CSV of layer times to write, and to bring back"),
     argument("--images", default="", help=f"{FILES}, or 'random': made-up values (default: scenes, for the examples' models)"),
     argument("--runs", type=int, default=40, help="most runs of the whole model (default: 40)"),
     argument("--splits", type=int, default=24, help="most random splits whose parts are measured; 0: none (default: 24)"),
@@ -116,7 +117,7 @@ def _profile(options: argparse.Namespace) -> int:
         made = "measured on made-up values"
         tell(f"times are {made}; ranges of int8, and what depends on data, may differ on yours; forms on the wire are left out")
         times = replace(times, frame=times.frame.assign(note=times.frame["note"] + f"; {made}"))
-    times.save(options.out)
+    keep(options.out, times.save)
     print(times)
     return 0
 
@@ -125,7 +126,7 @@ def _profile(options: argparse.Namespace) -> int:
     "power",
     "measure what this machine draws while a model runs, by its energy counters",
     *MODEL,
-    argument("--network", type=Path, help="network YAML to write the power into"),
+    argument("--network", type=Path, writes="file", help="network YAML to write the power into"),
     argument("--server", help="name of this machine in it"),
     argument("--seconds", type=float, default=10.0, help="length of each window [s] (default: 10)"),
     argument("--pairs", type=int, default=10, help="most windows that run the model, and as many that do not (default: 10)"),
@@ -141,9 +142,11 @@ def _power(options: argparse.Namespace) -> int:
     graph = load(options)
     images = ds.examples.load_images(options.images, 1, graph=graph)
     found = ds.measure_power(graph, images, options.seconds, options.pairs, provider=options.provider)
-    print(found)
-    if options.network:
-        found.write(options.network, options.server)
+    try:
+        if options.network:
+            found.write(options.network, options.server)
+    finally:
+        print(found)
     return 0
 
 
@@ -151,7 +154,14 @@ def _power(options: argparse.Namespace) -> int:
     "noise",
     "measure the noise of quantization schemes",
     *MODEL,
-    argument("-o", "--out", type=Path, required=True, help="CSV of noise samples to write; stopped work goes on from there"),
+    argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        writes="file",
+        help="CSV of noise samples to write; stopped work goes on from there",
+    ),
     argument("--budget", type=int, help="measure this many designed schemes (default: all of them)"),
     argument("--count", type=int, default=8, help="how many images (default: 8)"),
     argument("--source-form", action="append", default=[], help="lossy form of inputs to measure too, like jpeg-95"),
@@ -160,14 +170,20 @@ def _power(options: argparse.Namespace) -> int:
     SETTING,
 )
 def _noise(options: argparse.Namespace) -> int:
-    graph, journal = load(options), options.out.with_suffix(".journal.npz")
+    journal = options.out.with_suffix(".journal.npz")
+    check_output(journal)
+    graph = load(options)
     if not graph.quantizable(options.layers):
         tell(f"no layer of {options.model.name} can run in int8: there is no noise of that")
     calibration = ds.calibrate(graph, ds.examples.load_images(options.images, 16, seed=1, graph=graph), options.setting)
     pictures = ds.examples.load_images(options.images, options.count, seed=2, graph=graph)
     asked = {"budget": options.budget, "resume": journal, "sources": options.source_form}
-    samples = ds.measure_noise(graph, pictures, options.layers, calibration=calibration, **asked)
-    samples.save(options.out)
+    try:
+        samples = ds.measure_noise(graph, pictures, options.layers, calibration=calibration, **asked)
+    except KeyboardInterrupt as error:
+        error.add_note(KEPT)
+        raise
+    keep(options.out, samples.save)
     journal.unlink(missing_ok=True)
     print(samples)
     return 0
@@ -195,11 +211,11 @@ def _split(options: argparse.Namespace) -> int:
     )
     asked = {name: getattr(options, name) for name in names.split()}
     plan = ds.split(*problem, **asked)
+    if options.out:
+        keep(options.out, plan.save)
     print(plan)
     if options.explain:
         print(ds.explain(plan, *problem, **asked))
-    if options.out:
-        plan.save(options.out)
     return 0
 
 
@@ -211,7 +227,7 @@ def _pareto(options: argparse.Namespace) -> int:
     if options.out:
         from dnnsplit.ground.files import write_text
 
-        write_text(options.out, text)
+        keep(options.out, lambda path: write_text(path, text))
     else:
         print(text, end="")
     return 0
@@ -222,7 +238,7 @@ def _pareto(options: argparse.Namespace) -> int:
     "cut a model by a plan",
     *MODEL,
     argument("plan", type=Path, help="JSON from 'dnnsplit split -o'"),
-    argument("-o", "--out", type=Path, default=Path("build"), help="folder of the parts (default: build)"),
+    argument("-o", "--out", type=Path, default=Path("build"), writes="folder", help="folder of the parts (default: build)"),
     argument("--images", default="", help=f"{FILES}, to check the parts with (default: made-up values)"),
     argument("--no-check", action="store_true", help="do not compare the parts with the whole model"),
 )
@@ -230,73 +246,4 @@ def _cut(options: argparse.Namespace) -> int:
     plan, graph = ds.Plan.load(options.plan), load(options)
     images = ds.examples.load_images(options.images, 1, graph=graph) if options.images else None
     print(ds.cut(graph, plan, options.out, check=not options.no_check, images=images))
-    return 0
-
-
-ADDRESS = (
-    argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"),
-    argument("--port", type=int, help="where to listen (default: as in the hosts; 7000 for probes)"),
-    argument("--tls-cert", default="", help="certificate chain of this side (PEM)"),
-    argument("--tls-key", default="", help="its private key (PEM)"),
-    argument("--tls-ca", default="", help="authorities to trust (PEM); who listens then asks callers for a certificate"),
-    argument("--tls-any-client", action="store_true", help="let in callers without a certificate all the same"),
-)
-
-
-def _tls(options: argparse.Namespace) -> ds.Tls | None:
-    if not (options.tls_cert or options.tls_key or options.tls_ca):
-        return None
-    return ds.Tls(options.tls_cert, options.tls_key, options.tls_ca, mutual=not options.tls_any_client)
-
-
-@_command(
-    "serve",
-    "run one server of a cut model until Ctrl-C; needs requirements-serve.txt only",
-    argument("bundle", type=Path, help="folder from 'dnnsplit cut'"),
-    argument("--server", required=True, help="which of its servers this is"),
-    argument("--hosts", type=Path, help="YAML or JSON file with one line 'server: host:port' per server"),
-    argument("--at", action="append", default=[], metavar="SERVER=HOST:PORT", help="one such line instead (repeatable)"),
-    argument("--model-server", default="", metavar="HOST:PORT", help="a Triton server that runs the parts instead"),
-    argument("--deadline", type=float, default=60.0, help="limit on each request [s] (default: 60)"),
-    argument("--in-flight", type=int, default=8, help="most requests at a time (default: 8)"),
-    PROVIDER,
-    *ADDRESS,
-)
-def _serve(options: argparse.Namespace) -> int:
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # before gRPC is imported; a peer that leaves is told by the stage
-    hosts: Any = options.hosts
-    if options.at:
-        pairs = [text.partition("=") for text in options.at]
-        if hosts or not all(equals for _, equals, _ in pairs):
-            message = f"--at {' '.join(options.at)}: write SERVER=HOST:PORT, and leave --hosts out"
-            raise ds.OptionError(message)
-        hosts = {server: address for server, _, address in pairs}
-    ds.serve(
-        options.bundle, options.server, hosts, options.host, options.port, _tls(options), options.model_server,
-        options.deadline, options.in_flight, options.provider,
-    )  # fmt: skip
-    return 0
-
-
-@_command(
-    "probe",
-    "measure the link to a host that runs 'dnnsplit probe --listen', or a stage",
-    argument("address", nargs="?", metavar="HOST:PORT", help="what to measure the link to"),
-    argument("--listen", action="store_true", help="answer the probes of others until Ctrl-C"),
-    argument("--network", type=Path, help="network YAML to write the link into"),
-    argument("--link", nargs=2, metavar=("SOURCE", "TARGET"), help="which of its links was measured"),
-    *ADDRESS,
-)
-def _probe(options: argparse.Namespace) -> int:
-    if options.listen:
-        port = 7000 if options.port is None else options.port
-        ds.answer_probes(options.host, port, _tls(options), started=lambda address: print(address, flush=True))
-        return 0
-    if options.address is None or (options.network is None) != (options.link is None):
-        message = "give HOST:PORT (or --listen), and --network and --link together or not at all"
-        raise ds.OptionError(message)
-    found = ds.probe(options.address, tls=_tls(options))
-    print(found)
-    if options.network:
-        found.write(options.network, *options.link)
     return 0

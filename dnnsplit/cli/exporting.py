@@ -12,13 +12,14 @@ from dnnsplit.cli.models import argument, tell
 
 ARGUMENTS = (
     argument("name", metavar="NAME", help="yolo11 and a size (n, s, m, l, x), then -seg, -cls, or nothing for detection"),
-    argument("-o", "--out", type=Path, help="folder of the file (default: data/models where there is one, else this folder)"),
+    argument("-o", "--out", type=Path, writes="folder",
+             help="folder of the file (default: data/models where there is one, else this folder)"),
     argument("--size", type=int, default=640, help="side of the input [pixels] (default: 640)"),
     argument("--weights", default="auto", help="pretrained, untrained, or auto: pretrained if they can be had (default)"),
     argument("--seed", type=int, default=0, help="of untrained weights (default: 0)"),
     argument("--images", default="", help=".npy of shape (n, 3, size, size) for their BatchNorm (default: scenes are drawn)"),
     argument("--threads", type=int, default=1, help="CPU threads (default: 1)"),
-)
+)  # fmt: skip
 
 
 def export(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ Argument = tuple[tuple[str, ...], dict[str, Any]]
 
 
 def argument(*names: str, **options: Any) -> Argument:
-    """Name an argument as ``argparse.ArgumentParser.add_argument`` takes it."""
+    """Name an argument as ``ArgumentParser.add_argument`` takes it; ``writes`` tells of a "file" or "folder" that is written."""
     return names, options
 
 
@@ -25,6 +25,8 @@ MODEL = (
 )  # fmt: skip
 FILES = ".npy of shape (n, ...), or .npz of such arrays by the names of inputs"
 IMAGES = argument("--images", default="", help=f"{FILES} (default: scenes, for the examples' models)")
+PROVIDER = argument("--provider", default="cpu", metavar="NAME[:DEVICE]",
+                    help="of ONNX Runtime: cpu, cuda, tensorrt, openvino, or a full name (default: cpu)")  # fmt: skip
 PROBLEM = (
     *MODEL,
     argument("network", type=Path, help="network YAML"),
@@ -46,7 +48,7 @@ PROBLEM = (
         metavar="FORM",
         help="a form in which other tensors may be sent (repeatable; default: all lossless ones that were measured)",
     ),
-    argument("-o", "--out", type=Path, help="write the result here instead of printing it"),
+    argument("-o", "--out", type=Path, writes="file", help="write the result here instead of printing it"),
 )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +14,8 @@ import msgspec
 from dnnsplit.codecs.plain import INT8, PLAIN
 from dnnsplit.ground.errors import DeployError, DnnSplitError, nearest
 from dnnsplit.ground.files import sha256
+from dnnsplit.ground.gate import LONGEST_FILE, Kind, name_problem, shortened
+from dnnsplit.ground.json_file import read_json
 from dnnsplit.ground.units import show
 
 if TYPE_CHECKING:
@@ -34,25 +38,66 @@ OPEN_BYTES = 2**26
 MOST_BYTES = 2**31 - 2**21  # of a tensor in a message, whose size gRPC counts in 31 bits [B]
 
 
+_KIND = Kind(
+    "is not readable as JSON", DeployError, 2**27, "the folder of a bundle",
+    "there is no bundle in {path.parent}: {path.name} is missing; cut a model into it first", "cut the model again",
+)  # fmt: skip
+
+
 def read_document(path: Path, schema: int) -> dict[str, Any]:
     """Read a JSON file of ours whose form has a number, and take that number off."""
-    try:
-        document = msgspec.json.decode(path.read_bytes())
-    except FileNotFoundError:
-        message = f"there is no bundle in {path.parent}: {path.name} is missing; cut a model into it first"
-        raise DeployError(message) from None
-    except (OSError, msgspec.DecodeError) as error:
-        message = f"{path} is not readable as JSON: {error}; cut the model again"
-        raise DeployError(message) from None
+    document = read_json(path, _KIND)
     found = document.pop("schema", None) if isinstance(document, dict) else document
     if found != schema or not isinstance(document, dict):
-        message = f"{path} is not of schema {schema} (it says {found!r}); cut the model again"
+        message = f"{path} is not of schema {schema} (it says {shortened(found)}); cut the model again"
         raise DeployError(message)
     return document
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """What is read of a transfer of the plan that a bundle was cut by."""
+
+    tensor: str
+    source: str
+    target: str
+    size_bytes: float
+    form: str = PLAIN
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Cost:
+    transfers: tuple[_Sent, ...] = ()
+    compute_s: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    cost: _Cost = field(default_factory=_Cost)
+
+
+def _plan_problems(plan: Mapping[str, Any]) -> Iterable[str]:
+    """Yield what is wrong with what is read of the plan that a bundle was cut by."""
+    try:
+        found = msgspec.convert(plan, _Planned).cost
+    except msgspec.ValidationError as error:
+        yield f"the plan in it has another form than `cut` writes: {error}"
+        return
+    for sent in found.transfers:
+        if not all(0 <= amount < math.inf for amount in (sent.size_bytes, sent.encode_s, sent.decode_s)):
+            yield f"the plan in it sends {sent.tensor!r} in amounts that are no numbers of 0 or more"
+    for server, seconds in found.compute_s.items():
+        if not 0 <= seconds < math.inf:
+            yield f"the plan in it lets {server!r} compute for {seconds!r} s"
+
+
 def bundle_problems(bundle: Bundle) -> Iterable[str]:
     """Yield a sentence for everything that is wrong with the names, the wiring and the files of `bundle`."""
+    if problems := list(_plan_problems(bundle.plan)):
+        yield from problems
+        return
     yield from _name_problems(bundle)
     yield from _wire_problems(bundle)
     yield from _part_problems(bundle)
@@ -233,6 +278,8 @@ def _file_problems(bundle: Bundle) -> Iterable[str]:
         for file, digest in ((part.file, part.sha256), *([(part.data, part.data_sha256)] if part.data else [])):
             if _leaves(bundle.folder, file):
                 yield f"part {part.name!r}: the path {file!r} leaves the bundle folder; use a plain file name"
+            elif name_problem(file) or any(len(os.fsencode(name)) > LONGEST_FILE for name in PurePosixPath(file).parts):
+                yield f"part {part.name!r}: {shortened(file)} is no name of a file"
             elif not (bundle.folder / file).is_file():
                 yield f"part {part.name!r}: the file {file!r} is missing"
             elif sha256(bundle.folder / file) != digest:
@@ -247,6 +294,8 @@ def _repeated(names: Iterable[Name]) -> list[Name]:
 def _leaves(folder: Path, file: str) -> bool:
     """Whether `file` could point outside `folder`, on any system, also through a symbolic link."""
     written = (PurePosixPath(file), PureWindowsPath(file))
+    if "\0" in file:
+        return False  # it points nowhere
     if not file or any(p.is_absolute() or p.drive or p.root or ".." in p.parts for p in written):
         return True
     return not (folder / file).resolve().is_relative_to(folder.resolve())

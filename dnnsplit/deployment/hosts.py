@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dnnsplit.ground.errors import DeployError, nearest, raise_problems
-from dnnsplit.ground.yaml_file import YAML_ERRORS, texts_of
+from dnnsplit.ground.gate import Kind, name_problem, shortened
+from dnnsplit.ground.yaml_file import MOST_BYTES, read_texts
 
+_KIND = Kind("is not readable as YAML or JSON", DeployError, MOST_BYTES, "the file of hosts")
 LOOPBACK = ("localhost", "127.", "::1")
 BRACKETS = re.compile(r"^([^#\n]*:[ \t]+)(\[[0-9A-Fa-f:.%]+\]:[0-9]+)(?=[ \t]*(?:#.*)?$)", re.MULTILINE)
 
@@ -29,14 +31,10 @@ def read_hosts(hosts: Mapping[str, str] | str | Path) -> dict[str, str]:
     where = "hosts"
     if not isinstance(hosts, Mapping):
         where = str(hosts)
-        try:
-            # YAML takes a bracket for the start of a list
-            hosts = texts_of(BRACKETS.sub(r'\1"\2"', Path(hosts).read_text(encoding="utf-8")))
-        except YAML_ERRORS as error:
-            message = f"{where} is not readable as YAML or JSON: {error}"
-            raise DeployError(message) from None
+        # YAML takes a bracket for the start of a list
+        hosts = read_texts(hosts, _KIND, lambda text: BRACKETS.sub(r'\1"\2"', text))
         if not isinstance(hosts, dict):
-            message = f"{where} must hold one line 'server: host:port' per server, not {hosts!r}"
+            message = f"{where} must hold one line 'server: host:port' per server, not {shortened(hosts)}"
             raise DeployError(message)
     raise_problems(DeployError, where, list(_problems(hosts)))
     return {str(server): str(address) for server, address in hosts.items()}
@@ -91,7 +89,9 @@ def check_servers(hosts: Mapping[str, str], stages: Iterable[str]) -> None:
 
 def _problems(hosts: Mapping[str, str]) -> Iterable[str]:
     for server, address in hosts.items():
-        if problem := address_problem(address):
+        if not all(isinstance(text, str) and not name_problem(text) for text in (server, address)):
+            yield f"{shortened(server)}: {shortened(address)} are no name and address; write server: host:port"
+        elif problem := address_problem(address):
             yield f"the address of {server!r} {problem}"
     for address in {str(a) for a in hosts.values()}:
         if len(same := [server for server in hosts if str(hosts[server]) == address]) > 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,10 @@ from dnnsplit.examples.yolo11 import NAMES, draw_scenes
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.feeds import needed
 from dnnsplit.graph.layers import Layer, LayerGraph, Tensor
+from dnnsplit.ground.arrays import read_arrays
 from dnnsplit.ground.errors import DnnSplitError, OptionError, nearest
 from dnnsplit.ground.files import sha256
+from dnnsplit.ground.gate import Kind, memory_bytes
 from dnnsplit.network.servers import Link, Network, Server
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
@@ -131,13 +132,8 @@ def _drawn(graph: LayerGraph | None, count: int, seed: int) -> np.ndarray:
 
 def read_images(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
     """Read all of a ``.npy`` file of images, or an ``.npz`` file of such arrays; an `OptionError` says why that cannot be."""
-    try:
-        with Path(path).open("rb") as file:
-            found = np.load(file, allow_pickle=False)
-            return found if isinstance(found, np.ndarray) else dict(found)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        message = f"{path} is not readable as a .npy or .npz file of images: {error}"
-        raise OptionError(message) from None
+    kind = Kind("is not readable as a .npy or .npz file of images", OptionError, memory_bytes(), "the file of images")
+    return read_arrays(path, kind)
 
 
 def _rows(graph: LayerGraph | None, name: str, array: np.ndarray) -> int:

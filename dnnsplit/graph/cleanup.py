@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
@@ -14,7 +15,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from dnnsplit.graph.external_data import SMALL
-from dnnsplit.ground.errors import ModelError
+from dnnsplit.ground.errors import ModelError, raise_problems
+from dnnsplit.ground.gate import shortened
+
+MOST_DENSE_BYTES = 2**31  # of a sparse constant that is written out
 
 
 def node_inputs(node: onnx.NodeProto) -> list[str]:
@@ -53,6 +57,16 @@ def drop_weight_inputs(graph: onnx.GraphProto) -> None:
     graph.input.extend(inputs)
 
 
+def check_makers(graph: onnx.GraphProto, path: Path) -> None:
+    """Refuse a graph in which two things make one tensor, or a node that is looked at before it is run lacks its ends."""
+    made = Counter([*(value.name for value in graph.input), *(name for node in graph.node for name in node.output if name)])
+    problems = [f"{name!r} is made by {count} nodes or inputs" for name, count in made.items() if count > 1]
+    early = [node for node in graph.node if node.op_type in ("Constant", "QuantizeLinear", "DequantizeLinear")]
+    problems += [f"the {node.op_type} {node.name!r} makes nothing" for node in early if not any(node.output)]
+    problems += [f"the {n.op_type} {n.name!r} reads nothing" for n in early if n.op_type != "Constant" and not any(n.input)]
+    raise_problems(ModelError, f"{path} is not a valid ONNX model", problems, most=5)
+
+
 def name_nodes(graph: onnx.GraphProto) -> None:
     """Give every node a unique, repeatable name (its own, else its first output's)."""
     taken: set[str] = set()
@@ -87,6 +101,17 @@ def sparse_to_dense(graph: onnx.GraphProto) -> None:
 
 def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
     values, places = (numpy_helper.to_array(one) for one in (sparse.values, sparse.indices))
+    name, extents = sparse.values.name, tuple(sparse.dims)
+    ends = extents if places.ndim > 1 else (math.prod(extents),)
+    if places.shape not in ((len(values),), (len(values), len(extents))) or places.dtype != np.int64:
+        message = f"the sparse constant {name!r} has {len(values)} values, and {places.shape} places of {len(extents)} axes"
+        raise ModelError(message)
+    if min(extents, default=1) < 0 or math.prod(extents) * values.itemsize > MOST_DENSE_BYTES:
+        message = f"the sparse constant {name!r} has the shape {shortened(extents)}, which cannot be written out"
+        raise ModelError(message)
+    if (places < 0).any() or (places >= ends).any():
+        message = f"the sparse constant {name!r} has values outside of its shape {shortened(extents)}"
+        raise ModelError(message)
     dense = np.zeros(tuple(sparse.dims), values.dtype)
     if places.ndim > 1:
         dense[tuple(places.T)] = values

@@ -2,13 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
+from onnx import helper
 
-from dnnsplit.ground.errors import ModelError
+from dnnsplit.ground.errors import ModelError, raise_problems
+from dnnsplit.ground.gate import Kind, opened, read_bytes, shortened
+
+FILE = Kind(
+    "is no ONNX file", ModelError, 2**31, "the .onnx file", "there is no model file {path}",
+    "export the network with its framework's ONNX exporter",
+)  # fmt: skip
+# Types that are packed, and their bits; what is in neither raw nor other bytes is in one of these lists
+_BITS = {
+    kind: bits
+    for names, bits in (("UINT4 INT4 FLOAT4E2M1", 4), ("UINT2 INT2", 2))
+    for name, kind in onnx.TensorProto.DataType.items()
+    if name in names.split()
+}
+_VALUES = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+_NAMING = [onnx.TensorProto.DESCRIPTOR.fields_by_name[name] for name in ("name", "doc_string", "external_data")]
+_WEIGHTS = Kind("cannot be read", ModelError, 2**42, "a file of weights")
+
+
+def parsed(path: str | Path, content: bytes) -> onnx.ModelProto:
+    """Return what an ONNX file holds, without weights that are in others; `path` is for messages."""
+    try:
+        proto = onnx.load_from_string(content)
+    except DecodeError:
+        FILE.refuse(path, "its content has another form, or is cut")
+    if wrong := next(_undecoded(proto), None):
+        FILE.refuse(path, f"a name or a text in it is no UTF-8, {shortened(wrong)}")
+    return proto
+
+
+def _undecoded(message: Message) -> Iterator[bytes]:
+    """Yield the texts that protocol buffers give as bytes, because they are no UTF-8; what tensors hold is not looked at."""
+    if isinstance(message, onnx.TensorProto):
+        fields = [(field, getattr(message, field.name)) for field in _NAMING]
+    else:
+        fields = message.ListFields()
+    for field, value in fields:
+        if field.type == field.TYPE_STRING:
+            yield from (one for one in ([value] if isinstance(value, str | bytes) else value) if isinstance(one, bytes))
+        elif field.type == field.TYPE_MESSAGE:
+            for one in [value] if isinstance(value, Message) else value:
+                yield from _undecoded(one)
 
 
 def domains_and_places(path: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -21,11 +64,7 @@ def domains_and_places(path: str | Path) -> tuple[tuple[str, ...], tuple[str, ..
     ModelError
         It cannot be read, or is no ONNX model.
     """
-    try:
-        proto = onnx.load(path, load_external_data=False)
-    except (OSError, DecodeError) as error:
-        message = f"{path} is not readable as an ONNX model: {error}"
-        raise ModelError(message) from None
+    proto = parsed(path, read_bytes(path, FILE))
     own = {function.domain for function in proto.functions}
     domains, places = dict[str, None](), dict[str, None]()
     for nodes, tensors in _bodies(proto):
@@ -34,6 +73,81 @@ def domains_and_places(path: str | Path) -> tuple[tuple[str, ...], tuple[str, ..
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 places |= {entry.value: None for entry in tensor.external_data if entry.key == "location"}
     return tuple(domains), tuple(places)
+
+
+def check_tensors(proto: onnx.ModelProto, path: Path) -> None:
+    """Raise unless each constant has as many bytes as its shape takes, in the file or in a plain file beside it; none is read.
+
+    Raises
+    ------
+    ModelError
+        All that is wrong, by name of the constant.
+    """
+    places: dict[str, int] = {}  # size of each file of weights [B]
+    problems = []
+    for _, tensors in _bodies(proto):
+        for tensor in tensors:
+            wrong = _extents_problem(tensor) or _content_problem(tensor, path.resolve().parent, places)
+            problems += [f"constant {shortened(tensor.name)} {wrong}"] if wrong else []
+    raise_problems(ModelError, f"{path} has constants that cannot be read", problems, most=5)
+
+
+def _extents_problem(tensor: onnx.TensorProto) -> str:
+    if tensor.data_type not in onnx.TensorProto.DataType.values() or not tensor.data_type:
+        return f"is of no known type ({tensor.data_type})"
+    if any(extent < 0 for extent in tensor.dims):
+        return f"has a negative extent, {shortened(list(tensor.dims))}"
+    return ""
+
+
+def _content_problem(tensor: onnx.TensorProto, folder: Path, places: dict[str, int]) -> str:
+    if tensor.data_type == onnx.TensorProto.STRING:
+        there, needed, what = len(tensor.string_data), math.prod(tensor.dims), "texts"
+    elif tensor.data_location == onnx.TensorProto.EXTERNAL:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        problem, there = _place(entries, folder, places)
+        if problem:
+            return f"is in another file, and {problem}"
+        needed, what = _bytes(tensor), "B"
+    elif tensor.HasField("raw_data"):
+        there, needed, what = len(tensor.raw_data), _bytes(tensor), "B"
+    else:
+        there = sum(len(getattr(tensor, name)) for name in _VALUES)
+        needed, what = math.prod(tensor.dims), "values"
+        if tensor.data_type in _BITS:
+            needed = -(-needed * _BITS[tensor.data_type] // 8)
+        needed *= 2 if tensor.data_type in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128) else 1
+    if there != needed:
+        shape = shortened(tuple(tensor.dims))
+        return f"has the shape {shape}, which takes {needed} {what}, and there are {there}; export the model again"
+    return ""
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    """Return what the values of a tensor take [B]."""
+    bits = _BITS.get(tensor.data_type) or 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return -(-int(math.prod(tensor.dims)) * int(bits) // 8)
+
+
+def _place(entries: Mapping[str, str], folder: Path, places: dict[str, int]) -> tuple[str, int]:
+    """Return what is wrong with where weights are said to be, and how many bytes there are of them."""
+    location, numbers = entries.get("location", ""), {}
+    if not location:
+        return "it is not said in which", 0
+    for key in ("offset", "length"):
+        if not (entries.get(key, "0").isascii() and entries.get(key, "0").isdecimal() and len(entries.get(key, "0")) < 19):
+            return f"its {key} there is {shortened(entries[key])}, not a number of bytes", 0
+        numbers[key] = int(entries.get(key, "0"))
+    if location not in places:
+        try:
+            with opened(folder / location, _WEIGHTS) as (_, size):
+                places[location] = size
+        except ModelError as error:
+            return f"{error.reason}; put it beside the model", 0
+    there = places[location] - numbers["offset"]
+    if there < numbers["length"]:
+        return f"{location!r} ends before it; put it beside the model whole, as it was exported", 0
+    return "", numbers["length"] if "length" in entries else max(0, there)
 
 
 def _bodies(proto: onnx.ModelProto) -> Iterable[tuple[list[onnx.NodeProto], list[onnx.TensorProto]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 
 from dnnsplit.graph.cleanup import (
+    check_makers,
     deliver_constants,
     drop_unused,
     drop_weight_inputs,
@@ -22,13 +23,16 @@ from dnnsplit.graph.cleanup import (
 )
 from dnnsplit.graph.feeds import made_up
 from dnnsplit.graph.folding import fold
+from dnnsplit.graph.foreign import FILE, check_tensors, parsed
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.graph.opset import INT8, opset_of, raised
 from dnnsplit.graph.runs import run_once
 from dnnsplit.graph.signature import Shapes, check_kinds, extents_of, forget_shapes, is_open, kind_of, settle_inputs
 from dnnsplit.graph.unfixed import seen_shapes, with_open
-from dnnsplit.ground.errors import ModelError
+from dnnsplit.ground.errors import ModelError, raise_problems
 from dnnsplit.ground.files import sha256
+from dnnsplit.ground.gate import memory_bytes, read_bytes, shortened
+from dnnsplit.ground.units import show
 
 
 def read_model(path: str | Path, expected_sha256: str = "", shapes: Shapes | None = None) -> Model:
@@ -50,6 +54,7 @@ def read_model(path: str | Path, expected_sha256: str = "", shapes: Shapes | Non
         message = f"{path} has changed since a graph was read from it; load it again"
         raise ModelError(message)
     forget_shapes(proto.graph, all_of_them=bool(given))
+    check_makers(proto.graph, path)
     put_in_order(proto.graph, path)
     named = [value.name for value in proto.graph.input]
     model, types = _settled(proto, path, given) if opset_of(proto) >= INT8 else _converted(proto, path, given, notes)
@@ -90,6 +95,7 @@ def _folded(proto: onnx.ModelProto, path: Path, given: Shapes) -> tuple[Model, d
     sort_nodes(proto.graph, path)
     drop_unused(proto.graph)
     model = index(proto, types)
+    _check_sizes(model, path.name)
     inputs = [value for value in proto.graph.input if value.name in model.inputs]
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
@@ -114,6 +120,15 @@ def _converted(proto: onnx.ModelProto, path: Path, given: Shapes, notes: list[st
             why = error.reason
     notes.append(f"opset {own} has no int8 operators, and onnx cannot convert it ({why}): every layer is float32")
     return _settled(proto, path, given)
+
+
+def _check_sizes(model: Model, name: str) -> None:
+    """Refuse a model with a tensor that this machine cannot hold: it is to be run here."""
+    most = memory_bytes()
+    known = ((tensor, shape) for tensor, (kind, shape) in model.types.items() if kind != onnx.TensorProto.STRING)
+    large = [tensor for tensor, shape in known if math.prod(shape) * model.dtype(tensor).itemsize > most]
+    told = [f"tensor {tensor!r} has the shape {shortened(model.types[tensor][1])}" for tensor in large]
+    raise_problems(ModelError, f"{name} does not fit into the {show(most, 'B')} of memory of this machine", told, most=3)
 
 
 def _form(value: onnx.ValueInfoProto) -> tuple[tuple[int, ...], str]:
@@ -160,27 +175,18 @@ def is_random(node: onnx.NodeProto) -> bool:
 
 def _parsed(path: Path) -> tuple[onnx.ModelProto, str]:
     """Return the content of a file, with weights that are in others, and its hash."""
-    try:
-        content = path.read_bytes()
-    except IsADirectoryError:
-        message = f"{path} is a folder; give the .onnx file itself"
-        raise ModelError(message) from None
-    except OSError as error:
-        message = f"there is no model file {path} ({error.strerror})"
-        raise ModelError(message) from None
+    content = read_bytes(path, FILE)
     digest = sha256(content)
-    try:
-        proto = onnx.load_from_string(content)
-        del content
-    except (DecodeError, ValueError) as error:
-        message = f"{path} is no ONNX file ({error}); export the network with its framework's ONNX exporter"
-        raise ModelError(message) from None
+    proto = parsed(path, content)
+    del content
     if not proto.graph.node or not proto.graph.output or not proto.opset_import:
         message = f"{path} is no ONNX model: it has no nodes, no outputs or no opset"
         raise ModelError(message)
+    folder = path.resolve().parent
+    check_tensors(proto, path)
     try:
-        onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(path.resolve().parent))
-    except (onnx.checker.ValidationError, OSError, ValueError) as error:
+        onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(folder))
+    except (onnx.checker.ValidationError, OSError) as error:
         message = f"{path}: its weights are in another file that cannot be read ({error}); put it beside it"
         raise ModelError(message) from None
     return proto, digest

@@ -8,9 +8,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dnnsplit.ground.errors import ModelError
+from dnnsplit.ground.gate import Kind, shortened
+from dnnsplit.ground.json_file import json_of
+from dnnsplit.ground.units import is_number
+
 if TYPE_CHECKING:
     from dnnsplit.graph.layers import Layer
 
+_KIND = Kind("has shared constants that are not readable", ModelError, 2**20)
 Shared = tuple[tuple[str, float], ...]  # names and sizes [B]
 
 
@@ -61,6 +67,11 @@ def to_text(shared: Shared) -> str:
     return json.dumps(dict(shared), ensure_ascii=False) if shared else ""
 
 
-def from_text(text: str) -> Shared:
-    """Return what `to_text` wrote."""
-    return tuple((name, float(size)) for name, size in json.loads(text).items()) if text else ()
+def from_text(text: str, layer: str) -> Shared:
+    """Return what `to_text` wrote of a layer."""
+    if not text:
+        return ()
+    found = json_of(f"layer {layer!r}", text, _KIND)
+    if not isinstance(found, dict) or not all(is_number(size) for size in found.values()):
+        _KIND.refuse(f"layer {layer!r}", f"{shortened(text)} is no JSON object of sizes in bytes by name")
+    return tuple((name, float(size)) for name, size in found.items())

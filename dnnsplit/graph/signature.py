@@ -19,6 +19,7 @@ SENDABLE = frozenset({
     "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64",
 })  # fmt: skip
 UNKNOWN = "of unknown type"
+_ELEMENTS = frozenset({*onnx.TensorProto.DataType.values()} - {onnx.TensorProto.UNDEFINED})
 _TYPICAL = {3: 1000, 4: 224}  # extents in an example, by rank
 
 
@@ -30,7 +31,7 @@ def kind_of(value: onnx.TypeProto) -> str:
     element = value.tensor_type.elem_type
     if element == onnx.TensorProto.STRING:
         return "texts"
-    return _name(element) if element else UNKNOWN
+    return _name(element) if element in _ELEMENTS else UNKNOWN
 
 
 @cache
@@ -64,6 +65,8 @@ def check_kinds(graph: onnx.GraphProto, name: str) -> None:
                 way_out = "turn it into numbers before the model" if what == "input" else "export the model without it"
             else:
                 way_out = f"export the model with a Cast {'behind' if what == 'input' else 'before'} it, float32 outside"
+            if wrong := [extent for extent in extents_of(value.type) or () if extent < -1]:
+                problems.append(f"{what} {value.name!r} has the extent {wrong[0]}; it must be 0 or more, or be left open")
             if kind not in SENDABLE and not (what == "output" and kind == UNKNOWN):
                 problems.append(f"{what} {value.name!r} is {kind}, and only tensors of numbers are sent; {way_out}")
     raise_problems(ModelError, f"{name} cannot be split", problems)

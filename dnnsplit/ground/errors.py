@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 2000  # characters of a reason or a detail
+
 
 class DnnSplitError(ValueError):
     """Base of all errors of ours: bad input or an outcome the user has to decide about.
@@ -20,9 +22,15 @@ class DnnSplitError(ValueError):
     """
 
     def __init__(self, reason: str, way_out: str = "", details: Iterable[str] = ()) -> None:
-        self.reason, self.details = reason, tuple(details)
+        self.reason, self.details = _cut(reason), tuple(map(_cut, details))
+        reason = self.reason
         first = f"{reason}; {way_out}" if way_out else reason
         super().__init__("\n".join([first, *(f"  * {line}" for line in self.details)]))
+
+
+def _cut(text: str) -> str:
+    """Return a text without its middle, if it is too long to be read."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST * 3 // 4]} ... {text[-LONGEST // 4 :]}"
 
 
 class ModelError(DnnSplitError):
@@ -55,6 +63,10 @@ class SolverError(DnnSplitError):
 
 class DeployError(DnnSplitError):
     """A cut or a running deployment failed."""
+
+
+class OutputError(DnnSplitError, OSError):
+    """A file or a folder cannot be written."""
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -6,31 +6,45 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from dnnsplit.ground.outputs import check_file, is_device, writing
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when it is written: a reader sees the old file or the new one, never a part.
 
-    A symbolic link at `path` is replaced, not followed.
+    A symbolic link at `path` is replaced, not followed; a device or a pipe is written through.
+
+    Raises
+    ------
+    OutputError
+        `path` cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Opened as any new file is, so that the system takes the process's umask off its mode; to ask for the umask is to change it
-    # for a moment, for all threads.
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with writing(path):
+        if is_device(path):
+            with path.open("wb") as file:
+                yield file
+            return
+        check_file(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Opened as any new file is, so that the system takes the process's umask off its mode; to ask for the umask is to change
+        # it for a moment, for all threads. Its name is shorter than the longest, which counts bytes.
+        temporary = path.parent / f".{path.name[:50]}.{secrets.token_hex(8)}"
+        try:
+            with temporary.open("xb") as file:
+                yield file
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):  # that it is there is not what went wrong
+                temporary.unlink()
+            raise
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 
 from dnnsplit.ground.errors import DnnSplitError, nearest, raise_problems
+from dnnsplit.ground.gate import shortened
 
 Form = TypeVar("Form")
 
@@ -65,7 +66,7 @@ def _problems(value: Any, form: Any, where: str, complete: bool, given: tuple[st
             if key in names:
                 yield from _problems(entry, hints[key], f"{where}.{key}".lstrip("."), complete)
             else:
-                yield f"{here}the key {key!r} is unknown{nearest(key, names)}"
+                yield f"{here}the key {shortened(key)} is unknown{nearest(key, names)}"
     elif get_origin(form) is tuple and get_args(form)[1:] == (...,) and isinstance(value, list):
         for i, entry in enumerate(value):
             yield from _problems(entry, get_args(form)[0], f"{where}[{i}]", complete)
@@ -73,4 +74,4 @@ def _problems(value: Any, form: Any, where: str, complete: bool, given: tuple[st
         try:
             msgspec.convert(value, form)
         except msgspec.ValidationError as error:
-            yield f"{where or 'it'} is {value!r}: {error}"
+            yield f"{where or 'it'} is {shortened(value)}: {error}"

@@ -6,11 +6,19 @@ as the number 111361920e476468. The others hold numbers, of which nothing is los
 
 from __future__ import annotations
 
+import csv
 import io
-from pathlib import Path
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from dnnsplit.ground.errors import OptionError
+from dnnsplit.ground.gate import Kind, opened, read_text, shortened, text_of
+from dnnsplit.ground.json_file import json_of
 
 TEXTS = frozenset({
     "layer", "layers", "op_type", "tensor", "producer", "consumers", "shared", "server", "servers", "precision", "origin", "note",
@@ -18,18 +26,23 @@ TEXTS = frozenset({
     "solver", "objective_name", "weights", "term", "kind", "name", "run", "cell", "error", "instance", "question", "form",
 })  # fmt: skip
 FLAGS = frozenset({"is_output", "quantizable", "lossless"})
-TABLE_ERRORS = (OSError, UnicodeDecodeError, ValueError, pd.errors.ParserError, pd.errors.EmptyDataError)
+_TRUTHS = {"True": True, "False": False, "true": True, "false": False, "1": True, "0": False}
+_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
+MOST_BYTES = 2**27  # of a file
+TABLE = Kind("is not readable as a table", OptionError, MOST_BYTES)
 
 
-def read_table(path: str | Path, numbers: frozenset[str] = frozenset()) -> pd.DataFrame:
+def read_table(path: str | os.PathLike[str], numbers: frozenset[str] = frozenset(), kind: Kind = TABLE) -> pd.DataFrame:
     """Read a CSV; a first line that starts with ``#`` is a comment (see `comment_of`).
 
     Parameters
     ----------
-    path : str | Path
+    path : str | os.PathLike[str]
         As ``DataFrame.to_csv(index=False)`` writes it.
     numbers : frozenset[str], optional
         Columns that hold numbers here although they are called as texts elsewhere, such as how many ``layers``.
+    kind : Kind, optional
+        How it is refused.
 
     Returns
     -------
@@ -38,37 +51,69 @@ def read_table(path: str | Path, numbers: frozenset[str] = frozenset()) -> pd.Da
 
     Raises
     ------
-    OSError, ValueError, pandas.errors.ParserError, pandas.errors.EmptyDataError
-        `TABLE_ERRORS`, unreadable files and entries.
+    DnnSplitError
+        Of the class that `kind` names: what `dnnsplit.ground.gate.opened` refuses, rows that are longer or shorter than the first
+        one, columns of one name, open quotes, flags that are neither true nor false.
     """
-    text = Path(path).read_text(encoding="utf-8")
+    text = read_text(path, kind)
     comment = int(text.startswith("#"))
-    frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, na_filter=False, skiprows=comment)
-    for column in frame:
-        if column in FLAGS:
-            frame[column] = frame[column].map({"True": True, "False": False, "true": True, "false": False, "1": True, "0": False})
-            if frame[column].isna().any():
-                message = f"column {column!r} holds other than True and False"
-                raise ValueError(message)
-            frame[column] = frame[column].astype(bool)
-        elif column not in TEXTS - numbers:
-            frame[column] = _numbers(frame[column])
-    return frame
+    names, columns = _columns(path, text.partition("\n")[2] if comment else text, comment, kind)
+    found: dict[str, Any] = {}
+    for name, entries in zip(names, columns, strict=True):
+        if name in FLAGS:
+            if wrong := [entry for entry in entries if entry not in _TRUTHS]:
+                kind.refuse(path, f"column {name!r} holds other than True and False: {shortened(wrong[0])}")
+            found[name] = np.array([_TRUTHS[entry] for entry in entries], bool)
+        elif name in TEXTS - numbers:
+            found[name] = pd.Series(entries, dtype=str)
+        else:
+            found[name] = _numbers(entries)
+    return pd.DataFrame(found, columns=names)
 
 
-def comment_of(path: str | Path) -> str:
+def comment_of(path: str | os.PathLike[str], kind: Kind = TABLE) -> str:
     """Return the comment on the first line of a table, "" where there is none."""
-    with Path(path).open(encoding="utf-8") as file:
-        first = file.readline()
-    return first[1:].strip() if first.startswith("#") else ""
+    with opened(path, kind) as (file, _):
+        first = file.readline() if file.read(1) == b"#" else b""
+    return text_of(path, first, kind).strip()
 
 
-def _numbers(column: pd.Series) -> pd.Series:
-    """Return a column as whole numbers if all are, else as floats; as it is if an entry is no number."""
-    texts = column.str.strip()
-    if len(texts) and texts.str.fullmatch(r"[+-]?\d{1,18}").all():
-        return texts.astype(np.int64)
+def header_of(path: str | os.PathLike[str], kind: Kind) -> dict[str, Any]:
+    """Return the JSON object in the comment on the first line of a table, {} where there is none."""
+    comment = comment_of(path, kind)
+    header = json_of(path, comment, kind, finite=False) if comment else {}
+    if not isinstance(header, dict):
+        kind.refuse(path, f"its first line is {shortened(header)}, not a JSON object")
+    return header
+
+
+def _columns(path: str | os.PathLike[str], text: str, above: int, kind: Kind) -> tuple[list[str], list[Sequence[str]]]:
+    """Return the names and entries of the columns; `above` lines stand before the text."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        return texts.replace("", "nan").astype(float)
+        names = next((row for row in reader if row), [])
+        if not names:
+            kind.refuse(path, "it has no columns")
+        rows = []
+        for row in reader:
+            if len(row) != len(names) and row and "".join(row).strip():
+                where = f"line {reader.line_num + above}"
+                kind.refuse(path, f"{where} has {len(row)} entries, and there are {len(names)} columns; separate them by commas")
+            if len(row) == len(names):
+                rows.append(row)
+    except csv.Error as error:
+        kind.refuse(path, f"line {reader.line_num + above} is no line of a CSV ({error})")
+    if twice := sorted({name for name in names if names.count(name) > 1}) if len({*names}) < len(names) else []:
+        kind.refuse(path, f"two columns are called {shortened(twice[0])}; give each a name of its own")
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(names)]  # such as an index that was written too
+    return names, list(zip(*rows, strict=True)) if rows else [()] * len(names)
+
+
+def _numbers(entries: Sequence[str]) -> Any:
+    """Return a column as whole numbers if all are, else as floats; as it is if an entry is no number."""
+    if entries and all(map(_WHOLE.fullmatch, entries)):
+        return np.fromiter(map(int, entries), np.int64, len(entries))
+    try:
+        return np.fromiter((float(entry) if entry and not entry.isspace() else np.nan for entry in entries), float, len(entries))
     except ValueError:
-        return column
+        return pd.Series(entries, dtype=str)

@@ -10,8 +10,9 @@ import yaml
 
 from dnnsplit.ground.errors import DnnSplitError, NetworkError, nearest, raise_problems
 from dnnsplit.ground.files import write_text
+from dnnsplit.ground.gate import Kind, name_problem, shortened
 from dnnsplit.ground.units import parse
-from dnnsplit.ground.yaml_file import YAML_ERRORS, read_texts, texts_of
+from dnnsplit.ground.yaml_file import MOST_BYTES, read_texts, texts_of
 
 # key in the file -> (attribute, dimension or None for text)
 _SERVER_KEYS = {
@@ -38,6 +39,7 @@ _SI = {
     "power": "W", "power_per_rate": "J/B", "memory": "B", "speed": "CPU", "bandwidth": "B/s", "latency": "s", "serialise": "s/B",
 }  # fmt: skip
 _TOP = ("source", "servers", "links", "description")
+_KIND = Kind("is not readable as YAML", NetworkError, MOST_BYTES, "the network file", "there is no network file {path}")
 
 
 def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
@@ -48,18 +50,11 @@ def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
     NetworkError
         The file is missing or no YAML, or has unknown keys or wrong quantities; all of them at once.
     """
-    try:
-        document = read_texts(path)
-    except FileNotFoundError:
-        message = f"there is no network file {path}"
-        raise NetworkError(message) from None
-    except YAML_ERRORS as error:
-        message = f"{path} is not readable as YAML: {error}"
-        raise NetworkError(message) from None
+    document = read_texts(path, _KIND)
     if not isinstance(document, dict):
         message = f"{path} must hold the keys source, servers and links, not {type(document).__name__}"
         raise NetworkError(message)
-    problems = [f"unknown key {key!r}{nearest(str(key), _TOP)}" for key in document if key not in _TOP]
+    problems = [f"unknown key {shortened(key)}{nearest(str(key), _TOP)}" for key in document if key not in _TOP]
     entries: dict[str, list[Any]] = {key: document.get(key) or [] for key in ("servers", "links")}
     for key, some in entries.items():
         if not isinstance(some, list):
@@ -68,8 +63,11 @@ def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
     servers = [_record(e, _SERVER_KEYS, ("name",), f"server {i}", problems) for i, e in enumerate(entries["servers"], 1)]
     ends = ("source", "target", "bandwidth")
     links = [_record(e, _LINK_KEYS, ends, f"link {i}", problems) for i, e in enumerate(entries["links"], 1)]
+    source = document.get("source") or ""
+    if not isinstance(source, str) or name_problem(source):
+        problems.append(f"the source is {shortened(source)}; it must be the name of a server")
     raise_problems(NetworkError, f"network file {path.stem!r}", problems)
-    return servers, links, str(document.get("source") or "")
+    return servers, links, source
 
 
 def write(path: str | Path, source: str, servers: Sequence[object], links: Sequence[object]) -> None:
@@ -97,21 +95,25 @@ def _record(
     entry: Any, keys: Mapping[str, tuple[str, str | None]], required: tuple[str, ...], where: str, problems: list[str]
 ) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        problems.append(f"{where} must be a mapping like {{{', '.join(required)}, ...}}, not {entry!r}")
+        problems.append(f"{where} must be a mapping like {{{', '.join(required)}, ...}}, not {shortened(entry)}")
         return {}
-    where = " ".join([where, *(f"{entry[k]!r}" for k in ("name", "source", "target") if k in entry)])
+    where = " ".join([where, *(shortened(entry[k]) for k in ("name", "source", "target") if k in entry)])
     problems += [f"{where}: {key!r} is missing" for key in required if key not in entry]
     record: dict[str, Any] = {}
     for key, value in entry.items():
         if key not in keys:
-            problems.append(f"{where}: unknown key {key!r}{nearest(str(key), keys)}")
+            problems.append(f"{where}: unknown key {shortened(key)}{nearest(str(key), keys)}")
             continue
         attribute, dimension = keys[key]
-        if value in (None, ""):
+        if not isinstance(value, str) or name_problem(value):
+            wrong = name_problem(value) if isinstance(value, str) else "must be a text or a quantity"
+            problems.append(f"{where}: {key!r} {wrong}: {shortened(value)}")
+            continue
+        if value == "":
             problems.append(f"{where}: {key!r} is empty; give it a value or leave it out")
             continue
         try:
-            record[attribute] = str(value) if dimension is None else parse(value, dimension)
+            record[attribute] = value if dimension is None else parse(value, dimension)
         except DnnSplitError as error:
             problems.append(f"{where}: {error}")
     return record

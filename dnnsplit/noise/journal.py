@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dnnsplit.ground.arrays import read_arrays
 from dnnsplit.ground.errors import NoiseError
 from dnnsplit.ground.files import plain, replacing
+from dnnsplit.ground.gate import Kind, is_there, shortened
+from dnnsplit.ground.json_file import json_of
+
+_KIND = Kind(
+    "is not readable as a measurement to resume", NoiseError, 2**33, "the file", way_out="delete it or name another file"
+)  # fmt: skip
 
 
 def read_journal(path: Path, identity: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -20,15 +26,19 @@ def read_journal(path: Path, identity: Mapping[str, Any]) -> tuple[np.ndarray, n
     A form is a label of the lossy form of the inputs, "" where there is none; a file without forms has none.
     The identity is what the numbers depend on: a file that is no journal, or one of something else, is a NoiseError.
     """
-    if not path.exists():
+    if not is_there(path, _KIND):
         return None
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found, schemes, values = json.loads(str(file["identity"])), file["schemes"], file["values"]
-            forms = file["forms"] if "forms" in file else np.full(len(schemes), "")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        message = f"{path} is not readable as a measurement to resume: {error}; delete it or name another file"
-        raise NoiseError(message) from None
+    file = read_arrays(path, _KIND, ("identity", "schemes", "values"))
+    if not isinstance(file, dict):
+        _KIND.refuse(path, "it is one array, not an archive of several")
+    schemes, values, forms = file["schemes"], file["values"], file.get("forms")
+    forms = np.full(len(schemes) if schemes.ndim else 0, "") if forms is None else forms
+    shapes = [schemes.ndim == 2, values.ndim == 3, forms.ndim == 1, schemes.shape[:1] == values.shape[:1] == forms.shape[:1]]
+    if file["identity"].shape or not all(shapes) or schemes.dtype.kind not in "biu" or values.dtype.kind != "f":
+        _KIND.refuse(path, "its identity, schemes and values are not of the form in which they are written")
+    found = json_of(path, str(file["identity"]), _KIND, finite=False)
+    if not isinstance(found, dict):
+        _KIND.refuse(path, f"its identity is {shortened(found)}, not a JSON object")
     wanted = json.loads(json.dumps(identity, default=plain))
     other = [key for key in wanted if found.get(key) != wanted[key]]
     if other:

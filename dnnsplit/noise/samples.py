@@ -13,8 +13,9 @@ import pandas as pd
 
 from dnnsplit.ground.errors import NoiseError, raise_problems
 from dnnsplit.ground.files import plain, write_text
+from dnnsplit.ground.gate import Kind, shortened
 from dnnsplit.ground.markup import shown
-from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
+from dnnsplit.ground.tables import MOST_BYTES, header_of, read_table
 from dnnsplit.ground.units import is_number, is_whole
 from dnnsplit.noise.schemes import pack_schemes
 from dnnsplit.quantize.setting import mixed_settings
@@ -225,18 +226,11 @@ class NoiseSamples:
     @staticmethod
     def load(path: str | Path) -> NoiseSamples:
         """Read the CSV that `save` writes, or any CSV with the columns of `frame`."""
-        try:
-            first = comment_of(path)
-            origin, frame = json.loads(first) if first else {}, read_table(path)
-        except TABLE_ERRORS as error:
-            message = f"{path} is not readable as a table of noise samples: {error}"
-            raise NoiseError(message) from None
-        if not isinstance(origin, dict):
-            message = f"{path}: the origin in its first line is {origin!r}, not a JSON object"
-            raise NoiseError(message)
+        kind = Kind("is not readable as a table of noise samples", NoiseError, MOST_BYTES, "the table")
+        origin, frame = header_of(path, kind), read_table(path, kind=kind)
         tensors = origin.pop("tensors", {})
         if not isinstance(tensors, dict) or not all(isinstance(forms, dict) for forms in tensors.values()):
-            message = f"{path}: the noise of tensors in its first line is {tensors!r}, not numbers by tensor and form"
+            message = f"{path}: the noise of tensors in its first line is {shortened(tensors)}, not numbers by tensor and form"
             raise NoiseError(message)
         return NoiseSamples.from_frame(frame, origin, tensors)
 

@@ -11,7 +11,8 @@ import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import ProfileError, nearest, raise_problems
-from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
+from dnnsplit.ground.gate import Kind
+from dnnsplit.ground.tables import MOST_BYTES, comment_of, read_table
 from dnnsplit.profiling.times import PRECISIONS, LayerTimes
 
 COLUMNS = ("op_type", "precision", "factor")
@@ -62,11 +63,8 @@ class Factors:
     @staticmethod
     def load(path: str | Path) -> Factors:
         """Read a CSV with the columns of `frame`; a comment on its first line is the note."""
-        try:
-            return Factors(read_table(path), comment_of(path))
-        except TABLE_ERRORS as error:
-            message = f"{path} is not readable as a table of factors: {error}"
-            raise ProfileError(message) from None
+        kind = Kind("is not readable as a table of factors", ProfileError, MOST_BYTES, "the table")
+        return Factors(read_table(path, kind=kind), comment_of(path, kind))
 
     def of(self, graph: LayerGraph, times: LayerTimes, source: str) -> list[float]:
         """Return the factor of each row of `times` that `source` has, in their order.

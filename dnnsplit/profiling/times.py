@@ -18,8 +18,9 @@ from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import ProfileError, nearest, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.forms import formed
+from dnnsplit.ground.gate import Kind
 from dnnsplit.ground.markup import shown
-from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
+from dnnsplit.ground.tables import MOST_BYTES, header_of, read_table
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.overhead import Overhead
@@ -27,6 +28,7 @@ from dnnsplit.profiling.wire_forms import WireForms
 from dnnsplit.quantize.setting import QuantizationSetting, check_one_setting
 
 PRECISIONS = ("float32", "int8")
+_KIND = Kind("is not readable as a table of layer times", ProfileError, MOST_BYTES, "the table")
 ONE_FACTOR = "int8 as float32: by one factor"  # in the note of an int8 time that was scaled so
 
 
@@ -97,11 +99,7 @@ class LayerTimes:
     @staticmethod
     def load(path: str | Path) -> LayerTimes:
         """Read the CSV that `save` writes, with the forms beside it if there are any, or any CSV with the columns of `frame`."""
-        try:
-            header, frame = json.loads(comment_of(path) or "{}"), read_table(path)
-        except TABLE_ERRORS as error:
-            message = f"{path} is not readable as a table of layer times: {error}"
-            raise ProfileError(message) from None
+        header, frame = header_of(path, _KIND), read_table(path, kind=_KIND)
         if "factor" in frame:
             frame["factor"] = pd.to_numeric(frame["factor"], errors="coerce")
         forms = WireForms.load(_beside(path)) if _beside(path).exists() else None

@@ -18,10 +18,12 @@ from dnnsplit.codecs.plain import PLAIN as PLAIN
 from dnnsplit.ground.errors import ProfileError, nearest, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.forms import formed
+from dnnsplit.ground.gate import Kind
 from dnnsplit.ground.markup import shown
-from dnnsplit.ground.tables import TABLE_ERRORS, comment_of, read_table
+from dnnsplit.ground.tables import MOST_BYTES, header_of, read_table
 
 NAMES = ("tensor", "precision", "form", "server")
+_KIND = Kind("is not readable as a table of wire forms", ProfileError, MOST_BYTES, "the table")
 NUMBERS = ("size_bytes", "size_bytes_95", "encode_s", "decode_s")
 
 
@@ -93,11 +95,7 @@ class WireForms:
     @staticmethod
     def load(path: str | Path) -> WireForms:
         """Read the CSV that `save` writes."""
-        try:
-            header, frame = json.loads(comment_of(path) or "{}"), read_table(path)
-        except TABLE_ERRORS as error:
-            message = f"{path} is not readable as a table of wire forms: {error}"
-            raise ProfileError(message) from None
+        header, frame = header_of(path, _KIND), read_table(path, kind=_KIND)
         return formed(header, WireForms, ProfileError, str(path), frame=frame)
 
     def save(self, path: str | Path) -> None:

@@ -12,12 +12,17 @@ import pandas as pd
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import DnnSplitError, NoiseError, nearest, raise_problems
 from dnnsplit.ground.files import write_text
+from dnnsplit.ground.gate import Kind
 from dnnsplit.ground.markup import shown
-from dnnsplit.ground.tables import TABLE_ERRORS, read_table
+from dnnsplit.ground.tables import MOST_BYTES, read_table
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import LENT, NoiseModel, Polynomial, PowerSum
 from dnnsplit.profiling.times import LayerTimes
 
+_KIND = Kind(
+    "is no instance's table (layers.csv, tensors.csv, times.csv, network.yaml)", DnnSplitError, MOST_BYTES, "the table",
+    "{path.parent} is no instance (layers.csv, tensors.csv, times.csv, network.yaml): it has no {path.name}",
+)  # fmt: skip
 LOSSY = ("tensor", "form", "noise")
 
 
@@ -130,11 +135,7 @@ def lent_noise(folder: str | Path, graph: LayerGraph, times: LayerTimes) -> Nois
 
 def _tables(folder: Path) -> dict[str, pd.DataFrame]:
     names = ["layers", "tensors", *(name for name in ("noise", "lossy") if (folder / f"{name}.csv").exists())]
-    try:
-        return {name: read_table(folder / f"{name}.csv") for name in names}
-    except TABLE_ERRORS as error:
-        message = f"{folder} is no instance (layers.csv, tensors.csv, times.csv, network.yaml): {error}"
-        raise DnnSplitError(message) from None
+    return {name: read_table(folder / f"{name}.csv", kind=_KIND) for name in names}
 
 
 def _lossy(noise: Polynomial) -> list[tuple[str, str, float]]:

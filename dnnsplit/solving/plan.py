@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,16 +10,22 @@ from typing import Any
 
 import pandas as pd
 
+from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import DnnSplitError, raise_problems
 from dnnsplit.ground.files import write_json
 from dnnsplit.ground.forms import formed
+from dnnsplit.ground.gate import Kind
+from dnnsplit.ground.json_file import read_json
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
+from dnnsplit.network.servers import Network
 from dnnsplit.profiling.wire_forms import PLAIN
 from dnnsplit.solving.costs import Cost, Transfer, readable
 from dnnsplit.solving.objective import Reference
+from dnnsplit.solving.plan_checks import plan_problems
 
 SCHEMA = 1
+_KIND = Kind("is not readable as a plan", DnnSplitError, 2**26, "the plan")
 
 
 @dataclass(frozen=True)
@@ -174,25 +179,38 @@ class Plan:
         write_json(path, self.to_json())
 
     @staticmethod
-    def load(path: str | Path) -> Plan:
+    def load(path: str | Path, graph: LayerGraph | None = None, network: Network | None = None) -> Plan:
         """Read the JSON that `save` writes.
+
+        Parameters
+        ----------
+        path : str | Path
+            Of the file.
+        graph : LayerGraph | None, optional
+            That the plan must fit: it places exactly these layers. `dnnsplit.cut` asks for the same.
+        network : Network | None, optional
+            That the plan must fit: it names none but these servers, and the same source.
+
+        Returns
+        -------
+        Plan
+            Whose servers, layers, transfers and amounts go together.
 
         Raises
         ------
         DnnSplitError
-            It is no plan: missing, no JSON, of another schema, or of another form; all that is wrong with that at once.
+            It is no plan: missing, no JSON, of another schema, or of another form; or it contradicts itself, or does not fit. All
+            that is wrong is told at once.
         """
-        heading = f"{path} is not readable as a plan"
-        try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            message = f"{heading}: {error}"
-            raise DnnSplitError(message) from None
+        document = read_json(path, _KIND)
         if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
             message = f"{path} is no plan of schema {SCHEMA}"
             raise DnnSplitError(message)
         unknown = {key: math.nan for key in ("bound", "gap", "error_s", "noise_upper") if document.get(key) is None}
-        return formed(document | unknown, Plan, DnnSplitError, heading)
+        heading = f"{path} {_KIND.unfit}"
+        plan = formed(document | unknown, Plan, DnnSplitError, heading)
+        raise_problems(DnnSplitError, heading, list(plan_problems(plan, graph, network)))
+        return plan
 
     def check(self, names: tuple[str, ...]) -> None:
         """Raise unless the plan places exactly the layers `names`."""

@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 from dnnsplit.examples.shipped import random_problem
 from dnnsplit.ground.errors import OptionError, SolverError, nearest, raise_problems
 from dnnsplit.ground.files import write_text
+from dnnsplit.ground.gate import Kind
 from dnnsplit.ground.keywords import named
-from dnnsplit.ground.tables import TABLE_ERRORS, read_table
+from dnnsplit.ground.tables import MOST_BYTES, read_table
 from dnnsplit.ground.units import is_number, is_whole
 from dnnsplit.noise.schemes import pack
 from dnnsplit.profiling.wire_forms import PLAIN
@@ -196,11 +197,9 @@ def _known(resume: str | Path | None) -> dict[tuple[Any, ...], list[dict[str, An
     """Return the rows of a file by their job."""
     if resume is None or not Path(resume).exists():
         return {}
-    try:
-        frame = read_table(resume, numbers=SIZES)
-    except TABLE_ERRORS as error:
-        message = f"{resume} is no table of solve times, to go on from: {error}; give another file, or remove it"
-        raise OptionError(message) from None
+    way_out = "give another file, or remove it"
+    kind = Kind("is no table of solve times, to go on from", OptionError, MOST_BYTES, "the table", way_out=way_out)
+    frame = read_table(resume, SIZES, kind)
     missing = [f"the column {name!r} is missing" for name in (*JOB, "step", "cpu_s", "status") if name not in frame]
     raise_problems(OptionError, f"{resume} is no table of solve times, to go on from; give another file, or remove it", missing)
     known: dict[tuple[Any, ...], list[dict[str, Any]]] = {}

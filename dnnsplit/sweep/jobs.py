@@ -13,9 +13,14 @@ from typing import Any
 from dnnsplit.ground.errors import OptionError, nearest, raise_problems
 from dnnsplit.ground.files import sha256
 from dnnsplit.ground.forms import formed
-from dnnsplit.ground.yaml_file import YAML_ERRORS, read_values
+from dnnsplit.ground.gate import Kind
+from dnnsplit.ground.yaml_file import MOST_BYTES, read_values
 from dnnsplit.sweep.notebook import check_parameters, parameters_of
 
+_KIND = Kind(
+    "is no sweep file (runs: [{notebook: ..., parameters: ..., needs: ...}])", OptionError, MOST_BYTES, "the sweep file",
+    "there is no sweep file {path}",
+)  # fmt: skip
 LONGEST = 200  # of a run's name; a hash and an ending come after it
 
 
@@ -167,16 +172,8 @@ def _expanded(
 
 
 def _read(path: Path) -> _Sweep:
-    form = f"{path.name} is no sweep file (runs: [{{notebook: ..., parameters: ..., needs: ...}}])"
-    try:
-        document = read_values(path)
-    except FileNotFoundError:
-        message = f"there is no sweep file {path}"
-        raise OptionError(message) from None
-    except YAML_ERRORS as error:
-        message = f"{form}: {error}"
-        raise OptionError(message) from None
-    sweep = formed(document, _Sweep, OptionError, form)
+    document = read_values(path, _KIND)
+    sweep = formed(document, _Sweep, OptionError, f"{path.name} {_KIND.unfit}")
     wrong = [run.called for run in sweep.runs if re.search(r"^\.|[/\\\x00-\x1f]", run.called) or len(run.called) > LONGEST]
     way_out = "is no file name, and the files of the run are called by it, in one folder"
     raise_problems(OptionError, path.name, [f"the name {name!r} {way_out}" for name in wrong])

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from dnnsplit.ground.outputs import writing
 from dnnsplit.sweep.jobs import Job
 from dnnsplit.sweep.record import finished, read_record
 
@@ -128,10 +129,12 @@ def _settled(job: Job, needed: Sequence[Mapping[str, Any]], again: bool) -> dict
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:
-    job.folder.mkdir(parents=True, exist_ok=True)
-    job.record.unlink(missing_ok=True)
     command = [sys.executable, "-m", "dnnsplit.sweep.process"]
-    with job.log.open("wb") as log:
+    with contextlib.ExitStack() as stack:
+        with writing(job.log):
+            job.folder.mkdir(parents=True, exist_ok=True)
+            job.record.unlink(missing_ok=True)
+            log = stack.enter_context(job.log.open("wb"))
         # a session of its own: Ctrl-C reaches the sweep alone, which then lets go of its runs
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
     assert process.stdin is not None  # a pipe

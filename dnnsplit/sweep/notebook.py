@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dnnsplit.ground.errors import OptionError, nearest, raise_problems
 from dnnsplit.ground.files import plain
+from dnnsplit.ground.gate import Kind, shortened
+from dnnsplit.ground.json_file import read_json
+from dnnsplit.sweep.values import from_json, to_json
 
 MIME = "application/vnd.dnnsplit.result+json"
+CELLS = ("code", "markdown", "raw")
+NOTEBOOK = Kind("is no notebook of format 4", OptionError, 2**28, "the notebook", "there is no notebook {path}")
 
 
 def parameters_of(notebook: str | Path) -> dict[str, Any]:
@@ -77,12 +82,12 @@ def publish(**results: Any) -> None:
     Parameters
     ----------
     **results : Any
-        JSON values, numpy scalars or paths, by name.
+        JSON values, numpy scalars or paths, by name; infinities and NaN are numbers too.
     """
     from IPython.display import display
 
     clean = json.loads(json.dumps(results, default=plain))
-    display({MIME: clean, "text/plain": "\n".join(f"{k}: {v}" for k, v in clean.items())}, raw=True)
+    display({MIME: to_json(clean), "text/plain": "\n".join(f"{k}: {v}" for k, v in clean.items())}, raw=True)
 
 
 def published(notebook: Path) -> dict[str, Any]:
@@ -90,7 +95,7 @@ def published(notebook: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for cell in _code_cells(notebook):
         for shown in cell.get("outputs", []):
-            found |= shown.get("data", {}).get(MIME, {})
+            found |= from_json(shown.get("data", {}).get(MIME, {}))
     return found
 
 
@@ -102,12 +107,32 @@ def _code_cells(notebook: Path) -> list[dict[str, Any]]:
     OptionError
         No such file, or no notebook of format 4.
     """
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        return [cell for cell in cells if cell["cell_type"] == "code" and cell["metadata"] is not None]
-    except FileNotFoundError:
-        message = f"there is no notebook {notebook}"
-        raise OptionError(message) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{notebook} is no notebook of format 4: {str(error).splitlines()[0]}"
-        raise OptionError(message) from None
+    document = read_json(notebook, NOTEBOOK, finite=False)
+    if not isinstance(document, dict) or not isinstance(document.get("cells"), list):
+        NOTEBOOK.refuse(notebook, "it has no list of cells")
+    check_cells(notebook, document["cells"], NOTEBOOK)
+    return [cell for cell in document["cells"] if cell["cell_type"] == "code"]
+
+
+def check_cells(notebook: str | Path, cells: Iterable[Any], kind: Kind) -> None:
+    """Raise as `kind` says where a cell of a notebook has another form than is read here."""
+    for number, cell in enumerate(cells, 1):
+        if wrong := _wrong(cell):
+            kind.refuse(notebook, f"cell {number} {wrong}")
+
+
+def _wrong(cell: Any) -> str:
+    """Return what is wrong with a cell, of what is read here; "" where nothing is."""
+    if not isinstance(cell, dict) or cell.get("cell_type") not in CELLS or not isinstance(cell.get("metadata"), dict):
+        return f"has no metadata, or is none of {', '.join(CELLS)}"
+    tags, source, outputs = cell["metadata"].get("tags", []), cell.get("source"), cell.get("outputs", [])
+    if not isinstance(tags, list):
+        return f"has the tags {shortened(tags)}, not a list"
+    if not isinstance(source, str) and not (isinstance(source, list) and all(isinstance(line, str) for line in source)):
+        return "has a source that is no text"
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
+        return "has outputs that are no list of objects"
+    data = [output.get("data", {}) for output in outputs]
+    if not all(isinstance(one, dict) and isinstance(one.get(MIME, {}), dict) for one in data):
+        return "has an output whose data are no object"
+    return ""

@@ -26,7 +26,9 @@ from dnnsplit.sweep.jobs import Job
 from dnnsplit.sweep.notebook import published
 from dnnsplit.sweep.record import write_record
 from dnnsplit.sweep.tracing import VARIABLE
+from dnnsplit.sweep.values import from_json, to_json
 
+LANGUAGE = "python"  # of the kernel that runs, whatever a notebook's metadata tell
 GRACE_S = 5.0  # how long an interrupted cell may take to leave
 
 
@@ -35,28 +37,20 @@ class LocalKernelManager(AsyncKernelManager):
 
     def __init__(self, **options: Any) -> None:
         # a short path: Unix sockets take about 100 characters
-        self._folder = tempfile.mkdtemp(prefix="dnns-")
-        super().__init__(transport="ipc", connection_file=str(Path(self._folder) / "k.json"), **options)
+        super().__init__(transport="ipc", connection_file=str(Path(os.environ[VARIABLE]).with_name("k.json")), **options)
 
     def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
         """Whatever kernels are installed for the user, the one that runs is this environment's."""
         trace = ["--ext", "dnnsplit.sweep.tracing"]
         return [sys.executable, "-m", "ipykernel_launcher", "-f", self.connection_file, *trace, *(extra_arguments or [])]
 
-    async def _async_cleanup_resources(self, restart: bool = False) -> None:
-        await super()._async_cleanup_resources(restart)
-        if not restart:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    cleanup_resources = _async_cleanup_resources
-
 
 def main() -> None:
     """Run the job of the first line of standard input."""
     job, abandoned = Job.from_line(_read_line()), threading.Event()
-    threading.Thread(target=_watch, args=(abandoned,), daemon=True).start()
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="dnns-") as folder:
+    with tempfile.TemporaryDirectory(prefix="dnns-", ignore_cleanup_errors=True) as folder:  # a kernel may still write
+        threading.Thread(target=_watch, args=(abandoned, folder), daemon=True).start()
         trace = Path(folder) / "files.json"
         # the kernel's, which measures, and its children's
         os.environ.update(with_huge_pages(os.environ) | {VARIABLE: str(trace)})
@@ -88,11 +82,23 @@ def _execute(job: Job) -> dict[str, str]:
 
     del sys.modules["rfc3987_syntax"]
     from nbclient.exceptions import DeadKernelError
+    from papermill.translators import PythonTranslator, papermill_translators
 
+    class Translator(PythonTranslator):  # type: ignore[misc]  # papermill tells no types
+        """Writes parameters into a notebook; in its metadata they are JSON that a browser reads."""
+
+        @classmethod
+        def translate_dict(cls, val: dict[str, Any]) -> str:
+            value = from_json(val)
+            return str(cls.translate_float(value) if isinstance(value, float) else super().translate_dict(val))
+
+    papermill_translators.register(LANGUAGE, Translator)
+    # papermill fills in what stands in braces
+    notebook, output = (str(path).replace("{", "{{").replace("}", "}}") for path in (job.notebook, job.output))
     try:
         papermill.execute_notebook(
-            str(job.notebook), str(job.output), dict(job.parameters), kernel_name="python3", cwd=str(job.notebook.parent),
-            progress_bar=False, kernel_manager_class=LocalKernelManager, autosave_cell_every=30,
+            notebook, output, to_json(dict(job.parameters)), kernel_name="python3", language=LANGUAGE,
+            cwd=str(job.notebook.parent), progress_bar=False, kernel_manager_class=LocalKernelManager, autosave_cell_every=30,
             stdout_file=sys.stdout, stderr_file=sys.stderr,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
@@ -102,7 +108,7 @@ def _execute(job: Job) -> dict[str, str]:
     return {"status": "done", "cell": "", "error": ""}
 
 
-def _watch(abandoned: threading.Event) -> None:
+def _watch(abandoned: threading.Event, folder: str) -> None:
     """Wait until whoever started this process lets go of it; then interrupt the cell, and end all soon after."""
     # not through sys.stdin, whose lock this thread would still hold when the interpreter ends
     while os.read(0, 4096):
@@ -113,6 +119,7 @@ def _watch(abandoned: threading.Event) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(kernel.pid, number)
         time.sleep(wait)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from dnnsplit.ground.files import sha256, write_json
 from dnnsplit.sweep.jobs import Job
+from dnnsplit.sweep.values import from_json, same, to_json
 
 
 def write_record(job: Job, row: Mapping[str, Any], read: Iterable[str], written: Iterable[str]) -> None:
@@ -29,7 +30,8 @@ def write_record(job: Job, row: Mapping[str, Any], read: Iterable[str], written:
     """
     runner = {str(path.resolve()) for path in (job.output, job.log, job.record)}
     document = {
-        "row": dict(row), "parameters": job.parameters, "notebook_sha256": sha256(job.notebook), "versions": versions(),
+        "row": to_json(dict(row)), "parameters": to_json(dict(job.parameters)),
+        "notebook_sha256": sha256(job.notebook), "versions": versions(),
         "inputs": _hashes(job, read), "outputs": _hashes(job, set(written) - runner),
     }  # fmt: skip
     write_json(job.record, document)
@@ -38,7 +40,8 @@ def write_record(job: Job, row: Mapping[str, Any], read: Iterable[str], written:
 def read_record(job: Job) -> dict[str, Any] | None:
     """Return the record that a run left, or None; also for one that another version of this package wrote otherwise."""
     try:
-        record = json.loads(job.record.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(job.record.read_text(encoding="utf-8"))
+        record |= {key: from_json(record[key]) for key in ("row", "parameters")}
         return record if isinstance(record["row"]["seconds"], int | float) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -54,10 +57,11 @@ def finished(job: Job) -> dict[str, Any] | None:
     try:
         if record is None or record["row"]["status"] != "done" or not job.output.exists():
             return None
-        now = {"parameters": job.parameters, "notebook_sha256": sha256(job.notebook), "versions": versions()}
-        same = all(record[key] == value for key, value in now.items())
+        now = {"parameters": dict(job.parameters), "notebook_sha256": sha256(job.notebook), "versions": versions()}
         files = {**record["inputs"], **record["outputs"]}
-        unchanged = same and all(sha256(job.notebook.parent / path) == known for path, known in files.items())
+        unchanged = all(same(record[key], value) for key, value in now.items()) and all(
+            sha256(job.notebook.parent / path) == known for path, known in files.items()
+        )
     except (OSError, KeyError, TypeError, AttributeError):  # a file is gone, or the record is of another version
         return None
     return {**record["row"], "status": "kept"} if unchanged else None

@@ -6,18 +6,23 @@ import html
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbconvert import HTMLExporter
 
-from dnnsplit.ground.errors import OptionError
 from dnnsplit.ground.files import sha256, write_text
+from dnnsplit.ground.gate import shortened
+from dnnsplit.ground.json_file import read_json
+from dnnsplit.ground.units import is_whole
+from dnnsplit.sweep.notebook import NOTEBOOK, check_cells
 from dnnsplit.sweep.record import read_record, versions
 from dnnsplit.sweep.run import Runs
 
 MANY = 12  # a folder with more files than this gets one row in the table of files
+MOST_MINOR = 99  # of the versions of format 4
 DIGITS = 16  # of a SHA-256 that are shown
 
 PAGE = """<!DOCTYPE html>
@@ -59,11 +64,17 @@ def write_report(notebook: str | Path, out: str | Path, title: str = "dnnsplit",
     OptionError
         There is no such notebook.
     """
+    kind = replace(NOTEBOOK, unfit="is no executed notebook", missing="")
+    found = read_json(notebook, kind, finite=False)
+    minor = found.get("nbformat_minor") if isinstance(found, dict) else None
+    if not is_whole(minor) or minor > MOST_MINOR or found.get("nbformat") != 4 or not isinstance(found.get("cells"), list):
+        kind.refuse(notebook, "it is not of format 4")
+    check_cells(notebook, found["cells"], kind)
     try:
-        document = nbformat.read(notebook, as_version=4)
-    except (OSError, nbformat.reader.NotJSONError) as error:
-        message = f"{notebook} is no executed notebook: {error}"
-        raise OptionError(message) from None
+        nbformat.validate(found)
+    except nbformat.ValidationError as error:
+        kind.refuse(notebook, shortened(error.message, 200))
+    document = nbformat.versions[4].to_notebook_json(found)
     exporter = HTMLExporter(
         template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True
     )

@@ -17,9 +17,11 @@ from tqdm.auto import tqdm
 from dnnsplit.ground.errors import OptionError
 from dnnsplit.ground.files import write_text
 from dnnsplit.ground.markup import shown
+from dnnsplit.ground.outputs import check_output
 from dnnsplit.sweep import local
 from dnnsplit.sweep.jobs import Job, jobs_of
 from dnnsplit.sweep.record import read_record
+from dnnsplit.sweep.values import same
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +78,7 @@ class Runs:
 
     def _varied(self, job: Job) -> list[str]:
         others = [other.parameters for other in self.jobs if other.notebook == job.notebook]
-        return [name for name, value in job.parameters.items() if any(other[name] != value for other in others)]
+        return [name for name, value in job.parameters.items() if not all(same(other[name], value) for other in others)]
 
 
 def run(
@@ -123,6 +125,8 @@ def run(
     ------
     OptionError
         Unknown notebooks or parameters, or no scheduler there; nothing was run then.
+    OutputError
+        The folder cannot be written; what is finished by then is kept.
     """
     path = Path(notebook).resolve()
     if workers < 1:
@@ -130,6 +134,8 @@ def run(
         raise OptionError(message)
     folder = Path(out).resolve() if out else path.parent.parent / "data" / "runs"
     jobs = jobs_of(path, parameters or {}, grid or {}, folder)
+    table = folder / f"{path.stem}.csv"
+    check_output(table)
     rows: dict[str, Mapping[str, Any]] = {}
     runs = Runs(jobs, rows)
     told = _Told(runs, workers)
@@ -141,7 +147,7 @@ def run(
         with local.ticking(tell, seen=progress and (bar.gui or bar.fp.isatty())):
             for job, row in _rows(jobs, workers, scheduler, again):
                 rows[job.name] = row
-                write_text(folder / f"{path.stem}.csv", runs.frame.to_csv(index=False))
+                write_text(table, runs.frame.to_csv(index=False))
                 told = _Told(runs, workers)
                 tell()
     return runs

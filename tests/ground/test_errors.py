@@ -10,7 +10,7 @@ from dnnsplit.ground.errors import DnnSplitError, ModelError, NetworkError, near
 
 def test_all_errors_share_the_base_and_are_value_errors():
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, Exception)]
-    assert len(classes) == 9
+    assert len(classes) == 10
     assert all(issubclass(c, DnnSplitError) for c in classes)
     assert issubclass(DnnSplitError, ValueError)
     assert len({c.__doc__ for c in classes}) == len(classes)

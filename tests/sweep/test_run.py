@@ -1,6 +1,7 @@
 """The notebook runner: parameters, grids, isolation, failures, published results, resuming, and the report."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -275,23 +276,28 @@ def test_a_dead_kernel_is_a_row_too(tmp_path):
     assert "the kernel died" in frame["error"][0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_sweep_leaves_no_process_and_goes_on_later(tmp_path, number):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_sweep_leaves_no_process_and_goes_on_later(tmp_path_factory, tmp_path, number):
     folder, out, mark = tmp_path / "notebooks", tmp_path / "out", tmp_path / "pid"
+    scratch = tmp_path_factory.mktemp("s")
     notebook(folder / "one.ipynb", "y = 1")
     slow = "import os, pathlib, time\npathlib.Path(name).write_text(str(os.getpid()))\ntime.sleep(x)"
     notebook(folder / "two.ipynb", slow)
     path = sweep_file(folder, {"notebook": "one.ipynb"}, {"notebook": "two.ipynb"}, name=str(mark))
     command = [sys.executable, "-m", "dnnsplit", "run", path, "-o", out, "-p", "x=600"]
-    with started(*command, stderr=subprocess.PIPE) as sweep:
+    with started(*command, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(scratch)}) as sweep:
         kernel = int(wait_until(lambda: mark.exists() and mark.read_text()))
         sweep.send_signal(number)
         error = sweep.communicate(timeout=60)[1]
-    if number == signal.SIGINT:
-        assert sweep.returncode == 1
-        assert "interrupted; what is finished is kept: the same command goes on from there" in error
+    if number != signal.SIGKILL:
+        assert sweep.returncode == 128 + number
+        word = "interrupted" if number == signal.SIGINT else "terminated"
+        assert error.endswith(f"\ndnnsplit: {word}; what is finished is kept: the same command goes on from there\n")
         assert "Traceback" not in error
+        assert not is_running(kernel)
+        assert not list(scratch.glob("dnns*"))
     wait_until(lambda: not is_running(kernel), 30)
+    wait_until(lambda: not list(scratch.glob("dnns*")), 30)
     assert not (out / "two.json").exists()
     frame = ds.run(path, {"x": 0}, out, progress=False).frame.set_index("run")
     assert frame["status"].to_dict() == {"one": "done", "two": "done"}  # another x, which both have

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.wire.channels import Tls
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.forms import formed
+from dnnsplit.ground.gate import Kind
+from dnnsplit.ground.json_file import read_json
+
+_KIND = Kind("is not readable as the configuration of a stage", DeployError, 2**22)
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,5 @@ class Config:
     @staticmethod
     def load(path: str | Path) -> Config:
         """Read the JSON file."""
-        try:
-            document = msgspec.json.decode(Path(path).read_bytes())
-        except (OSError, msgspec.DecodeError) as error:
-            message = f"{path} is not readable as the configuration of a stage: {error}"
-            raise DeployError(message) from None
+        document = read_json(path, _KIND)
         return formed(document, Config, DeployError, f"{path} is not usable as the configuration of a stage")

@@ -15,6 +15,7 @@ from dnnsplit.deployment.hosts import check_address, joined
 from dnnsplit.deployment.wire.door import Door
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.ground.errors import DeployError, raise_problems
+from dnnsplit.ground.gate import is_file, shortened
 
 SERVICE = "inference.GRPCInferenceService"
 FROM_STAGE = (("dnnsplit-stage", "1"),)  # metadata by which stages call each other: they come through a door of their own
@@ -54,7 +55,7 @@ class Tls:
 
     def __post_init__(self) -> None:
         files = {"cert": self.cert, "key": self.key, "ca": self.ca}
-        problems = [f"the {what} file {file!r} is missing" for what, file in files.items() if file and not Path(file).is_file()]
+        problems = [f"the {what} file {shortened(file)} is missing" for what, file in files.items() if file and not is_file(file)]
         if bool(self.cert) != bool(self.key):
             problems.append("a certificate and its private key go together; give both")
         if not (self.cert or self.ca):

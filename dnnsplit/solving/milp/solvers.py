@@ -1,19 +1,16 @@
-"""Solving a formulation through PuLP. The only module that knows PuLP."""
+"""Solving a formulation through PuLP, which this module and `dnnsplit.solving.milp.cbc` alone know."""
 
 from __future__ import annotations
 
 import math
-import tempfile
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import highspy
 import numpy as np
 import pulp
-from pulp.apis.coin_api import pulp_cbc_path
 
 from dnnsplit.ground.errors import InfeasibleError, SolverError, nearest
 from dnnsplit.ground.tolerance import TOLERANCE, relative_gap
@@ -22,6 +19,7 @@ from dnnsplit.noise.schemes import pack
 from dnnsplit.solving.arrays import Problem, Weights
 from dnnsplit.solving.bounds.bottleneck import Bracket
 from dnnsplit.solving.costs import WireChoice
+from dnnsplit.solving.milp.cbc import Cbc
 from dnnsplit.solving.milp.formulations import Slides
 from dnnsplit.solving.milp.relay import formulate
 from dnnsplit.solving.milp.rows import Key
@@ -262,23 +260,20 @@ def _solver(name: str, **options: Any) -> pulp.LpSolver:
     if name == "HiGHS":
         return _HiGHS(msg=False, **options)
     if name == "CBC":
-        options["path"] = pulp_cbc_path  # the one that PuLP 3 brings along
+        return Cbc(msg=False, **options)
     return pulp.getSolver(SOLVERS[name], msg=False, **options)
 
 
 def _run(programme: pulp.LpProblem, effort: Effort) -> str:
     """Solve; return what the solver logged, where only its log tells the bound."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log.txt"
-        options: dict[str, Any] = {"gapRel": effort.gap, "timeLimit": effort.time_limit_s, "threads": 1}
-        if effort.solver == "HiGHS":
-            options["gapAbs"] = 0.0  # else it stops within 1e-6 of anything
-        if effort.solver == "CBC":
-            options["logPath"] = str(log)
-        programme.solve(_solver(effort.solver, **options))
-        if effort.solver == "HiGHS" and _doubtful(programme):
-            programme.solve(_solver(effort.solver, **options, presolve="off"))
-        return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    options: dict[str, Any] = {"gapRel": effort.gap, "timeLimit": effort.time_limit_s, "threads": 1}
+    if effort.solver == "HiGHS":
+        options["gapAbs"] = 0.0  # else it stops within 1e-6 of anything
+    solver = _solver(effort.solver, **options)
+    programme.solve(solver)
+    if effort.solver == "HiGHS" and _doubtful(programme):
+        programme.solve(_solver(effort.solver, **options, presolve="off"))
+    return solver.log if isinstance(solver, Cbc) else ""
 
 
 def _doubtful(programme: pulp.LpProblem) -> bool:

@@ -1,0 +1,92 @@
+"""One command: its arguments, what it may write, and in how many words it fails."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import TextIO
+
+import dnnsplit as ds
+from dnnsplit.cli.commands import COMMANDS
+from dnnsplit.ground.outputs import check_output, writing
+
+PIPE_CODE = 141  # as of a program that SIGPIPE ends
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; return its exit code."""
+    with redirect_stdout(_Output(sys.stdout)) as output:
+        try:
+            options = _parser().parse_args(arguments)
+            for name, folder in options.writes.items():
+                if getattr(options, name):
+                    check_output(getattr(options, name), folder)
+            code: int = options.command(options)
+            output.flush()
+        except ds.OutputError as error:
+            return PIPE_CODE if output.lost == errno.EPIPE else _failed(2, error)  # whoever read it has seen enough
+        except ds.DnnSplitError as error:
+            return _failed(2, error)
+        except ModuleNotFoundError as error:
+            needs = "requirements-serve.txt is for 'serve' and 'probe' alone, install dnnsplit with all it needs"
+            return _failed(1, f"{error}; {needs}")
+        except OSError as error:
+            return _failed(1, error)
+        return code
+
+
+class _Output(io.TextIOBase):
+    """Standard output, which may have no room as any other; `lost` is the number of the error then."""
+
+    def __init__(self, stream: TextIO | None) -> None:  # None: it is closed
+        self.stream, self.lost = stream, 0
+
+    def write(self, text: str) -> int:
+        with self._writing():
+            return self.stream.write(text) if self.stream else len(text)
+
+    def flush(self) -> None:
+        if self.stream and not self.lost:
+            with self._writing():
+                self.stream.flush()
+
+    def isatty(self) -> bool:
+        return bool(self.stream and self.stream.isatty())
+
+    def fileno(self) -> int:
+        return 1 if self.stream is None else self.stream.fileno()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with writing("standard output"):
+                yield
+        except ds.OutputError as error:
+            self.lost = error.errno or errno.EIO
+            with suppress(OSError):  # else Python tries again when it ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            raise
+
+
+def _failed(code: int, reason: object) -> int:
+    print(f"dnnsplit: {reason}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dnnsplit", description=(ds.__doc__ or "").split("\n\n", maxsplit=1)[0])
+    parsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, (function, summary, given) in COMMANDS.items():
+        command, writes = parsers.add_parser(name, help=summary, description=summary), {}
+        for names, options in given:
+            kinds = {key: value for key, value in options.items() if key != "writes"}
+            action = command.add_argument(*names, **kinds)
+            if "writes" in options:
+                writes[action.dest] = options["writes"] == "folder"
+        command.set_defaults(command=function, writes=writes)
+    return parser
