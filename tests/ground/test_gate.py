@@ -127,7 +127,9 @@ def test_a_damaged_archive_is_refused_wherever_it_is_damaged(tmp_path):
 def test_arrays_are_not_unpacked_beyond_what_is_taken(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", bytes(10**6))
-    refused(read_arrays, tmp_path / "a.npz", "its arrays hold 1 MB, and at most 100 kB", kind=Kind("is bad", ds.NetworkError, 10**5))
+    refused(
+        read_arrays, tmp_path / "a.npz", "its arrays hold 1 MB, and at most 100 kB", kind=Kind("is bad", ds.NetworkError, 10**5)
+    )
 
 
 def test_whether_something_is_there(tmp_path):
