@@ -55,7 +55,7 @@ def problems(layers: Iterable[Layer]) -> Iterable[str]:
     """Yield what is wrong with the shared constants of layers."""
     sizes: dict[str, float] = {}
     for layer in layers:
-        if math.fsum(size for _, size in layer.shared) > layer.weight_bytes * (1 + 1e-9):
+        if is_number(layer.weight_bytes) and math.fsum(size for _, size in layer.shared) > layer.weight_bytes * (1 + 1e-9):
             yield f"layer {layer.name!r}: its shared constants are more than its weight_bytes, {layer.weight_bytes!r}"
         for name, size in layer.shared:
             if sizes.setdefault(name, size) != size:
@@ -68,10 +68,10 @@ def to_text(shared: Shared) -> str:
 
 
 def from_text(text: str, layer: str) -> Shared:
-    """Return what `to_text` wrote of a layer."""
+    """Return what `to_text` wrote of a layer; a `ModelError` says what else stands there."""
     if not text:
         return ()
-    found = json_of(f"layer {layer!r}", text, _KIND)
-    if not isinstance(found, dict) or not all(is_number(size) for size in found.values()):
+    sizes = json_of(f"layer {layer!r}", str(text), _KIND)
+    if not isinstance(sizes, dict) or not all(is_number(size) and size >= 0 for size in sizes.values()):
         _KIND.refuse(f"layer {layer!r}", f"{shortened(text)} is no JSON object of sizes in bytes by name")
-    return tuple((name, float(size)) for name, size in found.items())
+    return tuple((name, float(size)) for name, size in sizes.items())
