@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -116,7 +117,7 @@ def joined(*times: LayerTimes) -> LayerTimes:
         inputs in other ways.
     """
     servers = [server for one in times for server in one.frame["server"].unique()]
-    twice = sorted({s for s in servers if servers.count(s) > 1})
+    twice = sorted(s for s, count in Counter(servers).items() if count > 1)
     problems = [f"server {s!r} has times in two tables; keep one" for s in twice]
     made = {server: about for one in times for server, about in one.made.items()}
     hashes = {server: about["model_sha256"] for server, about in made.items() if "model_sha256" in about}

@@ -121,9 +121,27 @@ class LayerTimes:
             self.forms.save(_beside(path))
 
     @cached_property
+    def _keys(self) -> list[tuple[str, str, str]]:
+        return list(zip(*(self.frame[column].tolist() for column in ("layer", "server", "precision")), strict=True))
+
+    @cached_property
     def _seconds(self) -> dict[tuple[str, str, str], float]:
-        keys = zip(*(self.frame[column].tolist() for column in ("layer", "server", "precision")), strict=True)
-        return dict(zip(keys, self.frame["seconds"].tolist(), strict=True))
+        return dict(zip(self._keys, self.frame["seconds"].tolist(), strict=True))
+
+    @cached_property
+    def _row(self) -> dict[tuple[str, str, str], int]:
+        """Position of each row."""
+        return {key: i for i, key in enumerate(self._keys)}
+
+    @cached_property
+    def _sums(self) -> dict[tuple[str, str], float]:
+        """Seconds of all layers [s], by server and precision."""
+        return self.frame.groupby(["server", "precision"], sort=False)["seconds"].sum().to_dict()
+
+    @cached_property
+    def servers(self) -> tuple[str, ...]:
+        """The servers that have times, in the order of the table."""
+        return tuple(self.frame["server"].unique())
 
     def seconds(self, layer: str, server: str, precision: str = "float32") -> float:
         """Return one time [s]."""
@@ -166,19 +184,16 @@ class LayerTimes:
         return array
 
     def _hint(self, server: str) -> str:
-        servers = self.frame["server"].unique()
-        if server not in servers:
-            return f": no time is known for that server at all{nearest(server, servers)}"
+        if server not in self.servers:
+            return f": no time is known for that server at all{nearest(server, self.servers)}"
         return "; profile it, or leave the layer out of the noise model"
 
     def seconds_of(self, server: str, precision: str = "float32") -> float:
         """Return the sum over all layers on one server [s]."""
-        rows = self.frame[(self.frame["server"] == server) & (self.frame["precision"] == precision)]
-        if rows.empty:
-            known = self.frame["server"].unique()
-            message = f"there are no {precision} times of server {server!r}{nearest(server, known)}"
+        if (server, precision) not in self._sums:
+            message = f"there are no {precision} times of server {server!r}{nearest(server, self.servers)}"
             raise ProfileError(message)
-        return float(rows["seconds"].sum())
+        return self._sums[server, precision]
 
     def error_s(self, compute_s: Mapping[str, float]) -> float:
         """How far the compute time of a plan may be off [s]: the worst that split models were, on each of its servers.
@@ -215,7 +230,7 @@ class LayerTimes:
         """
         check_one_setting({what: {"setting": setting}} | {f"times of {server}": made for server, made in self.made.items()})
 
-    @property
+    @cached_property
     def slowdown(self) -> dict[str, float]:
         """Seconds on each server per CPU second of the machine that was profiled; for servers whose times were scaled.
 
@@ -254,11 +269,11 @@ class LayerTimes:
         if server not in self.slowdown:
             message = f"the times of {server!r} are not scaled from another machine's{nearest(server, self.slowdown)}"
             raise ProfileError(message)
-        asked = {(layer, "int8" if layer in quantized else "float32") for layer in layers}
+        int8 = set(quantized)
+        asked = {(layer, "int8" if layer in int8 else "float32") for layer in layers}
         for layer, precision in asked:
             self.seconds(layer, server, precision)  # which refuses
-        rows = self.frame[self.frame["server"] == server]
-        rows = rows[[key in asked for key in zip(rows["layer"], rows["precision"], strict=True)]]
+        rows = self.frame.iloc[sorted(self._row[layer, server, precision] for layer, precision in asked)]
         return _slowdown(rows) if rows["seconds"].any() else self.slowdown[server]
 
     def without(self, *servers: str) -> LayerTimes:

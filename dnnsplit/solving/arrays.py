@@ -152,7 +152,7 @@ class Problem:
         source, q = self.parted(scheme)
         lossy = set(self.sources[source - 1].tensors) if source else set()
         quantized = {i for j, i in enumerate(self.quantizable) if q >> j & 1}
-        names, index = self.network.server_names, {name: k for k, name in enumerate(self.network.server_names)}
+        names, index = self.network.server_names, self.network.server_index
         found = {}
         for t, (p, receivers) in enumerate(zip(self.producer, self.receivers, strict=True)):
             start, tensor = self.source if p < 0 else placement[p], self.graph.tensors[t].name
@@ -234,7 +234,7 @@ class Weights:
 
     def of(self, cost: Cost, network: Network) -> float:
         """Return the objective of a priced placement."""
-        index = {name: k for k, name in enumerate(network.server_names)}
+        index = network.server_index
         held, sent = np.broadcast_to(self.held, self.compute.shape), np.broadcast_to(self.sent, self.transfer.shape)
         terms = [self.compute[index[name]] * seconds for name, seconds in cost.compute_s.items()]
         terms += [held[index[name]] * size for name, size in cost.weight_bytes.items()]
@@ -297,7 +297,7 @@ def build_problem(
     lost = [(what, n) for what, n in named if n not in graph.layer_index]
     raise_problems(ModelError, "layers", [f"{what}: there is no layer {n!r}{nearest(n, graph.layer_names)}" for what, n in lost])
     servers = [("pins", s) for s in pins.values()] + [("forbid", s) for group in forbid.values() for s in group]
-    index = {name: k for k, name in enumerate(network.server_names)}
+    index = network.server_index
     strange = [f"{what}: there is no server {s!r}{nearest(s, index)}" for what, s in servers if s not in index]
     raise_problems(NetworkError, "servers", strange)
     inside = [f"{a!r} -> {b!r}" for a, b in request.forbid_links if a == b]

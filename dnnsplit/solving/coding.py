@@ -251,7 +251,7 @@ def _arrays(
     of an input: written at the source, passed on as it is by others, and read at the source too.
     """
     servers, count = len(network.servers), max((len(own) for both in every for own in both), default=1)
-    at_source = np.arange(servers) == network.server_names.index(network.source)
+    at_source = np.arange(servers) == network.server_index[network.source]
     sizes = np.array([t.size_bytes for t in tensors], float)
     handled = np.array([t.handled_bytes for t in tensors], float)
     link_s = np.full((len(tensors), servers, servers, 2, max(1, count)), np.inf)
