@@ -52,7 +52,7 @@ def is_loopback(host: str) -> bool:
 
 def check_servers(hosts: Mapping[str, str], stages: Iterable[str]) -> None:
     """Raise unless there is an address for every stage, and for nobody else."""
-    stages = tuple(stages)
+    stages = dict.fromkeys(stages)
     problems = [f"the address of {name!r} is missing" for name in stages if name not in hosts]
     problems += [f"{name!r} is no stage of the bundle{nearest(name, stages)}" for name in hosts if name not in stages]
     raise_problems(DeployError, "hosts", problems)
@@ -64,6 +64,9 @@ def _problems(hosts: Mapping[str, str]) -> Iterable[str]:
         bare = ":" in host and not host.startswith("[")
         if not (host and colon and port.isdigit() and 0 < int(port) < 65536) or bare:
             yield f"the address of {server!r} is {address!r}; write host:port, such as 192.168.0.7:7002 or [fd00::7]:7002"
-    for address in {str(a) for a in hosts.values()}:
-        if len(same := [server for server in hosts if str(hosts[server]) == address]) > 1:
+    at: dict[str, list[str]] = {}
+    for server, address in hosts.items():
+        at.setdefault(str(address), []).append(server)
+    for address, same in at.items():
+        if len(same) > 1:
             yield f"{' and '.join(map(repr, same))} have the same address {address}"
