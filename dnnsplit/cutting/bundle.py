@@ -248,7 +248,8 @@ class Bundle:
     def needed(self) -> dict[str, tuple[str, ...]]:
         """Wire -> the servers other than its producer's that need it; wires that stay where they are made are left out."""
         needed, users = {}, dict[str, set[str]]()
-        for name, server in (*((n, p.server) for p in self.parts for n in p.inputs), *((o.wire, self.source) for o in self.outputs)):
+        read = [(name, part.server) for part in self.parts for name in part.inputs]
+        for name, server in (*read, *((output.wire, self.source) for output in self.outputs)):
             users.setdefault(name, set()).add(server)
         place = {server: k for k, server in enumerate(self.servers)}
         for name, server in self.producers.items():

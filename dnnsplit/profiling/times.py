@@ -136,7 +136,10 @@ class LayerTimes:
     @cached_property
     def _sums(self) -> dict[tuple[str, str], float]:
         """Seconds of all layers [s], by server and precision."""
-        return self.frame.groupby(["server", "precision"], sort=False)["seconds"].sum().to_dict()
+        sums: dict[tuple[str, str], float] = {}
+        for (server, precision), seconds in self.frame.groupby(["server", "precision"], sort=False)["seconds"]:
+            sums[server, precision] = float(seconds.sum())
+        return sums
 
     @cached_property
     def servers(self) -> tuple[str, ...]:

@@ -23,4 +23,3 @@ def free_stem(model: Model, stem: str, endings: Collection[str]) -> str:
     names = model.names[start:end]
     stems = itertools.chain([stem], (f"{stem}/#{count}" for count in itertools.count(2)))
     return next(free for free in stems if not any(f"{name}/".startswith(f"{free}/{e}/") for name in names for e in endings))
-

@@ -5,6 +5,7 @@ comparing two of those is.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -51,7 +52,7 @@ def operations(work):
 def check_linear(make, work, size=150):
     """Assert that `work(make(n))` is about twice as much for twice as many; making it does not count."""
     work(make(4))  # what is imported, or made once
-    few, many = (operations(lambda given=make(n): work(given)) for n in (size, 2 * size))
+    few, many = (operations(partial(work, make(n))) for n in (size, 2 * size))
     assert 0 < many <= MOST * few, f"{few} instructions for {size}, {many} for twice as many"
 
 

@@ -61,3 +61,9 @@ def test_pricing_on_many_servers():
         return graph, network, times, {name: f"s{i % 2}" for i, name in enumerate(graph.layer_names)}
 
     check_linear(spread, lambda given: ds.evaluate(*given), 100)
+
+
+def test_thousands_of_servers_are_refused_before_memory_is_taken():
+    graph, network = chain(10), star(10000)
+    with pytest.raises(ds.SolverError, match=r"between 10000 servers needs 17\.6 GB of memory; .*network\.only"):
+        ds.split(graph, network, times_of(chain(2), star(2)))

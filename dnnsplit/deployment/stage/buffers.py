@@ -29,7 +29,9 @@ class Request:
     source, of which `remaining_s` were left [s].
     """
 
-    def __init__(self, identity: str, remaining_s: float, limit_s: float, parts: Sequence[Part], awaited: Sequence[str] = ()) -> None:
+    def __init__(
+        self, identity: str, remaining_s: float, limit_s: float, parts: Sequence[Part], awaited: Sequence[str] = ()
+    ) -> None:
         self.identity, self.limit_s = identity, limit_s
         self.started = time.monotonic()
         self.deadline = self.started + remaining_s
