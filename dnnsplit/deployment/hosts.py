@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dnnsplit.ground.errors import DeployError, nearest, raise_problems
+from dnnsplit.ground.errors import DeployError, nearest_of, raise_problems
 from dnnsplit.ground.yaml_file import YAML_ERRORS, read_texts
 
 LOOPBACK = ("localhost", "127.", "::1")
@@ -54,7 +54,8 @@ def check_servers(hosts: Mapping[str, str], stages: Iterable[str]) -> None:
     """Raise unless there is an address for every stage, and for nobody else."""
     stages = dict.fromkeys(stages)
     problems = [f"the address of {name!r} is missing" for name in stages if name not in hosts]
-    problems += [f"{name!r} is no stage of the bundle{nearest(name, stages)}" for name in hosts if name not in stages]
+    near = nearest_of(stages)
+    problems += [f"{name!r} is no stage of the bundle{near(name)}" for name in hosts if name not in stages]
     raise_problems(DeployError, "hosts", problems)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from dnnsplit.ground.errors import NetworkError, nearest, raise_problems
+from dnnsplit.ground.errors import NetworkError, nearest, nearest_of, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import is_number, show
 from dnnsplit.network import yaml
@@ -194,12 +194,12 @@ class Network:
             yield from _no_figures(server, f"server {server.name!r}")
         if names and self.source not in known:
             yield f"source {self.source!r} is no server{nearest(self.source, names)}"
-        seen = set()
+        seen, near = set(), nearest_of(known)
         for link in self.links:
             where = f"link {link.source!r} -> {link.target!r}"
             for end in (link.source, link.target):
                 if end not in known:
-                    yield f"{where}: {end!r} is no server{nearest(end, known)}"
+                    yield f"{where}: {end!r} is no server{near(end)}"
             if (link.source, link.target) in seen:
                 yield f"{where} is given twice; keep one"
             seen.add((link.source, link.target))
@@ -258,7 +258,8 @@ class Network:
         gone = {(source, target) for source, target in links}
         known = [f"{link.source} -> {link.target}" for link in self.links]
         lost = [f"{source} -> {target}" for source, target in links if (source, target) not in self._between]
-        raise_problems(NetworkError, "links", [f"there is no link {name!r}{nearest(name, known)}" for name in lost])
+        near = nearest_of(known)
+        raise_problems(NetworkError, "links", [f"there is no link {name!r}{near(name)}" for name in lost])
         return replace(self, links=tuple(link for link in self.links if link.ends not in gone))
 
     def with_bandwidths(self, bandwidths: Mapping[tuple[str, str], float]) -> Network:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import ProfileError, nearest, raise_problems
+from dnnsplit.ground.errors import ProfileError, nearest, nearest_of, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
@@ -175,20 +175,23 @@ class LayerTimes:
             A time that is needed is missing; all of them are named.
         """
         array = np.full((len(graph.layers), len(network.servers), 2), np.nan)
-        strangers = [f"{n!r} is no layer{nearest(n, graph.layer_names)}" for n in quantizable if n not in graph.layer_index]
+        near = nearest_of(graph.layer_names)
+        strangers = [f"{n!r} is no layer{near(n)}" for n in quantizable if n not in graph.layer_index]
         raise_problems(ProfileError, "quantizable layers", strangers)
-        problems = []
+        problems, near = [], nearest_of(self.servers)
         for number, (precision, names) in enumerate(zip(PRECISIONS, (graph.layer_names, quantizable), strict=True)):
             rows = [[self._seconds.get((n, server, precision), math.nan) for server in network.server_names] for n in names]
             array[[graph.layer_index[n] for n in names], :, number] = np.reshape(rows, (-1, len(network.servers)))
             lacks = [(names[i], network.server_names[k]) for i, k in np.argwhere(np.isnan(rows))]
-            problems += [f"no {precision} time of layer {n!r} on server {server!r}{self._hint(server)}" for n, server in lacks]
+            problems += [
+                f"no {precision} time of layer {n!r} on server {server!r}{self._hint(server, near)}" for n, server in lacks
+            ]
         raise_problems(ProfileError, "layer times do not cover the problem", problems, most=8)
         return array
 
-    def _hint(self, server: str) -> str:
-        if server not in self.servers:
-            return f": no time is known for that server at all{nearest(server, self.servers)}"
+    def _hint(self, server: str, near: Callable[[str], str]) -> str:
+        if (server, PRECISIONS[0]) not in self._sums and (server, PRECISIONS[1]) not in self._sums:
+            return f": no time is known for that server at all{near(server)}"
         return "; profile it, or leave the layer out of the noise model"
 
     def seconds_of(self, server: str, precision: str = "float32") -> float:

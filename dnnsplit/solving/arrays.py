@@ -11,7 +11,7 @@ import numpy as np
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.shared_weights import groups, own_bytes
-from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, nearest, raise_problems
+from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, nearest_of, raise_problems
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.schemes import names_of, unpack
 from dnnsplit.profiling.overhead import priced
@@ -295,10 +295,12 @@ def build_problem(
     named = [("quantizable", n) for n in quantizable] + [("pins", n) for n in pins] + [("forbid", n) for n in forbid]
     named += [("colocate", n) for group in colocate for n in group]
     lost = [(what, n) for what, n in named if n not in graph.layer_index]
-    raise_problems(ModelError, "layers", [f"{what}: there is no layer {n!r}{nearest(n, graph.layer_names)}" for what, n in lost])
+    near = nearest_of(graph.layer_names)
+    raise_problems(ModelError, "layers", [f"{what}: there is no layer {n!r}{near(n)}" for what, n in lost])
     servers = [("pins", s) for s in pins.values()] + [("forbid", s) for group in forbid.values() for s in group]
     index = network.server_index
-    strange = [f"{what}: there is no server {s!r}{nearest(s, index)}" for what, s in servers if s not in index]
+    near = nearest_of(index)
+    strange = [f"{what}: there is no server {s!r}{near(s)}" for what, s in servers if s not in index]
     raise_problems(NetworkError, "servers", strange)
     inside = [f"{a!r} -> {b!r}" for a, b in request.forbid_links if a == b]
     inside = [f"{link} is inside a server, where tensors move without a link too" for link in inside]

@@ -25,7 +25,7 @@ import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph, Tensor
 from dnnsplit.graph.shared_weights import groups, own_bytes
-from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, ProfileError, nearest, raise_problems
+from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, ProfileError, nearest_of, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
@@ -235,14 +235,16 @@ def evaluate(
     quantized = tuple(quantized)
     problems = [f"layer {n!r} has no server" for n in graph.layer_names if n not in assignment]
     lost = [n for n in (*assignment, *quantized) if n not in graph.layer_index]
-    problems += [f"there is no layer {n!r}{nearest(n, graph.layer_names)}" for n in dict.fromkeys(lost)]
+    near = nearest_of(graph.layer_names)
+    problems += [f"there is no layer {n!r}{near(n)}" for n in dict.fromkeys(lost)]
     raise_problems(ModelError, "assignment", problems)
     tensors = dict.fromkeys(t.name for t in graph.tensors)
-    lost = [f"there is no tensor {n!r}{nearest(n, tensors)}" for n in routes or {} if n not in tensors]
+    near = nearest_of(tensors)
+    lost = [f"there is no tensor {n!r}{near(n)}" for n in routes or {} if n not in tensors]
     raise_problems(ModelError, "routes", lost)
     names = network.server_names
-    strange = sorted(set(assignment.values()) - set(names))
-    raise_problems(NetworkError, "assignment", [f"there is no server {s!r}{nearest(s, names)}" for s in strange])
+    strange, near = sorted(set(assignment.values()) - set(names)), nearest_of(names)
+    raise_problems(NetworkError, "assignment", [f"there is no server {s!r}{near(s)}" for s in strange])
     cost = cost_of(graph, priced(network, times.overhead), times, assignment, quantized, routes or {}, forms or {})
     taken = {(t.tensor, t.source, t.target) for t in cost.transfers}
     idle = [

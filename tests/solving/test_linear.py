@@ -67,3 +67,14 @@ def test_thousands_of_servers_are_refused_before_memory_is_taken():
     graph, network = chain(10), star(10000)
     with pytest.raises(ds.SolverError, match=r"between 10000 servers needs 17\.6 GB of memory; .*network\.only"):
         ds.split(graph, network, times_of(chain(2), star(2)))
+
+
+def test_thousands_of_wrong_names_are_told_as_fast(monkeypatch):
+    looked = []
+    monkeypatch.setattr("dnnsplit.ground.errors.nearest", lambda name, options: looked.append(name) or "")
+    graph, network, times, _ = asked(chain, 3)(300)
+    wrong = {f"no {name}": "no server" for name in graph.layer_names}
+    for act in (lambda: ds.split(graph, network, times, pins=wrong), lambda: ds.evaluate(graph, network, times, wrong)):
+        with pytest.raises(ds.ModelError, match="00 problems"):
+            act()
+    assert len(looked) == 40
