@@ -136,10 +136,8 @@ class LayerTimes:
     @cached_property
     def _sums(self) -> dict[tuple[str, str], float]:
         """Seconds of all layers [s], by server and precision."""
-        sums: dict[tuple[str, str], float] = {}
-        for (server, precision), seconds in self.frame.groupby(["server", "precision"], sort=False)["seconds"]:
-            sums[server, precision] = float(seconds.sum())
-        return sums
+        groups: Any = self.frame.groupby(["server", "precision"], sort=False)["seconds"]
+        return {key: float(seconds.sum()) for key, seconds in groups}
 
     @cached_property
     def servers(self) -> tuple[str, ...]:
