@@ -222,43 +222,50 @@ class Bundle:
         """Itself alone, where a `PlanSet` has several."""
         return (self,)
 
-    @property
+    @cached_property
     def wire_by_name(self) -> dict[str, Wire]:
         """Graph inputs and produced wires by name."""
         return {wire.name: wire for wire in self.inputs + self.wires}
 
-    @property
+    @cached_property
+    def example_of(self) -> dict[str, Example]:
+        """What was seen of wires and graph inputs, by name."""
+        return {example.wire: example for example in self.examples}
+
+    @cached_property
     def producers(self) -> dict[str, str]:
         """The server where each wire comes into being: the source for graph inputs, else the server of its part."""
         made = {wire.name: self.source for wire in self.inputs}
         return made | {name: part.server for part in self.parts for name in part.outputs}
 
-    @property
+    @cached_property
     def stages(self) -> tuple[str, ...]:
         """The servers that need a running stage: the source, every server with a part, and those that relay a wire."""
         busy = {self.source, *(part.server for part in self.parts), *(hop.target for hop in self.hops)}
         return tuple(server for server in self.servers if server in busy)
 
-    @property
+    @cached_property
     def needed(self) -> dict[str, tuple[str, ...]]:
         """Wire -> the servers other than its producer's that need it; wires that stay where they are made are left out."""
-        needed = {}
+        needed, users = {}, dict[str, set[str]]()
+        read = [(name, part.server) for part in self.parts for name in part.inputs]
+        for name, server in (*read, *((output.wire, self.source) for output in self.outputs)):
+            users.setdefault(name, set()).add(server)
+        place = {server: k for k, server in enumerate(self.servers)}
         for name, server in self.producers.items():
-            users = {part.server for part in self.parts if name in part.inputs}
-            users |= {self.source for output in self.outputs if output.wire == name}
-            if targets := tuple(target for target in self.servers if target in users and target != server):
+            if targets := tuple(sorted((users.get(name, set()) & place.keys()) - {server}, key=place.__getitem__)):
                 needed[name] = targets
         return needed
 
-    @property
+    @cached_property
     def routes(self) -> dict[tuple[str, str], tuple[str, ...]]:
         """(wire, server that sends it) -> the servers it sends it to."""
         relayed = {hop.wire for hop in self.hops}
         producers = self.producers
-        routes = {(name, producers[name]): targets for name, targets in self.needed.items() if name not in relayed}
+        routes = {(name, producers[name]): [*targets] for name, targets in self.needed.items() if name not in relayed}
         for hop in self.hops:
-            routes[hop.wire, hop.source] = (*routes.get((hop.wire, hop.source), ()), hop.target)
-        return routes
+            routes.setdefault((hop.wire, hop.source), []).append(hop.target)
+        return {way: tuple(targets) for way, targets in routes.items()}
 
     @cached_property
     def forms(self) -> dict[tuple[str, str, str], str]:
@@ -289,7 +296,7 @@ class Bundle:
         """Hash of `bundle.json`, which holds those of all files: stages of one deployment agree in it."""
         return sha256(self.folder / FILE)
 
-    @property
+    @cached_property
     def largest_message_bytes(self) -> int:
         """Upper bound on one message in any form: all inputs, all outputs after dequantisation, or a wire; and the trace [B]."""
         wires = self.wire_by_name
@@ -318,7 +325,7 @@ class Bundle:
                 found.add(name)
         return frozenset(found)
 
-    @property
+    @cached_property
     def sent_bytes(self) -> dict[tuple[str, str, str], float]:
         """(wire, source, target) -> what crosses that link [B]; in another form than the plain one, what the plan expects."""
         wires = self.wire_by_name
@@ -338,7 +345,10 @@ class Bundle:
         """One row per part: part, server, file, inputs, outputs, received_bytes [B], sent_bytes [B] (over links)."""
         import pandas as pd  # here: a stage process has no use for it and starts sooner without
 
-        sent = self.sent_bytes
+        come, gone = dict[tuple[str, str], float](), dict[tuple[str, str], float]()
+        for (name, source, target), size in self.sent_bytes.items():
+            come[name, target] = come.get((name, target), 0) + size
+            gone[name, source] = gone.get((name, source), 0) + size
         rows = [
             [
                 part.name,
@@ -346,8 +356,8 @@ class Bundle:
                 part.file,
                 ", ".join(part.inputs),
                 ", ".join(part.outputs),
-                sum(size for (n, _, target), size in sent.items() if n in part.inputs and target == part.server),
-                sum(size for (n, source, _), size in sent.items() if n in part.outputs and source == part.server),
+                sum(come.get((name, part.server), 0) for name in part.inputs),
+                sum(gone.get((name, part.server), 0) for name in part.outputs),
             ]
             for part in self.parts
         ]

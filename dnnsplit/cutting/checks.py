@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -115,13 +116,15 @@ def _name_problems(bundle: Bundle) -> Iterable[str]:
         ("output", [output.name for output in bundle.outputs]),
     ):
         yield from (f"two {what}s are named {name!r}" for name in _repeated(names))
+    read = {wire.name for wire in bundle.inputs}
     for name in bundle.ignored:
-        if name in {wire.name for wire in bundle.inputs}:
+        if name in read:
             yield f"graph input {name!r} is both read and ignored; take it out of one"
     if not bundle.outputs:
         yield "it has no outputs; name at least one"
+    servers = set(bundle.servers)
     for what, server in [("source", bundle.source), *((f"part {part.name!r}: server", part.server) for part in bundle.parts)]:
-        if server not in bundle.servers:
+        if server not in servers:
             yield f"{what} {server!r} is no server of the bundle{nearest(server, bundle.servers)}"
 
 
@@ -192,14 +195,14 @@ def _part_problems(bundle: Bundle) -> Iterable[str]:
 
 
 def _hop_problems(bundle: Bundle) -> Iterable[str]:
-    producers, needed = bundle.producers, bundle.needed
+    producers, needed, servers = bundle.producers, bundle.needed, set(bundle.servers)
     there = {name: {server} for name, server in producers.items()}
     for hop in bundle.hops:
         where = f"hop of {hop.wire!r}, {hop.source!r} -> {hop.target!r}"
         if hop.wire not in producers:
             yield f"{where}: nobody makes that wire{nearest(hop.wire, producers)}"
             continue
-        for server in {hop.source, hop.target} - set(bundle.servers):
+        for server in {hop.source, hop.target} - servers:
             yield f"{where}: {server!r} is no server of the bundle{nearest(server, bundle.servers)}"
         if hop.source not in there[hop.wire]:
             yield f"{where}: the wire has not come to {hop.source!r} before; put the hops in the order of travel"
@@ -254,8 +257,11 @@ def _coding_problems(bundle: Bundle) -> Iterable[str]:
             yield f"{what}: {coding.form!r} loses something, and the plan does not say so"
         if not lossless and coding.wire in inputs:
             lossy.setdefault(coding.wire, set()).add(coding.form)
+    leaving: dict[str, set[tuple[str, str, str]]] = {}
+    for way in ways if lossy else ():
+        leaving.setdefault(way[0], set()).add(way)
     for name, forms in lossy.items():
-        needed = {way for way in ways if way[0] == name} | ({(name, bundle.source, bundle.source)} if name in read else set())
+        needed = leaving.get(name, set()) | ({(name, bundle.source, bundle.source)} if name in read else set())
         plain = [_way(*way) for way in sorted(needed) if bundle.forms.get(way) not in forms]
         if len(forms) > 1 or plain:
             told = ", ".join(sorted(forms)) + (f"; not so: {', '.join(plain)}" if plain else "")
@@ -286,8 +292,7 @@ def _file_problems(bundle: Bundle) -> Iterable[str]:
 
 
 def _repeated(names: Iterable[Name]) -> list[Name]:
-    names = list(names)
-    return sorted({name for name in names if names.count(name) > 1})
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def _leaves(folder: Path, file: str) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dnnsplit.ground.errors import DeployError, nearest, raise_problems
+from dnnsplit.ground.errors import DeployError, nearest_of, raise_problems
 from dnnsplit.ground.gate import Kind, name_problem, shortened
 from dnnsplit.ground.yaml_file import MOST_BYTES, read_texts
 
@@ -81,9 +81,10 @@ def is_loopback(host: str) -> bool:
 
 def check_servers(hosts: Mapping[str, str], stages: Iterable[str]) -> None:
     """Raise unless there is an address for every stage, and for nobody else."""
-    stages = tuple(stages)
+    stages = dict.fromkeys(stages)
     problems = [f"the address of {name!r} is missing" for name in stages if name not in hosts]
-    problems += [f"{name!r} is no stage of the bundle{nearest(name, stages)}" for name in hosts if name not in stages]
+    near = nearest_of(stages)
+    problems += [f"{name!r} is no stage of the bundle{near(name)}" for name in hosts if name not in stages]
     raise_problems(DeployError, "hosts", problems)
 
 
@@ -93,6 +94,9 @@ def _problems(hosts: Mapping[str, str]) -> Iterable[str]:
             yield f"{shortened(server)}: {shortened(address)} are no name and address; write server: host:port"
         elif problem := address_problem(address):
             yield f"the address of {server!r} {problem}"
-    for address in {str(a) for a in hosts.values()}:
-        if len(same := [server for server in hosts if str(hosts[server]) == address]) > 1:
+    at: dict[str, list[str]] = {}
+    for server, address in hosts.items():
+        at.setdefault(str(address), []).append(server)
+    for address, same in at.items():
+        if len(same) > 1:
             yield f"{' and '.join(map(repr, same))} have the same address {address}"

@@ -157,8 +157,8 @@ def _graph(model: Model, blocks: list[tuple[str, ...]], providers: tuple[str, ..
     for tensor in (*model.inputs, *(o for node in model.nodes.values() for o in node.output if o)):
         producer = of.get(model.producer.get(tensor, ""))
         consumers = tuple(dict.fromkeys(of[c] for c in model.consumers.get(tensor, ()) if of.get(c, producer) != producer))
-        if consumers or tensor in model.outputs:
-            is_output, shape, dtype = tensor in model.outputs, model.types[tensor][1], names[model.types[tensor][0]]
+        if consumers or tensor in model.delivered:
+            is_output, shape, dtype = tensor in model.delivered, model.types[tensor][1], names[model.types[tensor][0]]
             tensors.append(Tensor(tensor, producer, consumers, model.size_bytes(tensor), is_output, shape, dtype))
     kept = {of[model.producer[tensor]]: why for tensor, why in reversed(list(model.open.items())) if tensor in model.consumers}
     notes = [

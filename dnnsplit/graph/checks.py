@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 from dnnsplit.graph import shared_weights
-from dnnsplit.ground.errors import nearest
+from dnnsplit.ground.errors import nearest_of
 from dnnsplit.ground.units import is_number
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def graph_problems(graph: LayerGraph) -> Iterable[str]:
     for kind, found in (("layers", names), ("tensors", [t.name for t in graph.tensors])):
         for name in sorted(name for name, count in Counter(found).items() if count > 1):
             yield f"two {kind} are named {name!r}; names must be unique"
-    known = set(names)
+    known, near = set(names), nearest_of(names)
     for layer in graph.layers:
         for attribute in ("flops", "weight_bytes"):
             if not _is_amount(getattr(layer, attribute)):
@@ -33,7 +33,7 @@ def graph_problems(graph: LayerGraph) -> Iterable[str]:
     for tensor in graph.tensors:
         for end in (*([] if tensor.producer is None else [tensor.producer]), *tensor.consumers):
             if end not in known:
-                yield f"tensor {tensor.name!r}: {end!r} is no layer{nearest(end, names)}"
+                yield f"tensor {tensor.name!r}: {end!r} is no layer{near(end)}"
         if not _is_amount(tensor.size_bytes):
             yield f"tensor {tensor.name!r}: size_bytes is {tensor.size_bytes!r}; it must be a number, 0 or more"
     yield from shared_weights.problems(graph.layers)

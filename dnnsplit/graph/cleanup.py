@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -36,6 +35,16 @@ def node_inputs(node: onnx.NodeProto) -> list[str]:
 def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
     """Bodies that an attribute holds, as those of If, Loop and Scan."""
     return [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+
+
+def all_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the names of all nodes, tensors and constants, those of bodies among them."""
+    yield from (value.name for value in (*graph.input, *graph.initializer))
+    for node in graph.node:
+        yield from (node.name, *node.output)
+        for attribute in node.attribute:
+            for body in subgraphs(attribute):
+                yield from all_names(body)
 
 
 def put_in_order(graph: onnx.GraphProto, path: Path) -> None:
@@ -70,14 +79,11 @@ def check_makers(graph: onnx.GraphProto, path: Path) -> None:
 def name_nodes(graph: onnx.GraphProto) -> None:
     """Give every node a unique, repeatable name (its own, else its first output's)."""
     taken: set[str] = set()
+    last: dict[str, int] = {}
     for node in graph.node:
         stem = node.name or next((o for o in node.output if o), node.op_type)
-        name, count = stem, 1
-        while name in taken:
-            count += 1
-            name = f"{stem}#{count}"
-        node.name = name
-        taken.add(name)
+        node.name = free(stem, taken, last) if stem in taken else stem
+        taken.add(node.name)
 
 
 def constants_to_weights(graph: onnx.GraphProto) -> None:
@@ -124,15 +130,15 @@ def deliver_constants(graph: onnx.GraphProto) -> None:
     """Give each output that is a constant a node that makes it, in place: what is delivered comes from a layer."""
     constants = {weight.name: weight for weight in graph.initializer}
     taken = {*constants, *(n.name for n in graph.node), *(name for n in graph.node for name in (*n.input, *n.output))}
-    for name in dict.fromkeys(output.name for output in graph.output if output.name in constants):
-        constants[name].name = free(f"{name}/constant", taken)
-        for node in graph.node:
-            for i, read in enumerate(node.input):
-                if read == name:
-                    node.input[i] = constants[name].name
-        graph.node.add(
-            op_type="Identity", name=free(name, taken) if name in taken else name, input=[constants[name].name], output=[name]
-        )
+    delivered = dict.fromkeys(output.name for output in graph.output if output.name in constants)
+    renamed = {name: free(f"{name}/constant", taken) for name in delivered}
+    for node in graph.node if renamed else ():
+        for i, read in enumerate(node.input):
+            if read in renamed:
+                node.input[i] = renamed[read]
+    for name, other in renamed.items():
+        constants[name].name = other
+        graph.node.add(op_type="Identity", name=free(name, taken) if name in taken else name, input=[other], output=[name])
 
 
 def unsigned(graph: onnx.GraphProto) -> None:
@@ -187,14 +193,14 @@ def one_reader_each(graph: onnx.GraphProto) -> None:
     taken = {n.name for n in graph.node} | {o for n in graph.node for o in n.output} | stored | {i.name for i in graph.input}
     # outputs, and what bodies read, stay with the first
     kept = {o.name for o in graph.output} | {i for n in graph.node for i in node_inputs(n) if i not in n.input}
-    copies = []
+    copies, last = [], dict[str, int]()
     for reader in list(graph.node):
         for tensor in dict.fromkeys(i for i in reader.input if i in shared):
             if tensor not in kept:
                 kept.add(tensor)
                 continue
             own = deepcopy(shared[tensor])
-            own.name, own.output[0] = (free(name, taken) for name in (own.name, tensor))
+            own.name, own.output[0] = (free(name, taken, last) for name in (own.name, tensor))
             copies.append(own)
             for i, name in enumerate(reader.input):
                 if name == tensor:
@@ -202,9 +208,11 @@ def one_reader_each(graph: onnx.GraphProto) -> None:
     graph.node.extend(copies)
 
 
-def free(stem: str, taken: set[str]) -> str:
-    """Return a name that is not taken, and take it."""
-    name = next(name for count in itertools.count(2) if (name := f"{stem}#{count}") not in taken)
+def free(stem: str, taken: set[str], last: dict[str, int] | None = None) -> str:
+    """Return a name that is not taken, and take it; `last` remembers the number that each stem came to, for many names of one."""
+    last = {} if last is None else last
+    while (name := f"{stem}#{last.setdefault(stem, 2)}") in taken:
+        last[stem] += 1
     taken.add(name)
     return name
 

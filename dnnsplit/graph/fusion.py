@@ -89,7 +89,7 @@ def _join_loose(model: Model, coarse: nx.utils.UnionFind[str], groups: nx.utils.
     """Join nodes, given in topological order, to a group before or after them, within what ONNX Runtime has renamed."""
     reads = {n: [(t, p) for t in model.reads[n] if (p := model.producer.get(t)) in model.nodes] for n in loose}
     readers = {n: [c for o in model.nodes[n].output for c in model.consumers.get(o, ())] for n in loose}
-    delivering = {n for n in loose if any(o in model.outputs for o in model.nodes[n].output)}
+    delivering = {n for n in loose if any(o in model.delivered for o in model.nodes[n].output)}
 
     def after(members: Sequence[str]) -> str | None:
         """Return the one group that reads the members, if it is one."""
@@ -110,7 +110,7 @@ def _join_loose(model: Model, coarse: nx.utils.UnionFind[str], groups: nx.utils.
         inside = set(members)
         before = [(t, p) for n in members for t, p in reads[n] if p not in inside]
         alone = all(coarse[p] == coarse[members[0]] and inside.issuperset(model.consumers[t]) for t, p in before)
-        if alone and len({groups[p] for _, p in before}) == 1 and not any(t in model.outputs for t, _ in before):
+        if alone and len({groups[p] for _, p in before}) == 1 and not any(t in model.delivered for t, _ in before):
             groups.union(before[0][1], members[0])
         else:
             waiting.append(members)
@@ -129,7 +129,7 @@ def join_round_trips(model: Model, groups: nx.utils.UnionFind[str]) -> None:
             continue
         trip = (node.input if node.op_type == "QuantizeLinear" else node.output)[0]
         readers = model.consumers.get(trip, ())
-        if len(readers) == 1 and model.producer.get(trip) in model.nodes and trip not in model.outputs:
+        if len(readers) == 1 and model.producer.get(trip) in model.nodes and trip not in model.delivered:
             groups.union(model.producer[trip], *readers)
 
 

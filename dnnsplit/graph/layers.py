@@ -228,6 +228,11 @@ class LayerGraph:
         return tuple(nx.lexicographical_topological_sort(self.digraph, key=self.layer_index.__getitem__))
 
     @cached_property
+    def topological_index(self) -> dict[str, int]:
+        """Position of each layer in `topological`, by name."""
+        return {name: i for i, name in enumerate(self.topological)}
+
+    @cached_property
     def outputs_of(self) -> dict[str, tuple[Tensor, ...]]:
         """Tensors that each layer produces."""
         made: dict[str, list[Tensor]] = {name: [] for name in self.layer_names}

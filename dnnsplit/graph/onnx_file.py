@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from dnnsplit.graph.cleanup import node_inputs
+from dnnsplit.graph.cleanup import all_names, node_inputs
 from dnnsplit.graph.opset import opset_of
 from dnnsplit.graph.runs import run_once
 
@@ -49,10 +49,25 @@ class Model:
         """Names of the tensors that each node reads, its bodies too, by name of the node."""
         return {node.name: tuple(node_inputs(node)) for node in self.proto.graph.node}
 
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of all nodes, tensors and constants, those of bodies among them, sorted."""
+        return sorted(set(all_names(self.proto.graph)))
+
     @property
     def opset(self) -> int:
         """Version of the default domain."""
         return opset_of(self.proto)
+
+    @cached_property
+    def taken(self) -> frozenset[str]:
+        """The inputs, to look names up in."""
+        return frozenset(self.inputs)
+
+    @cached_property
+    def delivered(self) -> frozenset[str]:
+        """The outputs, to look names up in."""
+        return frozenset(self.outputs)
 
     def is_constant(self, tensor: str) -> bool:
         """Whether the tensor is an initializer or computed from initializers alone."""
@@ -118,7 +133,12 @@ class Model:
             elif self.producer.get(name) in self.constant_nodes and self.producer[name] not in nodes:
                 nodes.add(self.producer[name])
                 stack += self.reads[self.producer[name]]
-        return [node for name, node in self.constant_nodes.items() if name in nodes], weights
+        return [self.constant_nodes[name] for name in sorted(nodes, key=self._constant_order.__getitem__)], weights
+
+    @cached_property
+    def _constant_order(self) -> dict[str, int]:
+        """Position of each constant node."""
+        return {name: i for i, name in enumerate(self.constant_nodes)}
 
 
 @cache

@@ -57,6 +57,6 @@ def components(graph: LayerGraph, assignment: Mapping[str, str]) -> list[tuple[s
     together: nx.Graph[str] = nx.Graph()
     together.add_nodes_from(graph.layer_names)
     together.add_edges_from((a, b) for a, b in graph.digraph.edges if assignment[a] == assignment[b] and level[a] == level[b])
-    position = {name: i for i, name in enumerate(graph.topological)}
+    position = graph.topological_index
     groups = [tuple(sorted(group, key=position.__getitem__)) for group in nx.connected_components(together)]
     return sorted(groups, key=lambda group: (level[group[0]], position[group[0]]))

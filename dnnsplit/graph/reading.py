@@ -59,7 +59,7 @@ def read_model(path: str | Path, expected_sha256: str = "", shapes: Shapes | Non
     named = [value.name for value in proto.graph.input]
     model, types = _settled(proto, path, given) if opset_of(proto) >= INT8 else _converted(proto, path, given, notes)
     model = with_open(replace(model, path=path.resolve(), sha256=digest, shapes=given, metadata=metadata), types)
-    unread = tuple(name for name in named if name not in model.inputs)
+    unread = tuple(name for name in named if name not in model.taken)
     if unread:
         notes.append(
             f"nothing reads the input{'s' * (len(unread) > 1)} {', '.join(map(repr, unread))}; what is given for it is ignored"
@@ -96,7 +96,7 @@ def _folded(proto: onnx.ModelProto, path: Path, given: Shapes) -> tuple[Model, d
     drop_unused(proto.graph)
     model = index(proto, types)
     _check_sizes(model, path.name)
-    inputs = [value for value in proto.graph.input if value.name in model.inputs]
+    inputs = [value for value in proto.graph.input if value.name in model.taken]
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
     return model, types

@@ -83,7 +83,7 @@ def _lacks(types: Types, tensor: str) -> bool:
 
 def _read(model: Model, node: onnx.NodeProto) -> list[str]:
     """Return the outputs of a node that something reads or the model delivers."""
-    return [t for t in node.output if t and (t in model.consumers or t in model.outputs)]
+    return [t for t in node.output if t and (t in model.consumers or t in model.delivered)]
 
 
 def _shapes(model: Model, types: Types, names: Sequence[str], feed: Feed) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable
+
+PRINTED = 20  # problems of one error
 
 LONGEST = 2000  # characters of a reason or a detail
 
@@ -81,7 +84,13 @@ def nearest(name: str, options: Iterable[str]) -> str:
     return ""
 
 
-def raise_problems(error: type[DnnSplitError], heading: str, problems: list[str], most: int = 20) -> None:
+def nearest_of(options: Iterable[str], most: int = PRINTED) -> Callable[[str], str]:
+    """Return `nearest` among some options, for as many names as are printed: each takes a look at all options; "" for more."""
+    options, left = tuple(options), itertools.count(1)
+    return lambda name: nearest(name, options) if next(left) <= most else ""
+
+
+def raise_problems(error: type[DnnSplitError], heading: str, problems: list[str], most: int = PRINTED) -> None:
     """Raise one `error` that lists all `problems`; do nothing when there are none.
 
     Parameters

@@ -152,5 +152,5 @@ def _joined(node: yaml.ScalarNode) -> str:
         _refuse(r"a text has half of a character (such as \ud800)", node.start_mark)
 
 
-def _refuse(problem: str, mark: yaml.Mark | None = None) -> NoReturn:
+def _refuse(problem: str, mark: Any = None) -> NoReturn:
     raise yaml.constructor.ConstructorError(None, None, problem, mark)

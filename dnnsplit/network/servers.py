@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from dnnsplit.ground.errors import NetworkError, nearest, raise_problems
+from dnnsplit.ground.errors import NetworkError, nearest, nearest_of, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import is_number, show
 from dnnsplit.network import yaml
@@ -186,34 +187,40 @@ class Network:
             yield "it has no server; give at least the device"
         if "" in names:
             yield "a server has no name; give each a name"
-        for name in sorted({n for n in names if names.count(n) > 1}):
+        known = Counter(names)
+        for name in sorted(name for name, count in known.items() if count > 1):
             yield f"two servers are named {name!r}; names must be unique"
         for server in self.servers:
             yield from _no_figures(server, f"server {server.name!r}")
-        if names and self.source not in names:
+        if names and self.source not in known:
             yield f"source {self.source!r} is no server{nearest(self.source, names)}"
-        seen = set()
+        seen, near = set(), nearest_of(known)
         for link in self.links:
             where = f"link {link.source!r} -> {link.target!r}"
             for end in (link.source, link.target):
-                if end not in names:
-                    yield f"{where}: {end!r} is no server{nearest(end, names)}"
+                if end not in known:
+                    yield f"{where}: {end!r} is no server{near(end)}"
             if (link.source, link.target) in seen:
                 yield f"{where} is given twice; keep one"
             seen.add((link.source, link.target))
             yield from _no_figures(link, where)
 
-    @property
+    @cached_property
     def server_names(self) -> tuple[str, ...]:
         """Names of the servers, in the order given."""
         return tuple(server.name for server in self.servers)
 
+    @cached_property
+    def server_index(self) -> dict[str, int]:
+        """Position of each server by name."""
+        return {name: k for k, name in enumerate(self.server_names)}
+
     def server(self, name: str) -> Server:
         """Return the server called `name`."""
-        if name not in self.server_names:
+        if name not in self.server_index:
             message = f"there is no server {name!r}{nearest(name, self.server_names)}"
             raise NetworkError(message)
-        return self.servers[self.server_names.index(name)]
+        return self.servers[self.server_index[name]]
 
     def link(self, source: str, target: str) -> Link | None:
         """Return the link from `source` to `target`, or None."""
@@ -238,7 +245,7 @@ class Network:
         np.ndarray
             float (n, servers, servers) [s]: infinite where there is no link; 0 on the diagonal unless a self link is given.
         """
-        index = {name: k for k, name in enumerate(self.server_names)}
+        index = self.server_index
         size_bytes = np.asarray(size_bytes, float)
         seconds = np.full((len(size_bytes), len(index), len(index)), np.inf)
         seconds[:, range(len(index)), range(len(index))] = 0.0
@@ -248,12 +255,12 @@ class Network:
 
     def without(self, *links: tuple[str, str]) -> Network:
         """Return the same network without some links, each given as (source, target)."""
+        gone = {(source, target) for source, target in links}
         known = [f"{link.source} -> {link.target}" for link in self.links]
-        asked = [f"{source} -> {target}" for source, target in links]
-        lost = [f"there is no link {name!r}{nearest(name, known)}" for name in asked if name not in known]
-        raise_problems(NetworkError, "links", lost)
-        kept = tuple(link for link, name in zip(self.links, known, strict=True) if name not in asked)
-        return replace(self, links=kept)
+        lost = [f"{source} -> {target}" for source, target in links if (source, target) not in self._between]
+        near = nearest_of(known)
+        raise_problems(NetworkError, "links", [f"there is no link {name!r}{near(name)}" for name in lost])
+        return replace(self, links=tuple(link for link in self.links if link.ends not in gone))
 
     def with_bandwidths(self, bandwidths: Mapping[tuple[str, str], float]) -> Network:
         """Return the same network with other bandwidths [B/s] of some links, by (source, target); others are left out."""
@@ -272,11 +279,11 @@ class Network:
 
     def only(self, *names: str) -> Network:
         """Return the same network with some servers alone, links between them kept; the source must stay."""
-        servers = tuple(self.server(name) for name in names)
-        if self.source not in names:
+        servers, kept = tuple(self.server(name) for name in names), set(names)
+        if self.source not in kept:
             message = f"the source {self.source!r} must stay in the network; you kept {', '.join(names)}"
             raise NetworkError(message)
-        links = tuple(link for link in self.links if link.source in names and link.target in names)
+        links = tuple(link for link in self.links if link.source in kept and link.target in kept)
         return Network(servers, links, self.source, name="+".join(names))
 
     @property

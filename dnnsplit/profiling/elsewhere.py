@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +16,7 @@ import pandas as pd
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.feeds import Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import OptionError, ProfileError, nearest, raise_problems
+from dnnsplit.ground.errors import OptionError, ProfileError, nearest, nearest_of, raise_problems
 from dnnsplit.profiling.codec_times import measure_forms, wanted_forms
 from dnnsplit.profiling.factors import Factors
 from dnnsplit.profiling.kernels import COLUMNS, host_name, measured_here
@@ -116,7 +117,7 @@ def joined(*times: LayerTimes) -> LayerTimes:
         inputs in other ways.
     """
     servers = [server for one in times for server in one.frame["server"].unique()]
-    twice = sorted({s for s in servers if servers.count(s) > 1})
+    twice = sorted(s for s, count in Counter(servers).items() if count > 1)
     problems = [f"server {s!r} has times in two tables; keep one" for s in twice]
     made = {server: about for one in times for server, about in one.made.items()}
     hashes = {server: about["model_sha256"] for server, about in made.items() if "model_sha256" in about}
@@ -266,7 +267,8 @@ def flops_times(
         for name in (*tensor.consumers, *([] if tensor.producer is None else [tensor.producer])):
             moved[name] += tensor.size_bytes
     seconds = {layer.name: max(layer.flops / flops_per_s, moved[layer.name] / bytes_per_s) for layer in graph.layers}
-    strangers = [f"{n!r} is no layer{nearest(n, graph.layer_names)}" for n in layers if n not in seconds]
+    near = nearest_of(graph.layer_names)
+    strangers = [f"{n!r} is no layer{near(n)}" for n in layers if n not in seconds]
     raise_problems(ProfileError, "layers in int8", strangers)
     rows: list[tuple[Any, ...]] = [(name, server, "float32", value) for name, value in seconds.items()]
     rows += [(name, server, "int8", seconds[name]) for name in layers]

@@ -88,7 +88,7 @@ def priced(network: Network, overhead: Mapping[str, Overhead]) -> Network:
     """
     links = []
     for link in network.links:
-        if link.source != link.target and {link.source, link.target} <= set(overhead):
+        if link.source != link.target and link.source in overhead and link.target in overhead:
             sender, receiver = overhead[link.source], overhead[link.target]
             per_byte = sender.s_per_byte_out + receiver.s_per_byte_in
             link = replace(link, handling_s=receiver.s_per_tensor, handling_s_per_byte=per_byte)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import ProfileError, nearest, raise_problems
+from dnnsplit.ground.errors import ProfileError, nearest, nearest_of, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.gate import Kind
@@ -120,9 +120,28 @@ class LayerTimes:
             self.forms.save(_beside(path))
 
     @cached_property
+    def _keys(self) -> list[tuple[str, str, str]]:
+        return list(zip(*(self.frame[column].tolist() for column in ("layer", "server", "precision")), strict=True))
+
+    @cached_property
     def _seconds(self) -> dict[tuple[str, str, str], float]:
-        keys = zip(*(self.frame[column].tolist() for column in ("layer", "server", "precision")), strict=True)
-        return dict(zip(keys, self.frame["seconds"].tolist(), strict=True))
+        return dict(zip(self._keys, self.frame["seconds"].tolist(), strict=True))
+
+    @cached_property
+    def _row(self) -> dict[tuple[str, str, str], int]:
+        """Position of each row."""
+        return {key: i for i, key in enumerate(self._keys)}
+
+    @cached_property
+    def _sums(self) -> dict[tuple[str, str], float]:
+        """Seconds of all layers [s], by server and precision."""
+        groups: Any = self.frame.groupby(["server", "precision"], sort=False)["seconds"]
+        return {key: float(seconds.sum()) for key, seconds in groups}
+
+    @cached_property
+    def servers(self) -> tuple[str, ...]:
+        """The servers that have times, in the order of the table."""
+        return tuple(self.frame["server"].unique())
 
     def seconds(self, layer: str, server: str, precision: str = "float32") -> float:
         """Return one time [s]."""
@@ -153,31 +172,31 @@ class LayerTimes:
             A time that is needed is missing; all of them are named.
         """
         array = np.full((len(graph.layers), len(network.servers), 2), np.nan)
-        strangers = [f"{n!r} is no layer{nearest(n, graph.layer_names)}" for n in quantizable if n not in graph.layer_index]
+        near = nearest_of(graph.layer_names)
+        strangers = [f"{n!r} is no layer{near(n)}" for n in quantizable if n not in graph.layer_index]
         raise_problems(ProfileError, "quantizable layers", strangers)
-        problems = []
+        problems, near = [], nearest_of(self.servers)
         for number, (precision, names) in enumerate(zip(PRECISIONS, (graph.layer_names, quantizable), strict=True)):
             rows = [[self._seconds.get((n, server, precision), math.nan) for server in network.server_names] for n in names]
             array[[graph.layer_index[n] for n in names], :, number] = np.reshape(rows, (-1, len(network.servers)))
             lacks = [(names[i], network.server_names[k]) for i, k in np.argwhere(np.isnan(rows))]
-            problems += [f"no {precision} time of layer {n!r} on server {server!r}{self._hint(server)}" for n, server in lacks]
+            problems += [
+                f"no {precision} time of layer {n!r} on server {server!r}{self._hint(server, near)}" for n, server in lacks
+            ]
         raise_problems(ProfileError, "layer times do not cover the problem", problems, most=8)
         return array
 
-    def _hint(self, server: str) -> str:
-        servers = self.frame["server"].unique()
-        if server not in servers:
-            return f": no time is known for that server at all{nearest(server, servers)}"
+    def _hint(self, server: str, near: Callable[[str], str]) -> str:
+        if (server, PRECISIONS[0]) not in self._sums and (server, PRECISIONS[1]) not in self._sums:
+            return f": no time is known for that server at all{near(server)}"
         return "; profile it, or leave the layer out of the noise model"
 
     def seconds_of(self, server: str, precision: str = "float32") -> float:
         """Return the sum over all layers on one server [s]."""
-        rows = self.frame[(self.frame["server"] == server) & (self.frame["precision"] == precision)]
-        if rows.empty:
-            known = self.frame["server"].unique()
-            message = f"there are no {precision} times of server {server!r}{nearest(server, known)}"
+        if (server, precision) not in self._sums:
+            message = f"there are no {precision} times of server {server!r}{nearest(server, self.servers)}"
             raise ProfileError(message)
-        return float(rows["seconds"].sum())
+        return self._sums[server, precision]
 
     def error_s(self, compute_s: Mapping[str, float]) -> float:
         """How far the compute time of a plan may be off [s]: the worst that split models were, on each of its servers.
@@ -214,7 +233,7 @@ class LayerTimes:
         """
         check_one_setting({what: {"setting": setting}} | {f"times of {server}": made for server, made in self.made.items()})
 
-    @property
+    @cached_property
     def slowdown(self) -> dict[str, float]:
         """Seconds on each server per CPU second of the machine that was profiled; for servers whose times were scaled.
 
@@ -253,11 +272,11 @@ class LayerTimes:
         if server not in self.slowdown:
             message = f"the times of {server!r} are not scaled from another machine's{nearest(server, self.slowdown)}"
             raise ProfileError(message)
-        asked = {(layer, "int8" if layer in quantized else "float32") for layer in layers}
+        int8 = set(quantized)
+        asked = {(layer, "int8" if layer in int8 else "float32") for layer in layers}
         for layer, precision in asked:
             self.seconds(layer, server, precision)  # which refuses
-        rows = self.frame[self.frame["server"] == server]
-        rows = rows[[key in asked for key in zip(rows["layer"], rows["precision"], strict=True)]]
+        rows = self.frame.iloc[sorted(self._row[layer, server, precision] for layer, precision in asked)]
         return _slowdown(rows) if rows["seconds"].any() else self.slowdown[server]
 
     def without(self, *servers: str) -> LayerTimes:

@@ -133,7 +133,7 @@ def _ranging(model: Model, tensors: Sequence[str]) -> Session:
         tensor: [helper.make_node(kind, [tensor], [f"{stem}/{kind}/{i}"], keepdims=0) for kind in ENDS]
         for i, tensor in enumerate(tensors)
     }
-    first = [tensor for tensor in extremes if tensor in model.inputs or model.is_constant(tensor)]
+    first = [tensor for tensor in extremes if tensor in model.taken or model.is_constant(tensor)]
     nodes = [extreme for tensor in first for extreme in extremes[tensor]]
     for node in model.nodes.values():
         nodes += [node, *(extreme for tensor in node.output for extreme in extremes.get(tensor, []))]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from bisect import bisect_left
+from collections.abc import Collection
 
-import onnx
-
-from dnnsplit.graph.cleanup import subgraphs
 from dnnsplit.graph.onnx_file import Model
 
 OF_LAYER = ("input", "weight", "bias", "product", "output")
@@ -21,16 +19,7 @@ def free_stem(model: Model, stem: str, endings: Collection[str]) -> str:
     They are ``{stem}/{ending}``, or begin with that and a slash; no name of the model does. Layers and tensors have no ending in
     common, so that what is made for two of them never meets: one would have to be called like what is made for the other.
     """
-    names = [name for name in _names(model.proto.graph) if name.startswith(f"{stem}/")]
+    start, end = (bisect_left(model.names, f"{stem}{ending}") for ending in "/0")  # 0 is what comes after the slash
+    names = model.names[start:end]
     stems = itertools.chain([stem], (f"{stem}/#{count}" for count in itertools.count(2)))
     return next(free for free in stems if not any(f"{name}/".startswith(f"{free}/{e}/") for name in names for e in endings))
-
-
-def _names(graph: onnx.GraphProto) -> Iterator[str]:
-    """Yield the names of all nodes, tensors and constants, those of bodies among them."""
-    yield from (value.name for value in (*graph.input, *graph.initializer))
-    for node in graph.node:
-        yield from (node.name, *node.output)
-        for attribute in node.attribute:
-            for body in subgraphs(attribute):
-                yield from _names(body)

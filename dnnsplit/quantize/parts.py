@@ -40,7 +40,7 @@ def boundary(graph: LayerGraph, layers: Iterable[str]) -> Boundary:
     inside = {node for name in layers for node in graph.layer(name).nodes}
     made = {o for node in inside for o in model.nodes[node].output if o}
     read = {i for node in inside for i in node_inputs(model.nodes[node]) if i not in made and not model.is_constant(i)}
-    used = {o for o in made if o in model.outputs or any(c not in inside for c in model.consumers.get(o, ()))}
+    used = {o for o in made if o in model.delivered or any(c not in inside for c in model.consumers.get(o, ()))}
     return Boundary(tuple(sorted(read)), tuple(sorted(used)))
 
 
@@ -57,7 +57,7 @@ def build_part(
     the quantized layers of the whole plan. A tensor that comes from one of them and from outside this part is received in
     int8, by its wire name, and dequantized here. An input of the model may be delivered as it is.
     """
-    model, int8, chosen = graph.model, int8 or {}, set(layers)
+    model, int8 = graph.model, int8 or {}
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
     inputs = []
@@ -69,8 +69,8 @@ def build_part(
         else:
             inputs.append(model.value_info(tensor))
     received = {value.name for value in inputs}
-    inputs += [model.value_info(name) for name in outputs if name in model.inputs and name not in received]
-    for layer in (graph.layer(n) for n in graph.topological if n in chosen):
+    inputs += [model.value_info(name) for name in outputs if name in model.taken and name not in received]
+    for layer in map(graph.layer, sorted(set(layers), key=graph.topological_index.__getitem__)):
         if layer.name in int8:
             nodes += int8[layer.name].nodes
             weights += int8[layer.name].weights

@@ -11,7 +11,7 @@ import numpy as np
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.shared_weights import groups, own_bytes
-from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, nearest, raise_problems
+from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, nearest_of, raise_problems
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.schemes import names_of, unpack
 from dnnsplit.profiling.overhead import priced
@@ -152,7 +152,7 @@ class Problem:
         source, q = self.parted(scheme)
         lossy = set(self.sources[source - 1].tensors) if source else set()
         quantized = {i for j, i in enumerate(self.quantizable) if q >> j & 1}
-        names, index = self.network.server_names, {name: k for k, name in enumerate(self.network.server_names)}
+        names, index = self.network.server_names, self.network.server_index
         found = {}
         for t, (p, receivers) in enumerate(zip(self.producer, self.receivers, strict=True)):
             start, tensor = self.source if p < 0 else placement[p], self.graph.tensors[t].name
@@ -234,7 +234,7 @@ class Weights:
 
     def of(self, cost: Cost, network: Network) -> float:
         """Return the objective of a priced placement."""
-        index = {name: k for k, name in enumerate(network.server_names)}
+        index = network.server_index
         held, sent = np.broadcast_to(self.held, self.compute.shape), np.broadcast_to(self.sent, self.transfer.shape)
         terms = [self.compute[index[name]] * seconds for name, seconds in cost.compute_s.items()]
         terms += [held[index[name]] * size for name, size in cost.weight_bytes.items()]
@@ -295,10 +295,12 @@ def build_problem(
     named = [("quantizable", n) for n in quantizable] + [("pins", n) for n in pins] + [("forbid", n) for n in forbid]
     named += [("colocate", n) for group in colocate for n in group]
     lost = [(what, n) for what, n in named if n not in graph.layer_index]
-    raise_problems(ModelError, "layers", [f"{what}: there is no layer {n!r}{nearest(n, graph.layer_names)}" for what, n in lost])
+    near = nearest_of(graph.layer_names)
+    raise_problems(ModelError, "layers", [f"{what}: there is no layer {n!r}{near(n)}" for what, n in lost])
     servers = [("pins", s) for s in pins.values()] + [("forbid", s) for group in forbid.values() for s in group]
-    index = {name: k for k, name in enumerate(network.server_names)}
-    strange = [f"{what}: there is no server {s!r}{nearest(s, index)}" for what, s in servers if s not in index]
+    index = network.server_index
+    near = nearest_of(index)
+    strange = [f"{what}: there is no server {s!r}{near(s)}" for what, s in servers if s not in index]
     raise_problems(NetworkError, "servers", strange)
     inside = [f"{a!r} -> {b!r}" for a, b in request.forbid_links if a == b]
     inside = [f"{link} is inside a server, where tensors move without a link too" for link in inside]

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dnnsplit.graph.layers import LayerGraph, Tensor
-from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
+from dnnsplit.ground.errors import NoiseError, OptionError, SolverError, nearest, raise_problems
+from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.wire_forms import INT8, PLAIN, Coded, WireForms
 from dnnsplit.solving.costs import INT8_SHARE
+from dnnsplit.solving.elimination.order import MAX_BYTES
 from dnnsplit.solving.elimination.relays import TIE
 from dnnsplit.solving.request import Request
 
@@ -251,7 +253,11 @@ def _arrays(
     of an input: written at the source, passed on as it is by others, and read at the source too.
     """
     servers, count = len(network.servers), max((len(own) for both in every for own in both), default=1)
-    at_source = np.arange(servers) == network.server_names.index(network.source)
+    if (size := 8.0 * len(tensors) * servers**2 * 2 * max(1, count)) > MAX_BYTES:
+        message = f"what {len(tensors)} tensors take between {servers} servers needs {show(size, 'B')} of memory"
+        way_out = f"at most {show(MAX_BYTES, 'B')} are taken; keep the servers that may be worth it: network.only(...)"
+        raise SolverError(message, way_out)
+    at_source = np.arange(servers) == network.server_index[network.source]
     sizes = np.array([t.size_bytes for t in tensors], float)
     handled = np.array([t.handled_bytes for t in tensors], float)
     link_s = np.full((len(tensors), servers, servers, 2, max(1, count)), np.inf)

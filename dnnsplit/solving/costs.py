@@ -17,7 +17,7 @@ stage of a pipeline, and the slowest stage sets the throughput.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import networkx as nx
@@ -25,7 +25,7 @@ import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph, Tensor
 from dnnsplit.graph.shared_weights import groups, own_bytes
-from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, ProfileError, nearest, raise_problems
+from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, ProfileError, nearest_of, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
@@ -139,11 +139,11 @@ class Cost:
     @property
     def routes(self) -> dict[str, tuple[tuple[str, str], ...]]:
         """The links between servers that each tensor takes, by its name; `evaluate` takes them as `routes`."""
-        found: dict[str, tuple[tuple[str, str], ...]] = {}
+        found: dict[str, list[tuple[str, str]]] = {}
         for t in self.transfers:
             if t.source != t.target:
-                found[t.tensor] = (*found.get(t.tensor, ()), (t.source, t.target))
-        return found
+                found.setdefault(t.tensor, []).append((t.source, t.target))
+        return {tensor: tuple(links) for tensor, links in found.items()}
 
     @property
     def stage_s(self) -> dict[str, float]:
@@ -235,14 +235,16 @@ def evaluate(
     quantized = tuple(quantized)
     problems = [f"layer {n!r} has no server" for n in graph.layer_names if n not in assignment]
     lost = [n for n in (*assignment, *quantized) if n not in graph.layer_index]
-    problems += [f"there is no layer {n!r}{nearest(n, graph.layer_names)}" for n in dict.fromkeys(lost)]
+    near = nearest_of(graph.layer_names)
+    problems += [f"there is no layer {n!r}{near(n)}" for n in dict.fromkeys(lost)]
     raise_problems(ModelError, "assignment", problems)
-    tensors = [t.name for t in graph.tensors]
-    lost = [f"there is no tensor {n!r}{nearest(n, tensors)}" for n in routes or {} if n not in tensors]
+    tensors = dict.fromkeys(t.name for t in graph.tensors)
+    near = nearest_of(tensors)
+    lost = [f"there is no tensor {n!r}{near(n)}" for n in routes or {} if n not in tensors]
     raise_problems(ModelError, "routes", lost)
     names = network.server_names
-    strange = sorted(set(assignment.values()) - set(names))
-    raise_problems(NetworkError, "assignment", [f"there is no server {s!r}{nearest(s, names)}" for s in strange])
+    strange, near = sorted(set(assignment.values()) - set(names)), nearest_of(names)
+    raise_problems(NetworkError, "assignment", [f"there is no server {s!r}{near(s)}" for s in strange])
     cost = cost_of(graph, priced(network, times.overhead), times, assignment, quantized, routes or {}, forms or {})
     taken = {(t.tensor, t.source, t.target) for t in cost.transfers}
     idle = [
@@ -259,12 +261,12 @@ def cost_of(
     network: Network,
     times: LayerTimes,
     assignment: Mapping[str, str],
-    quantized: Sequence[str],
+    int8: Iterable[str],
     routes: Routes,
     forms: WireChoice,
 ) -> Cost:
     """Price a placement of known layers on known servers, with links that are `priced` already; see `evaluate`."""
-    names = network.server_names
+    names, quantized = network.server_names, frozenset(int8)
     compute: dict[str, list[float]] = {name: [] for name in names}
     weight = dict.fromkeys(names, 0.0)
     for layer in graph.layers:
@@ -280,10 +282,14 @@ def cost_of(
     raise_problems(InfeasibleError, "assignment", missing)
     transfers = _coded(graph, network, times, assignment, quantized, transfers, forms)
     codec_s = codec_seconds(names, transfers)
-    energy = {}
+    energy, inside, leaving = {}, dict[str, list[float]](), dict[str, list[Transfer]]()
+    for t in transfers:
+        if t.source == t.target:
+            inside.setdefault(t.source, []).append(t.seconds)
+        else:
+            leaving.setdefault(t.source, []).append(t)
     for server in network.servers:
-        self_s = math.fsum(t.seconds for t in transfers if t.source == t.target == server.name)
-        sent = [t for t in transfers if t.source == server.name != t.target]
+        self_s, sent = math.fsum(inside.get(server.name, ())), leaving.get(server.name, ())
         sending_j = server.sending_j(math.fsum(t.seconds for t in sent), math.fsum(t.size_bytes for t in sent))
         computing_j = server.compute_w * (compute_s[server.name] + codec_s[server.name])
         energy[server.name] = computing_j + server.transmit_self_w * self_s + sending_j
@@ -299,7 +305,7 @@ def cost_of(
 
 
 def _transfers(
-    graph: LayerGraph, network: Network, assignment: Mapping[str, str], quantized: Sequence[str], routes: Routes
+    graph: LayerGraph, network: Network, assignment: Mapping[str, str], quantized: Collection[str], routes: Routes
 ) -> tuple[tuple[Transfer, ...], list[str]]:
     """Return every y_tn = 1 (each link once per tensor, in the order of travel) and what is wrong with the rest."""
     found, missing = [], []
@@ -327,7 +333,7 @@ def _coded(
     network: Network,
     times: LayerTimes,
     assignment: Mapping[str, str],
-    quantized: Sequence[str],
+    quantized: Collection[str],
     transfers: tuple[Transfer, ...],
     forms: WireChoice,
 ) -> tuple[Transfer, ...]:
@@ -375,7 +381,7 @@ def _travel(source: str, targets: Sequence[str], route: Sequence[tuple[str, str]
     ways: nx.DiGraph[str] = nx.DiGraph()
     ways.add_node(source)
     ways.add_edges_from((start, end) for start, end in route if start != end)
-    taken = list(nx.bfs_edges(ways, source))
+    taken = dict.fromkeys(nx.bfs_edges(ways, source))
     there = {source, *(end for _, end in taken)}
     problems = []
     for start, end in (link for link in ways.edges if link not in taken):
@@ -384,4 +390,4 @@ def _travel(source: str, targets: Sequence[str], route: Sequence[tuple[str, str]
         else:
             problems.append(f"its route has {start!r} -> {end!r}, but it never gets to {start!r}")
     problems += [f"its route does not bring it from {source!r} to {t!r}" for t in dict.fromkeys(targets) if t not in there]
-    return [(source, source)] * (source in targets) + taken, problems
+    return [(source, source)] * (source in targets) + list(taken), problems

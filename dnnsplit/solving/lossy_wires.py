@@ -187,7 +187,7 @@ def _chosen(question: Question, problem: Problem, placement: tuple[int, ...], sc
     moves, options = [], []
     for move in (t for t in cost.transfers if t.source != t.target):
         t = position[move.tensor]
-        k, h = (problem.network.server_names.index(name) for name in (move.source, move.target))
+        k, h = (problem.network.server_index[name] for name in (move.source, move.target))
         precision = int(problem.producer[t] in int8)
         lossy = [
             (name, float(problem.forms.power[t, precision, n]))

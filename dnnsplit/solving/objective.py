@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
-import networkx as nx
 import numpy as np
 
 from dnnsplit.ground.errors import InfeasibleError
@@ -16,6 +16,8 @@ from dnnsplit.noise.models import NoiseModel
 from dnnsplit.solving.arrays import Problem, Weights, energy_weights, latency_weights
 from dnnsplit.solving.costs import Cost
 from dnnsplit.solving.elimination.sweep import eliminate
+
+MOST_MISSING = 20  # links that a message lists
 
 
 @dataclass(frozen=True)
@@ -162,5 +164,10 @@ def normalised_sum(network: Network, latency_weight: float, energy_weight: float
 
 def unreachable(problem: Problem) -> str:
     """Say why no placement exists at all."""
-    missing = [f"{a} -> {b}" for a, b in nx.complement(problem.network.digraph).edges]
-    return f"no placement connects the layers under these pins and prohibitions; missing links: {', '.join(missing) or 'none'}"
+    network = problem.network
+    names, there = network.server_names, {link.ends for link in network.links}
+    missing = (f"{a} -> {b}" for a in names for b in names if a != b and (a, b) not in there)
+    told = list(itertools.islice(missing, MOST_MISSING))
+    rest = len(names) * (len(names) - 1) - sum(a != b for a, b in there) - len(told)
+    told += [f"... and {rest} more"] if rest else []
+    return f"no placement connects the layers under these pins and prohibitions; missing links: {', '.join(told) or 'none'}"

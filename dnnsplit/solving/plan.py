@@ -167,7 +167,8 @@ class Plan:
     @property
     def frame(self) -> pd.DataFrame:
         """One row per layer: layer, server, precision."""
-        precision = ["int8" if name in self.quantized else "float32" for name in self.assignment]
+        quantized = set(self.quantized)
+        precision = ["int8" if name in quantized else "float32" for name in self.assignment]
         return pd.DataFrame({"layer": list(self.assignment), "server": list(self.assignment.values()), "precision": precision})
 
     def to_json(self) -> dict[str, Any]:
@@ -214,8 +215,9 @@ class Plan:
 
     def check(self, names: tuple[str, ...]) -> None:
         """Raise unless the plan places exactly the layers `names`."""
+        known = set(names)
         problems = [f"layer {n!r} has no server" for n in names if n not in self.assignment]
-        problems += [f"layer {n!r} is not in the model" for n in self.assignment if n not in names]
+        problems += [f"layer {n!r} is not in the model" for n in self.assignment if n not in known]
         raise_problems(DnnSplitError, "the plan does not fit the model", problems, most=5)
 
     def __str__(self) -> str:

@@ -213,7 +213,7 @@ def affine(question: Question, links: Sequence[Ends]) -> Callable[[Plan, Weights
     """
     unlimited = priced(question.network.with_bandwidths(dict.fromkeys(links, math.inf)), question.problem.times.overhead)
     handled = {t.name: t.handled_bytes for t in question.problem.graph.tensors}
-    index = {name: k for k, name in enumerate(unlimited.server_names)}
+    index = unlimited.server_index
 
     def price(plan: Plan, weights: Weights) -> tuple[float, tuple[float, ...]]:
         swift = []

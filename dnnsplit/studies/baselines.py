@@ -242,7 +242,7 @@ def _ours(question: Question, effort: Effort) -> Iterator[Method]:
         return improved(question, plan, effort) if question.problem.lossy else plan
 
     def search(part: Question) -> Iterator[Found]:
-        plan, index = answer(part, effort), {name: k for k, name in enumerate(part.network.server_names)}
+        plan, index = answer(part, effort), part.network.server_index
         placement = tuple(index[plan.assignment[name]] for name in part.problem.graph.layer_names)
         yield Found(placement, plan.status == "optimal", forms=plan.forms)
 

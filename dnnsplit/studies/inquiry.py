@@ -54,7 +54,7 @@ def positions(question: Question, plan: Plan) -> tuple[list[int], int]:
     """Return server positions and scheme of a plan, after a check that it answers this very question."""
     problem, most = question.problem, question.limits.max_noise
     plan.check(problem.graph.layer_names)
-    index = {name: k for k, name in enumerate(problem.network.server_names)}
+    index = problem.network.server_index
     int8 = problem.quantizable_names
     problems = [f"it uses {s!r}, which is not in the network{nearest(s, index)}" for s in plan.servers if s not in index]
     problems += [f"it has {n!r} in int8, which may not be{nearest(n, int8)}" for n in plan.quantized if n not in int8]

@@ -61,3 +61,13 @@ def test_an_error_tells_its_reason_apart_from_the_way_out_and_the_details():
     assert (error.reason, error.details) == ("it is down", ("the plug", "the fuse"))
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.reason, copy.details) == (NetworkError, str(error), error.reason, error.details)
+
+
+def test_the_nearest_is_looked_for_only_where_it_is_printed(monkeypatch):
+    looked = []
+    monkeypatch.setattr(errors, "nearest", lambda name, options: looked.append(name) or " (did you mean 'a'?)")
+    near = errors.nearest_of(["a", "b"])
+    lost = [f"{name}{near(name)}" for name in map(str, range(1000))]
+    assert looked == [str(n) for n in range(errors.PRINTED)]
+    assert lost[0] == "0 (did you mean 'a'?)"
+    assert lost[-1] == "999"

@@ -29,12 +29,21 @@ class Request:
     source, of which `remaining_s` were left [s].
     """
 
-    def __init__(self, identity: str, remaining_s: float, limit_s: float, parts: list[Part]) -> None:
+    def __init__(
+        self, identity: str, remaining_s: float, limit_s: float, parts: Sequence[Part], awaited: Sequence[str] = ()
+    ) -> None:
         self.identity, self.limit_s = identity, limit_s
         self.started = time.monotonic()
         self.deadline = self.started + remaining_s
-        self.waiting = list(parts)
+        self.waiting = {part.name: part for part in parts}
+        self.awaited = set(awaited)  # outputs of the model that are not there yet
         self.tensors: dict[str, np.ndarray] = {}
+        self._lacks = {part.name: len(set(part.inputs)) for part in parts}  # how many inputs
+        self._readers: dict[str, list[str]] = {}
+        for part in parts:
+            for name in dict.fromkeys(part.inputs):
+                self._readers.setdefault(name, []).append(part.name)
+        self._ready = [part.name for part in parts if not part.inputs]
         self.sending = 0
         self.moved = False
         self.confirmed = ""  # the process of the source that said that it has this request
@@ -45,10 +54,19 @@ class Request:
         self.error: tuple[grpc.StatusCode, str] | None = None
         self.dropped = threading.Event()
 
+    def take(self, name: str, array: np.ndarray) -> None:
+        """Take a tensor."""
+        if name not in self.tensors:
+            for part in self._readers.get(name, ()):
+                self._lacks[part] -= 1
+                if not self._lacks[part]:
+                    self._ready.append(part)
+        self.tensors[name] = array
+        self.awaited.discard(name)
+
     def due(self) -> list[Part]:
         """Return the parts whose inputs are all there now; they wait no longer."""
-        due = [part for part in self.waiting if all(name in self.tensors for name in part.inputs)]
-        self.waiting = [part for part in self.waiting if part not in due]
+        due, self._ready = [self.waiting.pop(name) for name in self._ready], []
         return due
 
     def move_inside(self, server: str, moves: Sequence[tuple[str, int]], emulation: Emulation, watch: Watch) -> None:
@@ -87,8 +105,8 @@ def in_order(bundle: Bundle, told: Sequence[Records]) -> Records:
 
     What the target of a transfer took to read it becomes a part of its record.
     """
-    order, known = [part.name for part in bundle.parts], {name: i for i, name in enumerate(bundle.producers)}
-    parts = sorted((part for one in told for part in one.parts), key=lambda part: order.index(part.name))
+    order, known = ({n: i for i, n in enumerate(names)} for names in ((p.name for p in bundle.parts), bundle.producers))
+    parts = sorted((part for one in told for part in one.parts), key=lambda part: order[part.name])
     reads = {(read.wire, read.target): read.seconds for one in told for read in one.reads}
     transfers = [t for one in told for t in one.transfers]
     transfers = [t if t.source == t.target else replace(t, decode_s=reads.get((t.wire, t.target), 0.0)) for t in transfers]

@@ -87,7 +87,7 @@ def warm_up(bundle: Bundle, part: Part, loaded: Any) -> str:
     DeployError
         The model server does not answer, or has another part.
     """
-    wires, examples = bundle.wire_by_name, {example.wire: example for example in bundle.examples}
+    wires, examples = bundle.wire_by_name, bundle.example_of
     try:
         inputs = {name: drawn(wires[name], examples, bundle.pixels.get(name)) for name in part.inputs}
         for _ in range(2):
@@ -102,7 +102,7 @@ def warm_up(bundle: Bundle, part: Part, loaded: Any) -> str:
 
 def warm_codecs(bundle: Bundle, server: str) -> None:
     """Write and read, once, what crosses the links of a server in forms, and an image where clients may send some."""
-    wires, examples = bundle.wire_by_name, {example.wire: example for example in bundle.examples}
+    wires, examples = bundle.wire_by_name, bundle.example_of
     used = {(wire, form) for (wire, *ends), form in bundle.forms.items() if server in ends}
     used |= {(name, "jpeg-90") for name in bundle.pixels if server == bundle.source}
     for name, form in used:

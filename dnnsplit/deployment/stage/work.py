@@ -148,7 +148,7 @@ class Runner:
                     again_s = max(LEAST_S, self.usual_s)
                     text = f"{limit} requests are in flight on {self.server!r}, which is the limit; try again in {again_s:.2g} s"
                     raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, text, again_s)
-                request = self.requests[identity] = Request(identity, remaining_s, limit_s, self.parts)
+                request = self.requests[identity] = Request(identity, remaining_s, limit_s, self.parts, self.awaited)
                 request.sending += len(self.starts)
                 for target in self.starts:
                     self.peers[target].queue.put(Sending(request, START))
@@ -169,7 +169,7 @@ class Runner:
     def keep(self, request: Request, name: str, array: np.ndarray) -> None:
         """Keep a tensor, and start the parts that waited for it."""
         with self.state:
-            request.tensors[name] = array
+            request.take(name, array)
             self.state.notify_all()
             self._run(request, request.due())
 
@@ -190,7 +190,7 @@ class Runner:
         """Block until all graph outputs are at the source; a `Refusal` says why they are not."""
         with self.state:
             done = self.state.wait_for(
-                lambda: request.error is not None or all(name in request.tensors for name in self.awaited),
+                lambda: request.error is not None or not request.awaited,
                 timeout=request.deadline - time.monotonic(),
             )
         if not done:
@@ -319,7 +319,7 @@ class Runner:
         self.state.notify_all()
 
     def _overdue(self, request: Request) -> str:
-        needed = dict.fromkeys([*(name for part in request.waiting for name in part.inputs), *self.awaited])
+        needed = dict.fromkeys([*(name for part in request.waiting.values() for name in part.inputs), *self.awaited])
         missing = [name for name in needed if name not in request.tensors and self.producers[name] != self.server]
         reasons = [f"tensor {name!r} did not arrive from {self.producers[name]!r}" for name in missing]
         reasons = reasons or [f"{self.server!r} did not finish computing and sending"]

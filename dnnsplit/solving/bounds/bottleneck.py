@@ -170,7 +170,7 @@ def descend(problem: Problem, placement: Sequence[int], scheme: int) -> tuple[in
 
 def _stages(problem: Problem, cost: Cost) -> np.ndarray:
     """Seconds of the stages: compute by server, then links by sender and receiver."""
-    index = {name: k for k, name in enumerate(problem.network.server_names)}
+    index = problem.network.server_index
     seconds = np.zeros((1 + len(index), len(index)))
     seconds[0] = [cost.compute_s[name] + codec_s for name, codec_s in cost.codec_s.items()]
     for t in cost.transfers:

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from dnnsplit.solving.arrays import Problem, Weights
-from dnnsplit.solving.elimination.order import Scope, Sizes, work
+from dnnsplit.solving.elimination.order import MAX_BYTES, MOST_AXES, Scope, Sizes, work
 from dnnsplit.solving.elimination.relays import multicast, relay_tables
 
 # Tensors whose tables shrink by such factors, once a set of servers stands between producer and receivers, are tried with it.
@@ -68,7 +68,7 @@ def _form(problem: Problem, starred: frozenset[int]) -> Form:
         own = (-len(problem.choices),) if t in optional else (bit[p],) if p in bit else ()
         if t in starred:
             brought = layers + len(sets)
-            sets.append(len(_sets(servers, receivers)))
+            sets.append(_count(servers, receivers))
             found += [(r, brought) for r in receivers if r >= 0]
             found.append((*own, *((p,) if p >= 0 else ()), brought))
         else:
@@ -79,16 +79,26 @@ def _form(problem: Problem, starred: frozenset[int]) -> Form:
 
 def _sets(servers: int, receivers: tuple[int, ...]) -> np.ndarray:
     """Sets of servers that receivers can be on, as bits; a set comes before those that hold it."""
-    most = sum(r >= 0 for r in receivers)
+    most = min(sum(r >= 0 for r in receivers), servers)
     every = (sum(1 << k for k in members) for n in range(1, most + 1) for members in itertools.combinations(range(servers), n))
     return np.array(list(every))
+
+
+def _count(servers: int, receivers: tuple[int, ...]) -> int:
+    """How many such sets there are."""
+    most = min(sum(r >= 0 for r in receivers), servers)
+    return sum(math.comb(servers, n) for n in range(1, most + 1))
 
 
 def _shrinks(problem: Problem, p: int, receivers: tuple[int, ...]) -> float:
     """Return how many times smaller the tables of a tensor are with a set of servers than without."""
     servers, layers = len(problem.network.servers), len(_layers(p, receivers))
-    most = min(sum(r >= 0 for r in receivers), servers)
-    return servers ** (layers - 1) / (layers * sum(math.comb(servers, n) for n in range(1, most + 1))) if most > 1 else 0.0
+    if min(sum(r >= 0 for r in receivers), servers) < 2:
+        return 0.0
+    sets = _count(servers, receivers)
+    if servers * sets * 8 > MAX_BYTES:
+        return 0.0
+    return math.inf if layers > MOST_AXES else servers ** (layers - 1) / (layers * sets)
 
 
 def values(problem: Problem, form: Form, *objectives: Weights) -> list[Table]:

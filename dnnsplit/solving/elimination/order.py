@@ -17,6 +17,8 @@ from dnnsplit.ground.units import show
 MAX_BYTES = 4 * 2**30
 # Entries of a sum that are made at once: blocks of this many (2 MB for each objective) stay in the cache.
 BLOCK = 2**18
+# Axes of a table: numpy has 64.
+MOST_AXES = 60
 # Where tables have more entries than this, it is worth the time to try another order.
 MANY_ENTRIES = 2**24
 
@@ -185,6 +187,9 @@ def _greedy(scopes: tuple[Scope, ...], sizes: Sizes, first: int, careful: bool =
     Carefully, of equal ones the one that makes the fewest new neighbours, and of these that whose neighbours changed last:
     a tenth to a half fewer entries where they are many, in three times the time.
     """
+    for scope in scopes:
+        if len(scope) > MOST_AXES and max(scope) >= first:  # whichever of its variables is first needs a table of them all
+            _too_large(scope, sizes, "more")
     near: dict[int, set[int]] = {v: {v} for scope in scopes for v in scope if v >= first}
     for scope in scopes:
         for v in scope:
@@ -193,12 +198,12 @@ def _greedy(scopes: tuple[Scope, ...], sizes: Sizes, first: int, careful: bool =
     size = {v: sizes.of(v) for scope in scopes for v in scope}
 
     def weigh(v: int) -> tuple[int, ...]:
-        entries = math.prod([size[a] for a in near[v]])
         if not careful:
-            return entries, v
+            return entries_of[v], v
         known = [near[a] for a in near[v] if a >= first]
-        return entries, len(known) * len(near[v]) - sum(len(near[v] & own) for own in known), -changed_at[v], v
+        return entries_of[v], len(known) * len(near[v]) - sum(len(near[v] & own) for own in known), -changed_at[v], v
 
+    entries_of = {v: math.prod([size[a] for a in own]) for v, own in near.items()}
     changed_at = dict.fromkeys(near, 0)
     weight = {v: weigh(v) for v in near}
     waiting = list(weight.values())
@@ -210,8 +215,8 @@ def _greedy(scopes: tuple[Scope, ...], sizes: Sizes, first: int, careful: bool =
         entries, variable = found[0], found[-1]
         if weight.get(variable) != found:
             continue  # one that a later one replaced
-        if entries * 8 > MAX_BYTES or len(near[variable]) > 60:  # numpy has 64 axes
-            _too_large(tuple(near[variable]), sizes, show(entries * 8.0, "B") + " or more")
+        if entries * 8 > MAX_BYTES or len(near[variable]) > MOST_AXES:
+            _too_large(tuple(near[variable]), sizes, _at_least(entries * 8))
         order.append(variable)
         total += entries
         del weight[variable]
@@ -219,7 +224,9 @@ def _greedy(scopes: tuple[Scope, ...], sizes: Sizes, first: int, careful: bool =
         rest.discard(variable)
         changed = [v for v in rest if v >= first]
         for v in changed:
-            near[v] |= rest
+            new = rest - near[v]
+            entries_of[v] = entries_of[v] // size[variable] * math.prod([size[a] for a in new])
+            near[v] |= new
             near[v].discard(variable)
             changed_at[v] = len(order)
         if careful:
@@ -230,6 +237,11 @@ def _greedy(scopes: tuple[Scope, ...], sizes: Sizes, first: int, careful: bool =
                 weight[v] = found
                 heapq.heappush(waiting, found)
     return order, total
+
+
+def _at_least(size: int) -> str:
+    """Write a number of bytes that may be more than any float."""
+    return f"{show(float(size), 'B')} or more" if size < 2**80 else "more"
 
 
 def _too_large(axes: Scope, sizes: Sizes, needed: str) -> NoReturn:
