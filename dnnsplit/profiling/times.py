@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import ProfileError, nearest, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.forms import formed
@@ -59,9 +60,7 @@ class LayerTimes:
     forms: WireForms | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.frame, pd.DataFrame):
-            message = f"layer times come as a pandas DataFrame, not as {type(self.frame).__name__}"
-            raise ProfileError(message)
+        check_arguments(LayerTimes, vars(self), ProfileError)
         frame = self.frame.reset_index(drop=True).copy()
         missing = [c for c in ("layer", "server", "precision", "seconds") if c not in frame]
         if missing:
@@ -92,11 +91,13 @@ class LayerTimes:
     @staticmethod
     def from_frame(frame: pd.DataFrame) -> LayerTimes:
         """Make layer times from a table; see the class for its columns."""
+        check_arguments(LayerTimes.from_frame, locals())
         return LayerTimes(frame)
 
     @staticmethod
     def load(path: str | Path) -> LayerTimes:
         """Read the CSV that `save` writes, with the forms beside it if there are any, or any CSV with the columns of `frame`."""
+        check_arguments(LayerTimes.load, locals())
         try:
             header, frame = json.loads(comment_of(path) or "{}"), read_table(path)
         except TABLE_ERRORS as error:
@@ -112,6 +113,7 @@ class LayerTimes:
 
         The forms go into another beside it, ``NAME.forms.csv`` beside ``NAME.csv``, which is removed where there are none.
         """
+        check_arguments(LayerTimes.save, locals())
         header = {"overhead": {server: asdict(one) for server, one in self.overhead.items()}, "made": self.made}
         first = f"# {json.dumps(header, default=plain)}\n" if self.overhead or self.made else ""
         write_text(path, first + self.frame.to_csv(index=False))
@@ -129,7 +131,8 @@ class LayerTimes:
         """Return one time [s]."""
         try:
             return self._seconds[layer, server, precision]
-        except KeyError:
+        except (KeyError, TypeError):
+            check_arguments(LayerTimes.seconds, locals())
             message = f"there is no {precision} time of layer {layer!r} on {server!r}; profile it, or give it"
             raise ProfileError(message) from None
 
@@ -153,6 +156,7 @@ class LayerTimes:
         ProfileError
             A time that is needed is missing; all of them are named.
         """
+        check_arguments(LayerTimes.array, locals())
         array = np.full((len(graph.layers), len(network.servers), 2), np.nan)
         strangers = [f"{n!r} is no layer{nearest(n, graph.layer_names)}" for n in quantizable if n not in graph.layer_index]
         raise_problems(ProfileError, "quantizable layers", strangers)
@@ -173,6 +177,7 @@ class LayerTimes:
 
     def seconds_of(self, server: str, precision: str = "float32") -> float:
         """Return the sum over all layers on one server [s]."""
+        check_arguments(LayerTimes.seconds_of, locals())
         rows = self.frame[(self.frame["server"] == server) & (self.frame["precision"] == precision)]
         if rows.empty:
             known = self.frame["server"].unique()
@@ -193,6 +198,7 @@ class LayerTimes:
         float
             NaN where the plan computes on a server whose parts were never measured.
         """
+        check_arguments(LayerTimes.error_s, locals())
         unknown = [server for server, seconds in compute_s.items() if seconds > 0 and server not in self.overhead]
         if unknown:
             return math.nan
@@ -213,6 +219,7 @@ class LayerTimes:
         NoiseError
             Settings are mixed: those of the servers, or theirs and this one.
         """
+        check_arguments(LayerTimes.check_setting, locals())
         check_one_setting({what: {"setting": setting}} | {f"times of {server}": made for server, made in self.made.items()})
 
     @property
@@ -251,6 +258,7 @@ class LayerTimes:
         ProfileError
             The times of the server were not scaled, or one is missing.
         """
+        check_arguments(LayerTimes.slowdown_of, locals())
         if server not in self.slowdown:
             message = f"the times of {server!r} are not scaled from another machine's{nearest(server, self.slowdown)}"
             raise ProfileError(message)
@@ -263,6 +271,7 @@ class LayerTimes:
 
     def without(self, *servers: str) -> LayerTimes:
         """Return the times of the other servers alone."""
+        check_arguments(LayerTimes.without, locals())
         frame, forms = self.frame[~self.frame["server"].isin(servers)], self.forms
         if forms:
             forms = replace(forms, frame=forms.frame[~forms.frame["server"].isin(servers)])

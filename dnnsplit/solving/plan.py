@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DnnSplitError, raise_problems
 from dnnsplit.ground.files import write_json
 from dnnsplit.ground.forms import formed
@@ -171,6 +172,7 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, atomically."""
+        check_arguments(Plan.save, locals())
         write_json(path, self.to_json())
 
     @staticmethod
@@ -182,6 +184,7 @@ class Plan:
         DnnSplitError
             It is no plan: missing, no JSON, of another schema, or of another form; all that is wrong with that at once.
         """
+        check_arguments(Plan.load, locals())
         heading = f"{path} is not readable as a plan"
         try:
             document = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -196,6 +199,7 @@ class Plan:
 
     def check(self, names: tuple[str, ...]) -> None:
         """Raise unless the plan places exactly the layers `names`."""
+        check_arguments(Plan.check, locals())
         problems = [f"layer {n!r} has no server" for n in names if n not in self.assignment]
         problems += [f"layer {n!r} is not in the model" for n in self.assignment if n not in names]
         raise_problems(DnnSplitError, "the plan does not fit the model", problems, most=5)

@@ -12,6 +12,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from dnnsplit.deployment.wire.encoding import Infer
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, raise_problems
 
 SERVICE = "inference.GRPCInferenceService"
@@ -50,6 +51,7 @@ class Tls:
     named: bool = False
 
     def __post_init__(self) -> None:
+        check_arguments(Tls, vars(self), DeployError)
         files = {"cert": self.cert, "key": self.key, "ca": self.ca}
         problems = [f"the {what} file {file!r} is missing" for what, file in files.items() if file and not Path(file).is_file()]
         if bool(self.cert) != bool(self.key):
