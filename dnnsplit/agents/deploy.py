@@ -25,6 +25,7 @@ from dnnsplit.examples.shipped import load_images, read_images
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.feeds import feeds_of
 from dnnsplit.graph.foreign import domains_and_places
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, OptionError, nearest, raise_problems
 from dnnsplit.ground.files import sha256
 from dnnsplit.ground.markup import shown
@@ -56,6 +57,7 @@ class Deployed(Client):
     """
 
     def __init__(self, name: str, at: str, keys: str | Path = "", deadline_s: float = 60.0) -> None:
+        check_arguments(Deployed.__init__, locals(), above={"deadline_s": 0}, finite=("deadline_s",), some=("name", "at"))
         self.at, self.keys, self.name = at, keys, name
         found = _deployment(status(at, keys)["deployments"], name)
         state = found["state"]
@@ -143,6 +145,7 @@ def deploy(
     DeployError
         Nobody answers there, or a step failed, with what it said.
     """
+    check_arguments(deploy, locals(), least={"wait_s": 0}, some=("model", "at"))
     told = told or (lambda line: print(line, file=sys.stderr, flush=True))
     model = Path(model)
     name = name or model.stem
@@ -191,6 +194,7 @@ def undeploy(name: str, at: str, keys: str | Path = "") -> None:
     DeployError
         Nobody answers there, or there is no such deployment.
     """
+    check_arguments(undeploy, locals(), some=("name", "at"))
     with _asking(at, keys) as remote:
         remote.ask("undeploy", name=name)
 
@@ -212,6 +216,7 @@ def status(at: str, keys: str | Path = "", name: str = "") -> dict[str, Any]:
     DeployError
         Nobody answers there, or it has joined another itself.
     """
+    check_arguments(status, locals(), some=("at",))
     with _asking(at, keys) as remote:
         return {**remote.ask("members"), "deployments": remote.ask("deployments", name=name)}
 

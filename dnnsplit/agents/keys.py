@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from dnnsplit.agents.names import name_problem
 from dnnsplit.deployment.wire.channels import ANY
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, OptionError, raise_problems
 
 AUTHORITY = "authority"  # folder of the one key that must not leave this machine
@@ -51,6 +52,7 @@ def make_keys(
     DeployError
         The authority of the folder is damaged.
     """
+    check_arguments(make_keys, locals(), least={"days": 1}, most={"days": 36500})
     addresses = {name: tuple(hosts[name]) if isinstance(hosts, Mapping) else () for name in hosts}
     folder = Path(folder)
     problems = [problem for name in addresses if (problem := name_problem(name))]

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from dnnsplit.agents.deploy import status
 from dnnsplit.agents.stages import TAIL_LINES
 from dnnsplit.deployment.stage.process import child_environment
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, NetworkError
 from dnnsplit.ground.huge_pages import with_huge_pages
 from dnnsplit.network.servers import Network
@@ -146,6 +147,7 @@ def local_agents(
     NetworkError
         The network cannot be read.
     """
+    check_arguments(local_agents, locals(), some=("names",))
     emulate = None
     if isinstance(names, str | Path):
         emulate = Path(names).resolve()

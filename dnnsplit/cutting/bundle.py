@@ -16,6 +16,7 @@ from dnnsplit.codecs.pixels import Pixels
 from dnnsplit.codecs.plain import INT8, PLAIN
 from dnnsplit.cutting.checks import DATATYPES, OPEN_BYTES, bundle_problems, read_document
 from dnnsplit.cutting.examples import Example
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, raise_problems
 from dnnsplit.ground.files import sha256, write_json
 from dnnsplit.ground.forms import formed
@@ -207,6 +208,7 @@ class Bundle:
             No bundle, a damaged one, a changed part, a path that leaves the folder, tensors that nobody makes; all problems at
             once.
         """
+        check_arguments(Bundle.load, locals())
         path = Path(folder) / FILE
         document = ADDED | read_document(path, SCHEMA)
         bundle = formed(document, Bundle, DeployError, str(path), complete=True, folder=Path(folder))
@@ -274,6 +276,7 @@ class Bundle:
 
     def codec(self, wire: str, form: str) -> Codec:
         """Return what writes and reads a wire in a form."""
+        check_arguments(Bundle.codec, locals())
         return codec(form, self.pixels.get(wire))
 
     @cached_property

@@ -22,6 +22,7 @@ from dnnsplit.graph.feeds import Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.graph.partitions import components
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, raise_problems
 from dnnsplit.ground.files import sha256, write_bytes
 from dnnsplit.ground.forms import formed
@@ -88,6 +89,7 @@ def cut(
     DnnSplitError
         The plan places other layers than the model has.
     """
+    check_arguments(cut, locals(), some=("out", "providers"))
     graph = model if isinstance(model, LayerGraph) else load(model, providers, shapes)
     read = graph.model
     feed = None if images is None else feeds_of(read, images)[0]

@@ -13,6 +13,7 @@ from dnnsplit.cutting.cut import cut
 from dnnsplit.cutting.running import run_parts
 from dnnsplit.graph.feeds import Feed, feeds_of
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.differences import absolute
 from dnnsplit.noise.confidence import upper_bound
 from dnnsplit.noise.meter import NoiseMeter, noise_meter
@@ -106,6 +107,7 @@ def parts_meter(
     NoiseError
         See `measure_noise`.
     """
+    check_arguments(parts_meter, locals())
     calibration = calibration or calibrate(graph, images)
     meter = noise_meter(graph, images, calibration, layers)
     return PartsMeter(meter, graph, calibration, feeds_of(graph.model, images), build_tree(graph, (), calibration))

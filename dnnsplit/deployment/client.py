@@ -28,6 +28,7 @@ from dnnsplit.deployment.wire.messages import (
     mismatch,
     tensors_of,
 )
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, raise_problems
 
 WHAT = ["kind", "name", "source", "target", "form"]
@@ -100,6 +101,7 @@ class Client:
         self, address: str, model_name: str, deadline_s: float = 60.0, diagnose: Callable[[], str] | None = None,
         tls: Tls | None = None, server: str = "",
     ) -> None:  # fmt: skip
+        check_arguments(Client.__init__, locals(), DeployError)
         if not (isinstance(deadline_s, int | float) and 0 < deadline_s < math.inf):
             message = f"deadline_s is {deadline_s!r}; give a finite number of seconds above 0"
             raise DeployError(message)
@@ -153,10 +155,12 @@ class Client:
         DeployError
             Wrong inputs (all of them at once), a limit that no plan keeps, or the error of the server.
         """
+        check_arguments(Client.infer, locals(), DeployError)
         return self.trace(inputs, max_noise)[0]
 
     def trace(self, inputs: Mapping[str, Given], max_noise: float | None = None) -> tuple[dict[str, np.ndarray], Trace]:
         """Run the model once; return the outputs and what every part and transfer took."""
+        check_arguments(Client.trace, locals(), DeployError, least={"max_noise": 0})
         if not inputs.keys() <= self.inputs.keys():
             inputs = {name: array for name, array in inputs.items() if name not in self.ignored}
         self._check(inputs)

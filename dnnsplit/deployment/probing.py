@@ -18,6 +18,7 @@ from dnnsplit.deployment.hosts import joined
 from dnnsplit.deployment.wire.channels import SERVICE, Stub, Tls, listen, server_options
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.deployment.wire.messages import PROBE, acknowledge, infer_request, tensors_of
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, NetworkError
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Link, Network
@@ -105,6 +106,7 @@ def probe(
     DeployError
         Nobody answers there, or messages of all sizes take the same time.
     """
+    check_arguments(probe, locals(), above={"deadline_s": 0}, finite=("deadline_s",), some=("address",))
     if repeats < 1 or most_bytes < 2 * FIRST_BYTES:
         message = f"repeats is {repeats!r} and most_bytes {most_bytes!r}; give at least 1 and {2 * FIRST_BYTES}"
         raise DeployError(message)
@@ -155,6 +157,7 @@ def answer_probes(host: str = "127.0.0.1", port: int = 7000, tls: Tls | None = N
     stop : threading.Event | None, optional
         Ends it when it is set; without one, Ctrl-C does.
     """
+    check_arguments(answer_probes, locals(), least={"port": 0}, most={"port": 65535})
     server = grpc.server(ThreadPoolExecutor(2), options=server_options(ANSWERED_BYTES + HEAD_BYTES), maximum_concurrent_rpcs=16)
     answer = grpc.unary_unary_rpc_method_handler(lambda message, _: acknowledge(message), Infer.request, Infer.encode)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"ModelInfer": answer}),))

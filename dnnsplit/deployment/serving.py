@@ -13,6 +13,7 @@ from dnnsplit.deployment.hosts import check_servers, host_port, is_loopback, rea
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.process import run
 from dnnsplit.deployment.wire.channels import Tls
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, OptionError, nearest, raise_problems
 from dnnsplit.runtime.sessions import find_provider
 
@@ -67,6 +68,7 @@ def serve(
     OptionError
         The provider is not installed here, or a model server runs the parts and chooses its own.
     """
+    check_arguments(serve, locals(), least={"port": 0}, most={"port": 65535}, some=("server",))
     if find_provider(provider).name != "cpu" and model_server:
         message = f"the model server at {model_server} chooses its own provider; leave out {provider!r}, or the server"
         raise OptionError(message)

@@ -22,6 +22,7 @@ from dnnsplit.graph.partitions import finest_common, quotient, sorted_blocks
 from dnnsplit.graph.reading import read_model
 from dnnsplit.graph.shared_weights import find_shared
 from dnnsplit.graph.signature import Shapes
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import OptionError
 from dnnsplit.runtime.providers import Provider
 from dnnsplit.runtime.sessions import find_provider
@@ -59,6 +60,7 @@ def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",), shape
     OptionError
         A provider is not installed or cannot start, or none is named.
     """
+    check_arguments(load, locals(), some=("path",), but=("shapes",))
     found = [find_provider(name) for name in ([providers] if isinstance(providers, str) else providers)]
     if not found:
         message = "load needs a provider to ask for its layers; write providers=('cpu',)"

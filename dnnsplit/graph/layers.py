@@ -14,9 +14,10 @@ import pandas as pd
 from dnnsplit.graph import shared_weights
 from dnnsplit.graph.checks import graph_problems
 from dnnsplit.graph.shared_weights import Shared
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import ModelError, OptionError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
-from dnnsplit.ground.units import is_whole, show
+from dnnsplit.ground.units import show
 
 if TYPE_CHECKING:
     from dnnsplit.graph.onnx_file import Model
@@ -55,6 +56,7 @@ class Layer:
     shared: Shared = ()
 
     def __post_init__(self) -> None:
+        check_arguments(Layer, vars(self), ModelError, but=("flops", "weight_bytes"))
         if self.quantizable is None:
             object.__setattr__(self, "quantizable", self.op_type in QUANTIZABLE_OPS)
 
@@ -92,7 +94,8 @@ class Tensor:
     dtype: str = ""
 
     def __post_init__(self) -> None:
-        consumers = [self.consumers] if isinstance(self.consumers, str) else self.consumers
+        consumers = (self.consumers,) if isinstance(self.consumers, str) else self.consumers
+        check_arguments(Tensor, {**vars(self), "consumers": consumers}, ModelError, but=("size_bytes",))
         object.__setattr__(self, "consumers", tuple(dict.fromkeys(consumers)))
 
     @property
@@ -155,13 +158,9 @@ class LayerGraph:
     _model: Model | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_arguments(LayerGraph, vars(self), ModelError)
         object.__setattr__(self, "layers", tuple(self.layers))
         object.__setattr__(self, "tensors", tuple(self.tensors))
-        for kind, entries in ((Layer, self.layers), (Tensor, self.tensors)):
-            for entry in entries:
-                if not isinstance(entry, kind):
-                    message = f"layer graph: {entry!r} is no {kind.__name__}; write dnnsplit.{kind.__name__}(...)"
-                    raise ModelError(message)
         raise_problems(ModelError, "layer graph", list(graph_problems(self)))
 
     @property
@@ -206,6 +205,7 @@ class LayerGraph:
 
     def layer(self, name: str) -> Layer:
         """Return the layer called `name`."""
+        check_arguments(LayerGraph.layer, locals(), ModelError)
         if name not in self.layer_index:
             message = f"there is no layer {name!r}{nearest(name, self.layer_names)}"
             raise ModelError(message)
@@ -241,7 +241,7 @@ class LayerGraph:
                 made[tensor.producer].append(tensor)
         return {name: tuple(tensors) for name, tensors in made.items()}
 
-    def quantizable(self, count: int = 12, by: str = "flops", without: Iterable[str] = ()) -> tuple[str, ...]:
+    def quantizable(self, count: int = 12, by: str = "flops", without: str | Iterable[str] = ()) -> tuple[str, ...]:
         """Return V_Q: the first `count` layers that int8 kernels exist for, in topological order.
 
         Candidates are Conv, ConvTranspose, Gemm and MatMul layers with constant weights and one output tensor.
@@ -253,12 +253,10 @@ class LayerGraph:
         by : str, default "flops"
             "flops" (2 x multiply-accumulates: the time that int8 may save) or "wire" (bytes that the output saves in int8 where
             it crosses a link, three quarters of it).
-        without : Iterable[str], default ()
+        without : str | Iterable[str], default ()
             Names of layers to leave out, such as `dnnsplit.noise.metrics.fragile` ones.
         """
-        if not is_whole(count):
-            message = f"count is {count!r}; it must be a whole number, 0 or more"
-            raise OptionError(message)
+        check_arguments(LayerGraph.quantizable, locals(), least={"count": 0})
         without = {without} if isinstance(without, str) else {*without}
         for name in without:
             self.layer(name)
@@ -303,6 +301,7 @@ class LayerGraph:
     @staticmethod
     def from_frames(layers: pd.DataFrame, tensors: pd.DataFrame) -> LayerGraph:
         """Build a graph from the tables that `frame` and `tensors_frame` give (also as read from CSV)."""
+        check_arguments(LayerGraph.from_frames, locals(), ModelError)
         for frame, needed in ((layers, ("layer",)), (tensors, ("tensor", "producer", "consumers", "size_bytes"))):
             if not isinstance(frame, pd.DataFrame):
                 message = f"layers and tensors come as pandas DataFrames, not as {type(frame).__name__}"

@@ -37,7 +37,7 @@ from dnnsplit.ground.units import show
 
 def read_model(path: str | Path, expected_sha256: str = "", shapes: Shapes | None = None) -> Model:
     """Read and index an ONNX file, with the shapes of its open inputs, and with the hash that is expected of both, if any."""
-    path, shapes = Path(path), shapes or {}
+    path, shapes = Path(path), {} if shapes is None else shapes
     if not isinstance(shapes, Mapping):
         message = f"shapes is {shapes!r}; write them by name of input, such as {{'images': (1, 3, 640, 640)}}"
         raise ModelError(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from numbers import Integral, Real
 from typing import TypeGuard
 
@@ -23,6 +24,7 @@ _UNITS: dict[str, dict[str, float]] = {
     "serialise": {"s/B": 1.0},
     "power_per_rate": {"W/(bit/s)": 8.0, "W/(B/s)": 1.0, "J/bit": 8.0, "J/B": 1.0},
 }
+_LARGEST = int(sys.float_info.max)
 _WHOLE = ("bandwidth", "memory")  # of what there are no thousandths, so that an m was meant to be an M
 _SCALE = {
     dimension: {
@@ -48,8 +50,12 @@ _NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf)\s*(.*
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a real number, and no truth value."""
-    return isinstance(value, Real) and not isinstance(value, bool)
+    """Whether a value is a real number that a float can hold, and no truth value."""
+    if type(value) is float:
+        return True
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    return not isinstance(value, Integral) or -_LARGEST <= int(value) <= _LARGEST
 
 
 def is_whole(value: object, least: int = 0) -> TypeGuard[int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NetworkError, nearest, nearest_of, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import is_number, show
@@ -62,12 +63,17 @@ class Server:
     note: str = ""
     transmit_j_per_byte: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_arguments(Server, vars(self), NetworkError, but=_figures(self))
+
     def sending_w(self, bytes_per_s: float) -> float:
         """Power drawn while bytes flow to another server at a throughput [W]: P^other_k."""
+        check_arguments(Server.sending_w, locals())
         return self.transmit_w + self.transmit_j_per_byte * bytes_per_s
 
     def sending_j(self, seconds: float, size_bytes: float) -> float:
         """Energy of a transfer to another server [J]: `sending_w` of its own throughput, times its seconds."""
+        check_arguments(Server.sending_j, locals())
         return self.transmit_w * seconds + self.transmit_j_per_byte * size_bytes
 
     def _repr_html_(self) -> str:
@@ -107,6 +113,9 @@ class Link:
     handling_s: float = 0.0
     handling_s_per_byte: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_arguments(Link, vars(self), NetworkError, but=_figures(self))
+
     @property
     def ends(self) -> tuple[str, str]:
         """(source, target)."""
@@ -126,6 +135,7 @@ class Link:
             Of the tensor in float32 if a layer makes it and another reads it, as `Tensor.handled_bytes`; default: `size_bytes`.
             Inputs and outputs of the model (0) are the same work wherever it runs: the layers' times hold that.
         """
+        check_arguments(Link.transfer_s, locals())
         handled_bytes = size_bytes if handled_bytes is None else handled_bytes
         seconds = self.latency_s + size_bytes / self.bandwidth_bytes_per_s + size_bytes * self.serialise_s_per_byte
         whole: Size = seconds + (handled_bytes > 0) * self.handling_s + handled_bytes * self.handling_s_per_byte
@@ -170,13 +180,9 @@ class Network:
     name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        check_arguments(Network, vars(self), NetworkError)
         object.__setattr__(self, "servers", tuple(self.servers))
         object.__setattr__(self, "links", tuple(self.links))
-        for kind, entries in ((Server, self.servers), (Link, self.links)):
-            for entry in entries:
-                if not isinstance(entry, kind):
-                    message = f"network: {entry!r} is no {kind.__name__}; write dnnsplit.{kind.__name__}(...)"
-                    raise NetworkError(message)
         if not self.source and self.servers:
             object.__setattr__(self, "source", self.servers[0].name)
         raise_problems(NetworkError, f"network {self.name!r}" if self.name else "network", list(self._problems()))
@@ -217,6 +223,7 @@ class Network:
 
     def server(self, name: str) -> Server:
         """Return the server called `name`."""
+        check_arguments(Network.server, locals(), NetworkError)
         if name not in self.server_index:
             message = f"there is no server {name!r}{nearest(name, self.server_names)}"
             raise NetworkError(message)
@@ -224,6 +231,7 @@ class Network:
 
     def link(self, source: str, target: str) -> Link | None:
         """Return the link from `source` to `target`, or None."""
+        check_arguments(Network.link, locals(), NetworkError)
         return self._between.get((source, target))
 
     @cached_property
@@ -245,6 +253,7 @@ class Network:
         np.ndarray
             float (n, servers, servers) [s]: infinite where there is no link; 0 on the diagonal unless a self link is given.
         """
+        check_arguments(Network.transfer_s, locals())
         index = self.server_index
         size_bytes = np.asarray(size_bytes, float)
         seconds = np.full((len(size_bytes), len(index), len(index)), np.inf)
@@ -255,6 +264,7 @@ class Network:
 
     def without(self, *links: tuple[str, str]) -> Network:
         """Return the same network without some links, each given as (source, target)."""
+        check_arguments(Network.without, locals(), NetworkError)
         gone = {(source, target) for source, target in links}
         known = [f"{link.source} -> {link.target}" for link in self.links]
         lost = [f"{source} -> {target}" for source, target in links if (source, target) not in self._between]
@@ -264,6 +274,7 @@ class Network:
 
     def with_bandwidths(self, bandwidths: Mapping[tuple[str, str], float]) -> Network:
         """Return the same network with other bandwidths [B/s] of some links, by (source, target); others are left out."""
+        check_arguments(Network.with_bandwidths, locals(), NetworkError)
         links = ((link, bandwidths.get((link.source, link.target), link.bandwidth_bytes_per_s)) for link in self.links)
         return replace(self, links=tuple(replace(link, bandwidth_bytes_per_s=bandwidth) for link, bandwidth in links))
 
@@ -279,6 +290,7 @@ class Network:
 
     def only(self, *names: str) -> Network:
         """Return the same network with some servers alone, links between them kept; the source must stay."""
+        check_arguments(Network.only, locals(), NetworkError)
         servers, kept = tuple(self.server(name) for name in names), set(names)
         if self.source not in kept:
             message = f"the source {self.source!r} must stay in the network; you kept {', '.join(names)}"
@@ -331,18 +343,25 @@ class Network:
         NetworkError
             The file is missing or no YAML, has unknown keys, or describes a wrong network.
         """
+        check_arguments(Network.load, locals(), NetworkError)
         path = Path(path)
         servers, links, source = yaml.read(path)
         return Network(tuple(Server(**s) for s in servers), tuple(Link(**n) for n in links), source, name=path.stem)
 
     def save(self, path: str | Path) -> None:
         """Write the YAML that `load` reads back to an equal network."""
+        check_arguments(Network.save, locals(), NetworkError)
         yaml.write(path, self.source, self.servers, self.links)
 
 
 def _sending(server: Server) -> str:
     slope = f" + {show(server.transmit_j_per_byte * 125e3, 'W')} per Mbit/s" if server.transmit_j_per_byte else ""
     return show(server.transmit_w, "W") + slope
+
+
+def _figures(entry: Server | Link) -> list[str]:
+    """Return the names of the numbers, which a network checks: it says of which server or link they are, all at once."""
+    return [one.name for one in fields(entry) if one.type != "str"]
 
 
 def _no_figures(entry: Server | Link, where: str) -> Iterable[str]:

@@ -14,8 +14,8 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import PolynomialFeatures
 
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, nearest
-from dnnsplit.ground.units import is_whole
 from dnnsplit.noise.confidence import shared_spread
 from dnnsplit.noise.design import design_schemes
 from dnnsplit.noise.gaussian import fit_gaussian
@@ -57,7 +57,10 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
     NoiseError
         Unknown model, or too few samples for it.
     """
-    _check_options(model, degree, folds)
+    check_arguments(fit_noise, locals(), NoiseError, least={"degree": 1, "folds": 2})
+    if model not in MODELS:
+        message = f"noise model {model!r} is unknown{nearest(model, MODELS)}"
+        raise NoiseError(message)
     if model == "measured" or not samples.layers:
         return NoiseModel.measured(samples)
     if SOURCE in samples.origin:
@@ -106,16 +109,6 @@ def polynomials(
     fitted, held_out = samples.divide(min(train, 2 * len(samples.frame) // 3), seed)
     enough = [degree for degree in (2, 3) if len(fitted.quantizing.frame) >= _enough("polynomial", degree, samples)]
     return {f"degree {degree}": fit_noise(fitted, degree=degree) for degree in enough}, fitted, held_out
-
-
-def _check_options(model: str, degree: int, folds: int) -> None:
-    if model not in MODELS:
-        message = f"noise model {model!r} is unknown{nearest(model, MODELS)}"
-        raise NoiseError(message)
-    for what, value, least in (("degree", degree, 1), ("folds", folds, 2)):
-        if not is_whole(value, least):
-            message = f"{what} {value!r} must be a whole number, {least} or more"
-            raise NoiseError(message)
 
 
 def _check(samples: NoiseSamples, model: str, degree: int, folds: int) -> None:

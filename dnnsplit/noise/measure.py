@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, OptionError, nearest
 from dnnsplit.noise.design import design_schemes
 from dnnsplit.noise.meter import NoiseMeter, noise_meter
@@ -96,6 +97,7 @@ def measure_noise(
     OptionError
         An unknown form, or unknown `source_schemes`.
     """
+    check_arguments(measure_noise, locals(), least={"seed": 0, "workers": 1, "budget": 1}, most={"workers": 1024})
     if budget is not None and not (isinstance(schemes, str) and schemes == "all"):
         message = f"both schemes={schemes!r} and budget={budget!r} were given; a budget chooses the schemes"
         raise NoiseError(message)

@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from dnnsplit.graph.feeds import feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
+from dnnsplit.ground.arguments import check_arguments
+from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
 from dnnsplit.noise.journal import read_journal, write_journal
 from dnnsplit.noise.metrics import PER_OUTPUT, by_image, check_metric, errors, kept, metrics_of, shown
 from dnnsplit.noise.prefix_tree import RUNTIME, PrefixTree, build_tree, compared, incomparable
@@ -93,12 +94,12 @@ class NoiseMeter:
         sources = {form: self._samples(form, keys) for form, keys in found.items() if form and (self._label(form), alone) in keys}
         return replace(self._samples("", found[""]), sources=sources)
 
-    def samples(self, schemes: np.ndarray, progress: bool = True, source: str = "") -> NoiseSamples:
+    def samples(self, schemes: np.ndarray | Sequence[Sequence[int]], progress: bool = True, source: str = "") -> NoiseSamples:
         """Return the noise of schemes; what was measured before is not measured again.
 
         Parameters
         ----------
-        schemes : np.ndarray
+        schemes : np.ndarray | Sequence[Sequence[int]]
             Distinct 0/1 rows, (n, layers).
         progress : bool, default True
             Show a progress bar with the time left.
@@ -110,10 +111,14 @@ class NoiseMeter:
         NoiseSamples
             In the order of the schemes, with ``details``.
         """
+        check_arguments(NoiseMeter.samples, locals())
         return self.by_form({source: schemes}, progress)[source]
 
-    def by_form(self, schemes: Mapping[str, np.ndarray], progress: bool = True) -> dict[str, NoiseSamples]:
+    def by_form(
+        self, schemes: Mapping[str, np.ndarray | Sequence[Sequence[int]]], progress: bool = True
+    ) -> dict[str, NoiseSamples]:
         """Return the noise of schemes by the lossy form of the inputs, all measured in one go; see `samples`."""
+        check_arguments(NoiseMeter.by_form, locals())
         self._read()
         keys: dict[str, list[Key]] = {}
         for form, rows in schemes.items():
@@ -125,8 +130,9 @@ class NoiseMeter:
         self._measure(every, progress)
         return {form: self._samples(form, part) for form, part in keys.items()}
 
-    def by_image(self, schemes: np.ndarray, source: str = "") -> np.ndarray:
+    def by_image(self, schemes: np.ndarray | Sequence[Sequence[int]], source: str = "") -> np.ndarray:
         """Return the noise of schemes on each image, float (schemes, images); arguments are those of `samples`."""
+        check_arguments(NoiseMeter.by_image, locals())
         rows = self.samples(schemes, False, source).schemes
         values = np.array([self._known[self._label(source), row.tobytes()] for row in rows])
         return by_image(values, self._tree.outputs, self._detections)[self.metric]
@@ -137,6 +143,7 @@ class NoiseMeter:
         The inputs come in the lossy form `source`, as in `samples`. Outputs that are not compared, because their shape depends on
         the data, are not among them.
         """
+        check_arguments(NoiseMeter.outputs, locals())
         row = row_of(self.layers, quantized)[None]
         label = self._label(source)
         found = [list(self._tree.walk(self._brought(feed, label), row))[-1] for feed in self._feeds]
@@ -290,6 +297,7 @@ def noise_meter(
     NoiseError
         See `measure_noise`.
     """
+    check_arguments(noise_meter, locals(), least={"workers": 1}, most={"workers": 1024})
     model = graph.model
     names = layers_of(graph, layers)
     outputs = compared(model)
@@ -298,16 +306,13 @@ def noise_meter(
         calibration = Calibration({}, QuantizationSetting.of(setting), model.sha256, images_sha256(feeds))
     calibration = calibration or calibrate(graph, images, setting)
     check_one_setting({"calibration": {"setting": calibration.setting}, "noise": {"setting": setting}})
-    if workers < 1:
-        message = f"workers is {workers!r}; it must be 1 or more"
-        raise OptionError(message)
-    detections = detections or metric == "disagreement"
+    detections = bool(detections) or metric == "disagreement"
     check_metric(metric, outputs, detections)
     if detections:
         check_detector([model.types[name][1] for name in outputs], model.metadata)
     forms = source_forms(feeds, sources)
     tree = build_tree(graph, names, calibration)
-    spoiling = _spoiling(tree, feeds[0]) if isinstance(layers, int) else []
+    spoiling = _spoiling(tree, feeds[0]) if isinstance(layers, int | np.integer) else []
     notes = [f"layer {names[i]!r} is left out: in int8 it makes outputs that are no numbers" for i in spoiling]
     if spoiling:
         names = tuple(name for i, name in enumerate(names) if i not in spoiling)
@@ -342,11 +347,11 @@ def _spoiling(tree: PrefixTree, feed: Mapping[str, np.ndarray]) -> list[int]:
 
 def layers_of(graph: LayerGraph, layers: int | Sequence[str]) -> tuple[str, ...]:
     """Return the names of V_Q, in topological order, from a count or a list of names."""
-    if isinstance(layers, int):
+    if isinstance(layers, int | np.integer):
         if layers < 1:
             message = f"layers is {layers}; measure at least one layer"
             raise NoiseError(message)
-        return graph.quantizable(layers)
+        return graph.quantizable(int(layers))
     possible = graph.quantizable(10**9)
     lost = [f"{name!r} cannot run in int8{nearest(name, possible)}" for name in layers if name not in possible]
     raise_problems(NoiseError, "layers", lost)

@@ -6,11 +6,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.noise.confidence import bound_factor, shared_spread, upper_bound
@@ -69,12 +69,9 @@ class NoiseModel(ABC):
 
     @staticmethod
     def polynomial(
-        layers: Sequence[str],
-        terms: Mapping[Sequence[str] | str, float],
-        intercept: float = 0.0,
-        origin: Mapping[str, Any] | None = None,
-        power: float = 1.0,
-    ) -> Polynomial:
+        layers: Sequence[str], terms: Mapping[Sequence[str] | str, float], intercept: float = 0.0,
+        origin: Mapping[str, Any] | None = None, power: float = 1.0,
+    ) -> Polynomial:  # fmt: skip
         """Return eta(q)^power = intercept * [any q_i = 1] + sum over terms of coefficient * product of its q_i.
 
         Parameters
@@ -101,6 +98,7 @@ class NoiseModel(ABC):
         >>> eta.predict([[0, 0], [1, 0], [1, 1]]).round(3).tolist()
         [0.0, 0.11, 0.26]
         """
+        check_arguments(NoiseModel.polynomial, locals(), NoiseError, above={"power": 0}, finite=("intercept", "power"))
         layers = tuple(layers)
         clean: dict[tuple[str, ...], float] = {}
         problems = [f"layer {n!r} is named twice" for n in {n for n in layers if layers.count(n) > 1}]
@@ -109,15 +107,10 @@ class NoiseModel(ABC):
             problems += [f"term {names}: {n!r} is not a quantizable layer{nearest(n, layers)}" for n in names if n not in layers]
             if not names:
                 problems.append("the empty term is the intercept; give it as intercept=")
-            if not isinstance(value, Real) or not np.isfinite(value):
+            if not np.isfinite(value):
                 problems.append(f"term {names}: coefficient {value!r} is not a finite number")
-                value = 0.0
             names = tuple(sorted(set(names), key=lambda n: layers.index(n) if n in layers else -1))
             clean[names] = clean.get(names, 0.0) + float(value)
-        if not isinstance(intercept, Real) or not np.isfinite(intercept):
-            problems.append(f"intercept {intercept!r} is not a finite number")
-        if not isinstance(power, Real) or not 0 < power < np.inf:
-            problems.append(f"power {power!r} is not a number above 0")
         raise_problems(NoiseError, "noise polynomial", problems)
         return Polynomial(layers, clean, float(intercept), float(power), origin=origin or {})
 
@@ -127,6 +120,7 @@ class NoiseModel(ABC):
 
         Lossy forms of inputs that were measured with all of these schemes are tables too, the others are a `PowerSum`.
         """
+        check_arguments(NoiseModel.measured, locals(), NoiseError)
         table = _table(samples)
         if table.floor != 0.0 and SOURCE not in samples.origin:
             message = f"the scheme that quantizes nothing has the noise {table.floor}; it must be 0"
@@ -152,6 +146,7 @@ class NoiseModel(ABC):
 
     def at(self, form: str) -> NoiseModel:
         """Return the model where the graph inputs arrive in a form: this one where it is lossless, not among `sources`."""
+        check_arguments(NoiseModel.at, locals(), NoiseError)
         return self.sources.get(form, self)
 
     def _listed(self, q: np.ndarray) -> np.ndarray:
@@ -175,6 +170,7 @@ class NoiseModel(ABC):
         NoiseError
             Wrong number of columns, entries other than 0 and 1, or (for a table) a scheme not measured.
         """
+        check_arguments(NoiseModel.predict, locals(), NoiseError)
         return self._listed(check_schemes(schemes, len(self.layers)))
 
     def predict_std(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
@@ -182,6 +178,7 @@ class NoiseModel(ABC):
 
         It is 0 for measured schemes and where nothing is quantized; a polynomial cannot tell.
         """
+        check_arguments(NoiseModel.predict_std, locals(), NoiseError)
         message = f"a {self.kind} tells no uncertainty; fit a Gaussian process (model='gp')"
         raise NoiseError(message)
 
@@ -203,6 +200,7 @@ class NoiseModel(ABC):
 
     def of(self, quantized: Sequence[str], source: str = "") -> float:
         """Return the noise when exactly these layers are quantized, and the inputs come in this form (see `at`)."""
+        check_arguments(NoiseModel.of, locals(), NoiseError)
         return float(self.at(source).predict(row_of(self.layers, quantized))[0])
 
     def bounded(self, confidence: float) -> NoiseModel:
@@ -219,6 +217,7 @@ class NoiseModel(ABC):
         OptionError
             No confidence.
         """
+        check_arguments(NoiseModel.bounded, locals(), NoiseError)
         sources = {form: model.bounded(confidence) for form, model in self.sources.items()}
         tensors: Mapping[str, Mapping[str, float]] = {}
         if self.share:
@@ -236,6 +235,7 @@ class NoiseModel(ABC):
         NoiseError
             It was measured, and so has the ranges that it was measured with.
         """
+        check_arguments(NoiseModel.calibrated, locals(), NoiseError)
         if "calibration" in self.origin:
             message = "this noise was measured with ranges of its own; measure it anew with others (measure_noise)"
             raise NoiseError(message)
@@ -245,6 +245,7 @@ class NoiseModel(ABC):
 
     def is_measured(self, quantized: Sequence[str]) -> bool:
         """Whether the noise of a scheme is not predicted."""
+        check_arguments(NoiseModel.is_measured, locals(), NoiseError)
         return not quantized and not self.floor
 
     def certain(self) -> dict[int, float]:
@@ -253,10 +254,12 @@ class NoiseModel(ABC):
 
     def optimistic(self, q: np.ndarray) -> np.ndarray:
         """Return a noise of schemes, bool (n, layers), that is low for this model, float (n,)."""
+        check_arguments(NoiseModel.optimistic, locals(), NoiseError)
         return self._listed(q) / (1 + MARGIN)
 
     def learn(self, schemes: np.ndarray, noise: np.ndarray) -> NoiseModel:
         """Return the model that has seen more samples, 0/1 (n, layers) and float (n,); most kinds learn nothing from them."""
+        check_arguments(NoiseModel.learn, locals(), NoiseError)
         return self
 
     @property
@@ -298,8 +301,7 @@ class Table(NoiseModel):
     def predict(self, schemes: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
         """Return the measured noise of each scheme, see `NoiseModel.predict`."""
         noise = super().predict(schemes)
-        missing = np.isinf(noise).sum()
-        if missing:
+        if missing := np.isinf(noise).sum():
             message = f"{missing} of {len(noise)} schemes were not measured; measure all, or fit a model (fit_noise)"
             raise NoiseError(message)
         return noise
@@ -314,11 +316,11 @@ class Table(NoiseModel):
         keys = [key for key in self.table if key in self.spread]
         std, images = np.array([self.spread[key] for key in keys]).reshape(-1, 2).T
         bounds = upper_bound(np.array([self.table[key] for key in keys]), std, images, confidence)
-        nothing = {} if self.floor else {0: 0.0}
-        return replace(self, table=nothing | dict(zip(keys, bounds.tolist(), strict=True)))
+        return replace(self, table=({} if self.floor else {0: 0.0}) | dict(zip(keys, bounds.tolist(), strict=True)))
 
     def is_measured(self, quantized: Sequence[str]) -> bool:
         """Whether the noise of this scheme was measured."""
+        check_arguments(NoiseModel.is_measured, locals(), NoiseError)
         return int(pack_schemes(row_of(self.layers, quantized))[0]) in self.table
 
     def certain(self) -> dict[int, float]:
@@ -445,15 +447,12 @@ def _table(samples: NoiseSamples) -> Table:
 
 def with_forms(model: Kind, samples: NoiseSamples) -> Kind:
     """Return a model that knows the noise of lossy forms too, those of inputs and those of tensors between layers."""
-    sources = {form: _of_form(model, part) for form, part in samples.sources.items()}
-    return replace(model, sources=sources, tensors=samples.tensors)
+    return replace(model, sources={form: _of_form(model, one) for form, one in samples.sources.items()}, tensors=samples.tensors)
 
 
-def _of_form(model: NoiseModel, samples: NoiseSamples) -> NoiseModel:
-    table = _table(samples)
+def _of_form(model: NoiseModel, one: NoiseSamples) -> NoiseModel:
+    table = _table(one)
     if isinstance(model, Table) and {*model.table} <= {*table.table}:
         return table
-    alone, known = table.spread.get(0), table if len(table.table) > 1 else None
-    return PowerSum(
-        model.layers, model, alone, known, floor=table.floor, share=model.share, scores=model.scores, origin=samples.origin
-    )
+    std, known = table.spread.get(0), table if len(table.table) > 1 else None
+    return PowerSum(model.layers, model, std, known, floor=table.floor, share=model.share, scores=model.scores, origin=one.origin)

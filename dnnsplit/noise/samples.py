@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.gate import Kind, shortened
@@ -60,9 +61,7 @@ class NoiseSamples:
     tensors: Mapping[str, Mapping[str, float]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.frame, pd.DataFrame):
-            message = f"noise samples come as a pandas DataFrame, not as {type(self.frame).__name__}"
-            raise NoiseError(message)
+        check_arguments(NoiseSamples, vars(self), NoiseError)
         frame = self.frame.reset_index(drop=True).copy()
         layers = [c for c in frame if c not in OTHER]
         alone = "noise" in frame and len(frame) == 1 and (SOURCE in self.origin or frame["noise"].tolist() == [0])
@@ -127,6 +126,7 @@ class NoiseSamples:
         tensors: Mapping[str, Mapping[str, float]] | None = None,
     ) -> NoiseSamples:
         """Make samples from a table; see the class for its columns, and `save` for one more, ``source``."""
+        check_arguments(NoiseSamples.from_frame, locals(), NoiseError)
         origin = origin or {}
         if not isinstance(frame, pd.DataFrame) or SOURCE not in frame or frame[SOURCE].isin(("0", "1", 0, 1)).all():
             return NoiseSamples(frame, origin, tensors=tensors or {})
@@ -168,6 +168,7 @@ class NoiseSamples:
         NoiseError
             The others are of other layers, of another model, metric or quantization, or one of both tells no spread.
         """
+        check_arguments(NoiseSamples.updated, locals(), NoiseError)
         if other.layers != self.layers:
             message = f"the samples are of the layers {self.layers}, those that update them of {other.layers}"
             raise NoiseError(message)
@@ -186,12 +187,20 @@ class NoiseSamples:
         origin = {**self.origin, "again": {**own, "schemes": len(other.frame)}}
         return NoiseSamples(frame, origin, sources={**self.sources, **other.sources, **both}, tensors=tensors)
 
-    def only(self, rows: np.ndarray) -> NoiseSamples:
+    def only(self, rows: np.ndarray | Sequence[int]) -> NoiseSamples:
         """Return some of the samples, given by their positions or by one truth value per sample; forms are kept as they are."""
-        return replace(self, frame=self.frame.iloc[rows], details=None)
+        check_arguments(NoiseSamples.only, locals(), NoiseError)
+        rows = np.asarray(rows)
+        try:
+            frame = self.frame.iloc[rows if rows.dtype.kind in "bi" or not rows.size else rows.astype(np.intp, casting="safe")]
+        except (IndexError, TypeError) as error:
+            message = f"rows are no positions or truth values of {len(self.frame)} samples: {error}"
+            raise NoiseError(message) from None
+        return replace(self, frame=frame, details=None)
 
     def with_tensors(self, found: Mapping[str, Mapping[str, float]]) -> NoiseSamples:
         """Return the samples with the noise of tensors in lossy forms that `measure_wire_noise` found."""
+        check_arguments(NoiseSamples.with_tensors, locals(), NoiseError)
         return replace(self, tensors=found)
 
     @property
@@ -207,8 +216,10 @@ class NoiseSamples:
 
     def divide(self, count: int, seed: int = 0) -> tuple[NoiseSamples, NoiseSamples]:
         """Return `count` random samples and the others, to fit on the ones and test on the others; both keep all forms."""
+        check_arguments(NoiseSamples.divide, locals(), NoiseError, least={"seed": 0}, but=("count",))
         if not is_whole(count, 1) or count >= len(self.frame):
-            message = f"{count!r} of {len(self.frame)} samples leaves none on one side; take 1 to {len(self.frame) - 1}"
+            total = len(self.frame)
+            message = f"count is {count!r}; of {total} samples take 1 to {total - 1}, for this leaves none on one side"
             raise NoiseError(message)
         order = np.random.default_rng(seed).permutation(len(self.frame))
         return self.only(np.sort(order[:count])), self.only(np.sort(order[count:]))
@@ -218,6 +229,7 @@ class NoiseSamples:
 
         Where there are samples of inputs in lossy forms, a column ``source`` names the form: "" for the inputs as they are.
         """
+        check_arguments(NoiseSamples.save, locals(), NoiseError)
         origin = json.dumps({**self.origin, **({"tensors": self.tensors} if self.tensors else {})}, default=plain)
         parts = {"": self, **self.sources}
         frame = pd.concat([part.frame.assign(**{SOURCE: form}) for form, part in parts.items()]) if self.sources else self.frame
@@ -226,6 +238,7 @@ class NoiseSamples:
     @staticmethod
     def load(path: str | Path) -> NoiseSamples:
         """Read the CSV that `save` writes, or any CSV with the columns of `frame`."""
+        check_arguments(NoiseSamples.load, locals(), NoiseError)
         kind = Kind("is not readable as a table of noise samples", NoiseError, MOST_BYTES, "the table")
         origin, frame = header_of(path, kind), read_table(path, kind=kind)
         tensors = origin.pop("tensors", {})

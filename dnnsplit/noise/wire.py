@@ -17,7 +17,8 @@ from dnnsplit.codecs.pixels import Unfit
 from dnnsplit.graph.external_data import session_of
 from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
+from dnnsplit.ground.arguments import check_arguments
+from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
 from dnnsplit.noise.metrics import check_metric, errors, kept, metrics_of, shown
 from dnnsplit.noise.prefix_tree import compared
 from dnnsplit.noise.segments import check_detector
@@ -73,16 +74,14 @@ def measure_wire_noise(
     OptionError
         An unknown form, no worker.
     """
+    check_arguments(measure_wire_noise, locals(), least={"workers": 1}, most={"workers": 1024})
     model = graph.model
     codecs = _codecs(forms)
     names = _tensors(graph, tensors)
     outputs = compared(model)
-    check_metric(metric, outputs, detections := detections or metric == "disagreement")
+    check_metric(metric, outputs, detections := bool(detections) or metric == "disagreement")
     if detections:
         check_detector([model.types[name][1] for name in outputs], model.metadata)
-    if workers < 1:
-        message = f"workers is {workers!r}; it must be 1 or more"
-        raise OptionError(message)
     feeds = feeds_of(model, images)
     after = {name: _after(graph, name) for name in names}
     head = _head(graph, after.values(), outputs)

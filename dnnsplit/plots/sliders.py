@@ -11,6 +11,7 @@ import ipywidgets
 import numpy as np
 
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NetworkError, nearest
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.units import show
@@ -60,6 +61,7 @@ def explore(
     NetworkError
         There is no such link.
     """
+    check_arguments(explore, locals(), least={"max_noise": 0, "latency_weight": 0, "energy_weight": 0})
     links = _links(network, link)
 
     @lru_cache(maxsize=STEPS)

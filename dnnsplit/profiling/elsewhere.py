@@ -16,6 +16,7 @@ import pandas as pd
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.feeds import Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import OptionError, ProfileError, nearest, nearest_of, raise_problems
 from dnnsplit.profiling.codec_times import measure_forms, wanted_forms
 from dnnsplit.profiling.factors import Factors
@@ -65,6 +66,7 @@ def profile_here(
     LayerTimes
         Of one server, origin "measured", without a factor (nothing was scaled); `made` says with what.
     """
+    check_arguments(profile_here, locals(), least={"count": 0, "runs": 1, "splits": 0}, some=("server",))
     found, names, setting = find_provider(provider), wanted_forms(forms), QuantizationSetting.of(setting)
     graph = model_path if isinstance(model_path, LayerGraph) else load(model_path, [found])
     layers = graph.quantizable(count)
@@ -116,6 +118,7 @@ def joined(*times: LayerTimes) -> LayerTimes:
         A server is in two of them, two were measured with different models or settings of int8, or their images lie in the
         inputs in other ways.
     """
+    check_arguments(joined, locals(), some=("times",))
     servers = [server for one in times for server in one.frame["server"].unique()]
     twice = sorted(s for s, count in Counter(servers).items() if count > 1)
     problems = [f"server {s!r} has times in two tables; keep one" for s in twice]
@@ -170,6 +173,7 @@ def scaled_times(
     LayerTimes
         Of `server` alone, origin "scaled"; `made` keeps the setting of int8.
     """
+    check_arguments(scaled_times, locals(), some=("source", "server"))
     factor = Factors.load(factor) if isinstance(factor, str | Path) else factor
     if not isinstance(factor, Factors) and not 0 < factor < math.inf:
         message = f"factor is {factor!r}; it must be above 0 (2: twice as slow as {source!r})"
@@ -258,6 +262,7 @@ def flops_times(
     LayerTimes
         Of `server` alone, origin "flops".
     """
+    check_arguments(flops_times, locals(), some=("server",))
     for name, value in (("flops_per_s", flops_per_s), ("bytes_per_s", bytes_per_s)):
         if not 0 < value < math.inf:
             message = f"{name} is {value!r}; it must be above 0 and finite"

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from dnnsplit.graph.external_data import save, session_of
 from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.ground.huge_pages import in_huge_pages
 from dnnsplit.network.servers import Network
@@ -131,6 +132,8 @@ def profile(
     OptionError
         The provider is not installed, cannot start, or its times would be scaled by the speeds of CPUs; a form is unknown.
     """
+    speeds = ("cpu_slowdown", "source_seconds")
+    check_arguments(profile, locals(), least={"runs": 1, "splits": 0}, above=dict.fromkeys(speeds, 0), finite=speeds)
     found, names = find_provider(provider), wanted_forms(forms)
     factors = slowdown(network, cpu_slowdown)  # what is wrong with the network is said before anything is measured
     if not found.is_cpu and (source_seconds is not None or set(factors.values()) != {1.0}):

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import ProfileError
 from dnnsplit.ground.markup import shown
-from dnnsplit.ground.units import is_number, show
+from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 
 TINY_S = 1e-9  # no measured time counts for less, so that one of 0 s may be fitted
@@ -52,10 +53,7 @@ class Overhead:
     splits: int
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not is_number(value) or not 0 <= value < np.inf:
-                message = f"the overhead of a part has {name} = {value!r}; it must be a number, 0 or more"
-                raise ProfileError(message)
+        check_arguments(Overhead, vars(self), ProfileError, least=dict.fromkeys(vars(self), 0), finite=[*vars(self)])
 
     def _repr_html_(self) -> str:
         facts = {name: show(getattr(self, name), "s") for name in ("s_per_byte_in", "s_per_byte_out", "s_per_part")}
@@ -69,6 +67,7 @@ class Overhead:
 
     def scaled(self, factor: float) -> Overhead:
         """Return the same overhead on a server where everything takes `factor` times as long."""
+        check_arguments(Overhead.scaled, locals(), above={"factor": 0}, finite=("factor",))
         names = ("s_per_byte_in", "s_per_byte_out", "s_per_part")
         return replace(self, **{name: getattr(self, name) * factor for name in names})
 
@@ -86,6 +85,7 @@ def priced(network: Network, overhead: Mapping[str, Overhead]) -> Network:
     overhead : Mapping[str, Overhead]
         By server, in seconds of that server, as `LayerTimes.overhead`; links between other servers stay as they are.
     """
+    check_arguments(priced, locals())
     links = []
     for link in network.links:
         if link.source != link.target and link.source in overhead and link.target in overhead:

@@ -20,7 +20,9 @@ from dnnsplit.graph.external_data import save
 from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.reading import read_model
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import OptionError, ProfileError, raise_problems
+from dnnsplit.ground.kinds import told
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
@@ -131,6 +133,7 @@ class Power:
 
     def write(self, path: str | Path, server: str) -> None:
         """Put the power into a network YAML as the server's ``compute``, and into its note how it was measured."""
+        check_arguments(Power.write, locals(), some=("path", "server"))
         network = Network.load(path)
         before = network.server(server).note.partition(MARK)[0].rstrip("; ")
         note = f"{before}; {self.note}" if before else self.note
@@ -194,9 +197,12 @@ def measure_power(
     ProfileError
         Zeus is not installed, no counter is readable here, or the power cannot be told from idle.
     """
+    check_arguments(measure_power, locals())
     problems = [f"seconds is {seconds!r}; it must be above 0"] if not 0 < seconds < math.inf else []
     problems += [f"settle_s is {settle_s!r}; it must be 0 or more"] if not 0 <= settle_s < math.inf else []
     problems += [f"pairs is {pairs!r}; it takes 2 or more to tell the spread"] if pairs < 2 else []
+    known = meter is None or (hasattr(meter, "begin_window") and hasattr(meter, "end_window"))
+    problems += [] if known else [f"meter is {told(meter)}; give one that begins and ends windows, such as a ZeusMonitor"]
     raise_problems(OptionError, "measure_power", problems)
     found = find_provider(provider)
     read = model.model if isinstance(model, LayerGraph) else read_model(model)

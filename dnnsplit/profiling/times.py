@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import ProfileError, nearest, nearest_of, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.forms import formed
@@ -62,9 +63,7 @@ class LayerTimes:
     forms: WireForms | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.frame, pd.DataFrame):
-            message = f"layer times come as a pandas DataFrame, not as {type(self.frame).__name__}"
-            raise ProfileError(message)
+        check_arguments(LayerTimes, vars(self), ProfileError)
         frame = self.frame.reset_index(drop=True).copy()
         missing = [c for c in ("layer", "server", "precision", "seconds") if c not in frame]
         if missing:
@@ -95,11 +94,13 @@ class LayerTimes:
     @staticmethod
     def from_frame(frame: pd.DataFrame) -> LayerTimes:
         """Make layer times from a table; see the class for its columns."""
+        check_arguments(LayerTimes.from_frame, locals())
         return LayerTimes(frame)
 
     @staticmethod
     def load(path: str | Path) -> LayerTimes:
         """Read the CSV that `save` writes, with the forms beside it if there are any, or any CSV with the columns of `frame`."""
+        check_arguments(LayerTimes.load, locals())
         header, frame = header_of(path, _KIND), read_table(path, kind=_KIND)
         if "factor" in frame:
             frame["factor"] = pd.to_numeric(frame["factor"], errors="coerce")
@@ -111,6 +112,7 @@ class LayerTimes:
 
         The forms go into another beside it, ``NAME.forms.csv`` beside ``NAME.csv``, which is removed where there are none.
         """
+        check_arguments(LayerTimes.save, locals())
         header = {"overhead": {server: asdict(one) for server, one in self.overhead.items()}, "made": self.made}
         first = f"# {json.dumps(header, default=plain)}\n" if self.overhead or self.made else ""
         write_text(path, first + self.frame.to_csv(index=False))
@@ -147,7 +149,8 @@ class LayerTimes:
         """Return one time [s]."""
         try:
             return self._seconds[layer, server, precision]
-        except KeyError:
+        except (KeyError, TypeError):
+            check_arguments(LayerTimes.seconds, locals())
             message = f"there is no {precision} time of layer {layer!r} on {server!r}; profile it, or give it"
             raise ProfileError(message) from None
 
@@ -171,6 +174,7 @@ class LayerTimes:
         ProfileError
             A time that is needed is missing; all of them are named.
         """
+        check_arguments(LayerTimes.array, locals())
         array = np.full((len(graph.layers), len(network.servers), 2), np.nan)
         near = nearest_of(graph.layer_names)
         strangers = [f"{n!r} is no layer{near(n)}" for n in quantizable if n not in graph.layer_index]
@@ -193,6 +197,7 @@ class LayerTimes:
 
     def seconds_of(self, server: str, precision: str = "float32") -> float:
         """Return the sum over all layers on one server [s]."""
+        check_arguments(LayerTimes.seconds_of, locals())
         if (server, precision) not in self._sums:
             message = f"there are no {precision} times of server {server!r}{nearest(server, self.servers)}"
             raise ProfileError(message)
@@ -211,6 +216,7 @@ class LayerTimes:
         float
             NaN where the plan computes on a server whose parts were never measured.
         """
+        check_arguments(LayerTimes.error_s, locals())
         unknown = [server for server, seconds in compute_s.items() if seconds > 0 and server not in self.overhead]
         if unknown:
             return math.nan
@@ -231,6 +237,7 @@ class LayerTimes:
         NoiseError
             Settings are mixed: those of the servers, or theirs and this one.
         """
+        check_arguments(LayerTimes.check_setting, locals())
         check_one_setting({what: {"setting": setting}} | {f"times of {server}": made for server, made in self.made.items()})
 
     @cached_property
@@ -269,6 +276,7 @@ class LayerTimes:
         ProfileError
             The times of the server were not scaled, or one is missing.
         """
+        check_arguments(LayerTimes.slowdown_of, locals())
         if server not in self.slowdown:
             message = f"the times of {server!r} are not scaled from another machine's{nearest(server, self.slowdown)}"
             raise ProfileError(message)
@@ -281,6 +289,7 @@ class LayerTimes:
 
     def without(self, *servers: str) -> LayerTimes:
         """Return the times of the other servers alone."""
+        check_arguments(LayerTimes.without, locals())
         frame, forms = self.frame[~self.frame["server"].isin(servers)], self.forms
         if forms:
             forms = replace(forms, frame=forms.frame[~forms.frame["server"].isin(servers)])

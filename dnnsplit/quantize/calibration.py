@@ -19,7 +19,8 @@ from dnnsplit.graph.external_data import save
 from dnnsplit.graph.feeds import Feed, Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.onnx_file import Model
-from dnnsplit.ground.errors import NoiseError
+from dnnsplit.ground.arguments import check_arguments
+from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
 from dnnsplit.quantize.names import free_stem
@@ -49,6 +50,9 @@ class Calibration:
     model_sha256: str
     images_sha256: str
 
+    def __post_init__(self) -> None:
+        check_arguments(Calibration, vars(self), NoiseError)
+
     def _repr_html_(self) -> str:
         widest = sorted(self.ranges, key=lambda tensor: self.ranges[tensor][0] - self.ranges[tensor][1])[:8]
         rows = [(tensor, *self.ranges[tensor], *self.parameters(tensor)) for tensor in widest]
@@ -63,14 +67,20 @@ class Calibration:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Calibration:
         """Read what `to_json` wrote."""
+        check_arguments(Calibration.from_json, locals())
         return formed(value, Calibration, NoiseError, "no calibration can be read from this")
 
     def only(self, tensors: Iterable[str]) -> Calibration:
         """Return the same calibration with the ranges of some tensors alone."""
+        check_arguments(Calibration.only, locals())
+        tensors = tuple(tensors)
+        lost = [f"tensors: there is no range of {t!r}{nearest(t, self.ranges)}" for t in tensors if t not in self.ranges]
+        raise_problems(NoiseError, "calibration", lost)
         return replace(self, ranges={tensor: self.ranges[tensor] for tensor in tensors})
 
     def parameters(self, tensor: str) -> tuple[float, int]:
         """Return scale and zero point of an int8 tensor."""
+        check_arguments(Calibration.parameters, locals())
         if tensor not in self.ranges:
             message = f"the calibration has no range of tensor {tensor!r}; calibrate this model"
             raise NoiseError(message)
@@ -83,7 +93,9 @@ class Calibration:
         return float(scale), int(zero)
 
 
-def calibrate(graph: LayerGraph, images: Images, setting: QuantizationSetting | str | None = None) -> Calibration:
+def calibrate(
+    graph: LayerGraph, images: Images, setting: QuantizationSetting | Mapping[str, Any] | str | None = None
+) -> Calibration:
     """Measure the range of every float32 tensor over some images, once.
 
     The model runs as it is written, without optimisations, on all cores; a value that is no number (NaN) counts only where
@@ -95,13 +107,14 @@ def calibrate(graph: LayerGraph, images: Images, setting: QuantizationSetting | 
         Read from an ONNX file.
     images : Images
         float32 (n, *shape of one image) for a model with one input, else an array by input name.
-    setting : QuantizationSetting | str | None, optional
-        Kept with the ranges; or its name, "thesis" for the thesis' S8S8, symmetric, per tensor.
+    setting : QuantizationSetting | Mapping[str, Any] | str | None, optional
+        Kept with the ranges; or its JSON value, or its name, "thesis" for the thesis' S8S8, symmetric, per tensor.
 
     Returns
     -------
     Calibration
     """
+    check_arguments(calibrate, locals())
     model, setting = graph.model, QuantizationSetting.of(setting)
     feeds = feeds_of(model, images)
     return Calibration(measured_ranges(model, feeds), setting, model.sha256, images_sha256(feeds))

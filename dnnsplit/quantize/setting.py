@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, nearest
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import shown
@@ -36,6 +37,7 @@ class QuantizationSetting:
     calibration: str = "minmax"
 
     def __post_init__(self) -> None:
+        check_arguments(QuantizationSetting, vars(self), NoiseError)
         if self.activation not in ACTIVATIONS:
             message = f"activation type {self.activation!r} is unknown{nearest(self.activation, ACTIVATIONS)}"
             raise NoiseError(message)
@@ -52,6 +54,7 @@ class QuantizationSetting:
     @staticmethod
     def of(setting: QuantizationSetting | Mapping[str, Any] | str | None) -> QuantizationSetting:
         """Return a setting from its name ("default" or "thesis"), from its JSON value, or as it is; None is the default."""
+        check_arguments(QuantizationSetting.of, locals())
         if isinstance(setting, QuantizationSetting):
             return setting
         if isinstance(setting, Mapping):

@@ -25,6 +25,7 @@ import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph, Tensor
 from dnnsplit.graph.shared_weights import groups, own_bytes
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, ProfileError, nearest_of, raise_problems
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import show
@@ -232,6 +233,7 @@ def evaluate(
     InfeasibleError
         A tensor would have to cross where there is no link, or its route does not bring it where it is needed.
     """
+    check_arguments(evaluate, locals())
     quantized = tuple(quantized)
     problems = [f"layer {n!r} has no server" for n in graph.layer_names if n not in assignment]
     lost = [n for n in (*assignment, *quantized) if n not in graph.layer_index]

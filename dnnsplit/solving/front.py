@@ -11,7 +11,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import InfeasibleError, NoiseError, OptionError, SolverError, raise_problems
+from dnnsplit.ground.arguments import check_arguments
+from dnnsplit.ground.errors import InfeasibleError, OptionError, SolverError, raise_problems
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.tolerance import TOLERANCE, within
@@ -24,7 +25,7 @@ from dnnsplit.solving.elimination.relays import TIE
 from dnnsplit.solving.objective import unreachable
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question, ask
-from dnnsplit.solving.request import Request
+from dnnsplit.solving.request import OWN_CHECKS, Request
 from dnnsplit.solving.split import split
 from dnnsplit.solving.verifier import Measure, measurer
 
@@ -49,6 +50,7 @@ class Front:
 
     def at(self, limit: float) -> Plan:
         """Return the optimal plan for a limit on the noise, on its upper bound, or on the energy [J]."""
+        check_arguments(Front.at, locals())
         if not limit >= 0:
             message = f"the limit is {limit!r}; it must be a number, 0 or more"
             raise OptionError(message)
@@ -96,14 +98,14 @@ def pareto(
     latency_weight: float = 1.0,
     energy_weight: float = 0.0,
     pins: Mapping[str, str] | None = None,
-    forbid: Mapping[str, Sequence[str]] | None = None,
+    forbid: Mapping[str, str | Sequence[str]] | None = None,
     colocate: Sequence[Sequence[str]] = (),
     forbid_links: Sequence[tuple[str, str]] = (),
     confidence: float | None = None,
     verify: Measure | None = None,
     progress: bool = True,
-    source_forms: Sequence[str] | None = None,
-    wire_forms: Sequence[str] | None = None,
+    source_forms: str | Sequence[str] | None = None,
+    wire_forms: str | Sequence[str] | None = None,
 ) -> Front:
     """Return the exact front of the objective against noise, from one elimination pass over all schemes.
 
@@ -115,7 +117,7 @@ def pareto(
         As for `split` with ``normalise="fixed"``: along a front objectives have to compare.
     pins : Mapping[str, str] | None, optional
         As for `split`.
-    forbid : Mapping[str, Sequence[str]] | None, optional
+    forbid : Mapping[str, str | Sequence[str]] | None, optional
         As for `split`.
     colocate : Sequence[Sequence[str]], default ()
         As for `split`.
@@ -128,9 +130,9 @@ def pareto(
         every scheme of the front was measured.
     progress : bool, default True
         Show a progress bar for each of these rounds.
-    source_forms : Sequence[str] | None, optional
+    source_forms : str | Sequence[str] | None, optional
         As for `split`: the front is over placements, schemes and source forms.
-    wire_forms : Sequence[str] | None, optional
+    wire_forms : str | Sequence[str] | None, optional
         As for `split`.
 
     Returns
@@ -149,9 +151,7 @@ def pareto(
     SolverError
         Too many quantizable layers or servers for one pass.
     """
-    if noise is None:
-        message = "a front against noise needs a noise model: pass noise=fit_noise(samples)"
-        raise NoiseError(message)
+    check_arguments(pareto, locals(), but=OWN_CHECKS)
     request = Request(
         latency_weight=latency_weight, energy_weight=energy_weight, pins=pins or {}, forbid=forbid or {}, colocate=colocate,
         forbid_links=forbid_links, normalise="fixed", confidence=confidence,
@@ -237,6 +237,7 @@ def energy_front(
     SolverError
         A point could not be proved optimal, for example within time_limit_s.
     """
+    check_arguments(energy_front, locals(), above={"resolution": 0})
     own = [f"{name} is not yours to set: the front minimises latency under limits on energy" for name in OWN if name in asked]
     raise_problems(OptionError, "energy_front", own)
     problem, asked = (graph, network, times, noise), {"max_noise": max_noise, **asked}

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DnnSplitError, NoiseError, nearest, raise_problems
 from dnnsplit.ground.files import write_text
 from dnnsplit.ground.gate import Kind, is_there, shortened
@@ -59,6 +60,7 @@ class Instance(NamedTuple):
             counts once any layer is quantized. ``lossy.csv`` has the noise of each lossy form, of one tensor between layers, or,
             where tensor is empty, of the graph inputs.
         """
+        check_arguments(Instance.load, locals())
         folder = Path(folder)
         tables = _tables(folder)
         graph = LayerGraph.from_frames(tables["layers"], tables["tensors"])
@@ -67,6 +69,7 @@ class Instance(NamedTuple):
 
     def save(self, folder: str | Path) -> None:
         """Write the files that `load` reads; a noise model must be a polynomial, with sources that are power sums with it."""
+        check_arguments(Instance.save, locals())
         folder = Path(folder)
         if self.noise is not None and not (isinstance(self.noise, Polynomial) and self.noise.power == 1):
             message = "an instance holds a noise polynomial; fit one to the measured table (fit_noise) first"

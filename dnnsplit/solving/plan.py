@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DnnSplitError, raise_problems
 from dnnsplit.ground.files import write_json
 from dnnsplit.ground.forms import formed
@@ -177,6 +178,7 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, atomically."""
+        check_arguments(Plan.save, locals())
         write_json(path, self.to_json())
 
     @staticmethod
@@ -203,6 +205,7 @@ class Plan:
             It is no plan: missing, no JSON, of another schema, or of another form; or it contradicts itself, or does not fit. All
             that is wrong is told at once.
         """
+        check_arguments(Plan.load, locals())
         document = read_json(path, _KIND)
         if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
             message = f"{path} is no plan of schema {SCHEMA}"
@@ -215,6 +218,7 @@ class Plan:
 
     def check(self, names: tuple[str, ...]) -> None:
         """Raise unless the plan places exactly the layers `names`."""
+        check_arguments(Plan.check, locals())
         known = set(names)
         problems = [f"layer {n!r} has no server" for n in names if n not in self.assignment]
         problems += [f"layer {n!r} is not in the model" for n in self.assignment if n not in known]

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
 from dnnsplit.ground.units import is_number
 from dnnsplit.profiling.wire_forms import PLAIN
 
 CHOICES = {"objective": ("latency", "throughput"), "normalise": ("limited", "fixed"), "routing": ("direct", "relay")}
+# what `Request` checks itself, to tell all that is wrong with it at once
+OWN_CHECKS = ("max_noise", "latency_weight", "energy_weight", "max_device_energy_j", "max_energy_j")
 METHODS = ("auto", "elimination", "milp", "slides")
 
 
@@ -25,20 +28,23 @@ class Request:
     max_device_energy_j: float | None = None
     max_energy_j: float | None = None
     pins: Mapping[str, str] = field(default_factory=dict)
-    forbid: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    forbid: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     colocate: Sequence[Sequence[str]] = ()
     forbid_links: Sequence[tuple[str, str]] = ()
     routing: str = "direct"
     objective: str = "latency"
     normalise: str = "limited"
     confidence: float | None = None
-    source_forms: Sequence[str] | None = None
-    wire_forms: Sequence[str] | None = None
+    source_forms: str | Sequence[str] | None = None
+    wire_forms: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        forbid = {layer: (on,) if isinstance(on, str) else tuple(on) for layer, on in (self.forbid or {}).items()}
+        for name in ("pins", "forbid"):
+            object.__setattr__(self, name, {} if getattr(self, name) is None else getattr(self, name))
+        check_arguments(Request, vars(self), but=OWN_CHECKS)
+        forbid = {layer: (on,) if isinstance(on, str) else tuple(on) for layer, on in self.forbid.items()}
         object.__setattr__(self, "forbid", forbid)
-        object.__setattr__(self, "pins", dict(self.pins or {}))
+        object.__setattr__(self, "pins", dict(self.pins))
         for name in ("source_forms", "wire_forms"):
             given = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else None if given is None else tuple(given))
@@ -62,6 +68,9 @@ class Request:
             if (value := getattr(self, name)) not in known:
                 problems.append(f"{name} {value!r} is unknown{nearest(value, known)}")
         raise_problems(OptionError, "options", problems)
+        for name in ("max_device_energy_j", "max_energy_j"):
+            if getattr(self, name) == math.inf:  # no limit, which a solver wants told so
+                object.__setattr__(self, name, None)
 
     @property
     def restricts(self) -> bool:
@@ -79,12 +88,10 @@ class Effort:
     time_limit_s: float | None = None
 
     def __post_init__(self) -> None:
+        check_arguments(Effort, vars(self), least={"gap": 0, "time_limit_s": 0})
         if self.method not in METHODS:
             message = f"method {self.method!r} is unknown{nearest(self.method, METHODS)}"
             raise OptionError(message)
-        given = {"gap": self.gap} | ({} if self.time_limit_s is None else {"time_limit_s": self.time_limit_s})
-        wrong = [f"{name} is {value!r}" for name, value in given.items() if not is_number(value) or not value >= 0]
-        raise_problems(OptionError, "options", [f"{one}; it must be a number, 0 or more" for one in wrong])
 
 
 Kind = TypeVar("Kind", Request, Effort)

@@ -11,6 +11,7 @@ import numpy as np
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.shared_weights import total_bytes
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DnnSplitError, InfeasibleError, NoiseError, SolverError, raise_problems
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.tolerance import TOLERANCE, within
@@ -32,7 +33,7 @@ from dnnsplit.solving.milp.throughput import solve_bottleneck
 from dnnsplit.solving.payoffs import normalised
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question, ask
-from dnnsplit.solving.request import Effort, Request
+from dnnsplit.solving.request import OWN_CHECKS, Effort, Request
 from dnnsplit.solving.verifier import measurer
 
 # Beyond this many flows, most of its variables, the tight MILP takes longer to build than branch and bound to finish.
@@ -52,7 +53,7 @@ def split(
     max_device_energy_j: float | None = None,
     max_energy_j: float | None = None,
     pins: Mapping[str, str] | None = None,
-    forbid: Mapping[str, Sequence[str]] | None = None,
+    forbid: Mapping[str, str | Sequence[str]] | None = None,
     colocate: Sequence[Sequence[str]] = (),
     forbid_links: Sequence[tuple[str, str]] = (),
     routing: str = "direct",
@@ -65,8 +66,8 @@ def split(
     samples: NoiseSamples | None = None,
     normalise: str = "limited",
     confidence: float | None = None,
-    source_forms: Sequence[str] | None = None,
-    wire_forms: Sequence[str] | None = None,
+    source_forms: str | Sequence[str] | None = None,
+    wire_forms: str | Sequence[str] | None = None,
 ) -> Plan:
     """Decide which layers run where, which run in int8, and in which form tensors cross.
 
@@ -87,7 +88,7 @@ def split(
         Hard limit on the energy of all servers [J].
     pins : Mapping[str, str] | None, optional
         Server by layer.
-    forbid : Mapping[str, Sequence[str]] | None, optional
+    forbid : Mapping[str, str | Sequence[str]] | None, optional
         Servers by layer, where it must not run.
     colocate : Sequence[Sequence[str]], default ()
         Groups of layers that must share a server.
@@ -125,11 +126,11 @@ def split(
     confidence : float | None, optional
         Such as 0.95: max_noise is kept by the upper confidence bound of the mean over all images, which the plan tells as
         ``noise_upper`` (`dnnsplit.noise.confidence`); None: by the mean over those that were measured, as on the slides.
-    source_forms : Sequence[str] | None, optional
+    source_forms : str | Sequence[str] | None, optional
         Forms in which the source may send graph inputs, by their names in ``times.forms``, and "float32" for the plain one. By
         default all that the profile knows, lossy ones where the noise model knows their noise (``noise.sources``); for
         method "slides" the plain one alone.
-    wire_forms : Sequence[str] | None, optional
+    wire_forms : str | Sequence[str] | None, optional
         Forms in which other tensors may cross; by default the lossless ones, and where `source_forms` is the plain one alone,
         that alone: then nothing is coded, as on the slides. Lossy ones that are named, and whose noise is known
         (``noise.tensors``), are chosen under a predicted noise, the power sum (`dnnsplit.solving.lossy_wires`).
@@ -150,6 +151,7 @@ def split(
     SolverError
         No solver can answer.
     """
+    check_arguments(split, locals(), least={"gap": 0, "time_limit_s": 0}, but=OWN_CHECKS)
     if method == "slides" and source_forms is None:
         source_forms = (PLAIN,)
     request = Request(

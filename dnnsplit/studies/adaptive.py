@@ -21,6 +21,7 @@ from dnnsplit.cutting.prices import FollowedLink, Prices
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.feeds import Images
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import OptionError, raise_problems
 from dnnsplit.ground.files import sha256
 from dnnsplit.ground.keywords import named
@@ -58,6 +59,7 @@ class AdaptivePlans:
     @staticmethod
     def of(plans: BandwidthPlans) -> AdaptivePlans:
         """Take the plans of `bandwidths`; where several links share the bandwidth, the objective must be the latency."""
+        check_arguments(AdaptivePlans.of, locals())
         if len(plans.links) > 1 and plans.objective_name != "latency_s":
             message = f"{plans.objective_name} of {len(plans.links)} links with one bandwidth; use adaptive_plans"
             raise OptionError(message)
@@ -70,6 +72,7 @@ class AdaptivePlans:
 
     def at(self, bandwidths: Mapping[Ends, float | str], max_noise: float = math.inf) -> Plan:
         """Return the best of the plans that keep a noise limit, at one bandwidth per link [B/s], or as people write it."""
+        check_arguments(AdaptivePlans.at, locals())
         missing = [f"the bandwidth of {a} -> {b} is missing" for a, b in self.prices.links if (a, b) not in bandwidths]
         raise_problems(OptionError, "bandwidths", missing)
         found = self.prices.best([parse(bandwidths[ends], "bandwidth") for ends in self.prices.links], max_noise)
@@ -135,6 +138,7 @@ def adaptive_plans(
     InfeasibleError
         No plan keeps a limit.
     """
+    check_arguments(adaptive_plans, locals(), some=("bandwidths", "max_noises"))
     links = check_links(network, bandwidths)
     grid = [[parse(b, "bandwidth") for b in bandwidths[ends]] for ends in links]
     if not grid or not all(grid) or not all(b > 0 for values in grid for b in values):
@@ -204,6 +208,7 @@ def cut_plans(
     DeployError
         See `cut`.
     """
+    check_arguments(cut_plans, locals(), some=("out",))
     if isinstance(plans, BandwidthPlans):
         plans = AdaptivePlans.of(plans)
     followed = []

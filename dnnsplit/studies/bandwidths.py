@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NetworkError, OptionError, SolverError
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.markup import shown
@@ -79,6 +80,7 @@ class BandwidthPlans:
 
     def line(self, bandwidth: float | str) -> Line:
         """Return the line of the optimal plan at a bandwidth [B/s], or as people write it."""
+        check_arguments(BandwidthPlans.line, locals())
         low, high = self.breakpoints[0], self.breakpoints[-1]
         value = parse(bandwidth, "bandwidth")
         if not low <= value <= high:
@@ -88,6 +90,7 @@ class BandwidthPlans:
 
     def at(self, bandwidth: float | str) -> Plan:
         """Return the optimal plan at a bandwidth [B/s], or as people write it; it is priced at a bandwidth of its interval."""
+        check_arguments(BandwidthPlans.at, locals())
         return self.line(bandwidth).plan
 
     @property
@@ -167,6 +170,7 @@ def bandwidths(
     SolverError
         A plan was not proved optimal.
     """
+    check_arguments(bandwidths, locals())
     links = _links(network, link, both_ways)
     ends = parse(low, "bandwidth"), parse(high, "bandwidth")
     if not 0 < ends[0] < ends[1]:
@@ -200,7 +204,7 @@ def bandwidths(
 def _links(network: Network, link: Ends | Sequence[Ends], both_ways: bool) -> tuple[Ends, ...]:
     """Return the links that are meant, each once; refuse what is not in the network."""
     pairs: list[Any] = [link] if len(link) == 2 and all(isinstance(end, str) for end in link) else list(link)
-    if isinstance(link, str) or not pairs or any(isinstance(pair, str) or len(pair) != 2 for pair in pairs):
+    if not pairs:
         message = f"link {link!r} is not a link; write (source, target), or a list of them"
         raise NetworkError(message)
     return check_links(network, (way for a, b in pairs for way in (((a, b), (b, a)) if both_ways else ((a, b),))))

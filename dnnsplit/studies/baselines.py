@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import (
     DnnSplitError,
     InfeasibleError,
@@ -32,7 +33,7 @@ from dnnsplit.solving.costs import WireChoice
 from dnnsplit.solving.lossy_wires import improved
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question
-from dnnsplit.solving.request import Effort
+from dnnsplit.solving.request import OWN_CHECKS, Effort
 from dnnsplit.solving.split import answer
 from dnnsplit.studies.cuts import Blocks, Placement, Terms, minimum_cut, moves_inside
 from dnnsplit.studies.inquiry import inquire
@@ -95,8 +96,8 @@ def baselines(
     max_energy_j: float | None = None,
     normalise: str = "limited",
     confidence: float | None = None,
-    source_forms: Sequence[str] | None = None,
-    wire_forms: Sequence[str] | None = None,
+    source_forms: str | Sequence[str] | None = None,
+    wire_forms: str | Sequence[str] | None = None,
     solver: str = "HiGHS",
     time_limit_s: float | None = 60.0,
     methods: Sequence[str] | None = None,
@@ -125,10 +126,10 @@ def baselines(
         As for `split`.
     max_noise, latency_weight, energy_weight, max_device_energy_j, max_energy_j, normalise, confidence : optional
         As for `split`. A normalised sum is normalised by the payoffs of "dnnsplit" in every row.
-    source_forms : Sequence[str] | None, optional
+    source_forms : str | Sequence[str] | None, optional
         Forms in which the source may send graph inputs, for all methods; by default the lossless ones for those of dnnsplit, and
         the plain one for the others.
-    wire_forms : Sequence[str] | None, optional
+    wire_forms : str | Sequence[str] | None, optional
         As for `split`, for all methods.
     solver : str, default "HiGHS"
         Of the slides' MILP.
@@ -178,6 +179,7 @@ def baselines(
     2  dnnsplit, float32     0.3382     0  optimal
     3           dnnsplit     0.2582     1  optimal
     """
+    check_arguments(baselines, locals(), least={"time_limit_s": 0}, but=OWN_CHECKS)
     asked: dict[str, Any] = {
         "max_noise": max_noise, "latency_weight": latency_weight, "energy_weight": energy_weight, "normalise": normalise,
         "max_device_energy_j": max_device_energy_j, "max_energy_j": max_energy_j, "confidence": confidence,

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import InfeasibleError, SolverError
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.markup import shown
@@ -137,6 +138,7 @@ class Explanation:
 
     def moves(self, other: Plan) -> pd.DataFrame:
         """Return the layers that another plan runs elsewhere or in another precision, and how they run here and there."""
+        check_arguments(Explanation.moves, locals())
         frame = self.plan.frame.merge(other.frame, on="layer", suffixes=("", "_there"), sort=False)
         same = (frame["server"] == frame["server_there"]) & (frame["precision"] == frame["precision_there"])
         return frame[~same].reset_index(drop=True)
@@ -149,6 +151,7 @@ class Explanation:
         ModelError, NetworkError
             No such layer or server.
         """
+        check_arguments(Explanation.price_of_pin, locals())
         try:
             return answer(pinned(self._question, layer, server), self._effort).objective - self.plan.objective
         except InfeasibleError:
@@ -207,6 +210,7 @@ def explain(
     OptionError
         The plan was made for another question.
     """
+    check_arguments(explain, locals())
     question, effort = inquire(graph, network, times, noise, {"max_noise": max_noise, **asked})
     placement, scheme = positions(question, plan)
     alternatives = tuple(_alternative(question, effort, *servers) for servers in _restrictions(network))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.partitions import components
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import InfeasibleError, NetworkError, OptionError, raise_problems
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.tolerance import within
@@ -87,12 +88,13 @@ def sweep_plans(
     OptionError, NetworkError
         An empty axis, a weight that is none, or a link that is in no topology.
     """
+    check_arguments(sweep_plans, locals())
     refuse_weights("sweep_plans", asked)
     axes = {"networks": networks, "max_noise": max_noise, "weights": weights, "max_device_energy_j": max_device_energy_j}
     empty = [f"{name} is empty; give at least one" for name, axis in axes.items() if len(axis) == 0]
     raise_problems(OptionError, "sweep_plans", empty)
     known = [(link.source, link.target) for network in networks.values() for link in network.links]
-    lost = [f"no topology has the link {a} -> {b}" for a, b in links or () if (a, b) not in known]
+    lost = [f"no topology has the link {a} -> {b}" for a, b in (() if links is None else links) if (a, b) not in known]
     raise_problems(NetworkError, "sweep_plans", lost)
     pairs = weight_pairs(weights)
     rows, servers = [], list(dict.fromkeys(name for network in networks.values() for name in network.server_names))
@@ -190,8 +192,8 @@ def single_servers(
     *,
     max_noise: float | None = None,
     confidence: float | None = None,
-    source_forms: Sequence[str] | None = None,
-    wire_forms: Sequence[str] | None = None,
+    source_forms: str | Sequence[str] | None = None,
+    wire_forms: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Return what the whole model costs in float32 on each server alone: the baselines that a practitioner would use.
 
@@ -208,7 +210,7 @@ def single_servers(
         Forms that make more noise are left out; None means no limit.
     confidence : float | None, optional
         As for `split`: the limit is then kept by the upper confidence bound of the noise.
-    source_forms, wire_forms : Sequence[str] | None, optional
+    source_forms, wire_forms : str | Sequence[str] | None, optional
         As for `split`; ``source_forms=("float32",)`` gives the baselines of the slides.
 
     Returns
@@ -217,6 +219,7 @@ def single_servers(
         server, source_form, noise, noise_upper (with a confidence), latency_s [s], energy_j [J], device_energy_j [J]; by server
         ascending in the noise and strictly descending in the latency. NaN where the server cannot be reached or used.
     """
+    check_arguments(single_servers, locals())
     free = replace(network, servers=tuple(replace(server, memory_bytes=None) for server in network.servers))
     float32, most = _unquantized(noise), math.inf if max_noise is None else max_noise
     asked: dict[str, Any] = {"confidence": confidence, "source_forms": source_forms, "wire_forms": wire_forms}

@@ -25,6 +25,7 @@ from dnnsplit.deployment.testbed.processes import size_of
 from dnnsplit.deployment.testbed.testbed import LatencyTest, requests, testbed
 from dnnsplit.graph.feeds import Feed, Images, feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, raise_problems
 from dnnsplit.ground.files import write_text
 from dnnsplit.ground.keywords import named
@@ -123,6 +124,7 @@ def latency_tests(
         What a deployment returned has not the noise of its plan's scheme on the same images, or, where these are the images that
         the plan's noise was measured on, not the plan's noise, to 1 %. The rows before it are in `results`.
     """
+    check_arguments(latency_tests, locals(), least={"repeats": 1, "warm_up": 0}, some=("networks", "max_noise", "weights"))
     refuse_weights("latency_tests", asked)
     feeds, pairs = feeds_of(graph.model, images), weight_pairs(weights)
     run = (graph.model.sha256, images_sha256(feeds), repeats, warm_up, time_dilation, times.reference_s, times.huge_pages)

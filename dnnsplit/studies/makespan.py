@@ -13,6 +13,7 @@ import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph, Tensor
 from dnnsplit.graph.partitions import components, quotient
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.times import PRECISIONS, LayerTimes
 from dnnsplit.solving.costs import Routes, Transfer, WireChoice, evaluate
@@ -55,6 +56,7 @@ def makespan(
     ModelError, NetworkError, ProfileError, InfeasibleError
         As `evaluate`.
     """
+    check_arguments(makespan, locals())
     return float(max(schedule(graph, network, times, assignment, quantized, routes, forms)["end_s"], default=0.0))
 
 

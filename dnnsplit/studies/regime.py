@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import OptionError, raise_problems
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.tolerance import within
@@ -38,8 +39,8 @@ def regimes(
     bandwidths: Sequence[float | str] = BANDWIDTHS,
     links: Sequence[Ends] | None = None,
     confidence: float | None = None,
-    source_forms: Sequence[str] | None = None,
-    wire_forms: Sequence[str] | None = None,
+    source_forms: str | Sequence[str] | None = None,
+    wire_forms: str | Sequence[str] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Return where a split pays: the fastest plan, and what it gains over the best server alone, by bandwidth and noise limit.
@@ -60,7 +61,7 @@ def regimes(
         (source, target) whose bandwidth is varied; default: those that leave the source.
     confidence : float | None, optional
         As for `pareto`.
-    source_forms, wire_forms : Sequence[str] | None, optional
+    source_forms, wire_forms : str | Sequence[str] | None, optional
         As for `pareto`, of the best plan and of the servers alone.
     progress : bool, default True
         Show a bar.
@@ -79,6 +80,7 @@ def regimes(
     NetworkError
         There is no such link.
     """
+    check_arguments(regimes, locals())
     empty = [name for name, axis in (("max_noise", max_noise), ("bandwidths", bandwidths)) if len(axis) == 0]
     raise_problems(OptionError, "regimes", [f"{name} is empty; give at least one" for name in empty])
     links = None if links is None else check_links(network, links)

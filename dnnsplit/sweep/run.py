@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import OptionError
 from dnnsplit.ground.files import write_text
 from dnnsplit.ground.markup import shown
@@ -128,6 +129,7 @@ def run(
     OutputError
         The folder cannot be written; what is finished by then is kept.
     """
+    check_arguments(run, locals(), least={"workers": 1}, some=("notebook",))
     path = Path(notebook).resolve()
     if workers < 1:
         message = f"workers is {workers}; it must be 1 or more"

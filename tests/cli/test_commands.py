@@ -80,7 +80,7 @@ def test_pareto_prints_csv(tmp_path, capsys):
         (["run", str(ROOT / "notebooks" / "00-quickstart.ipynb"), "-p", "max_nose=1"], "did you mean 'max_noise'"),
         (["run", str(ROOT / "notebooks" / "00-quickstart.ipynb"), "-p", "max_noise"], "is not NAME=VALUE"),
         (["run", str(ROOT / "notebooks" / "00-quickstart.ipynb"), "-g", "max_noise=1,,2"], "a value is missing"),
-        (["run", str(ROOT / "notebooks" / "00-quickstart.ipynb"), "-w", "0"], "workers is 0; it must be 1 or more"),
+        (["run", str(ROOT / "notebooks" / "00-quickstart.ipynb"), "-w", "0"], "workers is 0; give a whole number, 1 or more"),
         (["profile", MODEL, "--server", "edge", "-o", "t.csv", "--provider", "cudda"], "there is no execution provider 'cudda'"),
         (["serve", "parts", "--server", "edge", "--provider", "opnvino"], "did you mean 'openvino'"),
         (["cut", MODEL, "none.json"], "none.json is not readable as a plan"),

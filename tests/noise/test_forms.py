@@ -194,7 +194,7 @@ def test_updates_reach_the_forms(samples):
         (lambda: some(PLAIN, sources={"jpeg-95": bare("c")}), "with the layers"),
         (lambda: some(PLAIN, sources={"jpeg-95": bare("a", "b")}), "no spread over images"),
         (lambda: some(PLAIN, tensors={"t": {"uint8": -1.0}}), "0 or more"),
-        (lambda: some(PLAIN, tensors={"t": {"uint8": math.nan}}), "0 or more"),
+        (lambda: some(PLAIN, tensors={"t": {"uint8": math.nan}}), r"tensors\['t'\]\['uint8'\] is nan"),
         (lambda: ds.NoiseSamples.from_frame(of("", ALL).frame.assign(source="jpeg-95")), "those with none"),
         (lambda: ds.fit_noise(of("jpeg-95", ALL), "gp"), "of inputs as they are"),
         (lambda: NoiseModel.measured(some(ALL)), "must be 0"),

@@ -115,7 +115,7 @@ def test_samples_and_models_keep_it(net, tmp_path):
         ({"forms": ["jpeg-95", "zstd-1"]}, ds.NoiseError, "2 problems"),
         ({"forms": ["float61"]}, ds.OptionError, "did you mean 'float16'"),
         ({"metric": "rhoo"}, ds.NoiseError, "did you mean 'rho'"),
-        ({"workers": 0}, ds.OptionError, "must be 1 or more"),
+        ({"workers": 0}, ds.OptionError, "workers is 0; give a whole number, 1 or more"),
     ],
 )
 def test_bad_requests_are_named(net, options, error, says):

@@ -182,6 +182,6 @@ def test_forms_that_are_unknown_are_named_before_anything_is_measured(net):
     assert wanted_forms(False) == wanted_forms(()) == wanted_forms(["float32", "int8"]) == ()
     assert wanted_forms("png-6") == ("png-6",)
     with pytest.raises(ds.OptionError, match="pgn-1"):
-        ds.profile_here(net, "edge", None, forms=["pgn-1"])
+        ds.profile_here(net, "edge", pictures(), forms=["pgn-1"])
     with pytest.raises(ds.ProfileError, match="int8 times need a calibration"):
         measure_forms(net, pictures(), layers=("c1",))

@@ -67,7 +67,7 @@ def test_too_few_splits_are_refused():
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, None, True])
 def test_an_overhead_is_a_number_of_0_or_more(value):
-    with pytest.raises(ds.ProfileError, match="s_per_part = "):
+    with pytest.raises(ds.ProfileError, match=f"s_per_part is {value!r}; give a number, 0 or more"):
         dataclasses.replace(OVERHEAD, s_per_part=value)
 
 

@@ -76,7 +76,7 @@ def test_the_energy_front_answers_for_a_limit():
 
 def test_bad_requests():
     graph, network, times, noise = ds.examples.tiny()
-    with pytest.raises(ds.NoiseError, match="needs a noise model"):
+    with pytest.raises(ds.OptionError, match="noise is None; give a NoiseModel"):
         ds.pareto(graph, network, times, None)
     with pytest.raises(ds.OptionError, match="it must be a number"):
         ds.pareto(graph, network, times, noise).at(-1)

@@ -277,7 +277,7 @@ def test_a_test_bed_whose_links_change(setup):
         client.pace(network)
         wait_until(lambda: asking.answers[-1] == folder[True, math.inf], 30)
         for limit, text in ((-1.0, "max_noise is -1"), (math.nan, "max_noise is nan")):
-            with pytest.raises(ds.DeployError, match=f"INVALID_ARGUMENT: {text}"):
+            with pytest.raises(ds.DeployError, match=text):
                 client.infer(feed, limit)
         with pytest.raises(ds.DeployError, match=r"no link 'device' -> 'edge'"):
             client.pace(ds.Network(network.servers, [], "device"))

@@ -162,9 +162,11 @@ def test_memory_limits_hold_at_every_bandwidth():
 
 def test_bad_requests():
     graph, network, times = by_hand()
-    for link in ("device", ("device",), [("device", "edge"), "edge"], []):
-        with pytest.raises(ds.NetworkError, match="is not a link"):
+    for link in ("device", ("device",), [("device", "edge"), "edge"]):
+        with pytest.raises(ds.OptionError, match=r"link.* is .*; give \(a text, a text\)"):
             bandwidths(graph, network, times, link=link)
+    with pytest.raises(ds.NetworkError, match="is not a link"):
+        bandwidths(graph, network, times, link=[])
     with pytest.raises(ds.NetworkError, match="there is no link 'device -> egde' \\(did you mean 'device -> edge'"):
         bandwidths(graph, network, times, link=("device", "egde"))
     for low, high in ((0, 5), (5, 5), ("5 MB/s", "5 kB/s")):

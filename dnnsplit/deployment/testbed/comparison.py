@@ -11,6 +11,7 @@ import pandas as pd
 from dnnsplit.codecs.plain import INT8, PLAIN
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.deployment.testbed.testbed import LatencyTest
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError
 
 COLUMNS = ["term", "predicted_s", "measured_s", "error_%"]
@@ -43,6 +44,7 @@ def compare(test: LatencyTest, bundle: Bundle) -> pd.DataFrame:
     DeployError
         The bundle has no plan.
     """
+    check_arguments(compare, locals())
     cost = bundle.plan.get("cost")
     if not cost:
         message = f"{bundle} was not cut by a plan, so nothing is predicted"

@@ -29,6 +29,7 @@ from dnnsplit.deployment.testbed.namespaces import PORT, check_machine, namespac
 from dnnsplit.deployment.testbed.pacing import PacedClient, link_problems, paces
 from dnnsplit.deployment.testbed.processes import deaths, running
 from dnnsplit.deployment.wire.channels import Stub, Tls
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, nearest, raise_problems
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
@@ -95,6 +96,7 @@ def testbed(
         Unknown servers, links that are needed and not there, wrong numbers (all at once); a stage that dies or does not get
         ready, with the end of its stderr; hosts that do not answer or serve another bundle; a deadline that no request can keep.
     """
+    check_arguments(testbed, locals(), DeployError)
     if kind not in KINDS:
         message = f"there is no test-bed of the kind {kind!r}{nearest(kind, KINDS)}"
         raise DeployError(message)
@@ -221,6 +223,7 @@ def latency_test(
     DeployError
         A request fails, or the server reports no latency because it is not one of ours.
     """
+    check_arguments(latency_test, locals())
     if repeats < 1 or warm_up < 0:
         message = f"repeats is {repeats!r} and warm_up is {warm_up!r}; give at least 1 and 0"
         raise DeployError(message)

@@ -14,6 +14,7 @@ from tritonclient.grpc import service_pb2
 from dnnsplit.deployment.hosts import check_address, joined
 from dnnsplit.deployment.wire.door import Door
 from dnnsplit.deployment.wire.encoding import Infer
+from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, raise_problems
 from dnnsplit.ground.gate import is_file, shortened
 
@@ -54,6 +55,7 @@ class Tls:
     named: bool = False
 
     def __post_init__(self) -> None:
+        check_arguments(Tls, vars(self), DeployError)
         files = {"cert": self.cert, "key": self.key, "ca": self.ca}
         problems = [f"the {what} file {shortened(file)} is missing" for what, file in files.items() if file and not is_file(file)]
         if bool(self.cert) != bool(self.key):

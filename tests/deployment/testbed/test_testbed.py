@@ -98,12 +98,11 @@ class TestOutputs:
                 other.get_model_metadata("mpl")
 
 
-class Scripted:
+class Scripted(Client):
     """A client whose requests take what is given; it answers with what it is asked."""
 
-    address = "here"
-
     def __init__(self, *seconds):
+        self.address = "here"
         self.seconds, self.feeds = iter(seconds), []
 
     def trace(self, feed):
@@ -445,7 +444,7 @@ class TestArguments:
             ),
             ({"slowdown": {"egde": 2.0}}, "slowdown names 'egde', which is no server .did you mean 'edge'"),
             ({"slowdown": {"edge": 0.0}}, "the slowdown of 'edge' is 0.0"),
-            ({"slowdown": {"edge": "fast"}}, "the slowdown of 'edge' is 'fast'"),
+            ({"slowdown": {"edge": "fast"}}, r"slowdown\['edge'\] is 'fast'"),
             ({"time_dilation": 0.5}, "time_dilation is 0.5"),
             ({"deadline_s": float("inf")}, "deadline_s is inf"),
             ({"kind": "docker"}, "no test-bed of the kind 'docker' .there is: 'emulated'"),
