@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -14,7 +13,7 @@ import msgspec
 from dnnsplit.codecs.plain import INT8, PLAIN
 from dnnsplit.ground.errors import DeployError, DnnSplitError, nearest
 from dnnsplit.ground.files import sha256
-from dnnsplit.ground.gate import LONGEST_FILE, Kind, name_problem, shortened
+from dnnsplit.ground.gate import Kind, file_problem, is_file, shortened
 from dnnsplit.ground.json_file import read_json
 from dnnsplit.ground.units import show
 
@@ -278,9 +277,9 @@ def _file_problems(bundle: Bundle) -> Iterable[str]:
         for file, digest in ((part.file, part.sha256), *([(part.data, part.data_sha256)] if part.data else [])):
             if _leaves(bundle.folder, file):
                 yield f"part {part.name!r}: the path {file!r} leaves the bundle folder; use a plain file name"
-            elif name_problem(file) or any(len(os.fsencode(name)) > LONGEST_FILE for name in PurePosixPath(file).parts):
-                yield f"part {part.name!r}: {shortened(file)} is no name of a file"
-            elif not (bundle.folder / file).is_file():
+            elif wrong := file_problem(file):
+                yield f"part {part.name!r}: the path {shortened(file)} {wrong}"
+            elif not is_file(bundle.folder / file):
                 yield f"part {part.name!r}: the file {file!r} is missing"
             elif sha256(bundle.folder / file) != digest:
                 yield f"part {part.name!r}: {file!r} was changed after the cut (its sha256 differs); cut the model again"

@@ -313,7 +313,7 @@ class LayerGraph:
             Layer(
                 row["layer"], row.get("op_type", ""), row.get("flops", 0.0), row.get("weight_bytes", 0.0),
                 quantizable=bool(row["quantizable"]) if "quantizable" in row else None,
-                shared=shared_weights.from_text(row.get("shared", ""), row["layer"]),
+                shared=shared_weights.from_text(row.get("shared", "")),
             )
             for row in layers.to_dict("records")
         ]  # fmt: skip

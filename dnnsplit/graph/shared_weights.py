@@ -16,7 +16,7 @@ from dnnsplit.ground.units import is_number
 if TYPE_CHECKING:
     from dnnsplit.graph.layers import Layer
 
-_KIND = Kind("has shared constants that are not readable", ModelError, 2**20)
+_KIND = Kind("cannot be read", ModelError, 2**20)
 Shared = tuple[tuple[str, float], ...]  # names and sizes [B]
 
 
@@ -55,7 +55,7 @@ def problems(layers: Iterable[Layer]) -> Iterable[str]:
     """Yield what is wrong with the shared constants of layers."""
     sizes: dict[str, float] = {}
     for layer in layers:
-        if math.fsum(size for _, size in layer.shared) > layer.weight_bytes * (1 + 1e-9):
+        if is_number(layer.weight_bytes) and math.fsum(size for _, size in layer.shared) > layer.weight_bytes * (1 + 1e-9):
             yield f"layer {layer.name!r}: its shared constants are more than its weight_bytes, {layer.weight_bytes!r}"
         for name, size in layer.shared:
             if sizes.setdefault(name, size) != size:
@@ -67,11 +67,9 @@ def to_text(shared: Shared) -> str:
     return json.dumps(dict(shared), ensure_ascii=False) if shared else ""
 
 
-def from_text(text: str, layer: str) -> Shared:
-    """Return what `to_text` wrote of a layer."""
-    if not text:
-        return ()
-    found = json_of(f"layer {layer!r}", text, _KIND)
-    if not isinstance(found, dict) or not all(is_number(size) for size in found.values()):
-        _KIND.refuse(f"layer {layer!r}", f"{shortened(text)} is no JSON object of sizes in bytes by name")
-    return tuple((name, float(size)) for name, size in found.items())
+def from_text(text: str) -> Shared:
+    """Return what `to_text` wrote; a `ModelError` says what else stands there."""
+    sizes = json_of(f"the shared constants {shortened(text)}", str(text), _KIND) if text else {}
+    if not isinstance(sizes, dict) or not all(is_number(size) and size >= 0 for size in sizes.values()):
+        _KIND.refuse(f"the shared constants {shortened(text)}", "bytes by the name of a constant are wanted")
+    return tuple((name, float(size)) for name, size in sizes.items())

@@ -46,11 +46,11 @@ def read_arrays(path: str | os.PathLike[str], kind: Kind, names: Collection[str]
             if start.startswith(_ARCHIVE):
                 return _members(file, kind.most_bytes, names)
             _check(file, size)
-            file.seek(0)
-            found: np.ndarray = np.load(file, allow_pickle=False)
-            return found
         except _Wrong as wrong:
             kind.refuse(path, str(wrong))
+        file.seek(0)
+        found: np.ndarray = np.load(file, allow_pickle=False)
+    return found
 
 
 def _members(file: BinaryIO, most_bytes: int, needed: Collection[str]) -> dict[str, np.ndarray]:

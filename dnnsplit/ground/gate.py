@@ -9,11 +9,12 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import re
 import stat
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from dnnsplit.ground.errors import DnnSplitError
@@ -86,10 +87,14 @@ def opened(path: str | os.PathLike[str], kind: Kind) -> Iterator[tuple[BinaryIO,
         Of the class that `kind` names.
     """
     with _in_words(path, kind):
-        _size(path, kind, os.stat(path))
+        _size(path, kind, Path(path).stat())
         # A file that became a FIFO just now is opened without waiting for its writer, and refused.
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+        with open(path, "rb", opener=_unwaiting) as file:
             yield file, _size(path, kind, os.fstat(file.fileno()))
+
+
+def _unwaiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def is_there(path: str | os.PathLike[str], kind: Kind) -> bool:
@@ -105,7 +110,7 @@ def is_there(path: str | os.PathLike[str], kind: Kind) -> bool:
 def is_file(path: str | os.PathLike[str]) -> bool:
     """Whether a plain file is at a path; also False where the system takes no such path."""
     try:
-        return stat.S_ISREG(os.stat(path).st_mode)
+        return stat.S_ISREG(Path(path).stat().st_mode)
     except (OSError, ValueError):
         return False
 
@@ -135,8 +140,7 @@ def _in_words(path: str | os.PathLike[str], kind: Kind) -> Iterator[None]:
 def _size(path: str | os.PathLike[str], kind: Kind, found: os.stat_result) -> int:
     """Return the size of a file [B], if it is one that is taken."""
     if stat.S_ISDIR(found.st_mode):
-        message = f"{path} is a folder; give {kind.itself} itself"
-        raise kind.error(message)
+        kind.refuse(path, f"it is a folder; give {kind.itself} itself")
     if not stat.S_ISREG(found.st_mode):
         what = _NOT_FILES.get(stat.S_IFMT(found.st_mode), "something else")
         kind.refuse(path, f"it is {what}, not a plain file; write its content to a file first")
@@ -187,8 +191,8 @@ def shortened(value: object, most: int = SHOWN) -> str:
 
     Examples
     --------
-    >>> shortened("abc"), shortened([1] * 1000, 9)
-    ("'abc'", '[1, 1, 1, ...')
+    >>> print(shortened("abc"), shortened([1] * 1000, 9))
+    'abc' [1, 1, 1,...
     """
     try:
         text = repr(value)
@@ -199,8 +203,13 @@ def shortened(value: object, most: int = SHOWN) -> str:
 
 def name_problem(name: str) -> str:
     """Return what is wrong with a text that people are to read as a name, "" where nothing is."""
-    if len(name) > LONGEST_NAME:
-        return f"has {len(name)} characters, and a name at most {LONGEST_NAME}"
-    if control := next((character for character in name if unicodedata.category(character) in ("Cc", "Cs")), ""):
-        return f"has the control character {control!a}, which no name has"
+    return f"has {len(name)} characters, and a name at most {LONGEST_NAME}" if len(name) > LONGEST_NAME else ""
+
+
+def file_problem(path: str) -> str:
+    """Return what is wrong with a text as the path of a file on any system, "" where nothing is."""
+    if control := next((character for character in path if character < " " or character == "\x7f"), ""):
+        return f"has the control character {control!a}, which no file has"
+    if any(len(name.encode(errors="replace")) > LONGEST_FILE for name in re.split(r"[/\\]", path)):
+        return f"has a name of more than {LONGEST_FILE} bytes"
     return ""

@@ -13,11 +13,13 @@ from typing import Any, NoReturn
 
 import yaml
 
+from dnnsplit.ground.errors import OptionError
 from dnnsplit.ground.gate import Kind, read_text, shortened
 
 MOST_DEPTH = 32  # lists and mappings inside of each other
 MOST_NODES = 1_000_000  # with all that aliases stand for
 MOST_BYTES = 2**20  # of a file; PyYAML takes seconds for as much
+YAML = Kind("is not readable as YAML", OptionError, MOST_BYTES)
 _HALF = re.compile("[\ud800-\udfff]")
 _LONGEST = 300  # digits of a whole number, so that each is less than the largest float
 _PLAIN = frozenset({None, "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"})
@@ -38,7 +40,7 @@ class _Texts(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             node = super().compose_node(parent, index)
             if id(node) not in self.counts:
-                _refuse(f"{'*' + event.anchor!r} stands inside of what it stands for", event.start_mark)
+                _refuse(f"the alias {event.anchor!r} stands inside of what it stands for", event.start_mark)
             self.count += self.counts[id(node)]
         else:
             if event.tag not in _PLAIN:
@@ -101,7 +103,7 @@ _Typed.add_constructor("tag:yaml.org,2002:int", _int)
 _Typed.add_constructor("tag:yaml.org,2002:float", _float)
 
 
-def read_texts(path: str | os.PathLike[str], kind: Kind, mended: Callable[[str], str] = str) -> Any:
+def read_texts(path: str | os.PathLike[str], kind: Kind = YAML, mended: Callable[[str], str] = str) -> Any:
     """Read a YAML file of names and quantities: every scalar is the text that stands there, an empty one "".
 
     Parameters
@@ -119,7 +121,7 @@ def read_texts(path: str | os.PathLike[str], kind: Kind, mended: Callable[[str],
     return _read(path, kind, _Texts, mended)
 
 
-def read_values(path: str | os.PathLike[str], kind: Kind) -> Any:
+def read_values(path: str | os.PathLike[str], kind: Kind = YAML) -> Any:
     """Read a YAML file of parameters, whose scalars are values as YAML 1.2 has them; raises as `read_texts` does."""
     return _read(path, kind, _Typed)
 
@@ -150,5 +152,5 @@ def _joined(node: yaml.ScalarNode) -> str:
         _refuse(r"a text has half of a character (such as \ud800)", node.start_mark)
 
 
-def _refuse(problem: str, mark: yaml.Mark | None = None) -> NoReturn:
+def _refuse(problem: str, mark: Any = None) -> NoReturn:
     raise yaml.constructor.ConstructorError(None, None, problem, mark)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -102,7 +103,7 @@ class LayerTimes:
         header, frame = header_of(path, _KIND), read_table(path, kind=_KIND)
         if "factor" in frame:
             frame["factor"] = pd.to_numeric(frame["factor"], errors="coerce")
-        forms = WireForms.load(_beside(path)) if _beside(path).exists() else None
+        forms = WireForms.load(_beside(path)) if os.path.lexists(_beside(path)) else None
         return formed(header, LayerTimes, ProfileError, str(path), frame=frame, forms=forms)
 
     def save(self, path: str | Path) -> None:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.errors import DnnSplitError, NoiseError, nearest, raise_problems
 from dnnsplit.ground.files import write_text
-from dnnsplit.ground.gate import Kind
+from dnnsplit.ground.gate import Kind, is_there, shortened
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.tables import MOST_BYTES, read_table
 from dnnsplit.network.servers import Network
@@ -134,7 +135,7 @@ def lent_noise(folder: str | Path, graph: LayerGraph, times: LayerTimes) -> Nois
 
 
 def _tables(folder: Path) -> dict[str, pd.DataFrame]:
-    names = ["layers", "tensors", *(name for name in ("noise", "lossy") if (folder / f"{name}.csv").exists())]
+    names = ["layers", "tensors", *(name for name in ("noise", "lossy") if is_there(folder / f"{name}.csv", _KIND))]
     return {name: read_table(folder / f"{name}.csv", kind=_KIND) for name in names}
 
 
@@ -177,6 +178,13 @@ def _noise(graph: LayerGraph, tables: Mapping[str, pd.DataFrame]) -> NoiseModel:
     if not {"layers", "coefficient"} <= set(table):
         message = f"noise.csv needs the columns layers and coefficient; it has {', '.join(map(str, table))}"
         raise NoiseError(message)
+    values = pd.to_numeric(table["coefficient"], errors="coerce")
+    wrong = table[~np.isfinite(values)].to_dict("records")
+    raise_problems(
+        NoiseError,
+        "noise.csv",
+        [f"the coefficient of {shortened(r['layers'])} is {shortened(r['coefficient'])}; it must be a number" for r in wrong],
+    )
     rows = zip(table["layers"], table["coefficient"], strict=True)
     terms: dict[Sequence[str] | str, float] = {tuple(names.split()): float(value) for names, value in rows}
     intercept = terms.pop((), 0.0)

@@ -71,6 +71,8 @@ def _amount_problems(plan: Plan) -> Iterable[str]:
         yield f"noise is {plan.noise!r}; it must be a number"
     if not _is_amount(plan.limits.get("confidence") or 0):
         yield f"the confidence among its limits is {shortened(plan.limits['confidence'])}; it must be a number"
+    if not math.isnan(plan.noise_upper) and not plan.limits.get("confidence"):
+        yield f"noise_upper is {plan.noise_upper!r}, and its limits tell no confidence"
     tables: Mapping[str, Mapping[str, float]] = {
         "compute_s": cost.compute_s, "server_energy_j": cost.server_energy_j, "weight_bytes": cost.weight_bytes,
     }  # fmt: skip

@@ -186,7 +186,7 @@ def csv_texts(folder, good="layer,server,precision,seconds\na,s,float32,1\n"):
 def array_files(folder):
     """Yield what numpy must not be given, or fails on."""
     npy = _npy(np.ones((2, 3, 4, 4), np.float32))
-    bomb = _header("<f4", (2**28,)) + bytes(2**30)  # of 1 MiB in the archive
+    bomb = _header("<f4", (2**26 + 2**20,)) + bytes(2**28 + 2**22)  # of some hundred kB in the archive
     for kind, content in {
         "cut array": npy[:-5],
         "longer array": npy + b"12345",
