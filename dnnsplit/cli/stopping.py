@@ -13,7 +13,9 @@ from types import FrameType
 
 from dnnsplit.cli.main import tell_stopped
 
-STUCK_S = 5.0  # a library may compute so long before Python hears of a signal
+TICK_S = 0.2
+CLEARING_S = 5.0
+STUCK_S = 10.0  # a library may compute so long before Python hears of a signal
 AGAIN_S = 10.0  # until then a second signal is the same wish: it would only keep the first from clearing up
 
 
@@ -79,14 +81,18 @@ class Signals:
         number = os.read(reader, 1)[0]
         while number not in self._numbers or signal.getsignal(number) != self._stop:  # a server's own, which ends it
             number = os.read(reader, 1)[0]
-        if not self._heard.wait(STUCK_S):  # in a library that does not return
+        main, stuck = threading.main_thread().ident, time.monotonic() + STUCK_S
+        assert main is not None  # it has begun
+        while not self._heard.wait(TICK_S) and time.monotonic() < stuck:
+            signal.pthread_kill(main, number)  # it may have begun to wait just after the first
+        if not self._heard.is_set():  # in a library that does not return
             tell_stopped(number)
             clearing = threading.Thread(target=atexit._run_exitfuncs, daemon=True)  # temporary folders
             clearing.start()
-            clearing.join(STUCK_S)
+            clearing.join(CLEARING_S)
             os._exit(128 + number)
-        while not self._over.wait(1.0):
+        while not self._over.wait(TICK_S):
             if time.monotonic() > self._again:
-                os.kill(os.getpid(), number)
+                signal.pthread_kill(main, number)
         time.sleep(AGAIN_S)  # the interpreter waits for threads that compute
         os._exit(128 + number)
