@@ -23,7 +23,17 @@ from dnnsplit.cutting.prices import FollowedLink, Prices
 from dnnsplit.deployment.hosts import read_hosts
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.wire.encoding import Infer
-from dnnsplit.deployment.wire.messages import Elements, contents_of, describe, infer_request, links_of
+from dnnsplit.deployment.wire.messages import (
+    TRACE,
+    Elements,
+    PartRecord,
+    Records,
+    TransferRecord,
+    contents_of,
+    describe,
+    infer_request,
+    links_of,
+)
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.profiling.wire_forms import WireForms
 from dnnsplit.sweep.jobs import jobs_of
@@ -247,6 +257,8 @@ def _message(content: bytes) -> None:
         head = message.head
         if "links" in head.parameters:
             links_of(head)
+        if TRACE in head.parameters:
+            Records.read(head)
         entries = head.inputs if read is Infer.request else head.outputs
         for tensor in contents_of(entries, message.contents, EXPECTED, ("ignored",), {"x": "zstd-3", "n": ""}, ("x",)).values():
             assert isinstance(tensor, np.ndarray) or tensor.size_bytes <= len(content), "more bytes than came"
@@ -265,6 +277,7 @@ def _messages() -> tuple[bytes, ...]:
     typed.inputs.add(name="n", datatype="INT64", shape=[]).contents.int64_contents.append(3)
     typed.inputs.add(name="out", datatype="FP32", shape=[1, 2]).contents.fp32_contents.extend([1.0, 2.0])
     answer = service_pb2.ModelInferResponse(model_name="small", id="4")
+    Records((PartRecord("a", "edge", 0.1, 0.1, 0.0),), (TransferRecord("x", "device", "edge", 10, 0.1, 0.1),)).write(answer)
     answered = Infer(answer, describe(answer.outputs, {"out": np.zeros((1, 5), np.float32)}))
     links = infer_request("dnnsplit/links", parameters={"links": text, "priority": 1.0})
     return tuple(message.encode() for message in (raw, coded, Infer(typed), answered, links))

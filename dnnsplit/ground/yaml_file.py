@@ -19,6 +19,7 @@ from dnnsplit.ground.gate import Kind, read_text, shortened
 MOST_DEPTH = 32  # lists and mappings inside of each other
 MOST_NODES = 1_000_000  # with all that aliases stand for
 MOST_BYTES = 2**20  # of a file; PyYAML takes seconds for as much
+YAML = Kind("is not readable as YAML", OptionError, MOST_BYTES)
 _HALF = re.compile("[\ud800-\udfff]")
 YAML = Kind("is not readable as YAML", OptionError, MOST_BYTES)
 _LONGEST = 300  # digits of a whole number, so that each is less than the largest float

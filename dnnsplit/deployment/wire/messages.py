@@ -124,8 +124,12 @@ class Records:
 
     @staticmethod
     def read(message: Any) -> Records:
-        """Return those of a response."""
-        return msgspec.json.decode(message.parameters[TRACE].string_param, type=Records)
+        """Return those of a response; a `DeployError` says that it has none that can be read."""
+        try:
+            return msgspec.json.decode(message.parameters[TRACE].string_param, type=Records)
+        except (msgspec.DecodeError, RecursionError) as error:
+            told = f"what a server tells of a request is not readable: {error}"
+            raise DeployError(told, "let all of them have the same dnnsplit") from None
 
 
 def earlier(remaining_s: float) -> float:
