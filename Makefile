@@ -79,6 +79,7 @@ bench: $(READY)
 	.venv/bin/python bench/large.py $(LARGE)
 	.venv/bin/python bench/deploy.py $(DEPLOY)
 	.venv/bin/python bench/agents.py $(AGENTS)
+	.venv/bin/python bench/trust.py $(TRUST)
 	.venv/bin/python bench/forms.py --measure $(FORMS)
 	.venv/bin/python bench/models.py $(or $(MODELS),data/models)
 

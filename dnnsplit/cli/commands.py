@@ -243,7 +243,8 @@ def _pareto(options: argparse.Namespace) -> int:
     argument("--no-check", action="store_true", help="do not compare the parts with the whole model"),
 )
 def _cut(options: argparse.Namespace) -> int:
-    plan, graph = ds.Plan.load(options.plan), load(options)
+    graph = load(options)
+    plan = ds.Plan.load(options.plan, graph)
     images = ds.examples.load_images(options.images, 1, graph=graph) if options.images else None
     print(ds.cut(graph, plan, options.out, check=not options.no_check, images=images))
     return 0

@@ -174,7 +174,7 @@ def told(value: object) -> str:
     if isinstance(value, list | tuple | dict | set | frozenset):
         return f"the {type(value).__name__} {shortened(value)}"
     if isinstance(value, os.PathLike):
-        return f"the path {os.fspath(value)!r}"
+        return f"the path {os.fspath(value)!r}{', which has a NUL character' * (chr(0) in str(os.fspath(value)))}"
     return f"of the type {type(value).__name__}"
 
 
