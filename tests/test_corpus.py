@@ -9,6 +9,8 @@ from helpers.paths import ROOT
 from hypothesis import HealthCheck, given, settings
 
 import dnnsplit as ds
+from dnnsplit.deployment.wire.encoding import Infer
+from dnnsplit.deployment.wire.messages import Records
 
 CORPUS = ROOT / "tests" / "corpus"
 
@@ -48,7 +50,6 @@ def test_what_is_kept_is_taken_or_refused(path, targets):
         ("onnx/dequantize-makes-nothing", ds.ModelError, "the DequantizeLinear '' makes nothing"),
         ("bundle/plan-of-numbers", ds.DeployError, "the plan in it has another form"),
         ("sweep/half-of-a-character", ds.OptionError, "line 2, column 15: a text has half of a character"),
-        ("wire/records-are-no-json", ds.DeployError, "what a server tells of a request is not readable"),
         ("instance/shared-is-no-json", ds.ModelError, "the shared constants .* cannot be read"),
     ],
 )
@@ -87,3 +88,9 @@ def test_inputs_of_every_form_are_made(form, bench, targets):
         assert isinstance(content, bytes)
 
     made()
+
+
+def test_records_that_are_no_json_are_refused():
+    message = Infer.response((CORPUS / "wire" / "records-are-no-json").read_bytes())
+    with pytest.raises(ds.DeployError, match="what a server tells of a request is not readable"):
+        Records.read(message.head)
