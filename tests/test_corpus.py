@@ -80,9 +80,9 @@ def test_what_is_no_refusal_is_found(bench, tmp_path):
 
 @pytest.mark.parametrize("form", ["json", "yaml", "csv", "tables", "onnx", "message"])
 def test_inputs_of_every_form_are_made(form, bench, targets):
-    seeds = next(target.seeds for target in targets.values() if target.form == form)
+    seeds = [seed for target in targets.values() if target.form == form for seed in target.seeds]
 
-    @settings(max_examples=20, database=None, deadline=None, suppress_health_check=[*HealthCheck])
+    @settings(max_examples=100, database=None, deadline=None, suppress_health_check=[*HealthCheck])
     @given(bench.inputs(form, seeds))
     def made(content):
         assert isinstance(content, bytes)
