@@ -175,8 +175,8 @@ def fuzz_one(name: str, way: str, seconds: float, out: Path) -> tuple[dict[str, 
             if code:
                 log.seek(0)
                 last = log.read().decode(errors="replace").strip().splitlines()[-1:]
-                if not told["counts"]:
-                    raise RuntimeError(f"{name} does not start: {last}")
+                if code == 1 or not told["counts"]:  # an error of ours: those of a target are caught
+                    raise RuntimeError(f"{name} cannot be fuzzed: {last}")
                 what = f"the process ended with {code}: {''.join(last)}"[:200]
                 rows.append({"what": what, "where": str(code), "content": Path(folder, "input").read_bytes()})
             for row in rows:

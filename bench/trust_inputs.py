@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import onnx
@@ -178,21 +179,19 @@ def _changed_message(draw: Callable[..., Any], content: bytes, kind: type[Messag
         held, what = getattr(holder, field.name), draw(st.sampled_from(("set", "set", "set", "clear", "double")))
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             continue
-        if what == "clear" and i is None:
-            holder.ClearField(field.name)
-        elif what == "clear":
-            del held[i]
-        elif what == "double" and i is not None:
-            held.append(held[i])
-        elif field.message_type is None:
+        if what == "set" and field.message_type is None:
             value = draw(_scalars(field, held if i is None else held[i]))
-            try:
-                if i is None:
-                    setattr(holder, field.name, value)
-                else:
-                    held[i] = value
-            except ValueError:  # out of the range of its type
-                continue
+        with suppress(ValueError):  # out of the range of its type, or a kept text that is no UTF-8
+            if what == "clear" and i is None:
+                holder.ClearField(field.name)
+            elif what == "clear":
+                del held[i]
+            elif what == "double" and i is not None:
+                held.append(held[i])
+            elif what == "set" and field.message_type is None and i is None:
+                setattr(holder, field.name, value)
+            elif what == "set" and field.message_type is None:
+                held[i] = value
     return message.SerializeToString()
 
 
