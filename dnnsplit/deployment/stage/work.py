@@ -14,18 +14,18 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import grpc
 import numpy as np
-from tritonclient.grpc import service_pb2
 
 from dnnsplit.cutting.bundle import Bundle, Part
 from dnnsplit.deployment.stage.buffers import START, Peer, Request, Sending, explain, in_order
 from dnnsplit.deployment.stage.coding import Coder
 from dnnsplit.deployment.stage.emulation import Emulation
+from dnnsplit.deployment.stage.liveness import Liveness
 from dnnsplit.deployment.stage.processor import Processor
 from dnnsplit.deployment.stage.watch import Watch
 from dnnsplit.deployment.wire.channels import Tls, instance_of
@@ -45,9 +45,7 @@ from dnnsplit.ground.errors import DeployError
 
 CONTROL_S = 5.0  # limit on a message without tensors
 SETTLE_S = 1.0  # how long the end of a request waits for acknowledgements that are still on their way
-PATIENCE_S = 0.4  # age of a request from which on the other stages are asked whether they are alive
 REMEMBERED = 256  # ended requests whose late tensors are recognised and dropped
-ANEW_S = 0.02  # between two questions to the source which requests have ended, where there is no room for another
 LEAST_S = 0.05  # after which whoever found no room is told to come again
 
 
@@ -79,11 +77,10 @@ class Runner:
         self.requests: dict[str, Request] = {}
         self.ended: deque[str] = deque(maxlen=REMEMBERED)
         self.usual_s = 0.0  # that a request took of late
-        self.forgetting, self.asked = threading.Lock(), -math.inf
         self.state = threading.Condition()
         # one computes, and one sends over a link, at a time: whoever shares a server and its links shares these
         self.turns = {name: threading.Lock() for name in bundle.servers}
-        self.processor, self.coder = Processor(self), Coder(self)
+        self.processor, self.coder, self.liveness = Processor(self), Coder(self), Liveness(self)
         self.told: set[Any] = set()
         self.observe: Callable[[list[TransferRecord]], None] = lambda transfers: None  # told of every answered request
         self.threads: list[threading.Thread] = []
@@ -130,7 +127,7 @@ class Runner:
                 raise Refusal(grpc.StatusCode.NOT_FOUND, text)
             full = len(self.requests) >= limit and identity not in self.requests
         if full and self.bundle.source in self.peers:
-            self._confirm(self.peers[self.bundle.source])
+            self.liveness.confirm(self.peers[self.bundle.source])
         with self.state:
             return None if identity in self.ended else self.open(identity, remaining_s, limit_s, limit)
 
@@ -253,64 +250,7 @@ class Runner:
         for request in requests:
             if now > request.deadline:  # at the source too: whoever waits there may be gone
                 self.fail(request, grpc.StatusCode.DEADLINE_EXCEEDED, self._overdue(request))
-        if any(now - request.started > PATIENCE_S for request in requests):
-            for peer in self.peers.values():
-                self._ask(peer, requests)
-
-    def _ask(self, peer: Peer, requests: list[Request]) -> None:
-        """Ask another stage whether it is there, and end the requests that it lost by what it answered last time."""
-        if peer.ping is not None and not peer.ping.done():
-            return
-        if peer.ping is not None and time.monotonic() - peer.pinged < CONTROL_S:
-            if self.is_source and peer.ping.code() is grpc.StatusCode.UNAVAILABLE:
-                for request in requests:
-                    self._lost(request, peer, "is gone")
-            elif peer.ping.code() is grpc.StatusCode.OK:
-                instance = instance_of(peer.ping)
-                for request in requests:
-                    taken_by, when = request.accepted.get(peer.name, (instance, 0.0))
-                    if taken_by != instance and when < peer.pinged:
-                        self._lost(request, peer, "was started anew, and has lost what this request had sent to it")
-                if peer.name == self.bundle.source:
-                    unsure = [one for one in requests if one.started < peer.pinged and one.confirmed != instance]
-                    if unsure and not self.forgetting.locked():
-                        threading.Thread(target=self._confirm, args=(peer, unsure), name="confirm", daemon=True).start()
-        peer.pinged = time.monotonic()
-        peer.ping = peer.stub.ServerLive.future(service_pb2.ServerLiveRequest(), timeout=10 * CONTROL_S)
-
-    def _confirm(self, source: Peer, requests: Sequence[Request] = ()) -> None:
-        """Ask the source which of these requests it does not have any more, as it was started anew, or never had; drop them.
-
-        Without any, it is asked for all that are here.
-        """
-        came = time.monotonic()
-        with self.forgetting:
-            if self.asked > came:
-                return  # somebody has asked since, for all
-            time.sleep(max(0.0, self.asked + ANEW_S - time.monotonic()))
-            self.asked = time.monotonic()
-            with self.state:
-                requests = requests or list(self.requests.values())
-            self._ask_for(source, requests)
-
-    def _ask_for(self, source: Peer, requests: Sequence[Request]) -> None:
-        ids = " ".join(request.identity for request in requests)
-        message = infer_request(f"{self.bundle.model_name}/open", parameters={"ids": ids})
-        try:
-            answer, call = source.stub.infer.with_call(message, timeout=SETTLE_S, wait_for_ready=True)
-        except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                return  # nobody knows
-            gone = set(ids.split())  # it has the whole bundle no more
-        else:
-            gone = set(answer.head.parameters["gone"].string_param.split())
-            for request in requests:
-                request.confirmed = instance_of(call)
-        for identity in gone & set(ids.split()):
-            self.discard(identity)
-
-    def _lost(self, request: Request, peer: Peer, how: str) -> None:
-        self.fail(request, grpc.StatusCode.UNAVAILABLE, f"server {peer.name!r} at {peer.address} {how}")
+        self.liveness.look_after(requests)
 
     def _drop(self, request: Request) -> None:
         request.dropped.set()
@@ -383,7 +323,7 @@ class Runner:
         peer.real_s[name] = min(time.monotonic() - sent, peer.real_s.get(name, math.inf))
         seconds, instance = (self.watch.now() - started) / dilation, instance_of(call)
         if request.accepted.setdefault(peer.name, (instance, time.monotonic()))[0] != instance:
-            self._lost(request, peer, "was started anew while this request sent to it")
+            self.liveness.lost(request, peer, "was started anew while this request sent to it")
         if tensors:
             latency_s = self.emulation.transfer_s(peer.name, 0)
             told = TransferRecord(
