@@ -73,6 +73,8 @@ def takes(hint, value):
         inside = get_args(hint)
         return isinstance(value, dict) and inside[0] is str and (inside[1] is Any or "_Supports" in str(hint)) and "a" in value
     if origin in (tuple, list, abc.Sequence, abc.Collection, abc.Iterable):
+        if isinstance(value, dict) and origin in (abc.Collection, abc.Iterable):
+            return "a" in value  # its keys are names
         some = isinstance(value, tuple) and (takes(get_args(hint)[0], "a") or get_args(hint)[0] is Any)
         return some and (origin is not tuple or get_args(hint)[1:] == (...,))
     if origin is abc.Callable:

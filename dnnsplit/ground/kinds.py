@@ -58,7 +58,7 @@ def kind_of(hint: Any) -> Kind:
     if origin in (abc.Mapping, dict):
         return _mapping(kind_of(inside[0]), kind_of(inside[1]))
     if origin in (tuple, list, abc.Sequence, abc.Collection, abc.Iterable):
-        return each(kind_of(inside[0]), origin is abc.Iterable)
+        return each(kind_of(inside[0]), origin is abc.Iterable, keys=origin in (abc.Collection, abc.Iterable))
     if inspect.isclass(hint) and not getattr(hint, "_is_protocol", False):
         name = hint.__name__
         article = "an" if name[0] in "AEIOU" else "a"
@@ -83,13 +83,18 @@ def either(kinds: Sequence[Kind]) -> Kind:
     return Kind(lambda value: any(fits(value) for fits in tests), words, many, classes, parts)
 
 
-def each(kind: Kind, once: bool) -> Kind:
-    """Return the kind of a sequence; where it is read only `once`, an iterator will do, which is not looked into."""
+def each(kind: Kind, once: bool, keys: bool = False) -> Kind:
+    """Return the kind of a sequence, or of a mapping with such `keys`.
+
+    Where it is read only `once`, an iterator will do, which is not looked into.
+    """
     fits, numbers = kind.fits, kind.fits(0)
 
     def listed(value: Any) -> bool:
-        if isinstance(value, str | bytes | bytearray | Mapping | abc.Iterator) or not isinstance(value, Iterable):
+        if isinstance(value, str | bytes | bytearray | abc.Iterator) or not isinstance(value, Iterable):
             return False
+        if isinstance(value, Mapping):
+            return keys
         # arrays of numbers will do; those of texts have no truth as sequences have it, and a table gives the names of its columns
         return not hasattr(value, "__array__") or (numbers and getattr(value, "ndim", 0) >= 1 and not hasattr(value, "columns"))
 

@@ -22,7 +22,9 @@ from dnnsplit.graph.onnx_file import Model
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
 from dnnsplit.ground.forms import formed
+from dnnsplit.ground.kinds import told
 from dnnsplit.ground.markup import shown
+from dnnsplit.ground.units import is_number
 from dnnsplit.quantize.names import free_stem
 from dnnsplit.quantize.setting import QuantizationSetting
 from dnnsplit.runtime.sessions import Session, session, session_options
@@ -51,7 +53,11 @@ class Calibration:
     images_sha256: str
 
     def __post_init__(self) -> None:
-        check_arguments(Calibration, vars(self), NoiseError)
+        check_arguments(Calibration, vars(self), NoiseError, but=("ranges",))
+        ranges = self.ranges.items() if isinstance(self.ranges, Mapping) else [("", None)]
+        if not all(isinstance(name, str) and _is_range(ends) for name, ends in ranges):  # NaN where a tensor holds it
+            message = f"Calibration: ranges is {told(self.ranges)}; give a mapping of texts to (a number, a number)"
+            raise NoiseError(message)
 
     def _repr_html_(self) -> str:
         widest = sorted(self.ranges, key=lambda tensor: self.ranges[tensor][0] - self.ranges[tensor][1])[:8]
@@ -158,3 +164,7 @@ def _ranging(model: Model, tensors: Sequence[str]) -> Session:
     options.enable_cpu_mem_arena = False
     with tempfile.TemporaryDirectory() as folder:
         return session(save(model.assemble(nodes, received, delivered), Path(folder), apart=True), options)
+
+
+def _is_range(ends: object) -> bool:
+    return isinstance(ends, tuple | list) and len(ends) == 2 and all(map(is_number, ends))

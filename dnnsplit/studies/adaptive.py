@@ -138,11 +138,11 @@ def adaptive_plans(
     InfeasibleError
         No plan keeps a limit.
     """
-    check_arguments(adaptive_plans, locals(), some=("bandwidths", "max_noises"))
+    check_arguments(adaptive_plans, locals(), some=("max_noises",))
     links = check_links(network, bandwidths)
     grid = [[parse(b, "bandwidth") for b in bandwidths[ends]] for ends in links]
     if not grid or not all(grid) or not all(b > 0 for values in grid for b in values):
-        message = "give at least one link, and for each at least one bandwidth above 0"
+        message = "bandwidths: give at least one link, and for each at least one bandwidth above 0"
         raise OptionError(message)
     if noise is None and max_noises is not None:
         message = "max_noises go with a noise model; pass noise=fit_noise(samples)"

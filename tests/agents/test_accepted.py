@@ -78,7 +78,7 @@ def test_what_is_no_model_is_refused(tmp_path):
     for content in (b"", b"#!/bin/sh\nrm -rf /\n", b"\x00" * 100):
         (tmp_path / "odd.onnx").write_bytes(content)
         if content:
-            with pytest.raises(DeployError, match=r"odd.onnx is not (readable|accepted)|not readable as an ONNX model"):
+            with pytest.raises(DeployError, match=r"odd.onnx is (no ONNX file|not (readable|accepted))"):
                 check_accepted(tmp_path / "odd.onnx")
-    with pytest.raises(DeployError, match="not readable as an ONNX model"):
+    with pytest.raises(DeployError, match="there is no model file"):
         check_accepted(tmp_path / "missing.onnx")

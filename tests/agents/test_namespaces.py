@@ -29,7 +29,11 @@ def network(**bandwidths):
 
 def test_agents_find_out_what_the_kernel_gives(tmp_path):
     path, pictures = deep(tmp_path)
-    with namespaced_agents(network(), tmp_path, {"device": 0.4, "edge": 2.0, "cloud": 2.0}) as (agents, pace):
+    # the device is slow beside links of this speed, however fast this machine is
+    speeds = [ds.Server(name, speed_cpu=0.05 if name == "device" else 1.0) for name in NAMES]
+    ds.Network(speeds, (), "device").save(tmp_path / "speeds.yaml")
+    every = ["--emulate", str(tmp_path / "speeds.yaml")]
+    with namespaced_agents(network(), tmp_path, {"device": 0.4, "edge": 2.0, "cloud": 2.0}, every) as (agents, pace):
         found = ds.status(agents.at, agents.keys / "device")
         assert found["members"]["device"]["facts"]["cpu_quota"] == pytest.approx(0.4)
         with deployed(agents, path, pictures, max_noise=0, layers=0) as client, Asking(client, path, size=32) as asking:

@@ -49,7 +49,7 @@ def taken(hint: Any, value: Any) -> str:
         (str | Path, ["a", Path("a")], [b"a", None, 3, Path("a\0b"), "a\0b"]),
         (float | None, [None, 1], ["", False]),
         (Sequence[str], [(), ["a"], ("a",), {"a": 1}.keys(), {"a"}], ["ab", b"ab", [3], {"a": 1}, iter(["a"]), np.array(["a"])]),
-        (Iterable[str], [iter(["a"]), ["a"]], ["ab", [3], {"a": 1}, 3]),
+        (Iterable[str], [iter(["a"]), ["a"], {"a": 1}], ["ab", [3], {3: 1}, 3]),
         (Sequence[float], [[1, 2.5], np.linspace(0, 1, 3), pd.Series([1.0])], ["1", 1.0, ["1"], [math.nan], np.array(1.0)]),
         (Sequence[str], [], [pd.DataFrame({"a": [1]})]),
         (Sequence[tuple[str, str]], [[("a", "b")], [["a", "b"]]], [("a", "b"), [("a",)], ["ab"]]),

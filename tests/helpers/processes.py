@@ -15,12 +15,14 @@ MARK = "DNNSPLIT_TESTS"
 @contextmanager
 def started(*command, **options):
     """A process in a session of its own, which ends with all of that session after the ``with`` block."""
-    # a shell's background jobs ignore Ctrl-C, and so would whatever they start
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # a shell's background jobs ignore Ctrl-C, those of nohup the end of the terminal, and so would whatever they start
+    heard = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
     try:
         process = subprocess.Popen(list(map(str, command)), start_new_session=True, text=True, **options)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     with process:  # closes its pipes, and waits
         try:
             yield process
