@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import onnx
@@ -24,6 +25,7 @@ _BITS = {
     for name, kind in onnx.TensorProto.DataType.items()
     if name in names.split()
 }
+_ELEMENTS = frozenset({*onnx.TensorProto.DataType.values()} - {onnx.TensorProto.UNDEFINED})
 _VALUES = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 _NAMING = [onnx.TensorProto.DESCRIPTOR.fields_by_name[name] for name in ("name", "doc_string", "external_data")]
 _WEIGHTS = Kind("cannot be read", ModelError, 2**42, "a file of weights")
@@ -75,8 +77,13 @@ def domains_and_places(path: str | Path) -> tuple[tuple[str, ...], tuple[str, ..
     return tuple(domains), tuple(places)
 
 
-def check_tensors(proto: onnx.ModelProto, path: Path) -> None:
+def check_tensors(proto: onnx.ModelProto, path: Path) -> bool:
     """Raise unless each constant has as many bytes as its shape takes, in the file or in a plain file beside it; none is read.
+
+    Returns
+    -------
+    bool
+        Whether some are in another file.
 
     Raises
     ------
@@ -84,16 +91,17 @@ def check_tensors(proto: onnx.ModelProto, path: Path) -> None:
         All that is wrong, by name of the constant.
     """
     places: dict[str, int] = {}  # size of each file of weights [B]
-    problems = []
+    folder, problems = path.resolve().parent, []
     for _, tensors in _bodies(proto):
         for tensor in tensors:
-            wrong = _extents_problem(tensor) or _content_problem(tensor, path.resolve().parent, places)
+            wrong = _extents_problem(tensor) or _content_problem(tensor, folder, places)
             problems += [f"constant {shortened(tensor.name)} {wrong}"] if wrong else []
     raise_problems(ModelError, f"{path} has constants that cannot be read", problems, most=5)
+    return bool(places)
 
 
 def _extents_problem(tensor: onnx.TensorProto) -> str:
-    if tensor.data_type not in onnx.TensorProto.DataType.values() or not tensor.data_type:
+    if tensor.data_type not in _ELEMENTS:
         return f"is of no known type ({tensor.data_type})"
     if any(extent < 0 for extent in tensor.dims):
         return f"has a negative extent, {shortened(list(tensor.dims))}"
@@ -125,8 +133,12 @@ def _content_problem(tensor: onnx.TensorProto, folder: Path, places: dict[str, i
 
 def _bytes(tensor: onnx.TensorProto) -> int:
     """Return what the values of a tensor take [B]."""
-    bits = _BITS.get(tensor.data_type) or 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return -(-int(math.prod(tensor.dims)) * int(bits) // 8)
+    return -(-int(math.prod(tensor.dims)) * _bits(tensor.data_type) // 8)
+
+
+@cache
+def _bits(kind: int) -> int:
+    return _BITS.get(kind) or 8 * int(helper.tensor_dtype_to_np_dtype(kind).itemsize)
 
 
 def _place(entries: Mapping[str, str], folder: Path, places: dict[str, int]) -> tuple[str, int]:

@@ -182,10 +182,10 @@ def _parsed(path: Path) -> tuple[onnx.ModelProto, str]:
     if not proto.graph.node or not proto.graph.output or not proto.opset_import:
         message = f"{path} is no ONNX model: it has no nodes, no outputs or no opset"
         raise ModelError(message)
-    folder = path.resolve().parent
-    check_tensors(proto, path)
+    if not check_tensors(proto, path):
+        return proto, digest
     try:
-        onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(folder))
+        onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(path.resolve().parent))
     except (onnx.checker.ValidationError, OSError) as error:
         message = f"{path}: its weights are in another file that cannot be read ({error}); put it beside it"
         raise ModelError(message) from None
