@@ -15,6 +15,7 @@ from dnnsplit.deployment.hosts import host_port
 from dnnsplit.ground.errors import DeployError
 
 LOST_S = 4.0  # an agent that was not heard of for so long is lost
+LONGEST_WAIT_S = 10.0  # for a change
 SILENT_S = 1.2  # and one that was not for so long, if nobody listens where it was
 
 
@@ -99,7 +100,16 @@ class Registry:
             }  # fmt: skip
 
     def wait(self, version: int, limit_s: float) -> int:
-        """Wait until something has changed since a version, for so long at most [s]; return the version of now."""
+        """Wait until something has changed since a version, for so long at most [s]; return the version of now.
+
+        Raises
+        ------
+        DeployError
+            The limit is beyond what callers need: each holds a thread of this agent meanwhile.
+        """
+        if not 0 <= limit_s <= LONGEST_WAIT_S:
+            message = f"limit_s is {limit_s!r}; give a number from 0 to {LONGEST_WAIT_S:g}"
+            raise DeployError(message)
         with self._changed:
             self._changed.wait_for(lambda: self._version != version, limit_s)
             return self._version

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import grpc
 import msgspec
@@ -25,8 +25,25 @@ PIECE_BYTES = 2**20  # of a file in one message
 LIMIT_BYTES = 2**25  # of one message: pieces, answers, and what probes send
 ASK_S = 10.0
 WORKERS = 16
+WAITING = 256  # calls that may wait for a thread; gRPC refuses more
 
 T = TypeVar("T")
+
+
+class Question(msgspec.Struct):
+    """What is asked of an agent, by the name of who answers it here, and what goes with it."""
+
+    what: str
+    given: dict[str, Any]
+
+
+class Piece(msgspec.Struct):
+    """Which piece of which file is asked for, from which byte on."""
+
+    digest: str
+    offset: Annotated[int, msgspec.Meta(ge=0)]
+
+
 Code = grpc.StatusCode
 Handler = Callable[[str, dict[str, Any]], Any]  # (name of the caller in its certificate, what was given) -> answer
 
@@ -133,8 +150,8 @@ def serve_agent(
     """
 
     def ask(message: bytes, context: grpc.ServicerContext) -> bytes:
-        asked = msgspec.json.decode(message)
-        what, given = asked["what"], asked["given"]
+        question = msgspec.json.decode(message, type=Question)
+        what, given = question.what, question.given
         if what not in handlers:
             text = f"nothing here answers to {what!r}{nearest(what, handlers)}; are both of one version?"
             raise DeployError(text)
@@ -145,11 +162,13 @@ def serve_agent(
         return msgspec.json.encode(put(head["digest"], int(head["size"]), int(head["offset"]), piece))
 
     def give(message: bytes, context: grpc.ServicerContext) -> bytes:
-        asked = msgspec.json.decode(message)
-        size, piece = read(asked["digest"], asked["offset"])
+        asked = msgspec.json.decode(message, type=Piece)
+        size, piece = read(asked.digest, asked.offset)
         return size.to_bytes(8, "little") + piece
 
-    server = grpc.server(ThreadPoolExecutor(WORKERS), options=server_options(LIMIT_BYTES))
+    server = grpc.server(
+        ThreadPoolExecutor(WORKERS), options=server_options(LIMIT_BYTES), maximum_concurrent_rpcs=WORKERS + WAITING
+    )
     methods = {"Ask": _guarded(ask), "Put": _guarded(take), "Get": _guarded(give)}
     probed = grpc.unary_unary_rpc_method_handler(_probed, Infer.request, Infer.encode)
     server.add_generic_rpc_handlers(
@@ -191,7 +210,15 @@ def _guarded(method: Callable[[bytes, grpc.ServicerContext], bytes]) -> Any:
             context.abort(Code.RESOURCE_EXHAUSTED, str(error))
         except DnnSplitError as error:
             context.abort(Code.FAILED_PRECONDITION, str(error))
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+        except (
+            msgspec.MsgspecError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             context.abort(Code.INVALID_ARGUMENT, f"this is no question to an agent: {type(error).__name__}: {error}")
         raise AssertionError  # abort raises
 
