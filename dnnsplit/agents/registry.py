@@ -15,7 +15,7 @@ from dnnsplit.deployment.hosts import host_port
 from dnnsplit.ground.errors import DeployError
 
 LOST_S = 4.0  # an agent that was not heard of for so long is lost
-LONGEST_WAIT_S = 10.0  # for a change
+LONGEST_WAIT_S = 60.0  # for a change
 SILENT_S = 1.2  # and one that was not for so long, if nobody listens where it was
 
 

@@ -1,5 +1,7 @@
 """Tables are read with the types that they were written with, whatever their entries look like."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnsplit as ds
-from dnnsplit.ground.tables import comment_of, read_table
+from dnnsplit.ground.tables import TEXTS, comment_of, read_table
 from dnnsplit.studies.latency_rows import Run, finished
 
 NAMES = ["001", "1e5", "NA", "nan", "null", "True", "", "-0", "111361920e476468", "12:30"]
@@ -85,3 +87,22 @@ def test_an_instance_of_odd_names_comes_back(tmp_path):
     assert again.network == network
     assert again.noise.terms == instance.noise.terms
     pd.testing.assert_frame_equal(again.times.frame, times.frame)
+
+
+def test_texts_of_all_shipped_tables_are_known_by_name():
+    """Else a column reads as numbers where, as it happens, none of its texts is there, or all look like numbers."""
+    unknown = {
+        name
+        for path in (Path(__file__).parents[2] / "data").rglob("*.csv")
+        if "runs" not in path.parts
+        for name, column in read_table(path).items()
+        if column.dtype.kind not in "ifb" and name not in TEXTS
+    }
+    assert unknown == set()
+
+
+def test_a_column_of_texts_that_are_all_empty_holds_texts(tmp_path):
+    (tmp_path / "a.csv").write_text("best,source_form,alone_form,gain\ndevice,,,\ndevice,,,\n")
+    found = read_table(tmp_path / "a.csv")
+    assert [*found["source_form"], *found["alone_form"]] == [""] * 4
+    assert found["gain"].isna().all()
