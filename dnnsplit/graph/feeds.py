@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,8 @@ from dnnsplit.graph.external_data import save
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.ground.errors import ModelError, NoiseError, nearest, raise_problems
 from dnnsplit.ground.files import sha256
+from dnnsplit.ground.gate import memory_bytes
+from dnnsplit.ground.units import show
 from dnnsplit.runtime.sessions import session, session_options
 
 # (n, *shape of one image) for a model with one input, or that by input name
@@ -23,6 +26,7 @@ Feed = dict[str, np.ndarray]  # the inputs of one inference, by name
 
 MOST_EXTENTS = 8  # of a model's inputs that are tried as lengths
 RATES = (16000, 8000)  # of sampling [Hz], which models of speech compare with
+DRAWN_BYTES = 8  # of a value as it is drawn, before it takes on the type that the model has
 
 
 def feeds_of(model: Model, images: Images) -> list[Feed]:
@@ -141,8 +145,9 @@ def made_up(model: Model) -> Feed:
     Raises
     ------
     ModelError
-        ONNX Runtime runs the model on none of them.
+        ONNX Runtime runs the model on none of them, or they do not fit into memory.
     """
+    _check_room(model)
     options, taken, refusals = session_options(), [], []
     options.log_severity_level = 4  # what it says of inputs that do not fit is told here, once
     with TemporaryDirectory() as folder:
@@ -162,6 +167,16 @@ def made_up(model: Model) -> Feed:
         f"{model.path.name} runs on none of {len(refusals)} inputs that were made up for it ({refusals[0]}); give inputs of yours"
     )
     raise ModelError(message)
+
+
+def _check_room(model: Model) -> None:
+    """Refuse a model whose inputs cannot be held here beside the float64 values that they are made of."""
+    most = memory_bytes()
+    needs = sum(math.prod(model.types[name][1]) * (model.dtype(name).itemsize + DRAWN_BYTES) for name in model.inputs)
+    if needs > most:
+        room = f"{show(needs, 'B')} of memory, and this machine has {show(most, 'B')}"
+        message = f"{model.path.name}: to make up its inputs takes {room}; use a machine with more"
+        raise ModelError(message)
 
 
 def _candidates(model: Model) -> Iterator[Feed]:

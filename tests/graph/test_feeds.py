@@ -219,3 +219,12 @@ def test_a_model_that_takes_nothing_made_up_says_why(tmp_path, capfd):
     with pytest.raises(ds.ModelError, match=r"m.onnx runs on none of \d+ inputs that were made up for it .*by zero.*; give"):
         made_up(model)
     assert capfd.readouterr().err == ""
+
+
+def test_what_memory_cannot_hold_is_not_made_up(tmp_path, monkeypatch):
+    model = model_of(tmp_path / "m.onnx", {"x": ("float32", (10, 10)), "y": ("uint8", (50,))})
+    monkeypatch.setattr("dnnsplit.graph.feeds.memory_bytes", lambda: 100 * (4 + 8) + 50 * (1 + 8))
+    assert made_up(model)["x"].shape == (10, 10)
+    monkeypatch.setattr("dnnsplit.graph.feeds.memory_bytes", lambda: 100 * (4 + 8) + 50 * (1 + 8) - 1)
+    with pytest.raises(ds.ModelError, match="its inputs takes 1.65 kB of memory, and this machine has 1.649 kB"):
+        made_up(model)
