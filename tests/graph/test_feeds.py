@@ -226,5 +226,5 @@ def test_what_memory_cannot_hold_is_not_made_up(tmp_path, monkeypatch):
     monkeypatch.setattr("dnnsplit.graph.feeds.memory_bytes", lambda: 100 * (4 + 8) + 50 * (1 + 8))
     assert made_up(model)["x"].shape == (10, 10)
     monkeypatch.setattr("dnnsplit.graph.feeds.memory_bytes", lambda: 100 * (4 + 8) + 50 * (1 + 8) - 1)
-    with pytest.raises(ds.ModelError, match="its inputs takes 1.65 kB of memory, and this machine has 1.649 kB"):
+    with pytest.raises(ds.ModelError, match=r"its inputs takes 1.65 kB of memory, and this machine has 1.649 kB"):
         made_up(model)
