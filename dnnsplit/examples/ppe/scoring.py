@@ -52,7 +52,7 @@ def true_boxes(boxes: np.ndarray, width: int, height: int | None = None) -> np.n
 
 
 class Judged(NamedTuple):
-    """The detections of one picture, best first: class and score of each (n,), and at which overlaps it is a hit (n, overlaps)."""
+    """The detections of one picture, best first: class and score of each (n,), and whether it is a hit (n, overlaps)."""
 
     labels: np.ndarray
     scores: np.ndarray
@@ -166,8 +166,6 @@ def _boxes(truths: Sequence[np.ndarray], classes: int) -> np.ndarray:
     return np.array([np.bincount(truth[:, 0].astype(int), minlength=classes)[:classes] for truth in truths])
 
 
-
-
 def task_scores(
     samples: NoiseSamples,
     meter: NoiseMeter,
@@ -178,11 +176,11 @@ def task_scores(
 ) -> NoiseSamples:
     """Tell what each scheme does to the detector's task, on the images of the meter: all schemes in one walk, image by image.
 
-    ``disagreement`` is 1 - F1 of the detections with the float32 model's (`dnnsplit.noise.detections.agreement`), the mean over the
-    images, which needs no labels. ``mAP50 loss``, ``mAP75 loss`` and ``mAP50-95 loss`` are how far the mean average precision of
-    COCO, by labels and over all images together, is below the float32 model's: negative where it is above. Each has its
-    sample standard deviation over images as ``... std`` beside it, that of a precision by the jackknife's pseudo-values, with
-    the float32 model's on the same images.
+    ``disagreement`` is 1 - F1 of the detections with the float32 model's (`dnnsplit.noise.detections.agreement`), the mean over
+    the images, which needs no labels. ``mAP50 loss``, ``mAP75 loss`` and ``mAP50-95 loss`` are how far the mean average precision
+    of COCO, by labels and over all images together, is below the float32 model's: negative where it is above. Each has its
+    sample standard deviation over images as ``... std`` beside it; that of a loss is of the jackknife's pseudo-values (Tukey
+    1958), so that divided by the root of the number of images it is the standard error, as that of a mean is.
 
     Parameters
     ----------
@@ -245,7 +243,9 @@ def task_scores(
     told = {name: value.mean(axis=1) for name, value in values.items()}
     told |= dict(zip(PRECISIONS, loss[:, 0].T, strict=True))
     back = np.argsort(order)
-    details = pd.DataFrame({name: part[back] for key in values for name, part in _with_spread(key, told[key], values[key]).items()})
+    details = pd.DataFrame(
+        {name: part[back] for key in values for name, part in _with_spread(key, told[key], values[key]).items()}
+    )
     exact = {name.removesuffix(" loss"): float(value) for name, value in zip(PRECISIONS, precision[0, 0], strict=True)}
     return replace(samples, details=details, origin={**samples.origin, "float32": exact})
 
@@ -257,7 +257,7 @@ def _means(precisions: np.ndarray) -> np.ndarray:
 
 
 def _pseudo(values: np.ndarray) -> np.ndarray:
-    """Return the jackknife's pseudo-values (schemes, images, k), from those of all images and of all but one (schemes, 1 + n, k)."""
+    """Return the jackknife's pseudo-values (schemes, n, k), from those of all n images and of all but one (schemes, 1 + n, k)."""
     count = values.shape[1] - 1
     return np.asarray(count * values[:, :1] - (count - 1) * values[:, 1:])
 
