@@ -227,7 +227,7 @@ class NoiseSamples:
         order = np.random.default_rng(seed).permutation(len(self.frame))
         return self.only(np.sort(order[:count])), self.only(np.sort(order[count:]))
 
-    def save(self, path: str | Path, details: Sequence[str] = ()) -> None:
+    def save(self, path: str | Path, details: Sequence[str] = (), digits: int = 9) -> None:
         """Write a CSV whose first line is a comment with the origin, and the noise of tensors in lossy forms, as JSON.
 
         Where there are samples of inputs in lossy forms, a column ``source`` names the form: "" for the inputs as they are.
@@ -239,24 +239,28 @@ class NoiseSamples:
         details : Sequence[str], optional
             Other metrics to keep, by their name in the details: a column each, and its spread where it is known. Of inputs in
             lossy forms they are empty.
+        digits : int, default 9
+            How many significant ones are written; fewer make a smaller file.
 
         Raises
         ------
         NoiseError
             There is no such metric.
         """
-        check_arguments(NoiseSamples.save, locals(), NoiseError)
+        check_arguments(NoiseSamples.save, locals(), NoiseError, least={"digits": 1}, most={"digits": 17})
         known = [] if self.details is None else [str(c) for c in self.details]
         lost = [f"{name!r} is no metric of the details{nearest(name, known)}" for name in details if name not in known]
-        lost += [f"{name!r} is a column of the samples, too" for name in details if name in (*self.frame, SOURCE)]
+        columns = {c: c.replace(" std", "_std") for name in dict.fromkeys(details) for c in (name, f"{name} std") if c in known}
+        lost += [f"{name!r} is a column of the samples, too" for name in columns.values() if name in (*self.frame, SOURCE)]
         raise_problems(NoiseError, "metrics to save", lost)
-        columns = [c for name in dict.fromkeys(details) for c in (name, f"{name} std") if c in known]
         more = {"tensors": self.tensors} if self.tensors else {}
-        origin = json.dumps({**self.origin, **more, **({"details": columns} if columns else {})}, default=plain)
-        own = self.frame if self.details is None else self.frame.assign(**self.details.reset_index(drop=True)[columns])
+        origin = json.dumps({**self.origin, **more, **({"details": [*dict.fromkeys(details)]} if details else {})}, default=plain)
+        own = self.frame
+        if self.details is not None:
+            own = own.assign(**self.details.reset_index(drop=True)[[*columns]].rename(columns=columns))
         forms = [part.frame.assign(**{SOURCE: form}) for form, part in self.sources.items()]
         frame = pd.concat([own.assign(**{SOURCE: ""}), *forms]) if forms else own
-        write_text(path, f"# {origin}\n" + frame.to_csv(index=False, float_format="%.9g"))
+        write_text(path, f"# {origin}\n" + frame.to_csv(index=False, float_format=f"%.{digits}g"))
 
     @staticmethod
     def load(path: str | Path) -> NoiseSamples:
@@ -280,16 +284,15 @@ class NoiseSamples:
         return shown(self, self.frame.head(8))
 
 
-def _divided(frame: pd.DataFrame, columns: object) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Divide a table into the samples and, by the names of their columns, other metrics."""
-    if columns is None:
+def _divided(frame: pd.DataFrame, names: object) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Divide a table into the samples and, by their names, other metrics, whose spread is called ``NAME_std`` there."""
+    if names is None:
         return frame, None
-    if (
-        not isinstance(columns, list)
-        or not columns
-        or not all(isinstance(c, str) and c in frame and c not in OTHER for c in columns)
-    ):
-        message = f"noise samples: the other metrics are said to be {shortened(columns)}; they must be columns of the table"
+    if not isinstance(names, list) or not names or not all(isinstance(c, str) and c in frame and c not in OTHER for c in names):
+        message = f"noise samples: the other metrics are said to be {shortened(names)}; they must be columns of the table"
         raise NoiseError(message)
-    details = frame[columns].apply(pd.to_numeric, errors="coerce").astype(float)
-    return frame.drop(columns=columns), details
+    columns = {
+        column: called for name in names for column, called in ((name, name), (f"{name}_std", f"{name} std")) if column in frame
+    }
+    details = frame[[*columns]].apply(pd.to_numeric, errors="coerce").astype(float)
+    return frame.drop(columns=[*columns]), details.rename(columns=columns)

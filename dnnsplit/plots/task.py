@@ -16,7 +16,7 @@ from dnnsplit.noise.limits import NoiseLimit
 from dnnsplit.noise.samples import NoiseSamples
 from dnnsplit.plots.style import COLOURS, style
 
-SHOWN = ("disagreement", "top1", "mAP50 loss", "mAP50-95 loss")  # where they were measured
+SHOWN = ("disagreement", "top1", "mAP50_loss", "mAP50-95_loss")  # where they were measured
 TITLES = {"disagreement": "F1 agreement with float32", "top1": "top-1 agreement with float32"}
 BINS = 16  # of as many schemes each
 
@@ -34,7 +34,7 @@ def noise_task(
     samples : NoiseSamples
         With these metrics among their details, as `dnnsplit.examples.scoring.task_scores` tells them.
     metrics : Sequence[str], optional
-        Which of the details are drawn; default: of disagreement, top1, mAP50 loss and mAP50-95 loss those that there are.
+        Which of the details are drawn; default: of disagreement, top1, mAP50_loss and mAP50-95_loss those that there are.
     at : float, default 0.05
         The noise that the finding is told for, in the numbers' ``alt``.
     limits : Sequence[NoiseLimit], optional
@@ -72,15 +72,15 @@ def _told(samples: NoiseSamples, details: pd.DataFrame, name: str, at: float) ->
     """Return what is drawn of a metric: points, median and range by bins of the noise, the worst up to each noise."""
     frame = pd.DataFrame({"noise": samples.noise, "loss": details[name].to_numpy()}).sort_values("noise", ignore_index=True)
     exact = float(name in TITLES)
-    if name.endswith(" loss"):
-        exact = samples.origin.get("float32", {}).get(name.removesuffix(" loss"), 0.0)
-    sign = -1.0 if name in TITLES or name.endswith(" loss") else 1.0
+    if name.endswith("_loss"):
+        exact = samples.origin.get("float32", {}).get(name.removesuffix("_loss"), 0.0)
+    sign = -1.0 if name in TITLES or name.endswith("_loss") else 1.0
     bins = frame.groupby(np.arange(len(frame)) * min(BINS, len(frame)) // len(frame))
     values = exact + sign * bins["loss"].quantile(np.array([0.05, 0.5, 0.95])).unstack()
     spread, images = details.get(f"{name} std"), samples.origin.get("images")
     error = float((spread / np.sqrt(images)).median()) if spread is not None and images else None
     up_to = frame.loc[frame["noise"] <= at, "loss"]
-    title = TITLES.get(name, name.removesuffix(" loss") if exact else name)
+    title = TITLES.get(name, name.removesuffix("_loss") if exact else name)
     return {
         "title": title, "float32": exact, "sign": sign, "noise": frame["noise"].round(5).tolist(),
         "value": (exact + sign * frame["loss"]).round(5).tolist(),

@@ -214,10 +214,10 @@ def test_scores_of_the_task_are_those_of_each_scheme_alone(shipped):
         assert task.origin["float32"][name] == pytest.approx(exact)
         for row, found in zip(task.details.itertuples(index=False), decoded[1:], strict=True):
             told = dict(zip(task.details, row, strict=True))
-            assert told[f"{name} loss"] == pytest.approx(exact - score(found, range(3)), abs=1e-12)
+            assert told[f"{name}_loss"] == pytest.approx(exact - score(found, range(3)), abs=1e-12)
             without = [score(decoded[0], some) - score(found, some) for some in ([1, 2], [0, 2], [0, 1])]
             error = (2 / 3 * np.sum((without - np.mean(without)) ** 2)) ** 0.5  # the jackknife's
-            assert told[f"{name} loss std"] / 3**0.5 == pytest.approx(error, abs=1e-12)
+            assert told[f"{name}_loss std"] / 3**0.5 == pytest.approx(error, abs=1e-12)
 
 
 def quantized(names):

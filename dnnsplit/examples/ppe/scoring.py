@@ -22,7 +22,7 @@ from dnnsplit.noise.metrics import SHOWN
 from dnnsplit.noise.samples import NoiseSamples
 
 OVERLAPS = tuple(percent / 100 for percent in range(50, 100, 5))  # intersection over union, of COCO
-PRECISIONS = ("mAP50 loss", "mAP75 loss", "mAP50-95 loss")
+PRECISIONS = ("mAP50_loss", "mAP75_loss", "mAP50-95_loss")
 
 
 def true_boxes(boxes: np.ndarray, width: int, height: int | None = None) -> np.ndarray:
@@ -177,7 +177,7 @@ def task_scores(
     """Tell what each scheme does to the detector's task, on the images of the meter: all schemes in one walk, image by image.
 
     ``disagreement`` is 1 - F1 of the detections with the float32 model's (`dnnsplit.noise.detections.agreement`), the mean over
-    the images, which needs no labels. ``mAP50 loss``, ``mAP75 loss`` and ``mAP50-95 loss`` are how far the mean average precision
+    the images, which needs no labels. ``mAP50_loss``, ``mAP75_loss`` and ``mAP50-95_loss`` are how far the mean average precision
     of COCO, by labels and over all images together, is below the float32 model's: negative where it is above. Each has its
     sample standard deviation over images as ``... std`` beside it; that of a loss is of the jackknife's pseudo-values (Tukey
     1958), so that divided by the root of the number of images it is the standard error, as that of a mean is.
@@ -246,7 +246,7 @@ def task_scores(
     details = pd.DataFrame(
         {name: part[back] for key in values for name, part in _with_spread(key, told[key], values[key]).items()}
     )
-    exact = {name.removesuffix(" loss"): float(value) for name, value in zip(PRECISIONS, precision[0, 0], strict=True)}
+    exact = {name.removesuffix("_loss"): float(value) for name, value in zip(PRECISIONS, precision[0, 0], strict=True)}
     return replace(samples, details=details, origin={**samples.origin, "float32": exact})
 
 
