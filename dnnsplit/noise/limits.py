@@ -12,9 +12,7 @@ from dnnsplit.ground.errors import NoiseError, nearest
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import is_whole
 from dnnsplit.noise.confidence import share_bound, upper_bound
-from dnnsplit.noise.samples import NoiseSamples
-
-LEAST_CORRELATION = 0.5  # of ranks: below it the noise does not tell which schemes are better
+from dnnsplit.noise.samples import SOURCE, NoiseSamples
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +36,12 @@ class NoiseLimit:
     complete : bool
         All schemes of the layers were measured.
     correlation : float
-        Of the ranks of noise and metric over the schemes that quantize something; NaN where either is the same for all.
+        Of the ranks of noise and metric over the rows of `frame`; NaN where either is the same for all. The nearer to 0, the
+        less does the noise tell which scheme is better, and the more of those that a limit refuses would keep the metric.
     frame : pd.DataFrame
-        Those schemes by ascending noise: noise, value (of the metric, mean over images), upper (its bound, NaN without a
-        confidence), keeps.
+        What makes noise, by ascending noise: the schemes that quantize something, and lossy forms of the inputs where the metric
+        is known of them. Columns noise, value (of the metric, mean over images), upper (its bound, NaN without a confidence),
+        source (the form; "": as they are), keeps.
     """
 
     limit: float
@@ -80,13 +80,14 @@ class NoiseLimit:
         if self.confidence is not None:
             what = f"the upper bound ({self.confidence:g} confidence, each scheme alone) of the mean over all images, from {over}"
         known = "all there are" if self.complete else f"if chosen at random, {self.unmeasured:.2g} of all break it at most (0.95)"
-        after = self.frame[self.frame["noise"] > self.limit]
+        after, forms = self.frame[self.frame["noise"] > self.limit], int((self.frame["source"] != "").sum())
+        measured = f"{len(self.frame)} measured{f' ({forms} with inputs in lossy forms)' if forms else ''}"
         beyond = f"{int(after['keeps'].sum())} of the {len(after)} noisier ones keep it too"
         if after.empty:
             beyond = "every measured scheme is within: the limit may lie higher, and none is needed for these layers"
         return (
             f"NoiseLimit: up to a noise of {self.limit:.4g}, {self.metric} <= {self.at_most:g}, by {what}\n"
-            f"  {kept} of {count} schemes up to it keep that (worst {self.worst:.4g}), of {len(self.frame)} measured, {known}\n"
+            f"  {kept} of {count} schemes up to it keep that (worst {self.worst:.4g}), of {measured}, {known}\n"
             f"  {beyond}; rank correlation with the noise {self.correlation:.2f}"
         )
 
@@ -128,8 +129,8 @@ def noise_for(
     ------
     NoiseError
         The metric was not measured, or is better where it is more, or is no number for a scheme; no spread over images where a
-        confidence is asked for; no scheme that quantizes anything keeps it; the metric does not grow with the noise (rank
-        correlation below 0.5), so that a limit would keep it by chance.
+        confidence is asked for; no scheme that quantizes anything keeps it; some break it and the metric does not grow with the
+        noise (a rank correlation of 0 or less), so that no limit on the noise is one on it.
     OptionError
         A share that is none, or a confidence below 0.5.
 
@@ -143,29 +144,28 @@ def noise_for(
       0 of the 1 noisier ones keep it too; rank correlation with the noise 1.00
     """
     check_arguments(noise_for, locals(), above={"share": 0}, most={"share": 1}, finite=("at_most",))
-    value, spread = _measured(samples, metric)
-    quantizing = samples.schemes.any(axis=1)
-    frame = pd.DataFrame({"noise": samples.noise, "value": value, "upper": np.nan})
+    parts = {"": samples} | {form: one for form, one in samples.sources.items() if metric in _metrics(one)}
+    frame = pd.concat([_measured(one, metric).assign(source=form) for form, one in parts.items()], ignore_index=True)
     images = samples.origin.get("images") if is_whole(samples.origin.get("images"), 1) else None
     if confidence is not None:
-        if spread is None or np.isnan(spread).any() or not images or images < 2:
+        if frame["std"].isna().any() or not images or images < 2:
             message = f"{metric} has no spread over images, which its upper bound needs; measure on two images or more"
             raise NoiseError(message, "leave the confidence out")
-        frame["upper"] = upper_bound(value, spread, images, confidence)
+        frame["upper"] = upper_bound(frame["value"], frame["std"], images, confidence)
         if metric.startswith("top1"):
-            frame["upper"] = share_bound(np.ceil(value * images - 1e-9), images, confidence)
+            frame["upper"] = share_bound(np.ceil(frame["value"] * images - 1e-9), images, confidence)
     frame["keeps"] = frame["value" if confidence is None else "upper"] <= at_most
-    frame = frame.iloc[np.flatnonzero(quantizing)].sort_values("noise", kind="stable", ignore_index=True)
+    frame = frame[frame["makes"]].sort_values("noise", kind="stable", ignore_index=True).drop(columns=["std", "makes"])
     if frame.empty:
         message = "no sample quantizes anything, so there is nothing to limit"
         raise NoiseError(message, "measure schemes='alone' at least")
     correlation = (
         float(frame["noise"].rank().corr(frame["value"].rank())) if frame[["noise", "value"]].nunique().min() > 1 else np.nan
     )
-    if correlation < LEAST_CORRELATION:
+    if correlation <= 0 and not frame["keeps"].all():
         message = (
-            f"{metric} does not grow with the noise: the rank correlation over {len(frame)} schemes is {correlation:.2f}, below "
-            f"{LEAST_CORRELATION:g}, so that a limit on the noise would keep it by chance"
+            f"{metric} does not grow with the noise: the rank correlation over {len(frame)} schemes is {correlation:.2f}, so "
+            "that a limit on the noise would keep it by chance"
         )
         raise NoiseError(message, "choose a metric that grows with it, or measure on more images")
     last = frame["noise"].to_numpy() != frame["noise"].shift(-1).to_numpy()  # schemes of one noise are allowed together
@@ -178,24 +178,29 @@ def noise_for(
         message = f"no limit on the noise keeps {metric} <= {at_most:g}: at the least noise, {first['noise']:.4g}, it is {told}"
         raise NoiseError(message, "allow more of it, quantize other layers, or none: max_noise=0")
     limit = float(frame["noise"].to_numpy()[enough].max())
-    complete = len(samples.frame) >= 2 ** len(samples.layers) - (not (~quantizing).any())
+    complete = int(samples.schemes.any(axis=1).sum()) == 2 ** len(samples.layers) - 1
     return NoiseLimit(limit, metric, at_most, share, confidence, images, complete, correlation, frame)
 
 
-def _measured(samples: NoiseSamples, metric: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the values of a metric and their spread over images, by scheme."""
-    details = pd.DataFrame() if samples.details is None else samples.details
-    known = [str(c) for c in details if not str(c).endswith(" std") and not str(c).startswith("snr")]
-    if metric not in known:
+def _metrics(samples: NoiseSamples) -> list[str]:
+    """Return the metrics that samples know and that are more where they are worse."""
+    names = [] if samples.details is None else [str(column) for column in samples.details]
+    return [name for name in names if not name.endswith(" std") and not name.startswith("snr")]
+
+
+def _measured(samples: NoiseSamples, metric: str) -> pd.DataFrame:
+    """Return noise, value and spread of a metric by sample, and whether anything makes noise in it."""
+    known = _metrics(samples)
+    if metric not in known or samples.details is None:
         message = f"metric {metric!r} was not measured with these samples{nearest(metric, known)}"
         if metric.startswith("snr"):
             message = f"{metric} is less where it is worse, so it has no upper limit; take {metric.replace('snr_db', 'nsr')}"
-        way_out = (
-            "detections=True of measure_noise tells the disagreement of detections; samples.save(path, details=[...]) keeps it"
-        )
+        way_out = "detections=True of measure_noise tells the disagreement of detections, save(path, details=[...]) keeps it"
         raise NoiseError(message, way_out)
-    value = details[metric].to_numpy(float)
+    value = samples.details[metric].to_numpy(float)
     if np.isnan(value).any():
         message = f"{metric} is no number for {int(np.isnan(value).sum())} schemes"
         raise NoiseError(message, "measure it for all, or leave these out: samples.only(rows)")
-    return value, details[f"{metric} std"].to_numpy(float) if f"{metric} std" in details else None
+    std = samples.details.get(f"{metric} std", pd.Series(np.nan, samples.details.index)).to_numpy(float)
+    makes = samples.schemes.any(axis=1) | (SOURCE in samples.origin)
+    return pd.DataFrame({"noise": samples.noise, "value": value, "std": std, "upper": np.nan, "makes": makes})

@@ -153,7 +153,7 @@ class NoiseMeter:
         found = [list(self._tree.walk(self._brought(feed, label), row))[-1] for feed in self._feeds]
         return {name: np.concatenate([np.atleast_1d(v[i]) for v in found]) for i, name in enumerate(self._tree.outputs)}
 
-    def walk(self, image: int, schemes: np.ndarray | Sequence[Sequence[int]]) -> Iterator[list[np.ndarray]]:
+    def walk(self, image: int, schemes: np.ndarray | Sequence[Sequence[int]], source: str = "") -> Iterator[list[np.ndarray]]:
         """Yield the outputs of one image: of the float32 model, then of each scheme; for measures that are none of the metrics.
 
         The arrays are those of the session: read them before the next are asked for. Nothing of it is remembered.
@@ -164,14 +164,17 @@ class NoiseMeter:
             Its place among the images.
         schemes : np.ndarray | Sequence[Sequence[int]]
             Distinct 0/1 rows, (n, layers); in lexicographic order they take the least work.
+        source : str, default ""
+            Lossy form in which the image comes, to the float32 model too; "" takes it as it is.
 
         Raises
         ------
         NoiseError
-            Rows that are no schemes of the layers, or no such image.
+            Rows that are no schemes of the layers, no such image, or no such form of it.
         """
         check_arguments(NoiseMeter.walk, locals(), NoiseError, least={"image": 0}, most={"image": len(self._feeds) - 1})
-        return self._tree.walk(self._feeds[image], check_schemes(schemes, len(self.layers)).astype(np.int8))
+        feed = self._brought(self._feeds[image], self._label(source))
+        return self._tree.walk(feed, check_schemes(schemes, len(self.layers)).astype(np.int8))
 
     def _label(self, source: str) -> str:
         if source and source not in self._forms:

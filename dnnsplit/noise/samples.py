@@ -129,16 +129,18 @@ class NoiseSamples:
         """Make samples from a table; see the class for its columns, and `save` for ``source`` and those of other metrics."""
         check_arguments(NoiseSamples.from_frame, locals(), NoiseError)
         origin = dict(origin or {})
-        frame, details = _divided(frame, origin.pop("details", None))
+        names = origin.pop("details", None)
         if SOURCE not in frame or frame[SOURCE].isin(("0", "1", 0, 1)).all():
+            frame, details = _divided(frame, names)
             return NoiseSamples(frame, origin, details, tensors=tensors or {})
         parts = {str(form): part.drop(columns=SOURCE) for form, part in frame.groupby(SOURCE, sort=False)}
         if "" not in parts:
             message = f"noise samples: all rows have a form of the inputs ({', '.join(parts)}); those with none ('') are missing"
             raise NoiseError(message)
-        sources = {form: NoiseSamples(part, {**origin, SOURCE: form}) for form, part in parts.items() if form}
-        details = None if details is None else details.loc[parts[""].index].reset_index(drop=True)
-        return NoiseSamples(parts[""], origin, details, sources=sources, tensors=tensors or {})
+        divided = {form: _divided(part, names) for form, part in parts.items()}
+        frame, details = divided.pop("")
+        sources = {form: NoiseSamples(part, {**origin, SOURCE: form}, more) for form, (part, more) in divided.items()}
+        return NoiseSamples(frame, origin, details, sources=sources, tensors=tensors or {})
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -237,8 +239,8 @@ class NoiseSamples:
         path : str | Path
             Of the CSV.
         details : Sequence[str], optional
-            Other metrics to keep, by their name in the details: a column each, and its spread where it is known. Of inputs in
-            lossy forms they are empty.
+            Other metrics to keep, by their name in the details: a column each, and its spread where it is known; empty of inputs
+            in lossy forms whose details have it not.
         digits : int, default 9
             How many significant ones are written; fewer make a smaller file.
 
@@ -255,11 +257,15 @@ class NoiseSamples:
         raise_problems(NoiseError, "metrics to save", lost)
         more = {"tensors": self.tensors} if self.tensors else {}
         origin = json.dumps({**self.origin, **more, **({"details": [*dict.fromkeys(details)]} if details else {})}, default=plain)
-        own = self.frame
-        if self.details is not None:
-            own = own.assign(**self.details.reset_index(drop=True)[[*columns]].rename(columns=columns))
-        forms = [part.frame.assign(**{SOURCE: form}) for form, part in self.sources.items()]
-        frame = pd.concat([own.assign(**{SOURCE: ""}), *forms]) if forms else own
+        parts = {"": self, **self.sources}
+        told = {
+            form: (pd.DataFrame() if one.details is None else one.details).reset_index(drop=True) for form, one in parts.items()
+        }
+        frames = {
+            form: one.frame.assign(**{column: told[form].get(name, np.nan) for name, column in columns.items()})
+            for form, one in parts.items()
+        }
+        frame = pd.concat([part.assign(**{SOURCE: form}) for form, part in frames.items()]) if self.sources else frames[""]
         write_text(path, f"# {origin}\n" + frame.to_csv(index=False, float_format=f"%.{digits}g"))
 
     @staticmethod
@@ -294,5 +300,5 @@ def _divided(frame: pd.DataFrame, names: object) -> tuple[pd.DataFrame, pd.DataF
     columns = {
         column: called for name in names for column, called in ((name, name), (f"{name}_std", f"{name} std")) if column in frame
     }
-    details = frame[[*columns]].apply(pd.to_numeric, errors="coerce").astype(float)
-    return frame.drop(columns=[*columns]), details.rename(columns=columns)
+    details = frame[[*columns]].apply(pd.to_numeric, errors="coerce").astype(float).reset_index(drop=True)
+    return frame.drop(columns=[*columns]), None if details[names].isna().all(axis=None) else details.rename(columns=columns)

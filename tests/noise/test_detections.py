@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.paths import ROOT
@@ -199,7 +201,14 @@ def test_scores_of_the_task_are_those_of_each_scheme_alone(shipped):
     names = shipped.quantizable(3)
     meter = ds.noise_meter(shipped, pixels, layers=names)
     samples = ds.measure_noise(shipped, pixels, names, [[1, 1, 1], [0, 0, 0], [1, 0, 0]], detections=True, progress=False)
-    task = scoring.task_scores(samples, meter, truths, 5, progress=False)
+    sources = ds.measure_noise(shipped, pixels, names, [[0, 0, 0]], sources=["jpeg-90"], detections=True, progress=False).sources
+    task = scoring.task_scores(replace(samples, sources=sources), meter, truths, 5, progress=False)
+    form = task.sources["jpeg-90"]
+    for name in ("disagreement", "disagreement std"):
+        assert form.details[name].to_numpy() == pytest.approx(sources["jpeg-90"].details[name].to_numpy())
+    found = [detections.decode(o) for o in meter.outputs((), "jpeg-90")["output0"]]
+    lost = task.origin["float32"]["mAP50"] - scoring.average_precision50(found, truths, 5)[0]
+    assert form.details["mAP50_loss"].to_numpy() == pytest.approx([lost])
     assert task.details["disagreement"].to_numpy() == pytest.approx(samples.details["disagreement"].to_numpy())
     assert task.details["disagreement std"].to_numpy() == pytest.approx(samples.details["disagreement std"].to_numpy())
     decoded = [[detections.decode(o) for o in meter.outputs(q)["output0"]] for q in ((), *map(quantized(names), task.schemes))]

@@ -1,5 +1,7 @@
 """The figure of what a noise means: every scheme's score against its noise, and what a limit lets in."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -27,7 +29,8 @@ def test_points_are_schemes_and_steps_the_worst_of_those_up_to_a_noise():
     agreed, precision = numbers["metrics"]["disagreement"], numbers["metrics"]["mAP50_loss"]
     assert agreed["noise"] == [0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07]
     assert agreed["value"] == pytest.approx([1, 0.99, 0.94, 0.97, 0.98, 0.95, 0.92, 0.93])
-    assert agreed["worst"] == pytest.approx([1, 0.99, 0.94, 0.94, 0.94, 0.94, 0.92, 0.92])
+    assert agreed["worst"][0] == agreed["noise"]
+    assert agreed["worst"][1] == pytest.approx([1, 0.99, 0.94, 0.94, 0.94, 0.94, 0.92, 0.92])
     assert agreed["worst_at"] == pytest.approx(0.94)
     assert agreed["standard_error"] == pytest.approx(0.01)
     assert precision["float32"] == 0.9
@@ -49,10 +52,26 @@ def test_points_are_schemes_and_steps_the_worst_of_those_up_to_a_noise():
     assert not plt.get_fignums()
 
 
+def test_lossy_forms_are_marked_and_may_be_the_worst():
+    rows = pd.DataFrame([[0, 0, 0]], columns=list("abc"))
+    forms = {
+        form: ds.NoiseSamples(rows.assign(noise=noise), {"source": form}, pd.DataFrame({"disagreement": [loss]}))
+        for form, noise, loss in (("jpeg-95", 0.025, 0.065), ("webp-90", 0.3, 0.2))
+    }
+    figure, numbers = ds.plots.noise_task(replace(BOTH, sources=forms), ["disagreement"])
+    told = numbers["metrics"]["disagreement"]
+    assert told["forms"] == {"jpeg-95": pytest.approx([0.025, 0.935]), "webp-90": pytest.approx([0.3, 0.8])}
+    assert told["worst"][0] == [0.0, 0.01, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.07, 0.3]
+    assert told["worst"][1] == pytest.approx([1, 0.99, 0.94, 0.935, 0.935, 0.935, 0.935, 0.92, 0.92, 0.8])
+    assert told["worst_at"] == pytest.approx(0.935)
+    assert [text.get_text().strip() for text in figure.axes[0].texts] == ["jpeg-95", r"webp-90: 0.8 at 0.3 $\rightarrow$"]
+    assert "jpeg-95, webp-90: inputs in these forms, nothing in int8" in numbers["caption"]
+
+
 def test_any_metric_is_drawn_by_its_name():
     _, numbers = ds.plots.noise_task(scored(nsr=[0.0, 0.3, 0.2, 0.5, 0.1, 0.4, 0.6, 0.7]), ["nsr"])
     told = numbers["metrics"]["nsr"]
-    assert told["value"] == told["worst"] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    assert told["value"] == told["worst"][1] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
     assert told["rank_correlation"] == pytest.approx(1)
 
 

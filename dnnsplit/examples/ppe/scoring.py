@@ -174,7 +174,7 @@ def task_scores(
     workers: int = 2,
     progress: bool = True,
 ) -> NoiseSamples:
-    """Tell what each scheme does to the detector's task, on the images of the meter: all schemes in one walk, image by image.
+    """Tell what each scheme, and each lossy form of the inputs, does to the detector's task, on the images of the meter.
 
     ``disagreement`` is 1 - F1 of the detections with the float32 model's (`dnnsplit.noise.detections.agreement`), the mean over
     the images, which needs no labels. ``mAP50_loss``, ``mAP75_loss`` and ``mAP50-95_loss`` are how far the mean average precision
@@ -200,7 +200,8 @@ def task_scores(
     Returns
     -------
     NoiseSamples
-        The samples with these scores as their details; ``origin["float32"]`` has the precisions of the float32 model.
+        The samples, and those of lossy forms, with these scores as their details; ``origin["float32"]`` has the precisions of the
+        float32 model.
 
     Raises
     ------
@@ -217,19 +218,23 @@ def task_scores(
     if not sum(map(len, truths)):
         message = "the pictures hold no true box of any class, so there is nothing to score"
         raise DnnSplitError(message)
-    order = np.lexsort(samples.schemes.T[::-1])  # neighbours share most of their work
-    bar = tqdm(total=len(truths) * len(order), desc="task", unit="run", disable=not progress)
+    parts = {"": samples, **samples.sources}
+    orders = {form: np.lexsort(part.schemes.T[::-1]) for form, part in parts.items()}  # neighbours share most of their work
+    bar = tqdm(total=len(truths) * sum(map(len, orders.values())), desc="task", unit="run", disable=not progress)
 
-    def score(image: int) -> tuple[np.ndarray, list[Judged]]:
-        apart, found = np.zeros(len(order)), list[Judged]()
-        for place, outputs in enumerate(meter.walk(image, samples.schemes[order]), start=-1):
-            rows = decode(outputs[0])
-            found.append(judged(rows, truths[image]))
-            rows = rows[rows[:, 1] >= SHOWN]  # what is below suppressed none of them
-            if place < 0:
-                reference = rows
-            else:
-                apart[place] = 1 - agreement(rows, reference)
+    def score(image: int) -> tuple[list[float], list[Judged]]:
+        apart, found, reference = list[float](), list[Judged](), np.empty(0)
+        for form, part in parts.items():
+            for place, outputs in enumerate(meter.walk(image, part.schemes[orders[form]], form)):
+                if form and not place:
+                    continue  # of the float32 model, which a form is compared with where it reads the image as it is
+                rows = decode(outputs[0])
+                found.append(judged(rows, truths[image]))
+                rows = rows[rows[:, 1] >= SHOWN]  # what is below suppressed none of them
+                if not place:
+                    reference = rows
+                    continue
+                apart.append(1 - agreement(rows, reference))
                 bar.update()
         return apart, found
 
@@ -242,12 +247,15 @@ def task_scores(
     values = {"disagreement": np.array(agreed).T} | dict(zip(PRECISIONS, np.moveaxis(_pseudo(loss), -1, 0), strict=True))
     told = {name: value.mean(axis=1) for name, value in values.items()}
     told |= dict(zip(PRECISIONS, loss[:, 0].T, strict=True))
-    back = np.argsort(order)
-    details = pd.DataFrame(
-        {name: part[back] for key in values for name, part in _with_spread(key, told[key], values[key]).items()}
-    )
+    table = pd.DataFrame({name: column for key in values for name, column in _with_spread(key, told[key], values[key]).items()})
+    ends = np.cumsum([len(order) for order in orders.values()])[:-1]
+    details = {
+        form: table.iloc[rows[np.argsort(orders[form])]].reset_index(drop=True)
+        for form, rows in zip(parts, np.split(np.arange(len(table)), ends), strict=True)
+    }
     exact = {name.removesuffix("_loss"): float(value) for name, value in zip(PRECISIONS, precision[0, 0], strict=True)}
-    return replace(samples, details=details, origin={**samples.origin, "float32": exact})
+    sources = {form: replace(part, details=details[form]) for form, part in samples.sources.items()}
+    return replace(samples, details=details[""], sources=sources, origin={**samples.origin, "float32": exact})
 
 
 def _means(precisions: np.ndarray) -> np.ndarray:
