@@ -146,8 +146,8 @@ def _words(samples: NoiseSamples, told: dict[str, dict[str, Any]], at: float) ->
     caption = (
         f"What the noise means for the task of {samples.origin.get('model', 'the model')}: {what} of {every} {count} choices of "
         f"{len(samples.layers)} int8 layers against their noise, both on the same {images} images; nothing is emulated, "
-        "predicted or scaled. Scales do not begin at 0. Points are schemes, the line their median, the band 90 % of them, the steps the worst up to a "
-        "noise"
+        "predicted or scaled. Scales do not begin at 0. Points are schemes, the line their median, the band 90 % of them, the "
+        "steps the worst up to a noise"
     )
     forms = [*dict.fromkeys(form for numbers in told.values() for form in numbers["forms"])]
     caption += f"; {', '.join(forms)}: inputs in these forms, nothing in int8." if forms else "."
