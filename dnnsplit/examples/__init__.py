@@ -23,3 +23,7 @@ __all__ = [
     "tiny",
     "yolo11n",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -26,3 +26,7 @@ __all__ = [
     "regimes", "save", "save_and_show", "scale", "sensitivity", "source_forms", "split_times", "tensor_sizes", "topologies",
     "weight_panels",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

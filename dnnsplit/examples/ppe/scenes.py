@@ -16,6 +16,10 @@ from PIL import Image, ImageDraw
 from dnnsplit.ground.errors import DnnSplitError
 from dnnsplit.ground.units import is_whole
 
+__all__ = [
+    "CLASSES", "CONE", "HELMET", "PERSON", "SIGN", "VEST",
+    "draw_canvas", "draw_scene", "images", "labelled_canvases", "write_yolo_dataset",
+]  # fmt: skip
 CLASSES: tuple[str, ...] = ("person", "helmet", "vest", "cone", "sign")
 PERSON, HELMET, VEST, CONE, SIGN = range(len(CLASSES))
 
@@ -43,6 +47,10 @@ _SIGNS = (
     (("rectangle", _WHITE, (-0.5, 1), (0.5, 0)), ("rectangle", (10, 130, 75), (-0.45, 0.95), (0.45, 0.05)),  # escape
      ("rectangle", _WHITE, (-0.3, 0.55), (0.1, 0.45)), ("polygon", _WHITE, (0.37, 0.5), (0.1, 0.74), (0.1, 0.26))),
 )  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def _require_positive(**values: int) -> None:
