@@ -28,7 +28,7 @@ from dnnsplit.graph.foreign import domains_and_places
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, OptionError, nearest, raise_problems
 from dnnsplit.ground.files import sha256
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.quantize.setting import SETTINGS
 
 DRAWN = 24  # images that are drawn for the models of the examples
@@ -83,11 +83,11 @@ class Deployed(Client):
 
     def __repr__(self) -> str:
         state = self.state
-        return f"Deployed({self.name} at {self.address}: {state['status']} on {'+'.join(state.get('servers', []))})"
+        return folded(f"Deployed({self.name} at {self.address}: {state['status']} on {'+'.join(state.get('servers', []))})")
 
     def _repr_html_(self) -> str:
         state = {key: value for key, value in self.state.items() if key not in ("at", "left_out")}
-        return shown(self, self.switches, state)
+        return shown(self, readable(self.switches), state)
 
 
 def deploy(

@@ -16,7 +16,7 @@ from dnnsplit.graph.checks import graph_problems
 from dnnsplit.graph.shared_weights import Shared
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import ModelError, OptionError, nearest, raise_problems
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import Told, shown
 from dnnsplit.ground.units import show
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 QUANTIZABLE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-@dataclass(frozen=True)
-class Layer:
+@dataclass(frozen=True, repr=False)
+class Layer(Told):
     """A layer i in V_D: what is placed on a server as a whole.
 
     Parameters
@@ -60,13 +60,13 @@ class Layer:
         if self.quantizable is None:
             object.__setattr__(self, "quantizable", self.op_type in QUANTIZABLE_OPS)
 
-    def _repr_html_(self) -> str:
+    def _told(self) -> tuple[object, Mapping[str, object]]:
         sizes = {"work": show(self.flops, "FLOP"), "weights": show(self.weight_bytes, "B"), "ONNX nodes": ", ".join(self.nodes)}
-        return shown(f"Layer {self.name}", {"operator": self.op_type, **sizes, "quantizable": self.quantizable})
+        return self.name, {"operator": self.op_type, **sizes, "quantizable": self.quantizable}
 
 
-@dataclass(frozen=True)
-class Tensor:
+@dataclass(frozen=True, repr=False)
+class Tensor(Told):
     """A tensor t in T_D.
 
     Parameters
@@ -103,11 +103,11 @@ class Tensor:
         """What servers handle where the tensor crosses [B]: in float32, as they unpack it; 0 for mere inputs and outputs."""
         return self.size_bytes if self.producer is not None and self.consumers else 0.0
 
-    def _repr_html_(self) -> str:
+    def _told(self) -> tuple[object, Mapping[str, object]]:
         readers = [*self.consumers, *(["output of the graph"] if self.is_output else [])]
         ends = {"producer": self.producer or "input of the graph", "consumers": ", ".join(readers)}
         form = f"{self.dtype} {' x '.join(map(str, self.shape))}".strip()
-        return shown(f"Tensor {self.name}", {**ends, "size": show(self.size_bytes, "B"), "form": form})
+        return self.name, {"size": show(self.size_bytes, "B"), "form": form, **ends}
 
 
 @dataclass(frozen=True)

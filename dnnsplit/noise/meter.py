@@ -71,6 +71,9 @@ class NoiseMeter:
     def __post_init__(self) -> None:
         self._read()
 
+    def __repr__(self) -> str:
+        return f"NoiseMeter({self.metric} of {len(self.layers)} layers over {len(self._feeds)} images)"
+
     @property
     def _identity(self) -> dict[str, Any]:
         """What the numbers depend on, in the words that an error message lists."""

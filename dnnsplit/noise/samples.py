@@ -15,7 +15,7 @@ from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.gate import Kind, shortened
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, shown
 from dnnsplit.ground.tables import MOST_BYTES, header_of, read_table
 from dnnsplit.ground.units import is_number, is_whole
 from dnnsplit.noise.schemes import pack_schemes
@@ -251,7 +251,8 @@ class NoiseSamples:
         low, high = self.noise.min(), self.noise.max()
         notes = f"; inputs also as {', '.join(self.sources)}" if self.sources else ""
         notes += "".join(f"; {note}" for note in self.origin.get("notes", ()))
-        return f"NoiseSamples({len(self.frame)} schemes of {len(self.layers)} layers, noise {low:.4g} to {high:.4g}{notes})"
+        size = f"{len(self.frame)} scheme{'s' * (len(self.frame) != 1)} of {len(self.layers)} layers"
+        return folded(f"NoiseSamples({size}, noise {low:.4g} to {high:.4g}{notes})")
 
     def _repr_html_(self) -> str:
         return shown(self, self.frame.head(8))

@@ -82,12 +82,12 @@ def explore(
                                    description="noise limit", **wide)  # fmt: skip
     bandwidth = ipywidgets.SelectionSlider(options=options, value=GIVEN, description=f"bandwidth {what}", **wide)
     figures, drawing = ipywidgets.HTML(), ipywidgets.HTML()
-    drawn: list[str] = []
+    drawn: list[object] = []
 
     def redraw(_: Any = None) -> None:
         plan = front(bandwidth.value).at(limit.value)
         figures.value = _figures(plan)
-        key = repr((plan.assignment, plan.quantized, plan.cost))
+        key = plan.assignment, plan.quantized, plan.cost
         if drawn != [key]:  # most steps of a slider change no plan
             drawn[:] = [key]
             drawing.value = _svg(graph, plan, network.name)

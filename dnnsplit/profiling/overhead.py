@@ -11,15 +11,15 @@ from scipy.optimize import nnls
 
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import ProfileError
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import Told
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 
 TINY_S = 1e-9  # no measured time counts for less, so that one of 0 s may be fitted
 
 
-@dataclass(frozen=True)
-class Overhead:
+@dataclass(frozen=True, repr=False)
+class Overhead(Told):
     """What a part takes on one server beside its layers, and how well parts are predicted with it.
 
         T_part = sum of its layers + s_per_byte_in * bytes in + s_per_byte_out * bytes out + s_per_part
@@ -55,10 +55,11 @@ class Overhead:
     def __post_init__(self) -> None:
         check_arguments(Overhead, vars(self), ProfileError, least=dict.fromkeys(vars(self), 0), finite=[*vars(self)])
 
-    def _repr_html_(self) -> str:
-        facts = {name: show(getattr(self, name), "s") for name in ("s_per_byte_in", "s_per_byte_out", "s_per_part")}
+    def _told(self) -> tuple[object, Mapping[str, object]]:
+        names = {"s_per_part": "per part", "s_per_byte_in": "per byte in", "s_per_byte_out": "per byte out"}
+        facts = {told: show(getattr(self, name), "s") for name, told in names.items()}
         errors = f"{100 * self.error:.1f} % on average, {100 * self.worst:.1f} % at worst, over {self.splits} splits"
-        return shown("Overhead of a part beside its layers", {**facts, "error of predictions": errors})
+        return "", {**facts, "error of predictions": errors}
 
     @property
     def s_per_tensor(self) -> float:

@@ -21,7 +21,7 @@ from dnnsplit.ground.errors import ProfileError, nearest, nearest_of, raise_prob
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.gate import Kind
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.tables import MOST_BYTES, header_of, read_table
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
@@ -312,12 +312,10 @@ class LayerTimes:
         floats = self.frame[self.frame["precision"] == "float32"]
         totals = floats.groupby("server", sort=False)["seconds"].sum()
         parts = [f"{server} {show(total, 's')}" for server, total in totals.items()]
-        return f"LayerTimes({floats['layer'].nunique()} layers; whole model in float32: {', '.join(parts)})"
+        return folded(f"LayerTimes({floats['layer'].nunique()} layers; whole model in float32: {', '.join(parts)})")
 
     def _repr_html_(self) -> str:
-        totals = self.totals
-        totals["seconds"] = [show(s, "s") for s in totals["seconds"]]
-        return shown(self, totals)
+        return shown(self, readable(self.totals))
 
 
 def _beside(path: str | Path) -> Path:

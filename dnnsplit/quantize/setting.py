@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dnnsplit.ground.arguments import check_arguments
@@ -34,7 +34,7 @@ class QuantizationSetting:
     activation: str = "uint8"
     per_channel: bool = True
     reduce_range: bool = True
-    calibration: str = "minmax"
+    calibration: str = field(default="minmax", repr=False)
 
     def __post_init__(self) -> None:
         check_arguments(QuantizationSetting, vars(self), NoiseError)

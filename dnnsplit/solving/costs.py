@@ -27,7 +27,7 @@ from dnnsplit.graph.layers import LayerGraph, Tensor
 from dnnsplit.graph.shared_weights import groups, own_bytes
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import InfeasibleError, ModelError, NetworkError, ProfileError, nearest_of, raise_problems
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import Told, folded, readable, shown
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.overhead import priced
@@ -42,8 +42,8 @@ WireChoice = Mapping[tuple[str, str, str], str]
 INT8_SHARE = 0.25  # an int8 tensor, or weight, has a quarter of the bytes of its float32 form
 
 
-@dataclass(frozen=True)
-class Transfer:
+@dataclass(frozen=True, repr=False)
+class Transfer(Told):
     """A tensor that crosses one link: y_tn = 1.
 
     Attributes
@@ -76,16 +76,16 @@ class Transfer:
         """Writing, sending and reading it [s]."""
         return self.encode_s + self.seconds + self.decode_s
 
-    def _repr_html_(self) -> str:
+    def _told(self) -> tuple[object, Mapping[str, object]]:
         ends = {"source": self.source, "target": self.target, "form": self.form}
         codec = (
             f"{show(self.encode_s, 's')} to write, {show(self.decode_s, 's')} to read" if self.encode_s or self.decode_s else ""
         )
         facts = {"size": show(self.size_bytes, "B"), "time on the link": show(self.seconds, "s"), "codec": codec}
-        return shown(f"Transfer of {self.tensor}", {**ends, **facts})
+        return self.tensor, {**ends, **facts}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cost:
     """What a placement costs.
 
@@ -179,8 +179,15 @@ class Cost:
                 rows.append((f"read {t.tensor} as {t.form} on {t.target}", t.decode_s, math.nan))
         return pd.DataFrame(rows, columns=["term", "seconds", "bytes"])
 
+    def __repr__(self) -> str:
+        sent = f"{len(self.transfers)} transfers {show(self.transfer_latency_s, 's')}"
+        energy = f"energy {show(self.energy_j, 'J')} (device {show(self.device_energy_j, 'J')})"
+        return folded(
+            f"Cost(latency {show(self.latency_s, 's')}: computing {show(self.compute_latency_s, 's')}, {sent}; {energy})"
+        )
+
     def _repr_html_(self) -> str:
-        return shown(f"latency {show(self.latency_s, 's')}, energy {show(self.energy_j, 'J')}", readable(self.frame))
+        return shown(self, readable(self.frame))
 
 
 def codec_seconds(servers: Iterable[str], transfers: Iterable[Transfer]) -> dict[str, float]:
@@ -190,12 +197,6 @@ def codec_seconds(servers: Iterable[str], transfers: Iterable[Transfer]) -> dict
         found[t.source].append(t.encode_s)
         found[t.target].append(t.decode_s)
     return {server: math.fsum(seconds) for server, seconds in found.items()}
-
-
-def readable(terms: pd.DataFrame) -> pd.DataFrame:
-    """Return a `Cost.frame` with units."""
-    sizes = ["" if math.isnan(b) else show(b, "B") for b in terms["bytes"]]
-    return terms.assign(seconds=[show(s, "s") for s in terms["seconds"]], bytes=sizes)
 
 
 def evaluate(

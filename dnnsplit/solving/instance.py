@@ -15,7 +15,7 @@ from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DnnSplitError, NoiseError, nearest, raise_problems
 from dnnsplit.ground.files import write_text
 from dnnsplit.ground.gate import Kind, is_there, shortened
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, shown
 from dnnsplit.ground.tables import MOST_BYTES, read_table
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import LENT, NoiseModel, Polynomial, PowerSum
@@ -43,6 +43,10 @@ class Instance(NamedTuple):
     network: Network
     times: LayerTimes
     noise: NoiseModel | None = None
+
+    def __repr__(self) -> str:
+        facts = [f"{name}: {' '.join(repr(value).split())}" for name, value in self._asdict().items()]
+        return folded("\n  ".join(["Instance", *facts]))
 
     def _repr_html_(self) -> str:
         noise = "none: no layer in int8" if self.noise is None else self.noise

@@ -25,7 +25,7 @@ from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import OptionError, raise_problems
 from dnnsplit.ground.files import sha256
 from dnnsplit.ground.keywords import named
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.units import parse
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
@@ -90,10 +90,11 @@ class AdaptivePlans:
 
     def __repr__(self) -> str:
         ways = ", ".join(f"{a} -> {b}" for a, b in self.prices.links) or "no link"
-        return f"AdaptivePlans({len(self.plans)} plans up to noise {self.plans[-1].noise:.4g}; by the bandwidth of {ways})"
+        many = f"{len(self.plans)} plan{'s' * (len(self.plans) != 1)}"
+        return folded(f"AdaptivePlans({many} up to noise {self.plans[-1].noise:.4g}; by the bandwidth of {ways})")
 
     def _repr_html_(self) -> str:
-        return shown(self, self.frame)
+        return shown(self, readable(self.frame))
 
 
 @named(split, pareto)

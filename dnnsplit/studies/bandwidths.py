@@ -13,7 +13,7 @@ from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NetworkError, OptionError, SolverError
 from dnnsplit.ground.keywords import named
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.units import parse, show
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
@@ -117,12 +117,12 @@ class BandwidthPlans:
             sends = f"{row['servers']}, {row['int8']} in int8, sends {show(row['crossing_bytes'], 'B')}"
             sends += f", the input as {row['source_form']}" if row["source_form"] != PLAIN else ""
             lines.append(f"  {ends}: {sends}; {latency}")
-        return "\n".join(lines)
+        return folded("\n".join(lines))
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return shown(str(self).splitlines()[0], self.frame)
+        return shown(str(self).splitlines()[0], readable(self.frame))
 
 
 @named(split)

@@ -15,7 +15,7 @@ from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import InfeasibleError, SolverError
 from dnnsplit.ground.keywords import named
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.profiling.times import LayerTimes
@@ -165,12 +165,12 @@ class Explanation:
                 other = [f"the input as {plan.source_form!r}" if there else "the input stays"] if here != there else []
                 moved = [_moved(moves)] if len(moves := self.moves(plan)) else []
                 lines.append(f"  next-best {name} {_compare(plan, self.plan)} ({'; '.join(other + moved)})")
-        return "\n".join(lines + [f"  {line}" for line in self.note.splitlines()])
+        return folded("\n".join(lines + [f"  {line}" for line in self.note.splitlines()]))
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return shown(self, self.frame)
+        return shown(self, readable(self.frame))
 
 
 @named(split)
