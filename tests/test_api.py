@@ -9,9 +9,9 @@ import sys
 
 import onnxruntime
 import pytest
+from helpers.paths import ROOT
 from IPython.core.completer import IPCompleter, provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
-from helpers.paths import ROOT
 
 import dnnsplit as ds
 
@@ -126,7 +126,8 @@ def test_a_folder_that_has_its_name_does_not_hide_the_package(tmp_path):
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))}
     out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
     assert out.stdout == f"dnnsplit.solving.split {ROOT / 'dnnsplit' / '__init__.py'}\n"
-    out = subprocess.run([sys.executable, "-m", "dnnsplit", "--version"], cwd=tmp_path, env=variables, capture_output=True, check=True)
+    command = [sys.executable, "-m", "dnnsplit", "--version"]
+    out = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, check=True)
     assert out.stdout.startswith(b"dnnsplit ")
 
 

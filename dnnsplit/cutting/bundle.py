@@ -164,6 +164,17 @@ class Bundle:
         How wires cross links that cross in another form than they are made in.
     pixels : Mapping[str, Pixels], optional
         How graph inputs hold images, those that do: they may be given as encoded images.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.yolo11n("device-edge")
+    >>> plan = ds.split(graph, network, times, noise, max_noise=0.05, pins={"/model.0/conv/Conv": "device"})
+    >>> bundle = ds.cut(graph, plan, "build", check=False)
+    >>> bundle.parts[0].server
+    'device'
+    >>> ds.Bundle.load("build") == bundle
+    True
     """
 
     folder: Path

@@ -107,7 +107,8 @@ class PlanSet:
 
     def __repr__(self) -> str:
         ways = ", ".join(f"{link.source} -> {link.target}" for link in self.links) or "no link"
-        return folded(f"PlanSet({self.model_name}: {len(self.folders)} plans on {', '.join(self.stages)}; follows {ways})")
+        many = f"{len(self.folders)} plan{'s' * (len(self.folders) != 1)}"
+        return folded(f"PlanSet({self.model_name}: {many} on {', '.join(self.stages)}; follows {ways})")
 
 
 def load_cut(folder: str | Path) -> Bundle | PlanSet:

@@ -45,6 +45,12 @@ class Layer(Told):
         Whether an int8 kernel could run it; None derives it from `op_type`.
     shared : Shared, default ()
         (name, size [B]) of the constants among its `weight_bytes` that other layers have too.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.Layer("conv1", "Conv", flops=4e6, weight_bytes=4e4)
+    Layer(conv1: operator Conv; work 4 MFLOP; weights 40 kB; quantizable True)
     """
 
     name: str
@@ -83,6 +89,12 @@ class Tensor(Told):
         Whether the graph delivers it.
     shape, dtype : tuple[int, ...], str
         As ONNX gives them; empty for graphs built by hand.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.Tensor("image", None, ("conv1",), 1.2e6)
+    Tensor(image: size 1.2 MB; producer input of the graph; consumers conv1)
     """
 
     name: str

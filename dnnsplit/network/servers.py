@@ -52,6 +52,12 @@ class Server(Told):
         Where the figures come from.
     transmit_j_per_byte : float, default 0.0
         What P^other_k grows by per throughput [W per B/s, which is J/B].
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.Server("device", compute_w=2.9165, transmit_w=3.507)
+    Server(device: computing 2.917 W; sending 3.507 W; moving inside 0 W)
     """
 
     name: str
@@ -102,6 +108,15 @@ class Link(Told):
     handling_s, handling_s_per_byte : float, default 0.0
         What the two servers themselves do where a model is cut, per tensor between layers [s] and per byte of it in float32
         [s/B]; set by `priced` from a profile.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> link = ds.Link("device", "edge", bandwidth_bytes_per_s=5e6, latency_s=0.005)
+    >>> link
+    Link(device -> edge: bandwidth 5 MB/s; latency 5 ms)
+    >>> round(link.transfer_s(1e6), 6)
+    0.205
     """
 
     source: str

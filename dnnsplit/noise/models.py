@@ -55,6 +55,15 @@ class NoiseModel(ABC):
         How well it was found to predict (`fit_noise` fills them by cross-validation).
     origin : Mapping[str, Any]
         What the samples behind it depend on.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> noise = ds.NoiseModel.polynomial(("conv1", "conv2"), {"conv1": 0.01, "conv2": 0.03}, intercept=0.002)
+    >>> noise
+    NoiseModel(polynomial over 2 layers, 2 terms)
+    >>> noise.of(["conv1"])
+    0.012
     """
 
     layers: tuple[str, ...]

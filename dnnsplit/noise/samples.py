@@ -52,6 +52,16 @@ class NoiseSamples:
     NoiseError
         No ``noise`` column, entries other than 0 and 1, negative noise, a scheme given twice, a form of other layers or without
         its noise alone.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> samples = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / "yolo11n-ppe-320.csv")
+    >>> len(samples.frame), len(samples.layers)
+    (4096, 12)
+    >>> train, test = samples.divide(1000)
+    >>> len(train.frame), len(test.frame)
+    (1000, 3096)
     """
 
     frame: pd.DataFrame = field(repr=False)

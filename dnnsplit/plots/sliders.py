@@ -60,6 +60,11 @@ def explore(
     ------
     NetworkError
         There is no such link.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.explore(*ds.examples.tiny(), max_noise=0.02)  # doctest: +SKIP
     """
     check_arguments(explore, locals(), least={"max_noise": 0, "latency_weight": 0, "energy_weight": 0})
     links = _links(network, link)

@@ -60,6 +60,12 @@ class Power:
         What read the counters, such as "zeus 0.16.0".
     host, date : str
         Where and when.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> power = ds.measure_power("model.onnx", ds.scenes.images(1))  # doctest: +SKIP
+    >>> power.compute_w, power.idle_w, power.run_j  # doctest: +SKIP
     """
 
     windows: pd.DataFrame = field(repr=False)
@@ -198,6 +204,12 @@ def measure_power(
         Windows that are too few or have no length.
     ProfileError
         Zeus is not installed, no counter is readable here, or the power cannot be told from idle.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph = ds.examples.yolo11n().graph
+    >>> ds.measure_power(graph, ds.scenes.images(1)).write("network.yaml", "device")  # doctest: +SKIP
     """
     check_arguments(measure_power, locals())
     problems = [f"seconds is {seconds!r}; it must be above 0"] if not 0 < seconds < math.inf else []

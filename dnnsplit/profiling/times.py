@@ -55,6 +55,18 @@ class LayerTimes:
     ------
     ProfileError
         Missing columns, negative or missing times, unknown precisions, rows given twice.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> times = ds.examples.tiny().times
+    >>> times
+    LayerTimes(4 layers; whole model in float32: device 470 ms, edge 188 ms)
+    >>> times.seconds("conv1", "device", "int8")
+    0.08
+    >>> times.save("times.csv")
+    >>> ds.LayerTimes.load("times.csv").without("edge")
+    LayerTimes(4 layers; whole model in float32: device 470 ms)
     """
 
     frame: pd.DataFrame = field(repr=False)

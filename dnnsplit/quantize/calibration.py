@@ -45,6 +45,14 @@ class Calibration:
         How int8 is made from them.
     model_sha256, images_sha256 : str
         What they were measured on.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> calibration = ds.calibrate(ds.examples.yolo11n().graph, ds.scenes.images(1))
+    >>> least, greatest = calibration.ranges["images"]
+    >>> 0 <= least < greatest <= 1
+    True
     """
 
     ranges: Mapping[str, tuple[float, float]] = field(repr=False)
@@ -122,6 +130,13 @@ def calibrate(
     Returns
     -------
     Calibration
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> calibration = ds.calibrate(ds.examples.yolo11n().graph, ds.scenes.images(1))
+    >>> calibration.setting
+    QuantizationSetting(activation='uint8', per_channel=True, reduce_range=True)
     """
     check_arguments(calibrate, locals())
     model, setting = graph.model, QuantizationSetting.of(setting)

@@ -29,6 +29,14 @@ class QuantizationSetting:
         Weights use 7 of the 8 bits, which keeps CPUs without VNNI from saturating 16-bit sums.
     calibration : str
         "minmax".
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.QuantizationSetting()
+    QuantizationSetting(activation='uint8', per_channel=True, reduce_range=True)
+    >>> ds.QuantizationSetting.of("thesis")
+    QuantizationSetting(activation='int8', per_channel=False, reduce_range=False)
     """
 
     activation: str = "uint8"

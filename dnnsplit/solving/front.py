@@ -47,6 +47,19 @@ class Front:
         Ascending in what is limited, strictly descending in the objective.
     limited : str
         What that is: "noise", "noise_upper" (with a confidence) or "energy_j".
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> front = ds.pareto(*ds.examples.tiny(), progress=False)
+    >>> front
+    Front(3 plans: 338.2 ms at noise 0 to 218.2 ms at noise 0.037)
+       noise  latency   energy     servers  int8   input
+           0 338.2 ms  1.458 J device+edge     0 float32
+       0.012 258.2 ms   1.19 J device+edge     1 float32
+       0.037 218.2 ms 957.9 mJ device+edge     2 float32
+    >>> front.at(0.02).quantized
+    ('conv1',)
     """
 
     plans: tuple[Plan, ...] = field(repr=False)
@@ -181,6 +194,13 @@ def pareto(
         No noise model; see `split` for what confidence and verify need.
     SolverError
         Too many quantizable layers or servers for one pass.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> front = ds.pareto(*ds.examples.tiny(), progress=False)
+    >>> [plan.noise for plan in front.plans]
+    [0.0, 0.012, 0.037]
     """
     check_arguments(pareto, locals(), but=OWN_CHECKS)
     request = Request(
@@ -267,6 +287,14 @@ def energy_front(
     ------
     SolverError
         A point could not be proved optimal, for example within time_limit_s.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.energy_front(*ds.examples.tiny(), max_noise=0.05, progress=False)
+    Front(1 plan: 218.2 ms at energy 957.9 mJ)
+        energy  latency     servers  int8   input
+      957.9 mJ 218.2 ms device+edge     2 float32
     """
     check_arguments(energy_front, locals(), above={"resolution": 0})
     own = [f"{name} is not yours to set: the front minimises latency under limits on energy" for name in OWN if name in asked]

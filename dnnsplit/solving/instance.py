@@ -37,6 +37,20 @@ class Instance(NamedTuple):
         What is placed, on what, and the seconds of each layer there.
     noise : NoiseModel | None, optional
         eta(q); None: no layer runs in int8.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> instance = ds.examples.tiny()
+    >>> instance
+    Instance
+      graph: LayerGraph(4 layers, 5 tensors, 13 MFLOP, 220 kB of weights)
+      network: Network(device, edge; 2 links; source device)
+      times: LayerTimes(4 layers; whole model in float32: device 470 ms, edge
+          188 ms)
+      noise: NoiseModel(polynomial over 2 layers, 3 terms)
+    >>> instance.save("instance")
+    >>> graph, network, times, noise = ds.Instance.load("instance")
     """
 
     graph: LayerGraph

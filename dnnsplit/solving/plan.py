@@ -76,6 +76,22 @@ class Plan:
         How graph inputs that cross as images hold them (`dnnsplit.codecs.pixels.Pixels`, as JSON), by name.
     error_s : float
         How far the compute time may be off, by splits that were measured [s]; NaN where none were.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> plan = ds.split(*ds.examples.tiny(), max_noise=0.02)
+    >>> plan
+    Plan: 1 layer on device, 3 layers on edge; 1 in int8
+      2 tensors cross (104 kB)
+      latency 258.2 ms, energy 1.19 J (device 319.5 mJ)
+      noise 0.012 (predicted)
+      optimal, by elimination; times given
+    >>> plan.assignment["fc"], plan.quantized
+    ('edge', ('conv1',))
+    >>> plan.save("plan.json")
+    >>> ds.Plan.load("plan.json") == plan
+    True
     """
 
     assignment: Mapping[str, str]
@@ -226,7 +242,7 @@ class Plan:
 
     def __str__(self) -> str:
         counts = pd.Series(list(self.assignment.values())).value_counts()
-        where = ", ".join(f"{counts[s]} layers on {s}" for s in self.servers)
+        where = ", ".join(f"{counts[s]} layer{'s' * (counts[s] > 1)} on {s}" for s in self.servers)
         crossing = [t for t in self.transfers if t.source != t.target]
         size = show(sum(t.size_bytes for t in crossing), "B")
         many = "1 tensor crosses" if len(crossing) == 1 else f"{len(crossing)} tensors cross"

@@ -66,6 +66,20 @@ class BandwidthPlans:
         One per interval between two breakpoints.
     objective_name : str
         What is minimised.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> plans = ds.bandwidths(*ds.examples.tiny(), max_noise=0.02, link=("device", "edge"))
+    >>> plans
+    3 optimal plans for the bandwidth of device -> edge
+      100 kB/s to 472.1 kB/s: device, 1 in int8, sends 0 B; latency 450 ms to 450 ms
+      472.1 kB/s to 22.92 MB/s: device+edge, 1 in int8, sends 100 kB; latency 450 ms
+          to 242.6 ms
+      22.92 MB/s to 100 MB/s: edge, 1 in int8, sends 1.2 MB; latency 242.6 ms to
+          202.2 ms
+    >>> plans.at("1 MB/s").servers
+    ('device', 'edge')
     """
 
     links: tuple[Ends, ...]
@@ -169,6 +183,14 @@ def bandwidths(
         No plan keeps the limits.
     SolverError
         A plan was not proved optimal.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.bandwidths(*ds.examples.tiny(), link=("device", "edge"), low="1 MB/s", high="10 MB/s")
+    1 optimal plan for the bandwidth of device -> edge
+      1 MB/s to 10 MB/s: device+edge, 2 in int8, sends 100 kB; latency 298.2 ms to
+          208.2 ms
     """
     check_arguments(bandwidths, locals())
     links = _links(network, link, both_ways)

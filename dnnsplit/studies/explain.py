@@ -81,6 +81,20 @@ class Explanation:
         server, infinite where no plan exists. A lower bound where limits couple layers: `note` says so.
     note : str
         What is not proved, and why.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> instance = ds.examples.tiny()
+    >>> plan = ds.split(*instance, max_noise=0.02)
+    >>> explanation = ds.explain(plan, *instance, max_noise=0.02)
+    >>> explanation
+    Split over device + edge: everything on 'device' is 74 % slower, everything on
+        'edge' is 67 % slower.
+      next-best cut is 13 % slower (fc: edge -> device)
+      next-best precision is 31 % slower (conv1: int8 -> float32)
+    >>> round(explanation.price_of_pin("fc", "edge"), 4)
+    0.0
     """
 
     plan: Plan
@@ -209,6 +223,14 @@ def explain(
     ------
     OptionError
         The plan was made for another question.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> instance = ds.examples.tiny()
+    >>> plan = ds.split(*instance, max_noise=0.02)
+    >>> ds.explain(plan, *instance, max_noise=0.02).verdict
+    "Split over device + edge: everything on 'device' is 74 % slower, everything on 'edge' is 67 % slower."
     """
     check_arguments(explain, locals())
     question, effort = inquire(graph, network, times, noise, {"max_noise": max_noise, **asked})

@@ -128,6 +128,18 @@ def run(
         Unknown notebooks or parameters, or no scheduler there; nothing was run then.
     OutputError
         The folder cannot be written; what is finished by then is kept.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import nbformat
+    >>> from nbformat.v4 import new_code_cell, new_notebook
+    >>> first = new_code_cell("x: int = 1  # a number", metadata={"tags": ["parameters"]})
+    >>> last = new_code_cell("import dnnsplit as ds; ds.publish(double=2 * x)")
+    >>> nbformat.write(new_notebook(cells=[first, last]), "double.ipynb")
+    >>> runs = ds.run("double.ipynb", grid={"x": [21]}, out="out", progress=False)
+    >>> runs.frame["double"].tolist()
+    [42]
     """
     check_arguments(run, locals(), least={"workers": 1}, some=("notebook",))
     path = Path(notebook).resolve()

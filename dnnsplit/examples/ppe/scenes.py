@@ -166,6 +166,14 @@ def draw_scene(rng: np.random.Generator, size: int = 160) -> tuple[np.ndarray, n
     boxes : (n, 5) float32 array
         Rows `class, cx, cy, w, h`: an index into `CLASSES`, then centre and size as fractions of the side, cut off
         at the border of the picture.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import numpy as np
+    >>> image, boxes = ds.scenes.draw_scene(np.random.default_rng(0))
+    >>> image.shape, boxes.shape[1]
+    ((160, 160, 3), 5)
     """
     _require_positive(size=size)
     side = size * _SUPERSAMPLING
@@ -209,6 +217,14 @@ def draw_canvas(rng: np.random.Generator, tiles: int = 2, size: int = 160) -> tu
         RGB, rows from the top, 0 to 255; the scenes are drawn row by row.
     boxes : (n, 5) float32 array
         As `draw_scene` returns them, as fractions of the side of the canvas.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import numpy as np
+    >>> image, boxes = ds.scenes.draw_canvas(np.random.default_rng(0))
+    >>> image.shape, boxes.shape[1]
+    ((320, 320, 3), 5)
     """
     _require_positive(tiles=tiles, size=size)
     canvas, tables = np.zeros((tiles * size, tiles * size, 3), dtype=np.uint8), []
@@ -239,6 +255,13 @@ def labelled_canvases(count: int, seed: int, tiles: int = 2, size: int = 160) ->
         RGB in [0, 1], channels first.
     boxes : list of (n, 5) float32 arrays
         One table per canvas, see `draw_canvas`; `dnnsplit.examples.ppe.scoring.true_boxes` turns them into pixels.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> images, boxes = ds.scenes.labelled_canvases(2, seed=0)
+    >>> images.shape, len(boxes)
+    ((2, 3, 320, 320), 2)
     """
     _require_positive(count=count)
     rng = np.random.default_rng(seed)
@@ -260,6 +283,13 @@ def images(count: int, seed: int = 0) -> np.ndarray:
     -------
     (count, 3, 320, 320) float32 array
         RGB in [0, 1], channels first.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> images = ds.scenes.images(2)
+    >>> images.shape, images.dtype
+    ((2, 3, 320, 320), dtype('float32'))
     """
     return labelled_canvases(count, seed)[0]
 
@@ -286,6 +316,12 @@ def write_yolo_dataset(folder: str | Path, train: int, val: int, seed: int, size
     -------
     Path
         The data.yaml.  Label rows are `class cx cy w h` as in `draw_scene`, with six decimals.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.scenes.write_yolo_dataset("scenes", train=2, val=1, seed=0).name
+    'data.yaml'
     """
     _require_positive(train=train, val=val, size=size)
     root = Path(folder)
