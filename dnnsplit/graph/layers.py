@@ -16,7 +16,7 @@ from dnnsplit.graph.checks import graph_problems
 from dnnsplit.graph.shared_weights import Shared
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import ModelError, OptionError, nearest, raise_problems
-from dnnsplit.ground.markup import Told, shown
+from dnnsplit.ground.markup import Told, folded, readable, shown
 from dnnsplit.ground.units import show
 
 if TYPE_CHECKING:
@@ -150,9 +150,10 @@ class LayerGraph:
 
     Examples
     --------
-    >>> graph = LayerGraph(layers=[Layer("a", "Conv", 1e6), Layer("b", "Relu")],
-    ...                    tensors=[Tensor("x", None, ("a",), 100), Tensor("t", "a", ("b",), 50),
-    ...                             Tensor("y", "b", (), 50, is_output=True)])
+    >>> import dnnsplit as ds
+    >>> layers = [ds.Layer("a", "Conv", 1e6), ds.Layer("b", "Relu")]
+    >>> tensors = [ds.Tensor("x", None, ("a",), 100), ds.Tensor("t", "a", ("b",), 50), ds.Tensor("y", "b", (), 50, True)]
+    >>> graph = ds.LayerGraph(layers, tensors)
     >>> graph
     LayerGraph(2 layers, 3 tensors, 1 MFLOP, 0 B of weights)
     >>> graph.quantizable(1)
@@ -343,12 +344,12 @@ class LayerGraph:
     def __repr__(self) -> str:
         flops = show(sum(layer.flops for layer in self.layers), "FLOP")
         weights = show(shared_weights.total_bytes(self.layers), "B")
-        return f"LayerGraph({len(self.layers)} layers, {len(self.tensors)} tensors, {flops}, {weights} of weights)"
+        size = f"{len(self.layers)} layer{'s' * (len(self.layers) != 1)}, {len(self.tensors)} tensors"
+        return folded(f"LayerGraph({size}, {flops}, {weights} of weights)")
 
     def _repr_html_(self) -> str:
-        top, units = self.frame.nlargest(12, "flops"), self.frame.attrs["units"]
-        top = top.astype(dict.fromkeys(units, object))
-        for column, unit in units.items():
-            top[column] = [show(value, unit) for value in top[column]]
+        from dnnsplit.graph.drawing import drawn  # here: it is needed where a graph is looked at alone
+
+        top = readable(self.frame.nlargest(12, "flops"))
         facts = [{"weights": self.weights}] if self.weights else []
-        return shown(f"{self!r}; those with most FLOPs:", *facts, top)
+        return shown(self, *facts) + drawn(self) + shown("layers with most FLOPs", top)

@@ -185,7 +185,8 @@ class Network:
 
     Examples
     --------
-    >>> Network([Server("device"), Server("edge")], [Link("device", "edge", 5e6, 0.005)], source="device")
+    >>> import dnnsplit as ds
+    >>> ds.Network([ds.Server("device"), ds.Server("edge")], [ds.Link("device", "edge", 5e6, 0.005)], source="device")
     Network(device, edge; 1 link; source device)
     """
 

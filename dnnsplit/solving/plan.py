@@ -242,7 +242,7 @@ class Plan:
 
     def __str__(self) -> str:
         counts = pd.Series(list(self.assignment.values())).value_counts()
-        where = ", ".join(f"{counts[s]} layer{'s' * (counts[s] > 1)} on {s}" for s in self.servers)
+        where = ", ".join(f"{counts[s]} layer{'s' if counts[s] > 1 else ''} on {s}" for s in self.servers)
         crossing = [t for t in self.transfers if t.source != t.target]
         size = show(sum(t.size_bytes for t in crossing), "B")
         many = "1 tensor crosses" if len(crossing) == 1 else f"{len(crossing)} tensors cross"
