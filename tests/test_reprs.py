@@ -4,7 +4,7 @@ import inspect
 import re
 
 import pytest
-from ground.test_markup import NO_STAGES, SOME  # an object of every public class
+from helpers.stages import NO_STAGES, SOME
 
 import dnnsplit as ds
 from dnnsplit.ground.markup import WIDTH, folded, readable
@@ -21,7 +21,7 @@ def objects():
     return {
         "instance": instance, "graph": graph, "network": network, "times": times, "noise": noise, "plan": plan, "cost": plan.cost,
         "samples": ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / "yolo11n-ppe-320.csv"),
-        "throughput": ds.split(*instance, objective="throughput", max_noise=0.05, method="milp", routing="relay", time_limit_s=9.0),
+        "throughput": ds.split(*instance, objective="throughput", max_noise=0.05),
         "front": ds.pareto(*instance, confidence=0.95, energy_weight=0.5, progress=False), "forms": times.forms,
         "energy": ds.energy_front(*instance, max_noise=0.05, progress=False),
         "explanation": ds.explain(plan, *instance, **asked), "overhead": times.overhead["device"],
