@@ -25,6 +25,7 @@ COLOURS = {
     "AveragePool": "#d9ead3", "GlobalAveragePool": "#d9ead3", "Concat": "#fde8c8", "Split": "#fde8c8", "Slice": "#fde8c8",
     "Reshape": "#fde8c8", "Transpose": "#fde8c8", "Resize": "#fde8c8", "Softmax": "#f5d5d5",
 }  # fmt: skip
+Node = str | tuple[str, str]  # a layer's name; or "input" or "output" and the name of its tensor
 Place = tuple[str, str, int]  # "layer", "input" or "output" and its name; or "line", its tensor, and the row that it passes
 
 
@@ -58,25 +59,26 @@ def drawn(graph: LayerGraph) -> str:
 
 def _rows(graph: LayerGraph, kept: set[str]) -> tuple[list[list[Place]], list[tuple[Place, Place, str]]]:
     """Return what stands in each row, and the lines from a row to the next one with the tensor that each is of."""
-    below = nx.DiGraph(graph.digraph.subgraph(kept))
+    below: nx.DiGraph[Node] = nx.DiGraph()
+    below.add_nodes_from(kept)
+    below.add_edges_from(graph.digraph.subgraph(kept).edges)
     for tensor in graph.tensors:
-        here = [name for name in tensor.consumers if name in kept]
-        if tensor.producer is None and here:
-            below.add_edges_from((("input", tensor.name), name) for name in here)
+        if tensor.producer is None:
+            for name in (name for name in tensor.consumers if name in kept):
+                below.add_edge(("input", tensor.name), name)
         if tensor.is_output and tensor.producer in kept:
             below.add_edge(tensor.producer, ("output", tensor.name))
-    level = {node: i for i, nodes in enumerate(nx.topological_generations(below)) for node in nodes}
-    for node in [node for node in below if isinstance(node, tuple) and node[0] == "input"]:
-        level[node] = min(level[other] for other in below.successors(node)) - 1  # right above who reads it first
+    level: dict[Node, int] = {node: i for i, nodes in enumerate(nx.topological_generations(below)) for node in nodes}
+    for source in [node for node in below if isinstance(node, tuple) and node[0] == "input"]:
+        level[source] = min(level[other] for other in below.successors(source)) - 1  # right above who reads it first
     rows: list[list[Place]] = [[] for _ in range(max(level.values()) + 1)]
     place = {node: _place(node, level[node]) for node in level}
     for node in sorted(level, key=lambda node: _order(graph, node)):
         rows[level[node]].append(place[node])
     lines: list[tuple[Place, Place, str]] = []
     for tensor in graph.tensors:
-        start = tensor.producer if tensor.producer in kept else ("input", tensor.name)
-        ends = [name for name in tensor.consumers if name in kept] + [("output", tensor.name)] * tensor.is_output
-        ends = [end for end in ends if end in level]
+        start: Node = tensor.producer if tensor.producer is not None else ("input", tensor.name)
+        ends: list[Node] = [end for end in (*tensor.consumers, ("output", tensor.name)) if end in level]
         if start not in level or not ends:
             continue
         # one line for all who read a tensor, which passes the rows down to the last of them
@@ -89,11 +91,11 @@ def _rows(graph: LayerGraph, kept: set[str]) -> tuple[list[list[Place]], list[tu
     return rows, lines
 
 
-def _place(node: str | tuple[str, str], row: int) -> Place:
+def _place(node: Node, row: int) -> Place:
     return (*node, row) if isinstance(node, tuple) else ("layer", node, row)
 
 
-def _order(graph: LayerGraph, node: str | tuple[str, str]) -> int:
+def _order(graph: LayerGraph, node: Node) -> int:
     return graph.topological_index[node] if isinstance(node, str) else -1
 
 

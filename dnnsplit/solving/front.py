@@ -103,7 +103,7 @@ class Front:
         objective, limits = self.plans[0].objective_name, [getattr(plan, self.limited) for plan in self.plans]
         values = [plan.objective for plan in self.plans]
         names = NAMES.get(self.limited, self.limited), NAMES.get(objective, objective)
-        words = tuple(_ticks(ends, axis) for ends, axis in zip((limits, values), (self.limited, objective), strict=True))
+        words = _ticks(limits, self.limited), _ticks(values, objective)
         curve = f"<div>{steps(limits, values, names, words)}</div>" if len(self.plans) > 1 else ""
         return shown(self._title) + curve + shown("", readable(self._table))
 
