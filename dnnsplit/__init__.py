@@ -6,12 +6,14 @@ Names are loaded when they are first used, so that importing the package does no
 read as late, too: a command hears signals before it.
 """
 
+__version__ = "0.1.0"
+
 
 def _attach() -> dict[str, object]:
     import lazy_loader
 
-    names = ("__getattr__", "__dir__", "__all__")
-    attached = dict(zip(names, lazy_loader.attach_stub(__name__, __file__), strict=True))
+    attach, _, names = lazy_loader.attach_stub(__name__, __file__)
+    attached = {"__getattr__": attach, "__all__": names}
     globals().update(attached)
     return attached
 
@@ -22,4 +24,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return _attach()["__dir__"]()
+    """Return what is to be completed: the public names, and none of the rooms that importing one binds here."""
+    return sorted({*_attach()["__all__"], *(name for name in globals() if name.startswith("__"))})

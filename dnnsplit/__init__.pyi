@@ -85,3 +85,5 @@ from .studies.regime import regimes as regimes
 from .sweep.notebook import publish as publish
 from .sweep.run import Runs as Runs
 from .sweep.run import run as run
+
+__version__: str

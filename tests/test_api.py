@@ -1,13 +1,17 @@
 """The public names, and the rules of who may import whom."""
 
 import ast
-import doctest
-import importlib
+import os
+import platform
+import re
 import subprocess
 import sys
 
+import onnxruntime
 import pytest
 from helpers.paths import ROOT
+from IPython.core.completer import IPCompleter, provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
 
 import dnnsplit as ds
 
@@ -73,6 +77,60 @@ def test_the_contract_of_names():
         assert issubclass(getattr(ds, name), ds.DnnSplitError)
 
 
+LISTED = {
+    "ds": {*ds.__all__, "__version__"},
+    "ds.plots": {*ds.plots.__all__},
+    "ds.examples": {*ds.examples.__all__},
+    "ds.scenes": {*ds.scenes.__all__},
+}
+
+
+@pytest.mark.parametrize("jedi", [False, True])
+@pytest.mark.parametrize("place", LISTED)
+def test_a_tab_lists_the_public_names_alone(place, jedi):
+    __import__("dnnsplit.cli.running")  # the rooms are attributes of the package now
+    assert {"cli", "ground"} <= set(vars(ds))
+    completer = IPCompleter(InteractiveShell(user_ns={"ds": ds}), namespace={"ds": ds}, use_jedi=jedi)
+    with provisionalcompleter():
+        found = {one.text.lstrip(".") for one in completer.completions(f"{place}.", len(place) + 1)}
+    assert found == {name for name in LISTED[place] if not name.startswith("_")}
+    assert {name for name in dir(eval(place)) if name in LISTED[place] or not name.startswith("__")} == LISTED[place]
+
+
+def test_the_stub_is_what_is_listed():
+    tree = ast.parse((ROOT / "dnnsplit" / "__init__.pyi").read_text(encoding="utf-8"))
+    names = {alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(ds.__all__) == names
+
+
+def test_the_version_is_told_and_cited():
+    assert f"\nversion: {ds.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    code = """
+import sys
+from dnnsplit.cli.main import main
+try:
+    main(["--version"])
+except SystemExit as end:
+    sys.exit(end.code or "onnxruntime" in sys.modules)
+sys.exit("it went on")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    told = rf"dnnsplit {ds.__version__}, Python {platform.python_version()}, onnxruntime[\w-]* {onnxruntime.__version__}\n"
+    assert re.fullmatch(told, done.stdout)
+
+
+def test_a_folder_that_has_its_name_does_not_hide_the_package(tmp_path):
+    # as a clone that is called dnnsplit does in the folder it lies in: without an __init__.py it gives way to the package
+    (tmp_path / "dnnsplit").symlink_to(ROOT)
+    code = "import dnnsplit as ds; print(ds.split.__module__, ds.__file__)"
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))}
+    out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
+    assert out.stdout == f"dnnsplit.solving.split {ROOT / 'dnnsplit' / '__init__.py'}\n"
+    command = [sys.executable, "-m", "dnnsplit", "--version"]
+    out = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, check=True)
+    assert out.stdout.startswith(b"dnnsplit ")
+
+
 def test_no_room_can_take_the_place_of_a_public_function():
     # importing dnnsplit.x binds the room as ds.x, whatever ds.x was meant to be
     rooms = {name.split(".")[0] for name in MODULES}
@@ -100,10 +158,3 @@ def test_modules_are_small_and_say_what_they_are(name):
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     told = [node.body[0] for node in ast.walk(tree) if isinstance(node, kinds) and ast.get_docstring(node) is not None]
     assert len(text.splitlines()) - sum(one.end_lineno - one.lineno + 1 for one in told) <= 300  # beside docstrings
-
-
-@pytest.mark.parametrize("name", [name for name, path in MODULES.items() if ">>> " in path.read_text(encoding="utf-8")])
-def test_the_examples_in_docstrings_are_true(name):
-    found = doctest.testmod(importlib.import_module(f"dnnsplit.{name}".removesuffix(".__init__")), extraglobs={"ds": ds})
-    assert found.attempted > 0
-    assert found.failed == 0

@@ -28,7 +28,7 @@ from dnnsplit.graph.foreign import domains_and_places
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, OptionError, nearest, raise_problems
 from dnnsplit.ground.files import sha256
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.quantize.setting import SETTINGS
 
 DRAWN = 24  # images that are drawn for the models of the examples
@@ -54,6 +54,12 @@ class Deployed(Client):
     ------
     DeployError
         Nobody answers there, there is no such deployment, or it does not answer yet.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> client = ds.Deployed("127.0.0.1:7000", "small")  # doctest: +SKIP
+    >>> client.state["status"], client.switches  # doctest: +SKIP
     """
 
     def __init__(self, name: str, at: str, keys: str | Path = "", deadline_s: float = 60.0) -> None:
@@ -83,11 +89,11 @@ class Deployed(Client):
 
     def __repr__(self) -> str:
         state = self.state
-        return f"Deployed({self.name} at {self.address}: {state['status']} on {'+'.join(state.get('servers', []))})"
+        return folded(f"Deployed({self.name} at {self.address}: {state['status']} on {'+'.join(state.get('servers', []))})")
 
     def _repr_html_(self) -> str:
         state = {key: value for key, value in self.state.items() if key not in ("at", "left_out")}
-        return shown(self, self.switches, state)
+        return shown(self, readable(self.switches), state)
 
 
 def deploy(
@@ -144,6 +150,13 @@ def deploy(
         Wrong names or values, all of them at once; images that cannot be read.
     DeployError
         Nobody answers there, or a step failed, with what it said.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> with ds.deploy("model.onnx", "127.0.0.1:7000", max_noise=0.05) as client:  # doctest: +SKIP
+    ...     outputs = client.infer(inputs)
+    >>> ds.undeploy(client.name, "127.0.0.1:7000")  # doctest: +SKIP
     """
     check_arguments(deploy, locals(), least={"wait_s": 0}, some=("model", "at"))
     told = told or (lambda line: print(line, file=sys.stderr, flush=True))
@@ -193,6 +206,11 @@ def undeploy(name: str, at: str, keys: str | Path = "") -> None:
     ------
     DeployError
         Nobody answers there, or there is no such deployment.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.undeploy("small", "127.0.0.1:7000")  # doctest: +SKIP
     """
     check_arguments(undeploy, locals(), some=("name", "at"))
     with _asking(at, keys) as remote:
@@ -215,6 +233,14 @@ def status(at: str, keys: str | Path = "", name: str = "") -> dict[str, Any]:
     ------
     DeployError
         Nobody answers there, or it has joined another itself.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> with ds.local_agents(["device"]) as agents:
+    ...     found = ds.status(agents.at)
+    >>> list(found["members"]), found["deployments"]
+    (['device'], {})
     """
     check_arguments(status, locals(), some=("at",))
     with _asking(at, keys) as remote:

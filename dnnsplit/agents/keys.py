@@ -51,6 +51,13 @@ def make_keys(
         Names that cannot be used, hosts that have keys already; all of them at once.
     DeployError
         The authority of the folder is damaged.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> folders = ds.make_keys({"device": ["127.0.0.1"], "edge": ["edge.example"]}, "keys")
+    >>> sorted(folders)
+    ['device', 'edge']
     """
     check_arguments(make_keys, locals(), least={"days": 1}, most={"days": 36500})
     addresses = {name: tuple(hosts[name]) if isinstance(hosts, Mapping) else () for name in hosts}

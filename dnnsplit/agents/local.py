@@ -146,6 +146,14 @@ def local_agents(
         An agent does not start.
     NetworkError
         The network cannot be read.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> with ds.local_agents(["device", "edge"]) as agents:
+    ...     members = ds.status(agents.at)["members"]
+    >>> sorted(members)
+    ['device', 'edge']
     """
     check_arguments(local_agents, locals(), some=("names",))
     emulate = None

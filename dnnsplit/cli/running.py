@@ -13,6 +13,7 @@ from typing import TextIO
 
 import dnnsplit as ds
 from dnnsplit.cli.commands import COMMANDS
+from dnnsplit.cli.version import Version
 from dnnsplit.ground.outputs import check_output, writing
 
 PIPE_CODE = 141  # as of a program that SIGPIPE ends
@@ -80,6 +81,7 @@ def _failed(code: int, reason: object) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dnnsplit", description=(ds.__doc__ or "").split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--version", action=Version, nargs=0, help="tell the versions of dnnsplit, Python and ONNX Runtime")
     parsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, (function, summary, given) in COMMANDS.items():
         command, writes = parsers.add_parser(name, help=summary, description=summary), {}

@@ -20,7 +20,7 @@ from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, raise_problems
 from dnnsplit.ground.files import sha256, write_json
 from dnnsplit.ground.forms import formed
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.units import show
 
 if TYPE_CHECKING:
@@ -164,6 +164,17 @@ class Bundle:
         How wires cross links that cross in another form than they are made in.
     pixels : Mapping[str, Pixels], optional
         How graph inputs hold images, those that do: they may be given as encoded images.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.yolo11n("device-edge")
+    >>> plan = ds.split(graph, network, times, noise, max_noise=0.05, pins={"/model.0/conv/Conv": "device"})
+    >>> bundle = ds.cut(graph, plan, "build", check=False)
+    >>> bundle.parts[0].server
+    'device'
+    >>> ds.Bundle.load("build") == bundle
+    True
     """
 
     folder: Path
@@ -371,9 +382,10 @@ class Bundle:
         sizes = self.sent_bytes
         most = "at most " if any(wires[name].is_open for name, _ in self.routes) else ""
         count = len(self.routes)
-        sent = f"{count} tensors cross ({most}{show(sum(sizes.values()), 'B')})" if sizes else "nothing crosses"
+        many = "1 tensor crosses" if count == 1 else f"{count} tensors cross"
+        sent = f"{many} ({most}{show(sum(sizes.values()), 'B')})" if sizes else "nothing crosses"
         parts = f"{len(self.parts)} part{'' if len(self.parts) == 1 else 's'}"
-        return f"Bundle({self.model_name}: {parts} on {', '.join(self.stages)}; {sent}; source {self.source})"
+        return folded(f"Bundle({self.model_name}: {parts} on {', '.join(self.stages)}; {sent}; source {self.source})")
 
     def _repr_html_(self) -> str:
-        return shown(self, self.frame)
+        return shown(self, readable(self.frame))

@@ -88,6 +88,14 @@ def cut(
         The images do not fit the model.
     DnnSplitError
         The plan places other layers than the model has.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.yolo11n()
+    >>> bundle = ds.cut(graph, ds.split(graph, network, times, noise, max_noise=0.05), "build")
+    >>> bundle.model_name, bundle.source
+    ('yolo11n-ppe-320', 'device')
     """
     check_arguments(cut, locals(), some=("out", "providers"))
     graph = model if isinstance(model, LayerGraph) else load(model, providers, shapes)

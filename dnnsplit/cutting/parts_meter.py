@@ -106,6 +106,15 @@ def parts_meter(
     ------
     NoiseError
         See `measure_noise`.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.yolo11n()
+    >>> meter = ds.parts_meter(graph, ds.scenes.images(1), layers=noise.layers)
+    >>> plan = ds.split(graph, network, times, noise, max_noise=0.05)
+    >>> 0 <= meter.of_plan(plan)[0] < 0.2
+    True
     """
     check_arguments(parts_meter, locals())
     calibration = calibration or calibrate(graph, images)

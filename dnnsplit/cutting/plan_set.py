@@ -16,6 +16,7 @@ from dnnsplit.cutting.prices import FollowedLink, Prices
 from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.files import sha256, write_json
 from dnnsplit.ground.forms import formed
+from dnnsplit.ground.markup import folded
 
 FILE = "adaptive.json"
 SCHEMA = 2
@@ -106,7 +107,8 @@ class PlanSet:
 
     def __repr__(self) -> str:
         ways = ", ".join(f"{link.source} -> {link.target}" for link in self.links) or "no link"
-        return f"PlanSet({self.model_name}: {len(self.folders)} plans on {', '.join(self.stages)}; follows {ways})"
+        many = f"{len(self.folders)} plan{'s' * (len(self.folders) != 1)}"
+        return folded(f"PlanSet({self.model_name}: {many} on {', '.join(self.stages)}; follows {ways})")
 
 
 def load_cut(folder: str | Path) -> Bundle | PlanSet:

@@ -95,6 +95,17 @@ class Client:
         Files that secure the connection; None for a plain one.
     server : str, default ""
         Name of the source server, which its certificate has to carry where they are `Tls.named`.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.yolo11n()
+    >>> bundle = ds.cut(graph, ds.split(graph, network, times, noise, max_noise=0.05), "build", check=False)
+    >>> with ds.testbed(bundle, network, times.slowdown) as running:
+    ...     with ds.Client(running.address, bundle.model_name) as client:
+    ...         answer = client.infer({"images": ds.scenes.images(1)})
+    >>> answer["output0"].shape
+    (1, 9, 2100)
     """
 
     def __init__(

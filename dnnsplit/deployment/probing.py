@@ -105,6 +105,20 @@ def probe(
     ------
     DeployError
         Nobody answers there, or messages of all sizes take the same time.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import queue, threading
+    >>> started, stop = queue.Queue(), threading.Event()
+    >>> asked = {"port": 0, "started": started.put, "stop": stop}
+    >>> host = threading.Thread(target=ds.answer_probes, kwargs=asked)
+    >>> host.start()
+    >>> found = ds.probe(started.get(), repeats=2, most_bytes=2**17)
+    >>> stop.set()
+    >>> host.join()
+    >>> found.latency_s > 0
+    True
     """
     check_arguments(probe, locals(), above={"deadline_s": 0}, finite=("deadline_s",), some=("address",))
     if repeats < 1 or most_bytes < 2 * FIRST_BYTES:
@@ -156,6 +170,20 @@ def answer_probes(host: str = "127.0.0.1", port: int = 7000, tls: Tls | None = N
         Is called with ``host:port`` once it listens.
     stop : threading.Event | None, optional
         Ends it when it is set; without one, Ctrl-C does.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import queue, threading
+    >>> started, stop = queue.Queue(), threading.Event()
+    >>> asked = {"port": 0, "started": started.put, "stop": stop}
+    >>> host = threading.Thread(target=ds.answer_probes, kwargs=asked)
+    >>> host.start()
+    >>> found = ds.probe(started.get(), repeats=2, most_bytes=2**17)
+    >>> stop.set()
+    >>> host.join()
+    >>> found.bandwidth_bytes_per_s > 0
+    True
     """
     check_arguments(answer_probes, locals(), least={"port": 0}, most={"port": 65535})
     server = grpc.server(ThreadPoolExecutor(2), options=server_options(ANSWERED_BYTES + HEAD_BYTES), maximum_concurrent_rpcs=16)

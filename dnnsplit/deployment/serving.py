@@ -67,6 +67,11 @@ def serve(
         A damaged bundle, unknown servers, wrong addresses, a port that is taken, parts that cannot be run.
     OptionError
         The provider is not installed here, or a model server runs the parts and chooses its own.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.serve("build", "edge", "hosts.yaml")  # doctest: +SKIP
     """
     check_arguments(serve, locals(), least={"port": 0}, most={"port": 65535}, some=("server",))
     if find_provider(provider).name != "cpu" and model_server:

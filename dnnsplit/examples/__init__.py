@@ -34,3 +34,7 @@ __all__ = [
     "yolo11n",
     "yolo11n_task",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -35,6 +35,11 @@ def ppocr_det(side: int = 320) -> LayerGraph:
     ------
     ModelError
         The package is not installed, or another version of it that holds another model.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.examples.ppocr_det()  # doctest: +SKIP
     """
     package = find_spec("rapidocr")
     folders = [Path(folder) for folder in (package.submodule_search_locations or ())] if package else []
@@ -59,6 +64,13 @@ def text_pages(count: int, seed: int = 0, height: int = 320, width: int = 320) -
         Of another seed, no page is the same.
     height, width : int, optional
         Of a page [pixels].
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> pages = ds.examples.text_pages(2)
+    >>> pages.shape, float(pages.max()) <= 1
+    ((2, 3, 320, 320), True)
     """
     pages = [_page(np.random.default_rng((seed, number)), height, width) for number in range(count)]
     pixels = np.array(pages, np.float32).reshape(count, height, width, 3)

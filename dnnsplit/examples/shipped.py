@@ -30,7 +30,14 @@ TOPOLOGIES = ("device", "device-edge", "device-edge-cloud")
 
 
 def data_folder() -> Path:
-    """Return the folder of the shipped data: in the package where that is installed, else ``data/`` of the repository."""
+    """Return the folder of the shipped data: in the package where that is installed, else ``data/`` of the repository.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> sorted(path.name for path in (ds.examples.data_folder() / "networks").glob("device*.yaml"))
+    ['device-edge-cloud.yaml', 'device-edge.yaml', 'device.yaml']
+    """
     package = Path(__file__).resolve().parents[1]
     folders = (package / "data", package.parent / "data")
     for folder in folders:
@@ -42,7 +49,14 @@ def data_folder() -> Path:
 
 
 def network(topology: str = "device-edge-cloud") -> Network:
-    """Return one of the slides' networks: device, device-edge or device-edge-cloud."""
+    """Return one of the slides' networks: device, device-edge or device-edge-cloud.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.examples.network("device-edge")
+    Network(device, edge; 2 links; source device)
+    """
     if topology not in TOPOLOGIES:
         message = f"topology {topology!r} is unknown{nearest(topology, TOPOLOGIES)}"
         raise DnnSplitError(message)
@@ -56,6 +70,13 @@ def yolo11n(topology: str = "device-edge-cloud") -> Instance:
     ----------
     topology : str, default "device-edge-cloud"
         Device, device-edge or device-edge-cloud.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.yolo11n("device-edge")
+    >>> network
+    Network(device, edge; 2 links; source device)
     """
     data = data_folder()
     return Instance(
@@ -110,6 +131,12 @@ def load_images(
     ------
     OptionError
         No readable file, too few images in it, or no file for a model that nothing is drawn for.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.examples.load_images(count=2).shape
+    (2, 3, 320, 320)
     """
     if graph is not None and not graph.model.inputs:
         return {}
@@ -223,6 +250,17 @@ def random_problem(layers: int, servers: int, quantizable: int = 0, seed: int = 
         Same seed, same problem.
     branches : float, default 0.25
         Share of the layers that read a second tensor, of up to 8 layers before: as in real networks; 0 gives a chain.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.examples.random_problem(100, 3, quantizable=4)
+    Instance
+      graph: LayerGraph(100 layers, 101 tensors, 142.9 MFLOP, 1 MB of weights)
+      network: Network(s0, s1, s2; 6 links; source s0)
+      times: LayerTimes(100 layers; whole model in float32: s0 1 s, s1 223.6 ms,
+          s2 50 ms)
+      noise: NoiseModel(polynomial over 4 layers, 7 terms)
     """
     rng = np.random.default_rng(seed)
     names = [f"layer{i}" for i in range(layers)]

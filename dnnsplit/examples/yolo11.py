@@ -203,6 +203,11 @@ def export_yolo11(
         No such network, a bad value, or images of another shape.
     DnnSplitError
         The extra `train` is not installed, or there are no pretrained weights where no others are welcome.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.examples.export_yolo11("yolo11n", "models")  # doctest: +SKIP
     """
     raise_problems(OptionError, "export", _problems(name, size, seed, images, weights, threads))
     make, path = load_ultralytics(threads), Path(folder) / f"{name}.onnx"

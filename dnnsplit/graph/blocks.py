@@ -59,6 +59,13 @@ def load(path: str | Path, providers: Sequence[str | Provider] = ("cpu",), shape
         takes or delivers what is no tensor of numbers.
     OptionError
         A provider is not installed or cannot start, or none is named.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph = ds.load(ds.examples.data_folder() / "models" / "yolo11n-ppe-320.onnx")
+    >>> graph.layer("/model.0/conv/Conv").op_type
+    'Conv'
     """
     check_arguments(load, locals(), some=("path",), but=("shapes",))
     found = [find_provider(name) for name in ([providers] if isinstance(providers, str) else providers)]

@@ -16,7 +16,7 @@ from dnnsplit.graph.checks import graph_problems
 from dnnsplit.graph.shared_weights import Shared
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import ModelError, OptionError, nearest, raise_problems
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import Told, folded, readable, shown
 from dnnsplit.ground.units import show
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 QUANTIZABLE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-@dataclass(frozen=True)
-class Layer:
+@dataclass(frozen=True, repr=False)
+class Layer(Told):
     """A layer i in V_D: what is placed on a server as a whole.
 
     Parameters
@@ -45,6 +45,12 @@ class Layer:
         Whether an int8 kernel could run it; None derives it from `op_type`.
     shared : Shared, default ()
         (name, size [B]) of the constants among its `weight_bytes` that other layers have too.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.Layer("conv1", "Conv", flops=4e6, weight_bytes=4e4)
+    Layer(conv1: operator Conv; work 4 MFLOP; weights 40 kB; quantizable True)
     """
 
     name: str
@@ -60,13 +66,13 @@ class Layer:
         if self.quantizable is None:
             object.__setattr__(self, "quantizable", self.op_type in QUANTIZABLE_OPS)
 
-    def _repr_html_(self) -> str:
+    def _told(self) -> tuple[object, Mapping[str, object]]:
         sizes = {"work": show(self.flops, "FLOP"), "weights": show(self.weight_bytes, "B"), "ONNX nodes": ", ".join(self.nodes)}
-        return shown(f"Layer {self.name}", {"operator": self.op_type, **sizes, "quantizable": self.quantizable})
+        return self.name, {"operator": self.op_type, **sizes, "quantizable": self.quantizable}
 
 
-@dataclass(frozen=True)
-class Tensor:
+@dataclass(frozen=True, repr=False)
+class Tensor(Told):
     """A tensor t in T_D.
 
     Parameters
@@ -83,6 +89,12 @@ class Tensor:
         Whether the graph delivers it.
     shape, dtype : tuple[int, ...], str
         As ONNX gives them; empty for graphs built by hand.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.Tensor("image", None, ("conv1",), 1.2e6)
+    Tensor(image: size 1.2 MB; producer input of the graph; consumers conv1)
     """
 
     name: str
@@ -103,11 +115,11 @@ class Tensor:
         """What servers handle where the tensor crosses [B]: in float32, as they unpack it; 0 for mere inputs and outputs."""
         return self.size_bytes if self.producer is not None and self.consumers else 0.0
 
-    def _repr_html_(self) -> str:
+    def _told(self) -> tuple[object, Mapping[str, object]]:
         readers = [*self.consumers, *(["output of the graph"] if self.is_output else [])]
         ends = {"producer": self.producer or "input of the graph", "consumers": ", ".join(readers)}
         form = f"{self.dtype} {' x '.join(map(str, self.shape))}".strip()
-        return shown(f"Tensor {self.name}", {**ends, "size": show(self.size_bytes, "B"), "form": form})
+        return self.name, {"size": show(self.size_bytes, "B"), "form": form, **ends}
 
 
 @dataclass(frozen=True)
@@ -138,9 +150,10 @@ class LayerGraph:
 
     Examples
     --------
-    >>> graph = LayerGraph(layers=[Layer("a", "Conv", 1e6), Layer("b", "Relu")],
-    ...                    tensors=[Tensor("x", None, ("a",), 100), Tensor("t", "a", ("b",), 50),
-    ...                             Tensor("y", "b", (), 50, is_output=True)])
+    >>> import dnnsplit as ds
+    >>> layers = [ds.Layer("a", "Conv", 1e6), ds.Layer("b", "Relu")]
+    >>> tensors = [ds.Tensor("x", None, ("a",), 100), ds.Tensor("t", "a", ("b",), 50), ds.Tensor("y", "b", (), 50, True)]
+    >>> graph = ds.LayerGraph(layers, tensors)
     >>> graph
     LayerGraph(2 layers, 3 tensors, 1 MFLOP, 0 B of weights)
     >>> graph.quantizable(1)
@@ -331,12 +344,12 @@ class LayerGraph:
     def __repr__(self) -> str:
         flops = show(sum(layer.flops for layer in self.layers), "FLOP")
         weights = show(shared_weights.total_bytes(self.layers), "B")
-        return f"LayerGraph({len(self.layers)} layers, {len(self.tensors)} tensors, {flops}, {weights} of weights)"
+        size = f"{len(self.layers)} layer{'s' * (len(self.layers) != 1)}, {len(self.tensors)} tensors"
+        return folded(f"LayerGraph({size}, {flops}, {weights} of weights)")
 
     def _repr_html_(self) -> str:
-        top, units = self.frame.nlargest(12, "flops"), self.frame.attrs["units"]
-        top = top.astype(dict.fromkeys(units, object))
-        for column, unit in units.items():
-            top[column] = [show(value, unit) for value in top[column]]
+        from dnnsplit.graph.drawing import drawn  # here: it is needed where a graph is looked at alone
+
+        top = readable(self.frame.nlargest(12, "flops"))
         facts = [{"weights": self.weights}] if self.weights else []
-        return shown(f"{self!r}; those with most FLOPs:", *facts, top)
+        return shown(self, *facts) + drawn(self) + shown("layers with most FLOPs", top)

@@ -22,6 +22,15 @@ class DnnSplitError(ValueError):
         What to do about it.
     details : Iterable[str], default ()
         One line each.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> try:
+    ...     ds.split(*ds.examples.tiny(), max_noise=-1)
+    ... except ds.DnnSplitError as error:
+    ...     print(error)
+    max_noise is -1; it must be 0 or more (0 keeps every layer in float32)
     """
 
     def __init__(self, reason: str, way_out: str = "", details: Iterable[str] = ()) -> None:
@@ -37,39 +46,127 @@ def _cut(text: str) -> str:
 
 
 class ModelError(DnnSplitError):
-    """The ONNX file or the layer graph cannot be used."""
+    """The ONNX file or the layer graph cannot be used.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.examples.tiny().graph.layer("conv3")
+    Traceback (most recent call last):
+        ...
+    dnnsplit.ground.errors.ModelError: there is no layer 'conv3' (did you mean 'conv2'?)
+    """
 
 
 class NetworkError(DnnSplitError):
-    """The physical graph (servers, links) is wrong."""
+    """The physical graph (servers, links) is wrong.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.examples.tiny().network.server("edgy")
+    Traceback (most recent call last):
+        ...
+    dnnsplit.ground.errors.NetworkError: there is no server 'edgy' (did you mean 'edge'?)
+    """
 
 
 class ProfileError(DnnSplitError):
-    """Layer times are missing, negative or do not fit the graph."""
+    """Layer times are missing, negative or do not fit the graph.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> ds.split(graph, network, times.without("edge"))
+    Traceback (most recent call last):
+        ...
+    dnnsplit.ground.errors.ProfileError: layer times do not cover the problem: 4 problems
+      * no float32 time of layer 'conv1' on server 'edge': no time is known for that server at all (there is: 'device')
+      * no float32 time of layer 'conv2' on server 'edge': no time is known for that server at all (there is: 'device')
+      * no float32 time of layer 'pool' on server 'edge': no time is known for that server at all (there is: 'device')
+      * no float32 time of layer 'fc' on server 'edge': no time is known for that server at all (there is: 'device')
+    """
 
 
 class NoiseError(DnnSplitError):
-    """Noise samples, a noise model or a noise limit cannot be used."""
+    """Noise samples, a noise model or a noise limit cannot be used.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> ds.split(graph, network, times, max_noise=0.05, confidence=0.95)
+    Traceback (most recent call last):
+        ...
+    dnnsplit.ground.errors.NoiseError: max_noise needs a noise model: pass noise=fit_noise(samples), or leave max_noise out
+    """
 
 
 class OptionError(DnnSplitError):
-    """An argument of a function or of a notebook is wrong."""
+    """An argument of a function or of a notebook is wrong.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.split(*ds.examples.tiny(), objective="speed")
+    Traceback (most recent call last):
+        ...
+    dnnsplit.ground.errors.OptionError: options: objective 'speed' is unknown (there is: 'latency', 'throughput')
+    """
 
 
 class InfeasibleError(DnnSplitError):
-    """No placement satisfies all limits; the message says how far each limit is from reachable."""
+    """No placement satisfies all limits; the message says how far each limit is from reachable.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.split(*ds.examples.tiny(), max_device_energy_j=0.001)
+    Traceback (most recent call last):
+        ...
+    dnnsplit.ground.errors.InfeasibleError: no placement satisfies the limits
+      * device energy: limit 1 mJ, best reachable 319.5 mJ (at max_noise inf)
+    """
 
 
 class SolverError(DnnSplitError):
-    """A solver is missing, failed, or stopped before it found any plan."""
+    """A solver is missing, failed, or stopped before it found any plan.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.pareto(*ds.examples.random_problem(30, 2, quantizable=24))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    dnnsplit.ground.errors.SolverError: 24 quantizable layers are too many to treat every scheme at once ...
+    """
 
 
 class DeployError(DnnSplitError):
-    """A cut or a running deployment failed."""
+    """A cut or a running deployment failed.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.Tls(ca="missing.pem")
+    Traceback (most recent call last):
+        ...
+    dnnsplit.ground.errors.DeployError: TLS: the ca file 'missing.pem' is missing
+    """
 
 
 class OutputError(DnnSplitError, OSError):
-    """A file or a folder cannot be written."""
+    """A file or a folder cannot be written.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.split(*ds.examples.tiny()).save("/dev/null/plan.json")
+    Traceback (most recent call last):
+        ...
+    dnnsplit.ground.errors.OutputError: /dev/null/plan.json cannot be written: /dev/null is a file, not a folder
+    """
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -1,13 +1,78 @@
-"""The one look of stage objects in a notebook: a line in bold, then tables. All text is escaped; names come from files."""
+"""The one look of stage objects: a line or a few in a shell; in a notebook these in bold, then tables.
+
+All text that becomes HTML is escaped; names come from files.
+"""
 
 from __future__ import annotations
 
 import html
+import re
+import textwrap
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from dnnsplit.ground.units import is_number, show
 
 if TYPE_CHECKING:
     import pandas as pd
+
+WIDTH = 80  # columns of a shell
+_NUMBER = re.compile(r"(?<=\d) |(?<=\bx) ")  # the blank between a number and its unit, 3 x 4
+_UNITS = {"bytes_per_s": "B/s", "bytes": "B", "seconds": "s", "flops": "FLOP", "s": "s", "j": "J", "w": "W"}
+
+
+class Told:
+    """An object that is told by a name and some facts, in a shell as in a notebook; for dataclasses with ``repr=False``."""
+
+    def _told(self) -> tuple[object, Mapping[str, object]]:
+        """Return what it is called, and its facts; those that say nothing are left out."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        name, facts = self._told()
+        text = "; ".join(f"{key} {value}" for key, value in _said(facts).items())
+        return folded(f"{type(self).__name__}({': '.join(filter(None, [str(name), text]))})")
+
+    def _repr_html_(self) -> str:
+        name, facts = self._told()
+        return shown(f"{type(self).__name__} {name}".rstrip(), facts)
+
+
+def folded(text: str) -> str:
+    """Return a text whose lines are broken at blanks where they are too long for a shell, and go on indented.
+
+    Examples
+    --------
+    >>> print(folded("Plan: " + "a sentence of words " * 5))
+    Plan: a sentence of words a sentence of words a sentence of words a sentence of
+        words a sentence of words
+    """
+    wrap = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
+    lines = []
+    for line in _NUMBER.sub("\xa0", text).splitlines():  # at which no line is broken
+        indent = line[: len(line) - len(line.lstrip())]
+        wrap.subsequent_indent = f"{indent}    "
+        lines += wrap.wrap(line) or [""]
+    return "\n".join(lines).replace("\xa0", " ")
+
+
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as people read it: columns that are named by their unit, as ``latency_s``, have it in their cells.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> print(readable(pd.DataFrame({"latency_s": [0.2005], "size_bytes": [4e5], "noise": [0.1]})).to_string(index=False))
+     latency   size  noise
+    200.5 ms 400 kB    0.1
+    """
+    told, names = frame.copy(), {}
+    for column in map(str, frame):
+        ending = "bytes_per_s" if column.endswith("bytes_per_s") else column.rpartition("_")[2]
+        if ending in _UNITS:
+            told[column] = [_cell(value, _UNITS[ending]) for value in frame[column]]
+            names[column] = column.removesuffix(ending).rstrip("_") or column
+    return told.rename(columns=names)
 
 
 def shown(title: object, *tables: pd.DataFrame | Mapping[str, object]) -> str:
@@ -21,14 +86,24 @@ def shown(title: object, *tables: pd.DataFrame | Mapping[str, object]) -> str:
         Below it; a mapping is a table of two columns, names and values, without those that say nothing (None, "").
     """
     text = html.escape(str(title))
-    head = f"<pre>{text}</pre>" if "\n" in text else f"<b>{text}</b>"
+    head = f"<pre>{text}</pre>" if "\n" in text else f"<b>{text}</b>" if text else ""
     return head + "".join(
         _facts(table) if isinstance(table, Mapping) else table.to_html(index=False, float_format="{:.4g}".format, na_rep="")
         for table in tables
     )
 
 
+def _cell(value: Any, unit: str) -> str:
+    if not is_number(value):
+        return "" if value is None else str(value)  # in words already
+    return "" if value != value else show(float(value), unit)
+
+
+def _said(facts: Mapping[str, object]) -> dict[str, object]:
+    return {str(name): value for name, value in facts.items() if value not in (None, "")}
+
+
 def _facts(facts: Mapping[str, object]) -> str:
-    told = {html.escape(str(name)): html.escape(str(value)) for name, value in facts.items() if value not in (None, "")}
+    told = {html.escape(name): html.escape(str(value)) for name, value in _said(facts).items()}
     rows = (f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in told.items())
     return f'<table border="1" class="dataframe"><tbody>{"".join(rows)}</tbody></table>'

@@ -14,7 +14,7 @@ import numpy as np
 
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NetworkError, nearest, nearest_of, raise_problems
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import Told, folded, readable, shown
 from dnnsplit.ground.units import is_number, show
 from dnnsplit.network import yaml
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 Size = TypeVar("Size", float, np.ndarray)  # of one tensor, or of several
 
 
-@dataclass(frozen=True)
-class Server:
+@dataclass(frozen=True, repr=False)
+class Server(Told):
     """A place where layers run, k in V_N.
 
     Sending to another server at a throughput takes P^other_k = transmit_w + transmit_j_per_byte * throughput: a constant on the
@@ -52,6 +52,12 @@ class Server:
         Where the figures come from.
     transmit_j_per_byte : float, default 0.0
         What P^other_k grows by per throughput [W per B/s, which is J/B].
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.Server("device", compute_w=2.9165, transmit_w=3.507)
+    Server(device: computing 2.917 W; sending 3.507 W; moving inside 0 W)
     """
 
     name: str
@@ -76,15 +82,15 @@ class Server:
         check_arguments(Server.sending_j, locals())
         return self.transmit_w * seconds + self.transmit_j_per_byte * size_bytes
 
-    def _repr_html_(self) -> str:
+    def _told(self) -> tuple[object, Mapping[str, object]]:
         sending, inside = _sending(self), show(self.transmit_self_w, "W")
         powers = {"computing": show(self.compute_w, "W"), "sending": sending, "moving inside": inside}
         memory = None if self.memory_bytes is None else show(self.memory_bytes, "B")
-        return shown(f"Server {self.name}", {**powers, "memory": memory, "CPUs": self.speed_cpu, "note": self.note})
+        return self.name, {**powers, "memory": memory, "CPUs": self.speed_cpu, "note": self.note}
 
 
-@dataclass(frozen=True)
-class Link:
+@dataclass(frozen=True, repr=False)
+class Link(Told):
     """A directed link n = (k, h) in E_N.
 
     Parameters
@@ -102,6 +108,15 @@ class Link:
     handling_s, handling_s_per_byte : float, default 0.0
         What the two servers themselves do where a model is cut, per tensor between layers [s] and per byte of it in float32
         [s/B]; set by `priced` from a profile.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> link = ds.Link("device", "edge", bandwidth_bytes_per_s=5e6, latency_s=0.005)
+    >>> link
+    Link(device -> edge: bandwidth 5 MB/s; latency 5 ms)
+    >>> round(link.transfer_s(1e6), 6)
+    0.205
     """
 
     source: str
@@ -141,11 +156,11 @@ class Link:
         whole: Size = seconds + (handled_bytes > 0) * self.handling_s + handled_bytes * self.handling_s_per_byte
         return whole
 
-    def _repr_html_(self) -> str:
-        facts = {"bandwidth": show(self.bandwidth_bytes_per_s, "B/s"), "latency": show(self.latency_s, "s")}
+    def _told(self) -> tuple[object, Mapping[str, object]]:
+        facts: dict[str, object] = {"bandwidth": show(self.bandwidth_bytes_per_s, "B/s"), "latency": show(self.latency_s, "s")}
         handling = f"{show(self.handling_s, 's')} per tensor, {show(self.handling_s_per_byte, 's')} per byte"
         facts["handling"] = handling if self.handling_s or self.handling_s_per_byte else ""
-        return shown(f"Link {self.source} -> {self.target}", {**facts, "note": self.note})
+        return f"{self.source} -> {self.target}", {**facts, "note": self.note}
 
 
 @dataclass(frozen=True)
@@ -170,7 +185,8 @@ class Network:
 
     Examples
     --------
-    >>> Network([Server("device"), Server("edge")], [Link("device", "edge", 5e6, 0.005)], source="device")
+    >>> import dnnsplit as ds
+    >>> ds.Network([ds.Server("device"), ds.Server("edge")], [ds.Link("device", "edge", 5e6, 0.005)], source="device")
     Network(device, edge; 1 link; source device)
     """
 
@@ -315,17 +331,12 @@ class Network:
 
     def __repr__(self) -> str:
         links = f"{len(self.links)} link" + ("" if len(self.links) == 1 else "s")
-        return f"Network({', '.join(self.server_names)}; {links}; source {self.source})"
+        return folded(f"Network({', '.join(self.server_names)}; {links}; source {self.source})")
 
     def _repr_html_(self) -> str:
-        servers = self.servers_frame.assign(
-            compute_w=[show(s.compute_w, "W") for s in self.servers],
-            transmit_w=[_sending(s) for s in self.servers],
-        )[["name", "speed_cpu", "compute_w", "transmit_w", "note"]]
-        links = self.frame.assign(
-            bandwidth=[show(link.bandwidth_bytes_per_s, "B/s") for link in self.links],
-            latency=[show(link.latency_s, "s") for link in self.links],
-        )[["source", "target", "bandwidth", "latency", "note"]]
+        servers = readable(self.servers_frame.assign(transmit_w=[_sending(s) for s in self.servers]))
+        servers = servers[["name", "speed_cpu", "compute", "transmit", "memory", "note"]]
+        links = readable(self.frame)[["source", "target", "bandwidth", "latency", "note"]]
         return shown(self, servers, links)
 
     @staticmethod

@@ -56,6 +56,13 @@ def fit_noise(samples: NoiseSamples, model: str = "polynomial", degree: int = 2,
     ------
     NoiseError
         Unknown model, or too few samples for it.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> samples = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / "yolo11n-ppe-320.csv")
+    >>> ds.fit_noise(samples, degree=2).scores["R2"] > 0.9
+    True
     """
     check_arguments(fit_noise, locals(), NoiseError, least={"degree": 1, "folds": 2})
     if model not in MODELS:

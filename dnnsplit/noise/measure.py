@@ -97,6 +97,14 @@ def measure_noise(
         that lose nothing of these images.
     OptionError
         An unknown form, or unknown `source_schemes`.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph = ds.examples.yolo11n().graph
+    >>> samples = ds.measure_noise(graph, ds.scenes.images(1), layers=2, progress=False)
+    >>> len(samples.frame), samples.layers
+    (4, ('/model.3/conv/Conv', '/model.23/cv2.0/cv2.0.0/conv/Conv'))
     """
     check_arguments(measure_noise, locals(), least={"seed": 0, "workers": 1, "budget": 1}, most={"workers": 1024})
     if budget is not None and not (isinstance(schemes, str) and schemes == "all"):

@@ -53,6 +53,15 @@ class NoiseMeter:
         What it calls noise.
     origin : Mapping[str, Any]
         What that depends on: model, images, metric, setting, calibration, lossy forms of inputs.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> meter = ds.noise_meter(ds.examples.yolo11n().graph, ds.scenes.images(1), layers=2)
+    >>> meter
+    NoiseMeter(rho of 2 layers over 1 image)
+    >>> meter([]), 0 < meter(meter.layers) < 0.1
+    (0.0, True)
     """
 
     layers: tuple[str, ...]
@@ -72,6 +81,10 @@ class NoiseMeter:
 
     def __post_init__(self) -> None:
         self._read()
+
+    def __repr__(self) -> str:
+        images = f"{len(self._feeds)} image{'s' * (len(self._feeds) != 1)}"
+        return f"NoiseMeter({self.metric} of {len(self.layers)} layers over {images})"
 
     @property
     def _identity(self) -> dict[str, Any]:
@@ -324,6 +337,14 @@ def noise_meter(
     ------
     NoiseError
         See `measure_noise`.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.yolo11n()
+    >>> meter = ds.noise_meter(graph, ds.scenes.images(2), layers=noise.layers)
+    >>> 0 < meter(noise.layers) < 0.3
+    True
     """
     check_arguments(noise_meter, locals(), least={"workers": 1}, most={"workers": 1024})
     model = graph.model

@@ -12,7 +12,7 @@ import numpy as np
 
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, shown
 from dnnsplit.noise.confidence import bound_factor, shared_spread, upper_bound
 from dnnsplit.noise.samples import SOURCE, NoiseSamples
 from dnnsplit.noise.schemes import all_schemes, check_schemes, pack_schemes, row_of
@@ -55,6 +55,15 @@ class NoiseModel(ABC):
         How well it was found to predict (`fit_noise` fills them by cross-validation).
     origin : Mapping[str, Any]
         What the samples behind it depend on.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> noise = ds.NoiseModel.polynomial(("conv1", "conv2"), {"conv1": 0.01, "conv2": 0.03}, intercept=0.002)
+    >>> noise
+    NoiseModel(polynomial over 2 layers, 2 terms)
+    >>> noise.of(["conv1"])
+    0.012
     """
 
     layers: tuple[str, ...]
@@ -268,7 +277,7 @@ class NoiseModel(ABC):
 
     def __repr__(self) -> str:
         scores = "".join(f", {name} {value:.4g}" for name, value in self.scores.items() if name in ("degree", "power", "R2"))
-        return f"NoiseModel({self.kind} over {len(self.layers)} layers{self._size}{scores})"
+        return folded(f"NoiseModel({self.kind} over {len(self.layers)} layers{self._size}{scores})")
 
     def _repr_html_(self) -> str:
         scores = {name: f"{value:.4g}" for name, value in self.scores.items()}

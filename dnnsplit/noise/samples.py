@@ -15,7 +15,7 @@ from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.gate import Kind, shortened
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, shown
 from dnnsplit.ground.tables import MOST_BYTES, header_of, read_table
 from dnnsplit.ground.units import is_number, is_whole
 from dnnsplit.noise.schemes import pack_schemes
@@ -53,6 +53,16 @@ class NoiseSamples:
     NoiseError
         No ``noise`` column, entries other than 0 and 1, negative noise, a scheme given twice, a form of other layers or without
         its noise alone.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> samples = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / "yolo11n-ppe-320.csv")
+    >>> len(samples.frame), len(samples.layers)
+    (4096, 12)
+    >>> train, test = samples.divide(1000)
+    >>> len(train.frame), len(test.frame)
+    (1000, 3096)
     """
 
     frame: pd.DataFrame = field(repr=False)
@@ -284,7 +294,8 @@ class NoiseSamples:
         low, high = self.noise.min(), self.noise.max()
         notes = f"; inputs also as {', '.join(self.sources)}" if self.sources else ""
         notes += "".join(f"; {note}" for note in self.origin.get("notes", ()))
-        return f"NoiseSamples({len(self.frame)} schemes of {len(self.layers)} layers, noise {low:.4g} to {high:.4g}{notes})"
+        size = f"{len(self.frame)} scheme{'s' * (len(self.frame) != 1)} of {len(self.layers)} layers"
+        return folded(f"NoiseSamples({size}, noise {low:.4g} to {high:.4g}{notes})")
 
     def _repr_html_(self) -> str:
         return shown(self, self.frame.head(8))

@@ -73,6 +73,15 @@ def measure_wire_noise(
         Tensors that are none of these, forms that are lossless or of images alone, an unknown metric.
     OptionError
         An unknown form, no worker.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph = ds.examples.yolo11n().graph
+    >>> tensor = graph.outputs_of["/model.0/conv/Conv"][0].name
+    >>> noise = ds.measure_wire_noise(graph, ds.scenes.images(1), ["float16"], [tensor], progress=False)
+    >>> 0 < noise[tensor]["float16"] < 0.01
+    True
     """
     check_arguments(measure_wire_noise, locals(), least={"workers": 1}, most={"workers": 1024})
     model = graph.model

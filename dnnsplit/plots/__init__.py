@@ -27,3 +27,7 @@ __all__ = [
     "prediction_errors", "regimes", "save", "save_and_show", "scale", "sensitivity", "source_forms", "split_times",
     "tensor_sizes", "topologies", "weight_panels",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

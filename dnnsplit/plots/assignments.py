@@ -32,6 +32,13 @@ def layers_per_server(planned: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     planned : pd.DataFrame
         From `dnnsplit.studies.grid.sweep_plans`; topologies of one server are left out where there are others. Points that no
         plan reaches are crossed.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> planned = ds.sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[0.0, 0.05])
+    >>> figure, numbers = ds.plots.layers_per_server(planned)
     """
     return _bars(planned, {"layers": "layers", "int8": "in int8"})
 
@@ -43,6 +50,13 @@ def parts_per_server(planned: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     ----------
     planned : pd.DataFrame
         As of `layers_per_server`.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> planned = ds.sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[0.0, 0.05])
+    >>> figure, numbers = ds.plots.parts_per_server(planned)
     """
     return _bars(planned, {"parts": "components"})
 

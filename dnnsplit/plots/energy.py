@@ -34,6 +34,13 @@ def energy_shares(planned: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     ------
     OptionError
         No row has a limit, or none says how many layers each server has.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> asked = {"max_noise": [0.05], "max_device_energy_j": [1.0, 2.0]}
+    >>> figure, numbers = ds.plots.energy_shares(ds.sweep_plans(graph, {"tiny": network}, times, noise, **asked))
     """
     limited = planned.dropna(subset="max_device_energy_j").sort_values("max_device_energy_j")
     servers = [str(name).removeprefix(LAYERS) for name in planned if str(name).startswith(LAYERS)]

@@ -67,6 +67,13 @@ def execution(
         What is drawn, on the network and with the times that the plan was made for.
     title : str, default ""
         Above the drawing.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> plan = ds.split(graph, network, times, noise, pins={"conv1": "device", "conv2": "edge"})
+    >>> figure, numbers = ds.plots.execution(graph, network, times, plan)
     """
     work = schedule(graph, network, times, plan.assignment, plan.quantized, plan.routes, plan.forms)
     parts = _parts(graph, plan, work)

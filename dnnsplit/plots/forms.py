@@ -34,6 +34,12 @@ def source_forms(graph: LayerGraph, times: LayerTimes, network: Network, title: 
         The source writes; those that it has a link to read.
     title : str, default ""
         Above the drawing.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.yolo11n()
+    >>> figure, numbers = ds.plots.source_forms(graph, times, network)
     """
     plain = {tensor.name: tensor.size_bytes for tensor in graph.tensors if tensor.producer is None}
     links = [link for link in network.links if link.source == network.source != link.target]

@@ -23,6 +23,13 @@ def bandwidth_grid(frame: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     ----------
     frame : pd.DataFrame
         From `dnnsplit.studies.grid.sweep_plans` with bandwidths and one pair of weights.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> asked = {"max_noise": [0.0, 0.05], "bandwidths": ["1 MB/s", "10 MB/s"]}
+    >>> figure, numbers = ds.plots.bandwidth_grid(ds.sweep_plans(graph, {"tiny": network}, times, noise, **asked))
     """
     topologies, limits = list(frame["topology"].unique()), sorted(frame["max_noise"].unique())
     with style():
@@ -48,6 +55,13 @@ def energy_limits(frame: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     ----------
     frame : pd.DataFrame
         From `dnnsplit.studies.grid.sweep_plans` with several max_device_energy_j; points that no plan reaches are left out.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> asked = {"max_noise": [0.05], "max_device_energy_j": [1.0, 2.0]}
+    >>> figure, numbers = ds.plots.energy_limits(ds.sweep_plans(graph, {"tiny": network}, times, noise, **asked))
     """
     limits, topologies = sorted(frame["max_noise"].unique()), list(frame["topology"].unique())
     most = frame["max_device_energy_j"].max()
@@ -78,6 +92,12 @@ def latency_energy(
         From `dnnsplit.studies.grid.single_servers`.
     title : str, default ""
         Above the drawing.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> front = ds.energy_front(*ds.examples.tiny(), progress=False)
+    >>> figure, numbers = ds.plots.latency_energy({"device + edge": front.frame})
     """
     with style():
         figure, axis = plt.subplots()

@@ -168,6 +168,11 @@ def interactions() -> tuple[Figure, dict[str, Any]]:
 
     Above an arrow is the call with what it hands over, below it what comes back, the question to an agent by which it is made
     over gRPC, and what the slides call it. Dashed boxes are no processes of their own.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> figure, numbers = ds.plots.interactions()
     """
     last = max(role.rows[1] for role in ROLES)
     places = {role.name: role for role in ROLES}

@@ -34,6 +34,15 @@ def prediction_errors(measured: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     ------
     OptionError
         No plan was measured.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> planned = ds.sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[0.0, 0.05])
+    >>> measured = planned.assign(predicted_s=planned["latency_s"], low_s=planned["latency_s"], high_s=planned["latency_s"])
+    >>> measured["error_%"] = 0.0
+    >>> figure, numbers = ds.plots.prediction_errors(measured)
     """
     run = measured.dropna(subset="error_%")
     if run.empty:
@@ -91,6 +100,13 @@ def durations(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     ------
     OptionError
         No row has either.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"model": "tiny", "what": ["profile", "parts"], "seconds": [60, None], "size_bytes": [None, 1e7]})
+    >>> figure, numbers = ds.plots.durations(rows)
     """
     given = [column for column in ("seconds", "size_bytes") if column in rows]
     tables = {column: table for column in given if len(table := rows.dropna(subset=column))}

@@ -33,6 +33,13 @@ def noise_fit(
     every : float | None, optional
         The noise with all layers in int8, a dashed line beside the schemes that were fitted to; default: as measured, where that
         scheme is among the samples.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> samples = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / "yolo11n-ppe-320.csv")
+    >>> train, test = samples.divide(1000)
+    >>> figure, numbers = ds.plots.noise_fit({"degree 2": ds.fit_noise(train)}, train, test)
     """
     panels = {"train": train, "test": test}
     if every is None:
@@ -77,6 +84,12 @@ def sensitivity(samples: NoiseSamples, noise: NoiseModel | None = None) -> tuple
         Measured; a layer that was not measured alone has no bar.
     noise : NoiseModel | None, optional
         Tells the shares where not all schemes were measured; without it they are left out then.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> samples = ds.NoiseSamples.load(ds.examples.data_folder() / "noise" / "yolo11n-ppe-320.csv")
+    >>> figure, numbers = ds.plots.sensitivity(samples)
     """
     alone = {samples.layers[i]: float(samples.noise[row]) for i, row in sorted(samples.alone.items())}
     every = samples.noise[samples.schemes.all(axis=1)]
@@ -111,6 +124,14 @@ def learning_curve(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     ----------
     rows : pd.DataFrame
         From `dnnsplit.noise.fit.learning_curve`: model, samples, seed, R2, MAPE_%, low_MAPE_%.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"model": "polynomial", "samples": [50, 100], "seed": 0, "R2": [0.9, 0.95]})
+    >>> rows = rows.assign(**{"MAPE_%": [8.0, 5.0], "low_MAPE_%": [20.0, 12.0]})
+    >>> figure, numbers = ds.plots.learning_curve(rows)
     """
     rows = rows.reset_index(drop=True)
     panels = {"1 - $R^2$": 1 - rows["R2"], "MAPE [%]": rows["MAPE_%"], "MAPE of lowest tenth [%]": rows["low_MAPE_%"]}
@@ -154,6 +175,12 @@ def latency_noise(
         From `dnnsplit.studies.grid.single_servers`, with the confidence of the front: a line per server, its forms named.
     slides : pd.DataFrame | None, optional
         The same as `frame` with the input sent in float32 alone, as on the slides: a thin line.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> front = ds.pareto(*ds.examples.tiny(), progress=False)
+    >>> figure, numbers = ds.plots.latency_noise(front.frame, "device + edge")
     """
     limits = [] if measured is None else list(measured["max_noise"])
     column = "noise_upper" if "noise_upper" in frame else "noise"
@@ -205,6 +232,13 @@ def noise_fronts(exact: pd.DataFrame, predicted: Mapping[str, pd.DataFrame], tit
         it was chosen for where that is more than ``noise``.
     title : str, default ""
         Above the fronts.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> front = ds.pareto(*ds.examples.tiny(), progress=False).frame
+    >>> promised = front.assign(measured=1.1 * front["noise"])
+    >>> figure, numbers = ds.plots.noise_fronts(front, {"a model that is 10 % low": promised})
     """
     right = 1.05 * max(1e-3, *(part["noise"].max() for part in (exact, *predicted.values())))
     numbers: dict[str, Any] = {"title": title, "exact": exact[["noise", "latency_s"]].to_dict("list"), "predicted": {}}
@@ -237,6 +271,17 @@ def limit_coverage(table: pd.DataFrame, promised: float = 5.0, title: str = "") 
         Share of cases in which the bound may be broken [%].
     title : str, default ""
         Above the shares.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import numpy as np
+    >>> from dnnsplit.studies.coverage import coverage
+    >>> graph, network, times, noise = ds.examples.yolo11n()
+    >>> meter = ds.noise_meter(graph, ds.scenes.images(3), layers=2)
+    >>> _ = meter.samples(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), progress=False)
+    >>> table = coverage(meter, graph, network, times, measured=2, limits=[0.02, 0.05], resamples=5)
+    >>> figure, numbers = ds.plots.limit_coverage(table)
     """
     by_rule = {rule: part.set_index("limit") for rule, part in table.groupby("rule", sort=False)}
     cost = 100.0 * (by_rule["bound"]["value"] / by_rule["mean"]["value"] - 1.0)

@@ -33,6 +33,12 @@ def placement(graph: LayerGraph, plan: Plan, title: str = "") -> tuple[Figure, d
         What is drawn.
     title : str, default ""
         Above the drawing.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> instance = ds.examples.tiny()
+    >>> figure, numbers = ds.plots.placement(instance.graph, ds.split(*instance), "device + edge")
     """
     lanes = [s for s in plan.cost.compute_s if s in plan.servers or s == plan.source]
     colours = {s: SERVER_COLOURS[i % 6] for i, s in enumerate(plan.cost.compute_s)}  # the same in every plan of a network

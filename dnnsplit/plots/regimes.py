@@ -40,6 +40,12 @@ def regimes(table: pd.DataFrame, servers: Sequence[str] = (), title: str = "") -
         Order of the servers, so that colours are those of the drawings of placements; default: as they appear in the table.
     title : str, default ""
         Above the drawing.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> table = ds.regimes(*ds.examples.tiny(), max_noise=[0.05], bandwidths=["100 kB/s", "10 MB/s"], progress=False)
+    >>> figure, numbers = ds.plots.regimes(table, ("device", "edge"))
     """
     speeds, limits = sorted(table["bandwidth_bytes_per_s"].unique()), sorted(table["max_noise"].unique())
     order = list(dict.fromkeys((*servers, *(name for joined in table["servers"] for name in joined.split("+")))))

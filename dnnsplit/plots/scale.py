@@ -34,6 +34,12 @@ def scale(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     ------
     OptionError
         The table lacks a column.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> from dnnsplit.studies.scale import solve_times
+    >>> figure, numbers = ds.plots.scale(solve_times([(20, 2), (40, 2)], graphs=["chain"], progress=False))
     """
     missing = [f"the column {name!r} is missing" for name in (*SIZE, "step", "cpu_s", "status") if name not in rows]
     raise_problems(OptionError, "this is no table of solve times; give that of solve_times, which 07-scale writes", missing)

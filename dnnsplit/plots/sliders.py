@@ -60,6 +60,11 @@ def explore(
     ------
     NetworkError
         There is no such link.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.explore(*ds.examples.tiny(), max_noise=0.02)  # doctest: +SKIP
     """
     check_arguments(explore, locals(), least={"max_noise": 0, "latency_weight": 0, "energy_weight": 0})
     links = _links(network, link)
@@ -82,12 +87,12 @@ def explore(
                                    description="noise limit", **wide)  # fmt: skip
     bandwidth = ipywidgets.SelectionSlider(options=options, value=GIVEN, description=f"bandwidth {what}", **wide)
     figures, drawing = ipywidgets.HTML(), ipywidgets.HTML()
-    drawn: list[str] = []
+    drawn: list[object] = []
 
     def redraw(_: Any = None) -> None:
         plan = front(bandwidth.value).at(limit.value)
         figures.value = _figures(plan)
-        key = repr((plan.assignment, plan.quantized, plan.cost))
+        key = plan.assignment, plan.quantized, plan.cost
         if drawn != [key]:  # most steps of a slider change no plan
             drawn[:] = [key]
             drawing.value = _svg(graph, plan, network.name)

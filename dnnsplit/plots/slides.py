@@ -32,6 +32,13 @@ def device_panels(planned: Mapping[str, pd.DataFrame], measured: Mapping[str, pd
         drawn, as one server alone plans the same at all of them.
     measured : Mapping[str, pd.DataFrame]
         By model, rows of that topology from `dnnsplit.studies.latency_tests`; models that were not measured have none.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> planned = ds.sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[0.0, 0.05])
+    >>> figure, numbers = ds.plots.device_panels({"tiny": planned}, {})
     """
     numbers: dict[str, Any] = {"models": {}}
     with style():
@@ -60,6 +67,13 @@ def weight_panels(planned: pd.DataFrame, measured: pd.DataFrame | None = None, t
         Rows of that topology from `dnnsplit.studies.latency_tests`.
     title : str, default ""
         The topology, above the panels.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> planned = ds.sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[0.0, 0.05])
+    >>> figure, numbers = ds.plots.weight_panels(planned, title="device + edge")
     """
     pairs, numbers = weight_columns(planned), {"title": title, "planned": records(planned)}
     with style():
@@ -84,6 +98,13 @@ def topologies(planned: pd.DataFrame, baselines: pd.DataFrame | None = None) -> 
         From `dnnsplit.studies.grid.sweep_plans`, of several topologies.
     baselines : pd.DataFrame | None, optional
         method, latency_s [s], energy_j [J], a point per row: those of the largest topology, from `dnnsplit.studies.baselines`.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> planned = ds.sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[0.0, 0.05])
+    >>> figure, numbers = ds.plots.topologies(planned)
     """
     pairs, numbers = weight_columns(planned), {"planned": records(planned)}
     height = 0.0 if baselines is None else 0.17 * baselines["method"].nunique() + 0.75

@@ -60,6 +60,14 @@ def save(figure: Figure, folder: str | Path, name: str, numbers: Mapping[str, An
     -------
     dict[str, Path]
         Path by ending.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> figure, numbers = ds.plots.tensor_sizes(ds.examples.tiny().graph)
+    >>> files = ds.plots.save(figure, "figures", "sizes", numbers)
+    >>> sorted(files)
+    ['json', 'png', 'svg']
     """
     paths = {ending: Path(folder) / f"{name}.{ending}" for ending in ("svg", "png", "json")}
     with style():
@@ -94,6 +102,13 @@ def save_and_show(drawings: Mapping[str, tuple[Figure, Mapping[str, Any]]], fold
         Figure and numbers, as the functions of `dnnsplit.plots` return them, by the name of their files.
     folder, footer : str | Path, str, default ""
         See `save`.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> drawn = ds.plots.tensor_sizes(ds.examples.tiny().graph)
+    >>> ds.plots.save_and_show({"sizes": drawn}, "figures")  # doctest: +ELLIPSIS
+    Figure(...)
     """
     from IPython.display import display
 

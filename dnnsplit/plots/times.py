@@ -17,7 +17,13 @@ from dnnsplit.studies.bandwidths import BandwidthPlans
 
 
 def tensor_sizes(graph: LayerGraph) -> tuple[Figure, dict[str, Any]]:
-    """Bytes that would cross if all layers up to a depth ran elsewhere, against the share of FLOPs done by then."""
+    """Bytes that would cross if all layers up to a depth ran elsewhere, against the share of FLOPs done by then.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> figure, numbers = ds.plots.tensor_sizes(ds.examples.tiny().graph)
+    """
     position = {name: i for i, name in enumerate(graph.topological)}
     count = len(graph.layers)
     crossing = np.zeros(count + 1)
@@ -47,6 +53,11 @@ def layer_seconds(times: LayerTimes, server: str, most: int = 24) -> tuple[Figur
         Which of its servers.
     most : int, default 24
         How many layers.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> figure, numbers = ds.plots.layer_seconds(ds.examples.tiny().times, "device")
     """
     table = _by_precision(times, server).nlargest(most, "float32")[::-1]
     origin = " / ".join(dict.fromkeys(times.frame.loc[times.frame["server"] == server, "origin"]))
@@ -81,6 +92,15 @@ def split_times(parts: pd.DataFrame, times: LayerTimes, server: str) -> tuple[Fi
         A profile.
     server : str
         Which of its servers.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import pandas as pd
+    >>> times = ds.examples.yolo11n().times
+    >>> parts = pd.DataFrame({"split": [0, 0], "quantized": "", "seconds": [0.1, 0.2], "predicted_s": [0.11, 0.19]})
+    >>> parts = parts.assign(priced_s=parts["predicted_s"])
+    >>> figure, numbers = ds.plots.split_times(parts, times, "device")
     """
     table = _by_precision(times, server)
     gain = (table["float32"] - table["int8"]).dropna()[::-1]
@@ -117,6 +137,13 @@ def predicted_measured(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     ----------
     rows : pd.DataFrame
         topology, predicted_s, latency_s [s].
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"topology": "device-edge", "predicted_s": [0.30, 0.20], "latency_s": [0.31, 0.20]})
+    >>> figure, numbers = ds.plots.predicted_measured(rows)
     """
     error = 100 * (rows["predicted_s"] / rows["latency_s"] - 1)
     with style():
@@ -144,6 +171,12 @@ def bandwidth(plans: BandwidthPlans | pd.DataFrame, title: str = "", mark: float
         Above the drawing.
     mark : float | None, optional
         A bandwidth to mark, such as the network's own [B/s].
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> plans = ds.bandwidths(*ds.examples.tiny(), link=("device", "edge"))
+    >>> figure, numbers = ds.plots.bandwidth(plans, "device + edge", mark=5e6)
     """
     if isinstance(plans, BandwidthPlans):
         rows, links = plans.frame, " and ".join(f"{a} to {b}" for a, b in plans.links)

@@ -131,6 +131,19 @@ def profile(
         A server has no speed, no kernel leads to a layer, or the provider takes no node.
     OptionError
         The provider is not installed, cannot start, or its times would be scaled by the speeds of CPUs; a form is unknown.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import onnx
+    >>> text = '<ir_version: 8, opset_import: ["": 17]> m (float[1, 64] x) => (float[1, 64] y) {a = Relu(x) y = Sigmoid(a)}'
+    >>> onnx.save(onnx.parser.parse_model(text), "small.onnx")
+    >>> import numpy as np
+    >>> images = np.zeros((1, 1, 64), np.float32)
+    >>> graph, network = ds.load("small.onnx"), ds.examples.network("device-edge")
+    >>> times = ds.profile(graph, network, images, runs=2, splits=0, progress=False)
+    >>> sorted(times.frame["server"].unique())
+    ['device', 'edge']
     """
     speeds = ("cpu_slowdown", "source_seconds")
     check_arguments(profile, locals(), least={"runs": 1, "splits": 0}, above=dict.fromkeys(speeds, 0), finite=speeds)

@@ -11,15 +11,15 @@ from scipy.optimize import nnls
 
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import ProfileError
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import Told
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 
 TINY_S = 1e-9  # no measured time counts for less, so that one of 0 s may be fitted
 
 
-@dataclass(frozen=True)
-class Overhead:
+@dataclass(frozen=True, repr=False)
+class Overhead(Told):
     """What a part takes on one server beside its layers, and how well parts are predicted with it.
 
         T_part = sum of its layers + s_per_byte_in * bytes in + s_per_byte_out * bytes out + s_per_part
@@ -42,6 +42,14 @@ class Overhead:
         split predicted by a fit to the others (without the correction of single layers).
     splits : int
         How many were measured.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> overhead = ds.Overhead(1e-8, 0.0, 0.005, 2.0, 0.01, 0.03, 24)
+    >>> overhead.scaled(0.5)
+    Overhead(per part 2.5 ms; per byte in 5 ns; per byte out 0 s; error of
+        predictions 1.0 % on average, 3.0 % at worst, over 24 splits)
     """
 
     s_per_byte_in: float
@@ -55,10 +63,11 @@ class Overhead:
     def __post_init__(self) -> None:
         check_arguments(Overhead, vars(self), ProfileError, least=dict.fromkeys(vars(self), 0), finite=[*vars(self)])
 
-    def _repr_html_(self) -> str:
-        facts = {name: show(getattr(self, name), "s") for name in ("s_per_byte_in", "s_per_byte_out", "s_per_part")}
+    def _told(self) -> tuple[object, Mapping[str, object]]:
+        names = {"s_per_part": "per part", "s_per_byte_in": "per byte in", "s_per_byte_out": "per byte out"}
+        facts = {told: show(getattr(self, name), "s") for name, told in names.items()}
         errors = f"{100 * self.error:.1f} % on average, {100 * self.worst:.1f} % at worst, over {self.splits} splits"
-        return shown("Overhead of a part beside its layers", {**facts, "error of predictions": errors})
+        return "", {**facts, "error of predictions": errors}
 
     @property
     def s_per_tensor(self) -> float:
@@ -84,6 +93,15 @@ def priced(network: Network, overhead: Mapping[str, Overhead]) -> Network:
         Whose links are charged; it stays as it is.
     overhead : Mapping[str, Overhead]
         By server, in seconds of that server, as `LayerTimes.overhead`; links between other servers stay as they are.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> network, overhead = ds.examples.network("device-edge"), ds.Overhead(1e-8, 0.0, 0.004, 2.0, 0.01, 0.03, 24)
+    >>> priced = ds.priced(network, {"device": overhead, "edge": overhead})
+    >>> priced.link("device", "edge")
+    Link(device -> edge: bandwidth 5 MB/s; latency 5 ms; handling 2 ms per tensor,
+        10 ns per byte; note slides of 2025-08-17)
     """
     check_arguments(priced, locals())
     links = []

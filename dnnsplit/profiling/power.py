@@ -23,7 +23,7 @@ from dnnsplit.graph.reading import read_model
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import OptionError, ProfileError, raise_problems
 from dnnsplit.ground.kinds import told
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.kernels import host_name
@@ -43,7 +43,7 @@ SOC = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Power:
     """The measured power of a server while a model runs on it.
 
@@ -60,6 +60,12 @@ class Power:
         What read the counters, such as "zeus 0.16.0".
     host, date : str
         Where and when.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> power = ds.measure_power("model.onnx", ds.scenes.images(1))  # doctest: +SKIP
+    >>> power.compute_w, power.idle_w, power.run_j  # doctest: +SKIP
     """
 
     windows: pd.DataFrame = field(repr=False)
@@ -142,10 +148,12 @@ class Power:
 
     def __str__(self) -> str:
         one = f"one run of {self.model} takes {show(self.run_s, 's')} and {show(self.run_j, 'J')}"
-        return f"{show(self.compute_w, 'W')} above {show(self.idle_w, 'W')} idle; {one}\n  {self.note}"
+        return folded(f"{show(self.compute_w, 'W')} above {show(self.idle_w, 'W')} idle; {one}\n  {self.note}")
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return shown(self, self.frame)
+        return shown(self, readable(self.frame))
 
 
 def measure_power(
@@ -196,6 +204,12 @@ def measure_power(
         Windows that are too few or have no length.
     ProfileError
         Zeus is not installed, no counter is readable here, or the power cannot be told from idle.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph = ds.examples.yolo11n().graph
+    >>> ds.measure_power(graph, ds.scenes.images(1)).write("network.yaml", "device")  # doctest: +SKIP
     """
     check_arguments(measure_power, locals())
     problems = [f"seconds is {seconds!r}; it must be above 0"] if not 0 < seconds < math.inf else []

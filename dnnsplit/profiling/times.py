@@ -21,7 +21,7 @@ from dnnsplit.ground.errors import ProfileError, nearest, nearest_of, raise_prob
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.gate import Kind
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.tables import MOST_BYTES, header_of, read_table
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
@@ -55,6 +55,18 @@ class LayerTimes:
     ------
     ProfileError
         Missing columns, negative or missing times, unknown precisions, rows given twice.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> times = ds.examples.tiny().times
+    >>> times
+    LayerTimes(4 layers; whole model in float32: device 470 ms, edge 188 ms)
+    >>> times.seconds("conv1", "device", "int8")
+    0.08
+    >>> times.save("times.csv")
+    >>> ds.LayerTimes.load("times.csv").without("edge")
+    LayerTimes(4 layers; whole model in float32: device 470 ms)
     """
 
     frame: pd.DataFrame = field(repr=False)
@@ -312,12 +324,10 @@ class LayerTimes:
         floats = self.frame[self.frame["precision"] == "float32"]
         totals = floats.groupby("server", sort=False)["seconds"].sum()
         parts = [f"{server} {show(total, 's')}" for server, total in totals.items()]
-        return f"LayerTimes({floats['layer'].nunique()} layers; whole model in float32: {', '.join(parts)})"
+        return folded(f"LayerTimes({floats['layer'].nunique()} layers; whole model in float32: {', '.join(parts)})")
 
     def _repr_html_(self) -> str:
-        totals = self.totals
-        totals["seconds"] = [show(s, "s") for s in totals["seconds"]]
-        return shown(self, totals)
+        return shown(self, readable(self.totals))
 
 
 def _beside(path: str | Path) -> Path:

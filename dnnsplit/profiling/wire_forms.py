@@ -19,7 +19,7 @@ from dnnsplit.ground.errors import ProfileError, nearest, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.gate import Kind
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.tables import MOST_BYTES, header_of, read_table
 
 NAMES = ("tensor", "precision", "form", "server")
@@ -138,13 +138,13 @@ class WireForms:
         return replace(self, frame=self.frame[~self.frame["form"].isin({*forms})])
 
     def __repr__(self) -> str:
-        return f"WireForms({self.frame['tensor'].nunique()} tensors; {', '.join(self.names) or 'none'})"
+        return folded(f"WireForms({self.frame['tensor'].nunique()} tensors; {', '.join(self.names) or 'none'})")
 
     def _repr_html_(self) -> str:
         rows = self.frame.groupby(["form", "server"], sort=False)
         table = rows.agg(tensors=("tensor", "nunique"), size_bytes=("size_bytes", "sum"), encode_s=("encode_s", "sum"),
                          decode_s=("decode_s", "sum")).reset_index()  # fmt: skip
-        return shown(self, table)
+        return shown(self, readable(table))
 
 
 def joined_forms(tables: Sequence[WireForms]) -> WireForms | None:

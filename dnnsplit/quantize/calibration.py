@@ -23,7 +23,7 @@ from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.kinds import told
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, shown
 from dnnsplit.ground.units import is_number
 from dnnsplit.quantize.names import free_stem
 from dnnsplit.quantize.setting import QuantizationSetting
@@ -33,7 +33,7 @@ ENDS = ("ReduceMin", "ReduceMax")
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
     """Ranges of the tensors of one model over some images, and the setting they are for.
 
@@ -45,6 +45,14 @@ class Calibration:
         How int8 is made from them.
     model_sha256, images_sha256 : str
         What they were measured on.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> calibration = ds.calibrate(ds.examples.yolo11n().graph, ds.scenes.images(1))
+    >>> least, greatest = calibration.ranges["images"]
+    >>> 0 <= least < greatest <= 1
+    True
     """
 
     ranges: Mapping[str, tuple[float, float]] = field(repr=False)
@@ -59,12 +67,15 @@ class Calibration:
             message = f"Calibration: ranges is {told(self.ranges)}; give a mapping of texts to (a number, a number)"
             raise NoiseError(message)
 
+    def __repr__(self) -> str:
+        of = f"model {self.model_sha256[:8]}, images {self.images_sha256[:8]}"
+        return folded(f"Calibration({len(self.ranges)} tensors; {of})")
+
     def _repr_html_(self) -> str:
         widest = sorted(self.ranges, key=lambda tensor: self.ranges[tensor][0] - self.ranges[tensor][1])[:8]
         rows = [(tensor, *self.ranges[tensor], *self.parameters(tensor)) for tensor in widest]
-        title = f"Calibration({len(self.ranges)} tensors; model {self.model_sha256[:8]}, images {self.images_sha256[:8]})"
         columns = ["widest ranges", "least", "greatest", "scale", "zero point"]
-        return shown(title, pd.DataFrame(rows, columns=columns)) + self.setting._repr_html_()
+        return shown(self, pd.DataFrame(rows, columns=columns)) + self.setting._repr_html_()
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON value that `from_json` reads back: the same that a file gives, as such values are compared."""
@@ -119,6 +130,13 @@ def calibrate(
     Returns
     -------
     Calibration
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> calibration = ds.calibrate(ds.examples.yolo11n().graph, ds.scenes.images(1))
+    >>> calibration.setting
+    QuantizationSetting(activation='uint8', per_channel=True, reduce_range=True)
     """
     check_arguments(calibrate, locals())
     model, setting = graph.model, QuantizationSetting.of(setting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dnnsplit.ground.arguments import check_arguments
@@ -29,12 +29,20 @@ class QuantizationSetting:
         Weights use 7 of the 8 bits, which keeps CPUs without VNNI from saturating 16-bit sums.
     calibration : str
         "minmax".
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.QuantizationSetting()
+    QuantizationSetting(activation='uint8', per_channel=True, reduce_range=True)
+    >>> ds.QuantizationSetting.of("thesis")
+    QuantizationSetting(activation='int8', per_channel=False, reduce_range=False)
     """
 
     activation: str = "uint8"
     per_channel: bool = True
     reduce_range: bool = True
-    calibration: str = "minmax"
+    calibration: str = field(default="minmax", repr=False)
 
     def __post_init__(self) -> None:
         check_arguments(QuantizationSetting, vars(self), NoiseError)

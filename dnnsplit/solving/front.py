@@ -12,10 +12,12 @@ from tqdm.auto import tqdm
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.arguments import check_arguments
+from dnnsplit.ground.curve import SHARES, steps
 from dnnsplit.ground.errors import InfeasibleError, OptionError, SolverError, raise_problems
 from dnnsplit.ground.keywords import named
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.tolerance import TOLERANCE, within
+from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.schemes import names_of, pack_schemes, row_of
@@ -30,6 +32,8 @@ from dnnsplit.solving.split import split
 from dnnsplit.solving.verifier import Measure, measurer
 
 OWN = ("latency_weight", "energy_weight", "max_energy_j", "objective")  # arguments of `split` that an energy front sets itself
+NAMES = {"noise": "noise", "noise_upper": "noise (upper bound)", "energy_j": "energy", "latency_s": "latency"}
+ROWS = 10  # of a front in a shell
 ALL_AT_ONCE = "the front needs the optimum of every scheme, which elimination gives in one pass"
 
 
@@ -43,6 +47,19 @@ class Front:
         Ascending in what is limited, strictly descending in the objective.
     limited : str
         What that is: "noise", "noise_upper" (with a confidence) or "energy_j".
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> front = ds.pareto(*ds.examples.tiny(), progress=False)
+    >>> front
+    Front(3 plans: 338.2 ms at noise 0 to 218.2 ms at noise 0.037)
+       noise  latency   energy     servers  int8   input
+           0 338.2 ms  1.458 J device+edge     0 float32
+       0.012 258.2 ms   1.19 J device+edge     1 float32
+       0.037 218.2 ms 957.9 mJ device+edge     2 float32
+    >>> front.at(0.02).quantized
+    ('conv1',)
     """
 
     plans: tuple[Plan, ...] = field(repr=False)
@@ -77,15 +94,42 @@ class Front:
         return frame
 
     def __repr__(self) -> str:
-        first, last = self.plans[0], self.plans[-1]
-        return (
-            f"Front({len(self.plans)} plans: {first.latency_s * 1e3:.4g} ms at {self.limited} {getattr(first, self.limited):.4g}"
-            f" to {last.latency_s * 1e3:.4g} ms at {self.limited} {getattr(last, self.limited):.4g})"
-        )
+        columns = [self.limited, "latency_s", "energy_j", "servers", "int8", "input"]
+        frame = readable(self._table[[*dict.fromkeys(columns)]])
+        lines = frame.to_string(index=False, max_rows=ROWS, float_format="{:.4g}".format).splitlines()
+        return "\n".join([self._title, *(f"  {line}" for line in lines)])
 
     def _repr_html_(self) -> str:
+        objective, limits = self.plans[0].objective_name, [getattr(plan, self.limited) for plan in self.plans]
+        values = [plan.objective for plan in self.plans]
+        names = NAMES.get(self.limited, self.limited), NAMES.get(objective, objective)
+        words = _ticks(limits, self.limited), _ticks(values, objective)
+        curve = f"<div>{steps(limits, values, names, words)}</div>" if len(self.plans) > 1 else ""
+        return shown(self._title) + curve + shown("", readable(self._table))
+
+    @property
+    def _title(self) -> str:
+        """The first and the last plan, in a line."""
+        ends = self.plans[:: max(1, len(self.plans) - 1)]
+        told = [
+            f"{show(p.latency_s, 's')} at {NAMES[self.limited]} {_word(getattr(p, self.limited), self.limited)}" for p in ends
+        ]
+        return folded(f"Front({len(self.plans)} plan{'s' * (len(self.plans) > 1)}: {' to '.join(told)})")
+
+    @property
+    def _table(self) -> pd.DataFrame:
+        """The frame with how many layers are in int8, and no objective that is another column."""
         frame = self.frame.assign(quantized=[len(plan.quantized) for plan in self.plans])
-        return shown(self, frame)
+        twice = ["objective"] if self.plans[0].objective_name in frame else []
+        return frame.drop(columns=twice).rename(columns={"quantized": "int8", "source_form": "input"})
+
+
+def _word(value: float, name: str) -> str:
+    return show(value, "s" if name.endswith("_s") else "J") if name.endswith(("_s", "_j")) else f"{value:.4g}"
+
+
+def _ticks(values: Sequence[float], name: str) -> list[str]:
+    return [_word(min(values) + share * (max(values) - min(values)), name) for share in SHARES]
 
 
 @named()
@@ -150,6 +194,13 @@ def pareto(
         No noise model; see `split` for what confidence and verify need.
     SolverError
         Too many quantizable layers or servers for one pass.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> front = ds.pareto(*ds.examples.tiny(), progress=False)
+    >>> [plan.noise for plan in front.plans]
+    [0.0, 0.012, 0.037]
     """
     check_arguments(pareto, locals(), but=OWN_CHECKS)
     request = Request(
@@ -236,6 +287,14 @@ def energy_front(
     ------
     SolverError
         A point could not be proved optimal, for example within time_limit_s.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.energy_front(*ds.examples.tiny(), max_noise=0.05, progress=False)
+    Front(1 plan: 218.2 ms at energy 957.9 mJ)
+        energy  latency     servers  int8   input
+      957.9 mJ 218.2 ms device+edge     2 float32
     """
     check_arguments(energy_front, locals(), above={"resolution": 0})
     own = [f"{name} is not yours to set: the front minimises latency under limits on energy" for name in OWN if name in asked]

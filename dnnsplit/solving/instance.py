@@ -15,7 +15,7 @@ from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DnnSplitError, NoiseError, nearest, raise_problems
 from dnnsplit.ground.files import write_text
 from dnnsplit.ground.gate import Kind, is_there, shortened
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, shown
 from dnnsplit.ground.tables import MOST_BYTES, read_table
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import LENT, NoiseModel, Polynomial, PowerSum
@@ -37,12 +37,30 @@ class Instance(NamedTuple):
         What is placed, on what, and the seconds of each layer there.
     noise : NoiseModel | None, optional
         eta(q); None: no layer runs in int8.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> instance = ds.examples.tiny()
+    >>> instance
+    Instance
+      graph: LayerGraph(4 layers, 5 tensors, 13 MFLOP, 220 kB of weights)
+      network: Network(device, edge; 2 links; source device)
+      times: LayerTimes(4 layers; whole model in float32: device 470 ms, edge
+          188 ms)
+      noise: NoiseModel(polynomial over 2 layers, 3 terms)
+    >>> instance.save("instance")
+    >>> graph, network, times, noise = ds.Instance.load("instance")
     """
 
     graph: LayerGraph
     network: Network
     times: LayerTimes
     noise: NoiseModel | None = None
+
+    def __repr__(self) -> str:
+        facts = [f"{name}: {' '.join(repr(value).split())}" for name, value in self._asdict().items()]
+        return folded("\n  ".join(["Instance", *facts]))
 
     def _repr_html_(self) -> str:
         noise = "none: no layer in int8" if self.noise is None else self.noise

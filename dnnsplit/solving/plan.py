@@ -17,11 +17,11 @@ from dnnsplit.ground.files import write_json
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.gate import Kind
 from dnnsplit.ground.json_file import read_json
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.wire_forms import PLAIN
-from dnnsplit.solving.costs import Cost, Transfer, readable
+from dnnsplit.solving.costs import Cost, Transfer
 from dnnsplit.solving.objective import Reference
 from dnnsplit.solving.plan_checks import plan_problems
 
@@ -76,6 +76,22 @@ class Plan:
         How graph inputs that cross as images hold them (`dnnsplit.codecs.pixels.Pixels`, as JSON), by name.
     error_s : float
         How far the compute time may be off, by splits that were measured [s]; NaN where none were.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> plan = ds.split(*ds.examples.tiny(), max_noise=0.02)
+    >>> plan
+    Plan: 1 layer on device, 3 layers on edge; 1 in int8
+      2 tensors cross (104 kB)
+      latency 258.2 ms, energy 1.19 J (device 319.5 mJ)
+      noise 0.012 (predicted)
+      optimal, by elimination; times given
+    >>> plan.assignment["fc"], plan.quantized
+    ('edge', ('conv1',))
+    >>> plan.save("plan.json")
+    >>> ds.Plan.load("plan.json") == plan
+    True
     """
 
     assignment: Mapping[str, str]
@@ -226,10 +242,11 @@ class Plan:
 
     def __str__(self) -> str:
         counts = pd.Series(list(self.assignment.values())).value_counts()
-        where = ", ".join(f"{counts[s]} layers on {s}" for s in self.servers)
+        where = ", ".join(f"{counts[s]} layer{'s' if counts[s] > 1 else ''} on {s}" for s in self.servers)
         crossing = [t for t in self.transfers if t.source != t.target]
         size = show(sum(t.size_bytes for t in crossing), "B")
-        sent = f"{len(crossing)} tensors cross ({size})" if crossing else "nothing crosses"
+        many = "1 tensor crosses" if len(crossing) == 1 else f"{len(crossing)} tensors cross"
+        sent = f"{many} ({size})" if crossing else "nothing crosses"
         if self.source_form != PLAIN:
             sent += f", the input as {self.source_form}"
         gap = "" if self.status == "optimal" else f", gap {self.gap:.2%}"
@@ -239,12 +256,14 @@ class Plan:
             noise += f", below {self.noise_upper:.4g} with {self.limits.get('confidence', math.nan):.4g} confidence"
         slowest = ""
         if self.objective_name == "bottleneck_s":
-            slowest = f"slowest stage {show(self.cost.bottleneck_s, 's')} ({self.cost.throughput_per_s:.4g} requests/s), "
+            slowest = f"slowest stage {show(self.cost.bottleneck_s, 's')} ({self.cost.throughput_per_s:.4g} requests/s)\n  "
         norms = f"T^norm {self.latency_norm:.4g}, E^norm {self.energy_norm:.4g}; " if self.reference else ""
-        return (
-            f"Plan: {where}; {len(self.quantized)} in int8; {sent}\n"
+        return folded(
+            f"Plan: {where}; {len(self.quantized)} in int8\n"
+            f"  {sent}\n"
             f"  {slowest}latency {show(self.latency_s, 's')}, energy {show(self.energy_j, 'J')} "
-            f"(device {show(self.device_energy_j, 'J')}), noise {noise}\n"
+            f"(device {show(self.device_energy_j, 'J')})\n"
+            f"  noise {noise}\n"
             f"  {norms}{self.status}{gap}, by {self.method}{f' with {self.solver}' if self.solver else ''}; "
             f"times {self.times_origin}"
         )

@@ -150,6 +150,19 @@ def split(
         Graph, network and times do not fit each other.
     SolverError
         No solver can answer.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> instance = ds.examples.tiny()
+    >>> ds.split(*instance, max_noise=0.02)
+    Plan: 1 layer on device, 3 layers on edge; 1 in int8
+      2 tensors cross (104 kB)
+      latency 258.2 ms, energy 1.19 J (device 319.5 mJ)
+      noise 0.012 (predicted)
+      optimal, by elimination; times given
+    >>> ds.split(*instance, max_noise=0.02, pins={"conv1": "device"}).servers
+    ('device', 'edge')
     """
     check_arguments(split, locals(), least={"gap": 0, "time_limit_s": 0}, but=OWN_CHECKS)
     if method == "slides" and source_forms is None:

@@ -25,7 +25,7 @@ from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import OptionError, raise_problems
 from dnnsplit.ground.files import sha256
 from dnnsplit.ground.keywords import named
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.units import parse
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
@@ -50,6 +50,16 @@ class AdaptivePlans:
         Their objective as a function of the bandwidths.
     objective_name : str
         What is minimised.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> link, asked = ("device", "edge"), {"max_noises": [0.02], "progress": False}
+    >>> plans = ds.adaptive_plans(*ds.examples.tiny(), bandwidths={link: ["10 kB/s", "10 MB/s"]}, **asked)
+    >>> plans
+    AdaptivePlans(2 plans up to noise 0.012; by the bandwidth of device -> edge)
+    >>> plans.at({link: "10 kB/s"}).servers, plans.at({link: "10 MB/s"}).servers
+    (('device',), ('device', 'edge'))
     """
 
     plans: tuple[Plan, ...] = field(repr=False)
@@ -90,10 +100,11 @@ class AdaptivePlans:
 
     def __repr__(self) -> str:
         ways = ", ".join(f"{a} -> {b}" for a, b in self.prices.links) or "no link"
-        return f"AdaptivePlans({len(self.plans)} plans up to noise {self.plans[-1].noise:.4g}; by the bandwidth of {ways})"
+        many = f"{len(self.plans)} plan{'s' * (len(self.plans) != 1)}"
+        return folded(f"AdaptivePlans({many} up to noise {self.plans[-1].noise:.4g}; by the bandwidth of {ways})")
 
     def _repr_html_(self) -> str:
-        return shown(self, self.frame)
+        return shown(self, readable(self.frame))
 
 
 @named(split, pareto)
@@ -137,6 +148,13 @@ def adaptive_plans(
         No bandwidths; throughput as the objective, which is not affine in 1 / bandwidth.
     InfeasibleError
         No plan keeps a limit.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> bandwidths = {("device", "edge"): ["10 kB/s", "1 MB/s", "10 MB/s"]}
+    >>> ds.adaptive_plans(*ds.examples.tiny(), bandwidths=bandwidths, progress=False)
+    AdaptivePlans(7 plans up to noise 0.037; by the bandwidth of device -> edge)
     """
     check_arguments(adaptive_plans, locals(), some=("max_noises",))
     links = check_links(network, bandwidths)
@@ -207,6 +225,14 @@ def cut_plans(
         The network lacks a link.
     DeployError
         See `cut`.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.yolo11n()
+    >>> plans = ds.bandwidths(graph, network, times, link=("device", "cloud"), low="1 MB/s", high="1.1 MB/s")
+    >>> ds.cut_plans(graph, plans, network, "plans", check=False, progress=False).source
+    'device'
     """
     check_arguments(cut_plans, locals(), some=("out",))
     if isinstance(plans, BandwidthPlans):

@@ -13,7 +13,7 @@ from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NetworkError, OptionError, SolverError
 from dnnsplit.ground.keywords import named
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.units import parse, show
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
@@ -66,6 +66,20 @@ class BandwidthPlans:
         One per interval between two breakpoints.
     objective_name : str
         What is minimised.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> plans = ds.bandwidths(*ds.examples.tiny(), max_noise=0.02, link=("device", "edge"))
+    >>> plans
+    3 optimal plans for the bandwidth of device -> edge
+      100 kB/s to 472.1 kB/s: device, 1 in int8, sends 0 B; latency 450 ms to 450 ms
+      472.1 kB/s to 22.92 MB/s: device+edge, 1 in int8, sends 100 kB; latency 450 ms
+          to 242.6 ms
+      22.92 MB/s to 100 MB/s: edge, 1 in int8, sends 1.2 MB; latency 242.6 ms to
+          202.2 ms
+    >>> plans.at("1 MB/s").servers
+    ('device', 'edge')
     """
 
     links: tuple[Ends, ...]
@@ -117,12 +131,12 @@ class BandwidthPlans:
             sends = f"{row['servers']}, {row['int8']} in int8, sends {show(row['crossing_bytes'], 'B')}"
             sends += f", the input as {row['source_form']}" if row["source_form"] != PLAIN else ""
             lines.append(f"  {ends}: {sends}; {latency}")
-        return "\n".join(lines)
+        return folded("\n".join(lines))
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return shown(str(self).splitlines()[0], self.frame)
+        return shown(str(self).splitlines()[0], readable(self.frame))
 
 
 @named(split)
@@ -169,6 +183,14 @@ def bandwidths(
         No plan keeps the limits.
     SolverError
         A plan was not proved optimal.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.bandwidths(*ds.examples.tiny(), link=("device", "edge"), low="1 MB/s", high="10 MB/s")
+    1 optimal plan for the bandwidth of device -> edge
+      1 MB/s to 10 MB/s: device+edge, 2 in int8, sends 100 kB; latency 298.2 ms to
+          208.2 ms
     """
     check_arguments(bandwidths, locals())
     links = _links(network, link, both_ways)

@@ -87,6 +87,16 @@ def sweep_plans(
     ------
     OptionError, NetworkError
         An empty axis, a weight that is none, or a link that is in no topology.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> planned = ds.sweep_plans(graph, {"tiny": network}, times, noise, max_noise=[0.0, 0.05])
+    >>> planned[["topology", "max_noise", "latency_s", "servers"]]
+      topology  max_noise  latency_s      servers
+    0     tiny       0.00     0.3382  device+edge
+    1     tiny       0.05     0.2182  device+edge
     """
     check_arguments(sweep_plans, locals())
     refuse_weights("sweep_plans", asked)
@@ -218,6 +228,14 @@ def single_servers(
     pd.DataFrame
         server, source_form, noise, noise_upper (with a confidence), latency_s [s], energy_j [J], device_energy_j [J]; by server
         ascending in the noise and strictly descending in the latency. NaN where the server cannot be reached or used.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.single_servers(*ds.examples.tiny())[["server", "latency_s", "energy_j"]]
+       server  latency_s  energy_j
+    0  device     0.4700   1.36300
+    1    edge     0.4382   1.95986
     """
     check_arguments(single_servers, locals())
     free = replace(network, servers=tuple(replace(server, memory_bytes=None) for server in network.servers))

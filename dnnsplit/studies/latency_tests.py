@@ -123,6 +123,15 @@ def latency_tests(
     DeployError
         What a deployment returned has not the noise of its plan's scheme on the same images, or, where these are the images that
         the plan's noise was measured on, not the plan's noise, to 1 %. The rows before it are in `results`.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.yolo11n()
+    >>> asked = {"max_noise": [0.05], "images": ds.scenes.images(2), "build": "build", "repeats": 2, "warm_up": 1}
+    >>> tests = ds.latency_tests(graph, {"device-edge-cloud": network}, times, noise, **asked, progress=False)
+    >>> tests[["topology", "max_noise", "servers"]].shape
+    (1, 3)
     """
     check_arguments(latency_tests, locals(), least={"repeats": 1, "warm_up": 0}, some=("networks", "max_noise", "weights"))
     refuse_weights("latency_tests", asked)

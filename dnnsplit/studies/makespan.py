@@ -55,6 +55,14 @@ def makespan(
     ------
     ModelError, NetworkError, ProfileError, InfeasibleError
         As `evaluate`.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.tiny()
+    >>> plan = ds.split(graph, network, times, noise)
+    >>> ds.makespan(graph, network, times, plan.assignment, plan.quantized) <= plan.latency_s * (1 + 1e-9)
+    True
     """
     check_arguments(makespan, locals())
     return float(max(schedule(graph, network, times, assignment, quantized, routes, forms)["end_s"], default=0.0))

@@ -79,6 +79,15 @@ def regimes(
         No bandwidths, or no limits on the noise; a limit on memory that cuts the front.
     NetworkError
         There is no such link.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> table = ds.regimes(*ds.examples.tiny(), max_noise=[0.05], bandwidths=["100 kB/s", "10 MB/s"], progress=False)
+    >>> table[["bandwidth_bytes_per_s", "best", "latency_s", "alone"]]
+       bandwidth_bytes_per_s    best  latency_s   alone
+    0               100000.0  device     0.3500  device
+    1             10000000.0   split     0.2082    edge
     """
     check_arguments(regimes, locals())
     empty = [name for name, axis in (("max_noise", max_noise), ("bandwidths", bandwidths)) if len(axis) == 0]

@@ -83,6 +83,12 @@ def publish(**results: Any) -> None:
     ----------
     **results : Any
         JSON values, numpy scalars or paths, by name; infinities and NaN are numbers too.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.publish(latency_s=0.2, plan="cloud")  # doctest: +ELLIPSIS
+    {...{'latency_s': 0.2, 'plan': 'cloud'}...}
     """
     from IPython.display import display
 

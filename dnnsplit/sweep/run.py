@@ -40,6 +40,18 @@ class Runs:
         What was asked for, in order.
     rows : Mapping[str, Mapping[str, Any]]
         By the name of the run; a sweep that was stopped has fewer.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds, nbformat
+    >>> from nbformat.v4 import new_code_cell, new_notebook
+    >>> first = new_code_cell("x: int = 1  # a number", metadata={"tags": ["parameters"]})
+    >>> nbformat.write(new_notebook(cells=[first, new_code_cell("x / 0")]), "broken.ipynb")
+    >>> runs = ds.run("broken.ipynb", out="out", progress=False)
+    >>> runs
+    Runs(1 run: 1 failed)
+    >>> runs.failed["error"].tolist()
+    ['ZeroDivisionError: division by zero']
     """
 
     jobs: tuple[Job, ...]
@@ -72,7 +84,7 @@ class Runs:
     def __repr__(self) -> str:
         states = [row["status"] for row in self.rows.values()]
         counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
-        return f"Runs({len(self.jobs)} runs: {', '.join(counts) or 'none begun'})"
+        return f"Runs({len(self.jobs)} run{'s' * (len(self.jobs) != 1)}: {', '.join(counts) or 'none begun'})"
 
     def _repr_html_(self) -> str:
         return shown(self, self.frame.drop(columns=["notebook", "output"], errors="ignore"))
@@ -128,6 +140,18 @@ def run(
         Unknown notebooks or parameters, or no scheduler there; nothing was run then.
     OutputError
         The folder cannot be written; what is finished by then is kept.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import nbformat
+    >>> from nbformat.v4 import new_code_cell, new_notebook
+    >>> first = new_code_cell("x: int = 1  # a number", metadata={"tags": ["parameters"]})
+    >>> last = new_code_cell("import dnnsplit as ds; ds.publish(double=2 * x)")
+    >>> nbformat.write(new_notebook(cells=[first, last]), "double.ipynb")
+    >>> runs = ds.run("double.ipynb", grid={"x": [21]}, out="out", progress=False)
+    >>> runs.frame["double"].tolist()
+    [42]
     """
     check_arguments(run, locals(), least={"workers": 1}, some=("notebook",))
     path = Path(notebook).resolve()

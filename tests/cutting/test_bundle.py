@@ -51,7 +51,9 @@ def test_frame_and_representations(bundle):
     assert frame.loc["a", "sent_bytes"] == 2 * 4 * ROWS * SIZE
     assert frame.loc["c", "received_bytes"] == 5 * ROWS * SIZE
     assert frame.loc["d", "inputs"] == "h2, x"
-    assert repr(bundle) == "Bundle(mlp: 4 parts on device, edge, cloud; 3 tensors cross (229.4 kB); source device)"
+    assert (
+        " ".join(repr(bundle).split()) == "Bundle(mlp: 4 parts on device, edge, cloud; 3 tensors cross (229.4 kB); source device)"
+    )
     assert "<table" in bundle._repr_html_()
 
 
@@ -165,7 +167,7 @@ def test_open_shapes_are_for_outputs_alone(tmp_path):
     best = bundle.wire_by_name[BOXES]
     assert (best.is_open, best.size_bytes) == (True, OPEN_BYTES)
     assert OPEN_BYTES < bundle.largest_message_bytes < OPEN_BYTES + 2**21
-    assert "6 tensors cross (at most 67.11 MB)" in repr(bundle)
+    assert "6 tensors cross (at most 67.11 MB)" in " ".join(repr(bundle).split())
     text = re.escape("has the open shape [1, 1, -1], so it can only be an output of the model")
     halves = replace(bundle.wire_by_name[HALVES], shape=(1, 1, -1))
     with pytest.raises(DeployError, match=text):

@@ -155,7 +155,7 @@ def test_forms_survive_the_file(samples, tmp_path):
     for form, part in again.sources.items():
         assert part.frame.equals(samples.sources[form].frame)
         assert part.origin == {"metric": "rho", "source": form}
-    assert repr(again).endswith("noise 0 to 0.5; inputs also as jpeg-95, webp-90)")
+    assert " ".join(repr(again).split()).endswith("noise 0 to 0.5; inputs also as jpeg-95, webp-90)")
     alone = samples.sources["jpeg-95"]
     alone.save(tmp_path / "jpeg.csv")
     assert NoiseModel.measured(ds.NoiseSamples.load(tmp_path / "jpeg.csv")).of(()) == 0.4

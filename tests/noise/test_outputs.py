@@ -28,7 +28,7 @@ def test_outputs_whose_shape_depends_on_the_data_are_left_out(tmp_path):
     whole = ds.measure_noise(graph, images(2), 3, metric="rho:out", progress=False, workers=1)
     samples = ds.measure_noise(unfixed(graph, "side"), images(2), 3, progress=False, workers=1)
     assert samples.noise.tolist() == whole.noise.tolist()
-    assert "output 'side' is not compared: its shape depends on the data" in repr(samples)
+    assert "output 'side' is not compared: its shape depends on the data" in " ".join(repr(samples).split())
     assert "notes" not in whole.origin
     meter = noise_meter(unfixed(graph, "side"), images(2), layers=3)
     assert list(meter.outputs(("c1",))) == ["out"]

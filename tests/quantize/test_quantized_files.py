@@ -72,7 +72,7 @@ def test_nothing_is_quantized_twice(tmp_path, types):
     assert graph.quantizable() == ()
     assert why_none(graph.model) == "no layer can run in int8: its weights are int8 already"
     samples = ds.measure_noise(graph, images(2), progress=False)
-    assert repr(samples).endswith("noise 0 to 0; no layer can run in int8: its weights are int8 already)")
+    assert " ".join(repr(samples).split()).endswith("noise 0 to 0; no layer can run in int8: its weights are int8 already)")
     bundle = ds.cut(graph, plan_for(graph, dict.fromkeys(graph.layer_names, "device")), tmp_path / "build")
     assert [stray_layers(bundle.folder / part.file, graph, ()) for part in bundle.parts] == [{}]
 

@@ -106,7 +106,7 @@ def test_lossless_forms_change_from_interval_to_interval():
     assert found.breakpoints == pytest.approx((10.0, 100 / 2, 600 / 1, 1e4))
     assert list(found.frame["source_form"]) == ["webp-lossless", "png-1", "float32"]
     assert list(found.frame["crossing_bytes"]) == [300, 400, 1000]
-    assert "50 B/s to 600 B/s: edge, 0 in int8, sends 400 B, the input as png-1; latency" in str(found)
+    assert "50 B/s to 600 B/s: edge, 0 in int8, sends 400 B, the input as png-1; latency" in " ".join(str(found).split())
     slides = bandwidths(graph, network, times, source_forms=("float32",), **everything)
     assert list(slides.frame["source_form"]) == ["float32"]
 

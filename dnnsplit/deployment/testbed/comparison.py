@@ -43,6 +43,16 @@ def compare(test: LatencyTest, bundle: Bundle) -> pd.DataFrame:
     ------
     DeployError
         The bundle has no plan.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.yolo11n()
+    >>> bundle = ds.cut(graph, ds.split(graph, network, times, noise, max_noise=0.05), "build", check=False)
+    >>> with ds.testbed(bundle, network, times.slowdown) as client:
+    ...     test = ds.latency_test(client, {"images": ds.scenes.images(1)}, repeats=2, progress=False)
+    >>> list(ds.compare(test, bundle))
+    ['term', 'predicted_s', 'measured_s', 'error_%']
     """
     check_arguments(compare, locals())
     cost = bundle.plan.get("cost")

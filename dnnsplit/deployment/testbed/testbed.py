@@ -95,6 +95,16 @@ def testbed(
     DeployError
         Unknown servers, links that are needed and not there, wrong numbers (all at once); a stage that dies or does not get
         ready, with the end of its stderr; hosts that do not answer or serve another bundle; a deadline that no request can keep.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.yolo11n()
+    >>> bundle = ds.cut(graph, ds.split(graph, network, times, noise, max_noise=0.05), "build", check=False)
+    >>> with ds.testbed(bundle, network, times.slowdown) as client:
+    ...     answer = client.infer({"images": ds.scenes.images(1)})
+    >>> answer["output0"].shape
+    (1, 9, 2100)
     """
     check_arguments(testbed, locals(), DeployError)
     if kind not in KINDS:
@@ -222,6 +232,16 @@ def latency_test(
     ------
     DeployError
         A request fails, or the server reports no latency because it is not one of ours.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> graph, network, times, noise = ds.examples.yolo11n()
+    >>> bundle = ds.cut(graph, ds.split(graph, network, times, noise, max_noise=0.05), "build", check=False)
+    >>> with ds.testbed(bundle, network, times.slowdown) as client:
+    ...     test = ds.latency_test(client, {"images": ds.scenes.images(1)}, repeats=2, progress=False)
+    >>> test.median_s > 0
+    True
     """
     check_arguments(latency_test, locals())
     if repeats < 1 or warm_up < 0:

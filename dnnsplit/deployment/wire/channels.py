@@ -46,6 +46,14 @@ class Tls:
     named : bool, default False
         Whether certificates carry the names of servers, as those of `make_keys` do, and are checked by these, whatever the
         address.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> folders = ds.make_keys(["device", "edge"])
+    >>> tls = ds.Tls(*(str(folders["edge"] / name) for name in ("cert.pem", "key.pem", "ca.pem")), named=True)
+    >>> tls.mutual
+    True
     """
 
     cert: str = ""

@@ -16,6 +16,10 @@ from PIL import Image, ImageDraw
 from dnnsplit.ground.errors import DnnSplitError
 from dnnsplit.ground.units import is_whole
 
+__all__ = [
+    "CLASSES", "CONE", "HELMET", "PERSON", "SIGN", "VEST",
+    "draw_canvas", "draw_scene", "images", "labelled_canvases", "write_yolo_dataset",
+]  # fmt: skip
 CLASSES: tuple[str, ...] = ("person", "helmet", "vest", "cone", "sign")
 PERSON, HELMET, VEST, CONE, SIGN = range(len(CLASSES))
 
@@ -43,6 +47,10 @@ _SIGNS = (
     (("rectangle", _WHITE, (-0.5, 1), (0.5, 0)), ("rectangle", (10, 130, 75), (-0.45, 0.95), (0.45, 0.05)),  # escape
      ("rectangle", _WHITE, (-0.3, 0.55), (0.1, 0.45)), ("polygon", _WHITE, (0.37, 0.5), (0.1, 0.74), (0.1, 0.26))),
 )  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def _require_positive(**values: int) -> None:
@@ -158,6 +166,14 @@ def draw_scene(rng: np.random.Generator, size: int = 160) -> tuple[np.ndarray, n
     boxes : (n, 5) float32 array
         Rows `class, cx, cy, w, h`: an index into `CLASSES`, then centre and size as fractions of the side, cut off
         at the border of the picture.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import numpy as np
+    >>> image, boxes = ds.scenes.draw_scene(np.random.default_rng(0))
+    >>> image.shape, boxes.shape[1]
+    ((160, 160, 3), 5)
     """
     _require_positive(size=size)
     side = size * _SUPERSAMPLING
@@ -201,6 +217,14 @@ def draw_canvas(rng: np.random.Generator, tiles: int = 2, size: int = 160) -> tu
         RGB, rows from the top, 0 to 255; the scenes are drawn row by row.
     boxes : (n, 5) float32 array
         As `draw_scene` returns them, as fractions of the side of the canvas.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> import numpy as np
+    >>> image, boxes = ds.scenes.draw_canvas(np.random.default_rng(0))
+    >>> image.shape, boxes.shape[1]
+    ((320, 320, 3), 5)
     """
     _require_positive(tiles=tiles, size=size)
     canvas, tables = np.zeros((tiles * size, tiles * size, 3), dtype=np.uint8), []
@@ -231,6 +255,13 @@ def labelled_canvases(count: int, seed: int, tiles: int = 2, size: int = 160) ->
         RGB in [0, 1], channels first.
     boxes : list of (n, 5) float32 arrays
         One table per canvas, see `draw_canvas`; `dnnsplit.examples.ppe.scoring.true_boxes` turns them into pixels.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> images, boxes = ds.scenes.labelled_canvases(2, seed=0)
+    >>> images.shape, len(boxes)
+    ((2, 3, 320, 320), 2)
     """
     _require_positive(count=count)
     rng = np.random.default_rng(seed)
@@ -252,6 +283,13 @@ def images(count: int, seed: int = 0) -> np.ndarray:
     -------
     (count, 3, 320, 320) float32 array
         RGB in [0, 1], channels first.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> images = ds.scenes.images(2)
+    >>> images.shape, images.dtype
+    ((2, 3, 320, 320), dtype('float32'))
     """
     return labelled_canvases(count, seed)[0]
 
@@ -278,6 +316,12 @@ def write_yolo_dataset(folder: str | Path, train: int, val: int, seed: int, size
     -------
     Path
         The data.yaml.  Label rows are `class cx cy w h` as in `draw_scene`, with six decimals.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> ds.scenes.write_yolo_dataset("scenes", train=2, val=1, seed=0).name
+    'data.yaml'
     """
     _require_positive(train=train, val=val, size=size)
     root = Path(folder)
