@@ -5,12 +5,23 @@ In: the files of ``data/``. Out: graphs, networks, times, noise, images. May imp
 
 from dnnsplit.examples.ppe import scenes, scoring
 from dnnsplit.examples.ppocr import ppocr_det, text_pages
-from dnnsplit.examples.shipped import SHIPPED, TOPOLOGIES, data_folder, load_images, network, random_problem, tiny, yolo11n
+from dnnsplit.examples.shipped import (
+    SHIPPED,
+    TOPOLOGIES,
+    count_images,
+    data_folder,
+    load_images,
+    network,
+    random_problem,
+    tiny,
+    yolo11n,
+)
 from dnnsplit.examples.yolo11 import export_yolo11
 
 __all__ = [
     "SHIPPED",
     "TOPOLOGIES",
+    "count_images",
     "data_folder",
     "export_yolo11",
     "load_images",
