@@ -9,7 +9,6 @@ import numpy as np
 
 import dnnsplit as ds
 from dnnsplit.cli.models import argument, tell
-from dnnsplit.examples.pictures import are_pictures, listed, read
 
 ARGUMENTS = (
     argument("name", metavar="NAME", help="yolo11 and a size (n, s, m, l, x), then -seg, -cls, or nothing for detection"),
@@ -38,6 +37,8 @@ def export(options: argparse.Namespace) -> int:
 
 def _images(path: str, size: int) -> np.ndarray:
     """Return 16 images; pictures are letterboxed, as Ultralytics does."""
+    from dnnsplit.examples.pictures import are_pictures, listed, read  # a host that only serves has no onnx
+
     if not are_pictures(path):
         return np.asarray(ds.examples.load_images(path, 16))
     there, _ = listed(path)

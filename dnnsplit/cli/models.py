@@ -73,7 +73,7 @@ def images(options: argparse.Namespace, graph: ds.LayerGraph, *counts: int) -> l
         if there < wanted:
             counts = tuple(max(1, there * count // wanted) for count in counts)
             starts = [sum(counts[:place]) if sum(counts) <= there else 0 for place in range(len(counts))]
-            taken = " and ".join(map(str, counts)) + (" are taken" if sum(counts) <= there else " is taken, for all purposes")
+            taken = f"{' and '.join(map(str, counts))} are taken" if sum(counts) <= there else "the first serve all purposes"
             tell(f"{path} holds {there} image{'s' * (there > 1)}, and {wanted} are wanted: {taken}")
     given = {"graph": graph, "preprocess": options.preprocess, "told": tell}
     return [

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dnnsplit.codecs.images import MODES
-from dnnsplit.examples.preprocessing import CHANNELS, Preprocessing
+from dnnsplit.examples.preprocessing import CHANNELS, Preprocessing, as_input, fitted
 from dnnsplit.ground.errors import DnnSplitError, OptionError, raise_problems
 from dnnsplit.ground.gate import Kind, memory_bytes, opened
 
@@ -78,12 +78,12 @@ def read(paths: Sequence[Path], how: Preprocessing, dtype: np.dtype, shape: Sequ
     OptionError
         Files that are no pictures, all of them at once.
     """
-    how = how.fitted(dtype, shape)
+    how = fitted(how, dtype, shape)
     mode = MODES[CHANNELS[how.channels]]
     arrays, problems = [], []
     for path in paths:
         try:
-            arrays.append(how.array([_picture(path, mode)], dtype, shape))
+            arrays.append(as_input(how, [_picture(path, mode)], dtype, shape))
         except DnnSplitError as error:
             problems.append(str(error))
     raise_problems(OptionError, "pictures", problems)

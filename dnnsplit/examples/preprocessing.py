@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 _NUMBERS = ("scale", "mean", "std", "crop_pct")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Preprocessing:
     """What is done to a picture before a model reads it: value = (pixel * scale - mean) / std, once it is resized.
 
@@ -124,89 +124,13 @@ class Preprocessing:
         raise_problems(OptionError, f"preprocessing {given!r}", problems)
         return replace(base or Preprocessing(), **found)
 
-    def fitted(self, dtype: np.dtype[Any], shape: Sequence[int]) -> Preprocessing:
-        """Return the same with the channels and the layout of an input.
-
-        Parameters
-        ----------
-        dtype : np.dtype[Any]
-            Of the input: floats, or uint8, which takes pixels as they are.
-        shape : Sequence[int]
-            Of the input.
-
-        Raises
-        ------
-        OptionError
-            An input that takes no such pictures.
-        """
-        check_arguments(Preprocessing.fitted, locals())
-        kinds = [self.layout] if self.layout else LAYOUTS
-        counts = {layout: shape[layout.index("C")] for layout in kinds if len(layout) == len(shape) and min(shape) > 0}
-        fit = {layout: count for layout, count in counts.items() if count in CHANNELS.values()}
-        if not fit:
-            how = f"{self.layout} " if self.layout else ""
-            message = f"an input of shape {tuple(shape)} takes no {how}pictures of 1, 3 or 4 channels"
-            raise OptionError(message, "give arrays of that shape, as .npy")
-        layout, count = next(iter(fit.items()))
-        channels = self.channels or {1: "gray", 3: "RGB", 4: "RGBA"}[count]
-        if CHANNELS[channels] != count or not {len(self.mean), len(self.std)} <= {1, count}:
-            message = f"an input of shape {tuple(shape)} ({layout}) has {count} channel{'s' * (count > 1)}; {self} has others"
-            raise OptionError(message, "the layout may be told too, such as NHWC")
-        if dtype.kind != "f" and (dtype != np.uint8 or not self.as_they_are):
-            message = f"an input of {dtype} takes no pictures by {self}"
-            way_out = "scale=1, without mean and std, keeps them as they are" if dtype == np.uint8 else "give arrays, as .npy"
-            raise OptionError(message, way_out)
-        return replace(self, layout=layout, channels=channels)
-
     @property
     def as_they_are(self) -> bool:
         """Whether pixels keep their values."""
         return self.scale == 1 and {*self.mean} == {0.0} and {*self.std} == {1.0}
 
-    def array(self, pictures: Sequence[Image.Image], dtype: np.dtype[Any], shape: Sequence[int]) -> np.ndarray:
-        """Return the input that holds some pictures, which are RGB, gray ("L") or RGBA already.
-
-        Parameters
-        ----------
-        pictures : Sequence[Image.Image]
-            Of 8 bits.
-        dtype, shape : np.dtype[Any], Sequence[int]
-            Of the input of one inference.
-
-        Returns
-        -------
-        np.ndarray
-            One picture after the other along the first axis where the layout has an N, else along one of their own.
-        """
-        how = self.fitted(dtype, shape)
-        size = shape[how.layout.index("W")], shape[how.layout.index("H")]
-        steps = np.stack([np.asarray(how._resized(one, size)).reshape(size[1], size[0], -1) for one in pictures])
-        steps = steps[..., ::-1] if how.channels == "BGR" else steps
-        values = np.empty(steps.shape, dtype)
-        for channel, levels in enumerate(how._levels(steps.shape[-1])):
-            values[..., channel] = levels.astype(dtype)[steps[..., channel]]
-        return np.ascontiguousarray(np.moveaxis(values, 3, 1)) if "CH" in how.layout else values
-
-    def _levels(self, channels: int) -> np.ndarray:
-        """The values of the pixels 0 to 255 by channel, in float64: each is rounded once."""
-        mean, std = (np.broadcast_to(np.array(numbers, np.float64), channels)[:, None] for numbers in (self.mean, self.std))
-        levels: np.ndarray = (np.arange(256) * self.scale - mean) / std
-        return levels
-
-    def _resized(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-        """Resize one picture; `size` is width and height."""
-        if self.resize == "stretch":
-            return picture.resize(size, Image.Resampling.BILINEAR)
-        sides = [there / its for there, its in zip(size, picture.size, strict=True)]
-        factor = min(sides) if self.resize == "letterbox" else max(sides) / self.crop_pct
-        whole = [max(1, round(its * factor)) for its in picture.size]
-        picture = picture.resize((whole[0], whole[1]), Image.Resampling.BILINEAR)
-        # in the middle, or half a pixel before it, as Ultralytics has it
-        place = tuple(math.floor((there - its) / 2) if there >= its else -round((its - there) / 2)
-                      for there, its in zip(size, whole, strict=True))  # fmt: skip
-        framed = Image.new(picture.mode, size, (GREY, GREY, GREY, 255)[: len(picture.getbands())])
-        framed.paste(picture, (place[0], place[1]))
-        return framed
+    def __repr__(self) -> str:
+        return f"Preprocessing({self})"
 
     def __str__(self) -> str:
         crop = f"={_text(self.crop_pct)}" if self.resize == "crop" and self.crop_pct != 1 else ""
@@ -216,31 +140,90 @@ class Preprocessing:
         return ",".join(filter(None, words))
 
 
-def preprocessing_of(
-    metadata: Mapping[str, str], dtype: np.dtype[Any], outputs: Sequence[Sequence[int]]
-) -> tuple[Preprocessing, str]:
-    """Return what a model seems to want, and how that is known.
+def fitted(how: Preprocessing, dtype: np.dtype[Any], shape: Sequence[int]) -> Preprocessing:
+    """Return a preprocessing with the channels and the layout of an input.
 
     Parameters
     ----------
-    metadata : Mapping[str, str]
-        Of the ONNX file.
+    how : Preprocessing
+        Which.
     dtype : np.dtype[Any]
-        Of its input.
-    outputs : Sequence[Sequence[int]]
-        Shapes of its outputs.
+        Of the input: floats, or uint8, which takes pixels as they are.
+    shape : Sequence[int]
+        Of the input.
+
+    Raises
+    ------
+    OptionError
+        An input that takes no such pictures.
     """
-    if dtype == np.uint8:
-        return Preprocessing(scale=1.0), "the input is uint8, which takes pixels as they are; how to resize is not known"
-    if {"stride", "task"} <= {*metadata}:
-        task = metadata["task"]
-        base = Preprocessing.of("crop,scale=1/255" if task == "classify" else "yolo")
-        return base, f"the file's metadata say that it is an Ultralytics model for the task {task!r}"
-    if len(outputs) == 1 and [extent for extent in outputs[0] if extent != 1] in ([1000], [1001]):
-        return Preprocessing.of(
-            "imagenet"
-        ), f"it has {max(outputs[0])} outputs, as classifiers of ImageNet, which mostly want this"
-    return Preprocessing(), "nothing in the file says what it wants"
+    kinds = [how.layout] if how.layout else LAYOUTS
+    counts = {layout: shape[layout.index("C")] for layout in kinds if len(layout) == len(shape) and min(shape) > 0}
+    fit = {layout: count for layout, count in counts.items() if count in CHANNELS.values()}
+    if not fit:
+        which = f"{how.layout} " if how.layout else ""
+        message = f"an input of shape {tuple(shape)} takes no {which}pictures of 1, 3 or 4 channels"
+        raise OptionError(message, "give arrays of that shape, as .npy")
+    layout, count = next(iter(fit.items()))
+    channels = how.channels or {1: "gray", 3: "RGB", 4: "RGBA"}[count]
+    if CHANNELS[channels] != count or not {len(how.mean), len(how.std)} <= {1, count}:
+        message = f"an input of shape {tuple(shape)} ({layout}) has {count} channel{'s' * (count > 1)}; {how} has others"
+        raise OptionError(message, "the layout may be told too, such as NHWC")
+    if dtype.kind != "f" and (dtype != np.uint8 or not how.as_they_are):
+        message = f"an input of {dtype} takes no pictures by {how}"
+        way_out = "scale=1, without mean and std, keeps them as they are" if dtype == np.uint8 else "give arrays, as .npy"
+        raise OptionError(message, way_out)
+    return replace(how, layout=layout, channels=channels)
+
+
+def as_input(how: Preprocessing, pictures: Sequence[Image.Image], dtype: np.dtype[Any], shape: Sequence[int]) -> np.ndarray:
+    """Return the input that holds some pictures, which are RGB, gray ("L") or RGBA already.
+
+    Parameters
+    ----------
+    how : Preprocessing
+        What is done to them.
+    pictures : Sequence[Image.Image]
+        Of 8 bits.
+    dtype, shape : np.dtype[Any], Sequence[int]
+        Of the input of one inference.
+
+    Returns
+    -------
+    np.ndarray
+        One picture after the other along the first axis where the layout has an N, else along one of their own.
+    """
+    how = fitted(how, dtype, shape)
+    size = shape[how.layout.index("W")], shape[how.layout.index("H")]
+    steps = np.stack([np.asarray(_resized(how, one, size)).reshape(size[1], size[0], -1) for one in pictures])
+    steps = steps[..., ::-1] if how.channels == "BGR" else steps
+    values = np.empty(steps.shape, dtype)
+    for channel, levels in enumerate(_levels(how, steps.shape[-1])):
+        values[..., channel] = levels.astype(dtype)[steps[..., channel]]
+    return np.ascontiguousarray(np.moveaxis(values, 3, 1)) if "CH" in how.layout else values
+
+
+def _levels(how: Preprocessing, channels: int) -> np.ndarray:
+    """The values of the pixels 0 to 255 by channel, in float64: each is rounded once."""
+    mean, std = (np.broadcast_to(np.array(numbers, np.float64), channels)[:, None] for numbers in (how.mean, how.std))
+    levels: np.ndarray = (np.arange(256) * how.scale - mean) / std
+    return levels
+
+
+def _resized(how: Preprocessing, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize one picture; `size` is width and height."""
+    if how.resize == "stretch":
+        return picture.resize(size, Image.Resampling.BILINEAR)
+    sides = [there / its for there, its in zip(size, picture.size, strict=True)]
+    factor = min(sides) if how.resize == "letterbox" else max(sides) / how.crop_pct
+    whole = [max(1, round(its * factor)) for its in picture.size]
+    picture = picture.resize((whole[0], whole[1]), Image.Resampling.BILINEAR)
+    # in the middle, or half a pixel before it, as Ultralytics has it
+    place = tuple(math.floor((there - its) / 2) if there >= its else -round((its - there) / 2)
+                  for there, its in zip(size, whole, strict=True))  # fmt: skip
+    framed = Image.new(picture.mode, size, (GREY, GREY, GREY, 255)[: len(picture.getbands())])
+    framed.paste(picture, (place[0], place[1]))
+    return framed
 
 
 def of_model(model: Model, given: str | Preprocessing = "") -> tuple[Preprocessing, str]:
@@ -255,11 +238,23 @@ def of_model(model: Model, given: str | Preprocessing = "") -> tuple[Preprocessi
         names = ", ".join(map(repr, model.inputs))
         message = f"{model.path.name} reads {names}, and pictures are for one input; give arrays by name, as images.npz"
         raise OptionError(message)
-    (name,) = model.inputs
-    outputs = [model.types[output][1] for output in model.outputs if output in model.types]
-    base, why = preprocessing_of(model.metadata, model.dtype(name), outputs)
-    how = Preprocessing.of(given, base)
-    return how.fitted(model.dtype(name), model.types[name][1]), "as told" if given else why
+    dtype, shape = model.dtype(model.inputs[0]), model.types[model.inputs[0]][1]
+    base, why = _wanted(model, dtype, shape)
+    return fitted(Preprocessing.of(given, base), dtype, shape), "as told" if given else why
+
+
+def _wanted(model: Model, dtype: np.dtype[Any], shape: Sequence[int]) -> tuple[Preprocessing, str]:
+    """Return what a model seems to want, and how that is known."""
+    if dtype == np.uint8:
+        return Preprocessing(scale=1.0), "its input is uint8, which takes pixels as they are; how to resize is not known"
+    if {"stride", "task"} <= {*model.metadata}:
+        task = model.metadata["task"]
+        base = Preprocessing.of("crop" if task == "classify" else "yolo")
+        return base, f"the file's metadata say that it is an Ultralytics model, for the task {task!r}"
+    outputs = [[extent for extent in model.types[name][1] if extent != 1] for name in model.outputs if name in model.types]
+    if outputs in ([[1000]], [[1001]]) and 3 in shape:
+        return Preprocessing.of("imagenet"), f"it has {outputs[0][0]} outputs, as ImageNet's classifiers, which mostly want this"
+    return Preprocessing(), "nothing in the file says what it wants"
 
 
 def _word(word: str) -> dict[str, Any] | None:
