@@ -69,7 +69,9 @@ def images(options: argparse.Namespace, graph: ds.LayerGraph, *counts: int) -> l
     """Read images for some purposes, none for two; where there are fewer than are wanted, fewer for each, which is told."""
     path, starts = options.images, [sum(counts[:place]) for place in range(len(counts))]
     if path and graph.model.inputs:
-        there, wanted = ds.examples.count_images(path, graph), sum(counts)
+        from dnnsplit.examples.shipped import count_images  # a host that only serves has no onnx
+
+        there, wanted = count_images(path, graph), sum(counts)
         if there < wanted:
             counts = tuple(max(1, there * count // wanted) for count in counts)
             starts = [sum(counts[:place]) if sum(counts) <= there else 0 for place in range(len(counts))]

@@ -8,7 +8,6 @@ from dnnsplit.examples.ppocr import ppocr_det, text_pages
 from dnnsplit.examples.shipped import (
     SHIPPED,
     TOPOLOGIES,
-    count_images,
     data_folder,
     load_images,
     network,
@@ -21,7 +20,6 @@ from dnnsplit.examples.yolo11 import export_yolo11
 __all__ = [
     "SHIPPED",
     "TOPOLOGIES",
-    "count_images",
     "data_folder",
     "export_yolo11",
     "load_images",

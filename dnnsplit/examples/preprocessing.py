@@ -108,6 +108,11 @@ class Preprocessing:
         ------
         OptionError
             A word that is not known; all of them at once.
+
+        Examples
+        --------
+        >>> print(Preprocessing.of("imagenet,BGR"))
+        crop=0.875,BGR,scale=1/255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225
         """
         check_arguments(Preprocessing.of, locals())
         if isinstance(given, Preprocessing):

@@ -8,6 +8,7 @@ from PIL import Image
 
 import dnnsplit as ds
 from dnnsplit.examples.pictures import read
+from dnnsplit.examples.shipped import count_images
 
 UINT8, FLOAT = TensorProto.UINT8, TensorProto.FLOAT
 F4 = np.dtype(np.float32)
@@ -48,7 +49,7 @@ def test_a_folder_is_taken_by_name_and_told(tmp_path, graph):
     (last,) = ds.examples.load_images(tmp_path / "photos", 1, start=3, graph=graph, preprocess="scale=1", told=told.append)
     assert last[:, 6, 6].tolist() == [0, 153, 255]
     assert "(as told;" in told[1]
-    assert ds.examples.count_images(tmp_path / "photos", graph) == 4
+    assert count_images(tmp_path / "photos", graph) == 4
     with pytest.raises(ds.OptionError, match="holds 4 images; 2 are wanted after the first 3"):
         ds.examples.load_images(tmp_path / "photos", 2, start=3, graph=graph)
     with pytest.raises(ds.OptionError, match=r"which are resized to the input of a model; tell it by graph="):
@@ -175,4 +176,4 @@ def test_a_batch_takes_as_many_pictures(tmp_path):
     graph = ds.load(double(tmp_path / "batch.onnx", {"x": [2, 3, 8, 8]}))
     found = ds.examples.load_images(tmp_path / "photos", 1, start=1, graph=graph, preprocess="scale=1", told=lambda line: None)
     assert found[:, 0, 0, 0].tolist() == [2, 3]
-    assert ds.examples.count_images(tmp_path / "photos", graph) == 2
+    assert count_images(tmp_path / "photos", graph) == 2

@@ -41,7 +41,7 @@ def test_a_model_and_a_folder_of_pictures_are_all_it_needs(tmp_path, measured_el
     assert "letterbox,BGR,NCHW,scale=1/255 to 12 x 12 (as told" in text
     assert "3 layers may run in int8; 4 were asked for" in text
     times = ds.LayerTimes.load(tmp_path / "out" / "times.csv")
-    assert set(times.frame["origin"]) == ({"measured"} if measured_elsewhere else {"scaled"})
+    assert set(times.frame["origin"]) == ({"measured"} if measured_elsewhere else {"measured", "scaled"})  # the edge is as fast
     plan = ds.Plan.load(tmp_path / "out" / "plan.json", graph)
     assert plan.latency_s == pytest.approx(row["latency_s"])
     assert {part.server for part in ds.Bundle.load(tmp_path / "out" / "parts").parts} == set(plan.servers)
