@@ -20,6 +20,7 @@ from .deployment.testbed.testbed import latency_test as latency_test
 from .deployment.testbed.testbed import testbed as testbed
 from .deployment.wire.channels import Tls as Tls
 from .examples import scenes as scenes
+from .examples.preprocessing import Preprocessing as Preprocessing
 from .graph.blocks import load as load
 from .graph.layers import Layer as Layer
 from .graph.layers import LayerGraph as LayerGraph

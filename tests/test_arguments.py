@@ -141,6 +141,7 @@ def right_arguments(there):
         "Bundle": ds.cut(read, plan, there / "cut", check=False), "Client": client,
         "Explanation": ds.explain(ds.split(**asked, max_noise=0.1), **asked, max_noise=0.1),
         "NoiseMeter": ds.noise_meter(read, images, layers=1), "Overhead": ds.Overhead(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3),
+        "given": "yolo", "Preprocessing": ds.Preprocessing(),
         "Power": ds.Power(samples.frame, (), "", "", "", "", ""), "Instance": ds.Instance(graph, network, times),
     }  # fmt: skip
     client.close()

@@ -11,7 +11,7 @@ from helpers.paths import ROOT
 
 from dnnsplit.ground.tables import read_table
 
-PAGES = ("CONTRIBUTING.md", "docs/architecture.md", "data/README.md", "CHANGELOG.md")
+PAGES = ("CONTRIBUTING.md", "docs/architecture.md", "docs/how-to/your-model.md", "data/README.md", "CHANGELOG.md")
 
 
 @pytest.fixture(scope="module")

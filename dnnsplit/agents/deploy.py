@@ -21,7 +21,9 @@ from dnnsplit.agents.names import name_problem
 from dnnsplit.agents.steps import COLUMNS, Request
 from dnnsplit.agents.wire import Remote, UnreachableError, patiently, tls_of
 from dnnsplit.deployment.client import Client
-from dnnsplit.examples.shipped import load_images, read_images
+from dnnsplit.examples.pictures import are_pictures
+from dnnsplit.examples.preprocessing import Preprocessing
+from dnnsplit.examples.shipped import count_images, load_images, read_images
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.feeds import feeds_of
 from dnnsplit.graph.foreign import domains_and_places
@@ -32,6 +34,7 @@ from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.quantize.setting import SETTINGS
 
 DRAWN = 24  # images that are drawn for the models of the examples
+PICTURES = 64  # of a folder, at most: 16 calibrate, and the last ones measure the noise
 AWAY_S = 30.0  # that the agent may be away while it deploys
 POLL_S = 0.2
 
@@ -102,6 +105,7 @@ def deploy(
     *,
     name: str = "",
     images: str | Path | np.ndarray | Mapping[str, np.ndarray] | None = None,
+    preprocess: str | Preprocessing = "",
     shapes: Mapping[str, Sequence[int]] | None = None,
     keys: str | Path = "",
     wait_s: float = 3600.0,
@@ -124,8 +128,11 @@ def deploy(
     name : str, default ""
         Of the deployment; by default that of the file.
     images : str | Path | np.ndarray | Mapping[str, np.ndarray] | None, optional
-        To profile with, to calibrate int8 and to measure its noise on: as for `profile`, or a file of them. By default scenes for
-        the models of the examples; for others none, and nothing is quantized then.
+        To profile with, to calibrate int8 and to measure its noise on: as for `profile`, a file of them, or a folder of pictures,
+        of which 64 are taken at most. By default scenes for the models of the examples; for others none, and nothing is quantized
+        then.
+    preprocess : str | Preprocessing, default ""
+        What is done to pictures, see `Preprocessing.of`.
     shapes : Mapping[str, Sequence[int]] | None, optional
         Of inputs that the model leaves open.
     keys : str | Path, default ""
@@ -165,7 +172,7 @@ def deploy(
     raise_problems(OptionError, "deploy", list(_problems(name, asked)))
     graph = load(model, shapes=shapes)
     with TemporaryDirectory() as folder:
-        file, count = _images(images, graph, Path(folder))
+        file, count = _images(images, graph, Path(folder), preprocess, told)
         if asked.get("max_noise") and not file:
             message = f"a noise limit of {asked['max_noise']:g} needs images to calibrate int8 on; give images=, or max_noise=0"
             raise OptionError(message)
@@ -289,7 +296,11 @@ def _problems(name: str, asked: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _images(
-    images: str | Path | np.ndarray | Mapping[str, np.ndarray] | None, graph: Any, folder: Path
+    images: str | Path | np.ndarray | Mapping[str, np.ndarray] | None,
+    graph: Any,
+    folder: Path,
+    preprocess: str | Preprocessing,
+    told: Callable[[str], None],
 ) -> tuple[Path | None, int]:
     """Return a file of images, and how many are in it; none for a model that nothing is drawn for."""
     if images is None:
@@ -297,7 +308,10 @@ def _images(
             images = load_images("", DRAWN, graph=graph)
         except OptionError:
             return None, 0
-    if isinstance(images, str | Path):
+    if isinstance(images, str | Path) and are_pictures(images):
+        some = min(PICTURES, count_images(images, graph))
+        images = load_images(images, some, start=0, graph=graph, preprocess=preprocess, told=told)
+    elif isinstance(images, str | Path):
         images = read_images(images)
     given = {name: np.asarray(array) for name, array in images.items()} if isinstance(images, Mapping) else np.asarray(images)
     count = len(feeds_of(graph.model, given))

@@ -267,7 +267,7 @@ class Deployer:
             self.say("noise", "without images nothing is quantized" if not r.images else "nothing is to be quantized")
             return
         fastest = min(self.usable(), key=lambda name: self.times.of(name).seconds_of(name))
-        self.say("noise", f"{fastest} measures {r.budget} schemes of int8", host=fastest)
+        self.say("noise", f"{fastest} measures {r.budget} schemes of int8 at most", host=fastest)
         given = {**r.for_jobs(), "budget": r.budget, "provider": "cpu"}
         files, known = self.hosts.job(fastest, "noise", given, self.folder / "noise")
         self.planner.take_noise(files["noise.csv"])

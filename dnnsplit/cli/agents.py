@@ -10,7 +10,7 @@ from typing import Any
 
 import dnnsplit as ds
 from dnnsplit.cli.assignments import shapes
-from dnnsplit.cli.models import FILES, Argument, argument, tell
+from dnnsplit.cli.models import FILES, PREPROCESS, Argument, argument, tell
 from dnnsplit.ground.huge_pages import in_huge_pages, with_huge_pages
 from dnnsplit.ground.units import parse, show
 
@@ -75,6 +75,7 @@ DEPLOY: tuple[Argument, ...] = (
     AT,
     argument("--name", default="", help="of the deployment (default: that of the file)"),
     argument("--images", default="", help=f"{FILES} (default: scenes, for the examples' models; else nothing is quantized)"),
+    PREPROCESS,
     argument(
         "--shape", action="append", default=[], metavar="NAME=1,3,640,640", help="shape of an input that the file leaves open"
     ),
@@ -96,7 +97,7 @@ def deploy(options: argparse.Namespace) -> int:
     """Deploy a model, and print the address that clients call."""
     found = ds.deploy(
         options.model, options.at, name=options.name, images=options.images or None, keys=options.keys,
-        shapes=shapes(options.shape),
+        shapes=shapes(options.shape), preprocess=options.preprocess,
         max_noise=options.max_noise, confidence=options.confidence, latency_weight=options.latency_weight,
         energy_weight=options.energy_weight, max_device_energy_j=options.max_device_energy, layers=options.layers,
         budget=options.budget, setting=options.setting, deadline_s=options.deadline, in_flight=options.in_flight,

@@ -9,9 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import dnnsplit as ds
-from dnnsplit.cli import agents, exporting, serving
+from dnnsplit.cli import agents, exporting, networks, profiles, serving
 from dnnsplit.cli.assignments import assignments, grids
-from dnnsplit.cli.models import FILES, IMAGES, MODEL, PROBLEM, PROVIDER, Argument, argument, load, problem_of, tell
+from dnnsplit.cli.models import (
+    FILES,
+    IMAGES,
+    MODEL,
+    PREPROCESS,
+    PROBLEM,
+    PROVIDER,
+    Argument,
+    argument,
+    images,
+    load,
+    problem_of,
+    tell,
+)
 from dnnsplit.ground.outputs import check_output, keep
 
 KEPT = "what is finished is kept: the same command goes on from there"
@@ -77,6 +90,15 @@ WEIGHTS = (
 )
 
 
+def _fewer_layers(options: argparse.Namespace, graph: ds.LayerGraph) -> bool:
+    """Say where a model has fewer layers for int8 than are asked for; return whether it has any."""
+    there = len(graph.quantizable(options.layers))
+    if 0 < there < options.layers:
+        what = f"{there} layer{'s' * (there > 1)} of {options.model.name} can run in int8"
+        tell(f"{what}, all of which are taken (--layers {options.layers})")
+    return there > 0
+
+
 _command("agent", "join this host to others: it measures itself and runs parts, until Ctrl-C", *agents.AGENT)(agents.agent)
 _command("deploy", "put a model on the hosts that have joined, and follow their state", *agents.DEPLOY)(agents.deploy)
 _command("status", "say who has joined, how the links are, and what is deployed", *agents.STATUS)(agents.status)
@@ -84,6 +106,10 @@ _command("undeploy", "end a deployment", *agents.UNDEPLOY)(agents.undeploy)
 _command("keys", "make key pairs for hosts that call each other over a network", *agents.MAKE_KEYS)(agents.make_keys)
 _command("serve", "run one server of a cut model until Ctrl-C; needs requirements-serve.txt only", *serving.SERVE)(serving.serve)
 _command("probe", "measure the link to a host that runs 'dnnsplit probe --listen', or a stage", *serving.PROBE)(serving.probe)
+_command("network", "begin a network file, check one, or print the schema of it", *networks.NETWORK)(networks.network)
+_command("profile-join", "put the times of several servers into one table", *profiles.JOIN)(profiles.join)
+_command("profile-scale", "estimate a server by the times of another one", *profiles.SCALE)(profiles.scale)
+_command("profile-flops", "estimate a server by its data sheet (roofline)", *profiles.FLOPS)(profiles.flops)
 _command("export", "write a YOLO11 network as ONNX; needs the extra 'train'", *exporting.ARGUMENTS)(exporting.export)
 
 
@@ -94,6 +120,7 @@ _command("export", "write a YOLO11 network as ONNX; needs the extra 'train'", *e
     argument("--server", required=True, help="name of this server in the network YAML"),
     argument("-o", "--out", type=Path, required=True, writes="file", help="CSV of layer times to write, and to bring back"),
     argument("--images", default="", help=f"{FILES}, or 'random': made-up values (default: scenes, for the examples' models)"),
+    PREPROCESS,
     argument("--runs", type=int, default=40, help="most runs of the whole model (default: 40)"),
     argument("--splits", type=int, default=24, help="most random splits whose parts are measured; 0: none (default: 24)"),
     LAYERS,
@@ -105,11 +132,11 @@ def _profile(options: argparse.Namespace) -> int:
 
     graph = load(options, options.provider)
     random = options.images == "random"
-    images = made_up(graph.model) if random else ds.examples.load_images(options.images, 16, seed=1, graph=graph)
-    if options.layers and not graph.quantizable(options.layers):
+    given = made_up(graph.model) if random else images(options, graph, 16)[0]
+    if options.layers and not _fewer_layers(options, graph):
         tell(f"no layer of {options.model.name} can run in int8: float32 alone is measured")
     effort = {"runs": options.runs, "splits": options.splits, "provider": options.provider, "forms": not random}
-    times = ds.profile_here(graph, options.server, images, options.layers, setting=options.setting, **effort)
+    times = ds.profile_here(graph, options.server, given, options.layers, setting=options.setting, **effort)
     if slow := times.made[options.server].get("float32_products"):
         why = f"ONNX Runtime has no kernel here for setting {options.setting!r}"
         tell(f"{len(slow)} of the layers in int8 are multiplied in float32 between two conversions, and so they are timed: {why}")
@@ -131,6 +158,7 @@ def _profile(options: argparse.Namespace) -> int:
     argument("--seconds", type=float, default=10.0, help="length of each window [s] (default: 10)"),
     argument("--pairs", type=int, default=10, help="most windows that run the model, and as many that do not (default: 10)"),
     IMAGES,
+    PREPROCESS,
     PROVIDER,
 )
 def _power(options: argparse.Namespace) -> int:
@@ -140,8 +168,7 @@ def _power(options: argparse.Namespace) -> int:
     if options.network:
         ds.Network.load(options.network).server(options.server)  # a wrong name is told before measuring
     graph = load(options)
-    images = ds.examples.load_images(options.images, 1, graph=graph)
-    found = ds.measure_power(graph, images, options.seconds, options.pairs, provider=options.provider)
+    found = ds.measure_power(graph, images(options, graph, 1)[0], options.seconds, options.pairs, provider=options.provider)
     try:
         if options.network:
             found.write(options.network, options.server)
@@ -174,6 +201,7 @@ def _power(options: argparse.Namespace) -> int:
         help="another metric to write too, for 'noise-for': disagreement, of detections; top1, of classes; nsr, ... (repeatable)",
     ),
     IMAGES,
+    PREPROCESS,
     LAYERS,
     SETTING,
 )
@@ -183,10 +211,12 @@ def _noise(options: argparse.Namespace) -> int:
     journal = options.out.with_suffix(".journal.npz")
     check_output(journal)
     graph = load(options)
-    if not graph.quantizable(options.layers):
+    if not _fewer_layers(options, graph):
         tell(f"no layer of {options.model.name} can run in int8: there is no noise of that")
-    calibration = ds.calibrate(graph, ds.examples.load_images(options.images, 16, seed=1, graph=graph), options.setting)
-    pictures = ds.examples.load_images(options.images, options.count, seed=2, graph=graph)
+    elif options.budget and options.budget > (most := 2 ** len(graph.quantizable(options.layers)) - 1):
+        tell(f"there are {most} schemes that quantize something, all of which are measured (--budget {options.budget})")
+    calibrating, pictures = images(options, graph, 16, options.count)
+    calibration = ds.calibrate(graph, calibrating, options.setting)
     detections, _ = told_beside(graph.model, options.metrics)
     asked = {"budget": options.budget, "resume": journal, "sources": options.source_form, "detections": detections}
     try:
@@ -266,11 +296,12 @@ def _pareto(options: argparse.Namespace) -> int:
     argument("plan", type=Path, help="JSON from 'dnnsplit split -o'"),
     argument("-o", "--out", type=Path, default=Path("build"), writes="folder", help="folder of the parts (default: build)"),
     argument("--images", default="", help=f"{FILES}, to check the parts with (default: made-up values)"),
+    PREPROCESS,
     argument("--no-check", action="store_true", help="do not compare the parts with the whole model"),
 )
 def _cut(options: argparse.Namespace) -> int:
     graph = load(options)
     plan = ds.Plan.load(options.plan, graph)
-    images = ds.examples.load_images(options.images, 1, graph=graph) if options.images else None
-    print(ds.cut(graph, plan, options.out, check=not options.no_check, images=images))
+    given = images(options, graph, 1)[0] if options.images else None
+    print(ds.cut(graph, plan, options.out, check=not options.no_check, images=given))
     return 0

@@ -23,8 +23,14 @@ MODEL = (
     argument("--shape", action="append", default=[], metavar="NAME=1,3,640,640",
              help="shape of an input that the file leaves open (repeatable)"),
 )  # fmt: skip
-FILES = ".npy of shape (n, ...), or .npz of such arrays by the names of inputs"
+FILES = "folder of pictures, a picture, .npy of shape (n, ...), or .npz of such arrays by the names of inputs"
 IMAGES = argument("--images", default="", help=f"{FILES} (default: scenes, for the examples' models)")
+PREPROCESS = argument(
+    "--preprocess",
+    default="",
+    metavar="HOW",
+    help="what is done to pictures, such as letterbox,BGR,scale=1/255 or imagenet (default: as the model tells)",
+)
 PROVIDER = argument("--provider", default="cpu", metavar="NAME[:DEVICE]",
                     help="of ONNX Runtime: cpu, cuda, tensorrt, openvino, or a full name (default: cpu)")  # fmt: skip
 PROBLEM = (
@@ -57,6 +63,25 @@ def load(options: argparse.Namespace, provider: str = "cpu") -> ds.LayerGraph:
     graph = ds.load(options.model, [provider], shapes=shapes(options.shape))
     tell(*graph.notes)
     return graph
+
+
+def images(options: argparse.Namespace, graph: ds.LayerGraph, *counts: int) -> list[Any]:
+    """Read images for some purposes, none for two; where there are fewer than are wanted, fewer for each, which is told."""
+    path, starts = options.images, [sum(counts[:place]) for place in range(len(counts))]
+    if path and graph.model.inputs:
+        from dnnsplit.examples.shipped import count_images  # a host that only serves has no onnx
+
+        there, wanted = count_images(path, graph), sum(counts)
+        if there < wanted:
+            counts = tuple(max(1, there * count // wanted) for count in counts)
+            starts = [sum(counts[:place]) if sum(counts) <= there else 0 for place in range(len(counts))]
+            taken = f"{' and '.join(map(str, counts))} are taken" if sum(counts) <= there else "the first serve all purposes"
+            tell(f"{path} holds {there} image{'s' * (there > 1)}, and {wanted} are wanted: {taken}")
+    given = {"graph": graph, "preprocess": options.preprocess, "told": tell}
+    return [
+        ds.examples.load_images(path, count, seed=number, start=start, **given)
+        for number, (count, start) in enumerate(zip(counts, starts, strict=True), 1)
+    ]
 
 
 def problem_of(options: argparse.Namespace) -> tuple[Any, ...]:

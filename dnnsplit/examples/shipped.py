@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from dnnsplit.examples.pictures import are_pictures, listed, read
 from dnnsplit.examples.ppe import scenes
 from dnnsplit.examples.ppocr import DETECTOR, text_pages
+from dnnsplit.examples.preprocessing import Preprocessing, of_model
 from dnnsplit.examples.yolo11 import NAMES, draw_scenes
 from dnnsplit.graph.blocks import load
 from dnnsplit.graph.feeds import needed
@@ -101,16 +103,22 @@ def yolo11n_task() -> NoiseSamples:
 
 
 def load_images(
-    path: str | Path = "", count: int = 8, seed: int = 0, start: int | None = None, graph: LayerGraph | None = None
+    path: str | Path = "",
+    count: int = 8,
+    seed: int = 0,
+    start: int | None = None,
+    graph: LayerGraph | None = None,
+    preprocess: str | Preprocessing = "",
+    told: Callable[[str], object] = print,
 ) -> np.ndarray | dict[str, np.ndarray]:
     """Return images, or other inputs, for calibration, noise and latency tests.
 
     Parameters
     ----------
     path : str | Path, default ""
-        A ``.npy`` file of shape (n, *shape of one image), n >= count, or an ``.npz`` file of such arrays by the names of inputs;
-        empty draws scenes for the shipped model and what `export_yolo11` writes, and pages of text for PP-OCR's detector
-        (`ppocr_det`).
+        A folder of pictures (JPEG, PNG, WebP, BMP, TIFF, GIF, PPM, JPEG 2000, AVIF), taken by name, or one picture; a ``.npy``
+        file of shape (n, *shape of one image), n >= count, or an ``.npz`` file of such arrays by the names of inputs; empty draws
+        scenes for the shipped model and what `export_yolo11` writes, and pages of text for PP-OCR's detector (`ppocr_det`).
     count : int, default 8
         How many.
     seed : int, default 0
@@ -120,7 +128,12 @@ def load_images(
         the end then.
     graph : LayerGraph | None, optional
         The model that they are for: one image is what one of its inferences takes, and nothing is drawn for other models than
-        these; without it, scenes are drawn.
+        these; without it, scenes are drawn. Pictures need it.
+    preprocess : str | Preprocessing, default ""
+        What is done to pictures, see `Preprocessing.of`; what it leaves open is as the ONNX file tells: letterbox for Ultralytics
+        models, ImageNet's mean and std for classifiers of 1000, pixels as they are for uint8, else stretch and scale=1/255.
+    told : Callable[[str], object], optional
+        Is called with a sentence that says which pictures were taken and what was done to them.
 
     Returns
     -------
@@ -130,7 +143,8 @@ def load_images(
     Raises
     ------
     OptionError
-        No readable file, too few images in it, or no file for a model that nothing is drawn for.
+        No readable file, too few images in it, or no file for a model that nothing is drawn for; pictures that cannot be read,
+        all of them at once.
 
     Examples
     --------
@@ -142,6 +156,8 @@ def load_images(
         return {}
     if not path:
         return _drawn(graph, count, seed)
+    if are_pictures(path):
+        return _pictures(path, count, seed, start, graph, preprocess, told)
     found = read_images(path)
     given = found if isinstance(found, dict) else {"": found}
     taken = {name: _taken(array, path, count, seed, start, _rows(graph, name, array)) for name, array in given.items()}
@@ -162,7 +178,9 @@ def _drawn(graph: LayerGraph | None, count: int, seed: int) -> np.ndarray:
         return draw_scenes(model.types[model.inputs[0]][1][-1], count, seed)
     shapes = {name: needed(model.types[name][1]) for name in model.inputs}
     form = f"images.npy of shape {next(iter(shapes.values()))}"
-    if len(shapes) != 1:
+    if len(shapes) == 1:
+        form += " or a folder of pictures" * (len(model.types[model.inputs[0]][1]) == 4)
+    else:
         form = f"images.npz with {', '.join(f'{name!r} of shape {shape}' for name, shape in shapes.items())}"
     message = (
         f"images are drawn for the examples' models alone; for {model.path.name} give --images {form}, or images=... in Python"
@@ -170,9 +188,60 @@ def _drawn(graph: LayerGraph | None, count: int, seed: int) -> np.ndarray:
     raise OptionError(message)
 
 
+def _pictures(
+    path: str | Path,
+    count: int,
+    seed: int,
+    start: int | None,
+    graph: LayerGraph | None,
+    preprocess: str | Preprocessing,
+    told: Callable[[str], object],
+) -> np.ndarray:
+    """Read pictures, and say which and how."""
+    if graph is None:
+        message = f"{path} are pictures, which are resized to the input of a model; tell it by graph=, or give arrays"
+        raise OptionError(message)
+    (how, why), (there, left) = of_model(graph.model, preprocess), listed(path)
+    (name,) = graph.model.inputs
+    dtype, shape = graph.model.dtype(name), graph.model.types[name][1]
+    rows = shape[0] if "N" in how.layout else 1
+    numbers = _taken(np.arange(len(there)), path, count, seed, start, rows)
+    found = read([there[number] for number in numbers], how, dtype, shape)
+    which = (
+        f"{len(numbers)} of {len(there)} pictures in {path}, from {there[numbers[0]].name} on" if len(there) > 1 else f"{path}"
+    )
+    size = f"to {shape[how.layout.index('W')]} x {shape[how.layout.index('H')]}"
+    change = "--preprocess, or preprocess= in Python, changes it"
+    told(f"{which}: {how} {size} ({why}; {change})" + (f"; no pictures: {left}" if left else ""))
+    return found
+
+
+def count_images(path: str | Path, graph: LayerGraph) -> int:
+    """Return for how many inferences a folder or a file has images; raises as `load_images` does.
+
+    Parameters
+    ----------
+    path : str | Path
+        As `load_images` takes it.
+    graph : LayerGraph
+        The model that they are for.
+    """
+    if are_pictures(path):
+        how, _ = of_model(graph.model)
+        rows = graph.model.types[graph.model.inputs[0]][1][0] if "N" in how.layout else 1
+        return len(listed(path)[0]) // rows
+    found = read_images(path)
+    given = found if isinstance(found, dict) else {"": found}
+    counts = [len(array) // _rows(graph, name, array) for name, array in given.items() if array.ndim]
+    return min(counts, default=1)
+
+
 def read_images(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
     """Read all of a ``.npy`` file of images, or an ``.npz`` file of such arrays; an `OptionError` says why that cannot be."""
-    kind = Kind("is not readable as a .npy or .npz file of images", OptionError, memory_bytes(), "the file of images")
+    ways = "or give a folder of pictures"
+    kind = Kind(
+        "is not readable as a .npy or .npz file of images", OptionError, memory_bytes(), "the file of images", way_out=ways
+    )
     return read_arrays(path, kind)
 
 

@@ -21,11 +21,12 @@ _UNITS: dict[str, dict[str, float]] = {
     "energy": {"J": 1.0},
     "memory": {"B": 1.0},
     "speed": {"CPU": 1.0},
+    "compute": {"FLOP/s": 1.0},
     "serialise": {"s/B": 1.0},
     "power_per_rate": {"W/(bit/s)": 8.0, "W/(B/s)": 1.0, "J/bit": 8.0, "J/B": 1.0},
 }
 _LARGEST = int(sys.float_info.max)
-_WHOLE = ("bandwidth", "memory")  # of what there are no thousandths, so that an m was meant to be an M
+_WHOLE = ("bandwidth", "memory", "compute")  # of what there are no thousandths, so that an m was meant to be an M
 _SCALE = {
     dimension: {
         prefix + symbol: scale * factor
@@ -42,6 +43,7 @@ _EXAMPLE = {
     "energy": "0.4 J",
     "memory": "16 GB",
     "speed": "0.5 CPU",
+    "compute": "8.1 TFLOP/s",
     "serialise": "1.2 ns/B",
     "power_per_rate": "438.39 mW/(Mbit/s)",
 }
@@ -63,16 +65,25 @@ def is_whole(value: object, least: int = 0) -> TypeGuard[int]:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
+def pattern(dimension: str) -> str:
+    """Return the regular expression of the texts that `parse` takes as quantities of a dimension, for schemas of files."""
+    prefix = "([kKMGT]|[KMGT]i)?" if dimension in _WHOLE else "([numµkKMGT]|[KMGT]i)?"
+    unit = prefix + f"({'|'.join(map(re.escape, _UNITS[dimension]))})"
+    unit = r"[^\s/()]+ *(/| per ) *\(?[^()]+\)?" if dimension == "power_per_rate" else unit.replace("\\/", "/")
+    endless = "|inf" if dimension == "bandwidth" else ""
+    return rf"^\s*(\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?{endless})\s*({unit})?\s*$"
+
+
 def parse(text: str | float, dimension: str) -> float:
     """Turn a written quantity into a float in SI units.
 
     Parameters
     ----------
     text : str | float
-        ``"5 MB/s"``; a bare number is taken as SI (B/s, s, W, J, B, CPU, s/B, J/B).
+        ``"5 MB/s"``; a bare number is taken as SI (B/s, s, W, J, B, CPU, FLOP/s, s/B, J/B).
     dimension : str
-        ``bandwidth``, ``latency``, ``power``, ``energy``, ``memory``, ``speed``, ``serialise`` or ``power_per_rate`` (W per B/s,
-        which is J/B).
+        ``bandwidth``, ``latency``, ``power``, ``energy``, ``memory``, ``speed``, ``compute``, ``serialise`` or
+        ``power_per_rate`` (W per B/s, which is J/B).
 
     Returns
     -------

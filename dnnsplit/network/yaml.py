@@ -13,32 +13,12 @@ from dnnsplit.ground.files import write_text
 from dnnsplit.ground.gate import Kind, name_problem, shortened
 from dnnsplit.ground.units import parse
 from dnnsplit.ground.yaml_file import MOST_BYTES, read_texts, texts_of
+from dnnsplit.network.entries import Key, LinkEntry, NetworkFile, ServerEntry, keys_of
 
-# key in the file -> (attribute, dimension or None for text)
-_SERVER_KEYS = {
-    "name": ("name", None),
-    "compute": ("compute_w", "power"),
-    "transmit": ("transmit_w", "power"),
-    "transmit_per_rate": ("transmit_j_per_byte", "power_per_rate"),
-    "transmit_self": ("transmit_self_w", "power"),
-    "memory": ("memory_bytes", "memory"),
-    "speed": ("speed_cpu", "speed"),
-    "note": ("note", None),
-}
-_LINK_KEYS = {
-    "source": ("source", None),
-    "target": ("target", None),
-    "bandwidth": ("bandwidth_bytes_per_s", "bandwidth"),
-    "latency": ("latency_s", "latency"),
-    "serialise": ("serialise_s_per_byte", "serialise"),
-    "handling": ("handling_s", "latency"),
-    "handling_per_byte": ("handling_s_per_byte", "serialise"),
-    "note": ("note", None),
-}
+_SERVER_KEYS, _LINK_KEYS, _TOP = (keys_of(entry) for entry in (ServerEntry, LinkEntry, NetworkFile))
 _SI = {
     "power": "W", "power_per_rate": "J/B", "memory": "B", "speed": "CPU", "bandwidth": "B/s", "latency": "s", "serialise": "s/B",
 }  # fmt: skip
-_TOP = ("source", "servers", "links", "description")
 _KIND = Kind("is not readable as YAML", NetworkError, MOST_BYTES, "the network file", "there is no network file {path}")
 
 
@@ -60,9 +40,8 @@ def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
         if not isinstance(some, list):
             problems.append(f"{key} must be a list of entries, not {type(some).__name__}")
             entries[key] = []
-    servers = [_record(e, _SERVER_KEYS, ("name",), f"server {i}", problems) for i, e in enumerate(entries["servers"], 1)]
-    ends = ("source", "target", "bandwidth")
-    links = [_record(e, _LINK_KEYS, ends, f"link {i}", problems) for i, e in enumerate(entries["links"], 1)]
+    servers = [_record(e, _SERVER_KEYS, f"server {i}", problems) for i, e in enumerate(entries["servers"], 1)]
+    links = [_record(e, _LINK_KEYS, f"link {i}", problems) for i, e in enumerate(entries["links"], 1)]
     source = document.get("source") or ""
     if not isinstance(source, str) or name_problem(source):
         problems.append(f"the source is {shortened(source)}; it must be the name of a server")
@@ -83,17 +62,22 @@ def write(path: str | Path, source: str, servers: Sequence[object], links: Seque
     write_text(path, text)
 
 
-def _entry(record: object, keys: Mapping[str, tuple[str, str | None]]) -> dict[str, str]:
+def scalar(text: str) -> str:
+    """Write a text as a value of YAML, in quotes where it needs some."""
+    written: str = yaml.safe_dump(text, default_flow_style=True, allow_unicode=True, width=10**6)
+    return written.removesuffix("\n").removesuffix("\n...")
+
+
+def _entry(record: object, keys: Mapping[str, Key]) -> dict[str, str]:
     return {
-        key: value if dimension is None else f"{float(value)!r} {_SI[dimension]}"
-        for key, (attribute, dimension) in keys.items()
-        if (value := getattr(record, attribute)) not in (None, "")
+        key.name: value if key.dimension is None else f"{float(value)!r} {_SI[key.dimension]}"
+        for key in keys.values()
+        if (value := getattr(record, key.attribute)) not in (None, "")
     }
 
 
-def _record(
-    entry: Any, keys: Mapping[str, tuple[str, str | None]], required: tuple[str, ...], where: str, problems: list[str]
-) -> dict[str, Any]:
+def _record(entry: Any, keys: Mapping[str, Key], where: str, problems: list[str]) -> dict[str, Any]:
+    required = [key.name for key in keys.values() if key.required]
     if not isinstance(entry, dict):
         problems.append(f"{where} must be a mapping like {{{', '.join(required)}, ...}}, not {shortened(entry)}")
         return {}
@@ -104,7 +88,7 @@ def _record(
         if key not in keys:
             problems.append(f"{where}: unknown key {shortened(key)}{nearest(str(key), keys)}")
             continue
-        attribute, dimension = keys[key]
+        attribute, dimension = keys[key].attribute, keys[key].dimension
         if not isinstance(value, str) or name_problem(value):
             wrong = name_problem(value) if isinstance(value, str) else "must be a text or a quantity"
             problems.append(f"{where}: {key!r} {wrong}: {shortened(value)}")

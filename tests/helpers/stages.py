@@ -10,7 +10,7 @@ from dnnsplit.sweep.jobs import Job
 
 EVIL = "<i>x</i>&"
 # what measures, calls or holds keys is no stage of the line from the ONNX file to the figures
-NO_STAGES = {"Client", "Deployed", "NoiseMeter", "Tls"}
+NO_STAGES = {"Client", "Deployed", "NoiseMeter", "Preprocessing", "Tls"}
 
 
 def objects():

@@ -55,7 +55,13 @@ def test_sweeps_list_the_notebooks_in_order():
         listed = [run["notebook"] for run in sweep["runs"]]
         assert listed == sorted(listed)
     listed = [run["notebook"] for sweep in (THESIS, SLIDES) for run in sweep["runs"]]
-    assert {path.name for path in NOTEBOOKS} == {*listed, "00-quickstart.ipynb", "09-deploy.ipynb", "train-yolo11n.ipynb"}
+    assert {path.name for path in NOTEBOOKS} == {
+        *listed,
+        "00-quickstart.ipynb",
+        "09-deploy.ipynb",
+        "10-your-model.ipynb",
+        "train-yolo11n.ipynb",
+    }
 
 
 @pytest.fixture(scope="module")
