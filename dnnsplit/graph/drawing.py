@@ -73,7 +73,7 @@ def _rows(graph: LayerGraph, kept: set[str]) -> tuple[list[list[Place]], list[tu
         level[source] = min(level[other] for other in below.successors(source)) - 1  # right above who reads it first
     rows: list[list[Place]] = [[] for _ in range(max(level.values()) + 1)]
     place = {node: _place(node, level[node]) for node in level}
-    for node in sorted(level, key=lambda node: _order(graph, node)):
+    for node in sorted(level, key=lambda node: (_order(graph, node), str(node))):  # the same in every process
         rows[level[node]].append(place[node])
     lines: list[tuple[Place, Place, str]] = []
     for tensor in graph.tensors:
