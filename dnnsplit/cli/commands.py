@@ -37,7 +37,7 @@ def _command(name: str, summary: str, *arguments: Argument) -> Callable[[Command
     argument("-g", dest="grid", action="append", default=[], metavar="NAME=V1,V2,...",
               help="values of a parameter; every combination is a run (repeatable)"),
     argument("-o", "--out", type=Path, writes="folder",
-             help="folder of executed notebooks, logs and the table (default: data/runs)"),
+             help="folder of the table and of the runs, each with a folder of its own (default: data/runs/NAME, here)"),
     argument("-w", "--workers", type=int, default=1, help="runs side by side; more than 1 distorts measured times (default: 1)"),
     argument("--scheduler", metavar="ADDRESS", help="run on the workers of a Dask scheduler, such as tcp://host:8786"),
     argument("--again", action="store_true", help="run what is finished, too"),
@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
         print(write_report(last["output"], options.report, runs=runs))
     for row in runs.failed.itertuples():
         if row.status == "failed":
-            print(f"dnnsplit: {row.run} failed; see {row.output} and its .log", file=sys.stderr)
+            print(f"dnnsplit: {row.run} failed; see {row.output} and run.log beside it", file=sys.stderr)
     return 1 if len(runs.failed) else 0
 
 

@@ -108,10 +108,10 @@ def test_a_sweep_is_refused_before_it_runs_and_keeps_what_is_done_when_it_fails(
         ds.run(path, out=tmp_path / "out", progress=False)
     with pytest.raises(ds.OutputError, match=r"n.ipynb/n.csv cannot be written: .*n.ipynb is a file, not a folder"):
         ds.run(path, out=path, progress=False)
-    (tmp_path / "logs" / "n.log").mkdir(parents=True)
-    with pytest.raises(ds.OutputError, match=r"n.log cannot be written: it is a folder"):
+    (tmp_path / "logs" / "n" / "run.log").mkdir(parents=True)
+    with pytest.raises(ds.OutputError, match=r"run.log cannot be written: it is a folder"):
         ds.run(path, out=tmp_path / "logs", progress=False)
-    assert not [*tmp_path.rglob("n.json")]
+    assert not [*tmp_path.rglob("run.json")]
 
 
 @pytest.mark.parametrize(("target", "code", "told"), [
