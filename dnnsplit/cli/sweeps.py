@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def results(options: argparse.Namespace) -> int:
-    """Print the parameters and the results of runs, or write all that is known of them."""
+    """Print the parameters that differ between runs and their results, and write all that is known of them."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always", UserWarning)
         table = ds.results(options.folders)
@@ -66,6 +66,7 @@ def results(options: argparse.Namespace) -> int:
         from dnnsplit.ground.files import write_text
 
         keep(options.out, lambda path: write_text(path, table.to_csv(index=False)))
-    told = table.drop(columns=["notebook", "cell", "seconds", "cpu_s", "output"])
+    alike = [name for name in table.filter(like="p.").columns if table[name].nunique(dropna=False) == 1]
+    told = table.drop(columns=["notebook", "cell", "seconds", "cpu_s", "output", *alike])
     print(told.to_string(index=False, float_format="{:.4g}".format))
     return 0

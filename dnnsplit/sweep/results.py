@@ -53,7 +53,7 @@ def results(folders: str | Path | Sequence[str | Path]) -> pd.DataFrame:
         One row per run that was begun, in the order of the folders and of the runs' names: sweep (the folder's name), run,
         notebook, status ("done", "failed", or "unfinished": it was begun, and has no record: it still runs or was stopped),
         cell and error (of failed ones), seconds (wall) [s], cpu_s [s], output (path of the executed notebook); a column
-        ``p.<name>`` for each parameter that differs between runs of one notebook, where lists and dictionaries are JSON; and a
+        ``p.<name>`` for each parameter, where lists and dictionaries are JSON, without the folders that are a run's own; and a
         column per published result. What a run has not is NaN. That a run is done says nothing of what has changed since: `run`
         tells, and does it again.
 
@@ -110,11 +110,11 @@ def results(folders: str | Path | Sequence[str | Path]) -> pd.DataFrame:
     raise_problems(OptionError, "results", problems)
     if strange:
         warnings.warn(f"left out, for they are no runs: {', '.join(strange)}", stacklevel=2)
-    return table_of([*found.values()])
+    return table_of([*found.values()], differ=False)
 
 
-def table_of(entries: Sequence[Entry]) -> pd.DataFrame:
-    """Return the table of some runs, a column for each parameter that differs between those of one notebook."""
+def table_of(entries: Sequence[Entry], differ: bool = True) -> pd.DataFrame:
+    """Return the table of some runs, with a column for each parameter, or for those that `differ` between runs of one notebook."""
     varied: dict[str, dict[str, set[str | None]]] = {}  # by notebook and parameter, the values that it has
     for row, parameters, own in entries:
         values = varied.setdefault(row["notebook"], {})
@@ -122,8 +122,9 @@ def table_of(entries: Sequence[Entry]) -> pd.DataFrame:
             values.setdefault(name, set()).add(None if name in own else json.dumps(value, sort_keys=True))
     rows = []
     for row, parameters, own in entries:
-        differ = [name for name, values in varied[row["notebook"]].items() if len(values) > 1 and name not in own]
-        told = {f"p.{name}": _cell(parameters[name]) for name in differ if name in parameters}
+        values = varied[row["notebook"]]
+        kept = {name: value for name, value in parameters.items() if name not in own and (len(values[name]) > 1 or not differ)}
+        told = {f"p.{name}": _cell(value) for name, value in kept.items()}
         rows.append({**{k: v for k, v in row.items() if k != "results"}, **told, **row["results"]})
     frame = pd.DataFrame(rows)
     return frame.astype({name: float for name in NUMBERS if name in frame})

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -15,11 +16,13 @@ from helpers.small_models import conv_net, images
 from papermill import inspect_notebook
 
 import dnnsplit as ds
+from dnnsplit.sweep.jobs import WRITTEN, jobs_of
 from dnnsplit.sweep.notebook import KINDS, parameters_of
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-THESIS, SLIDES, MODEL = (
-    yaml.safe_load((ROOT / "notebooks" / f"{name}.yaml").read_text(encoding="utf-8")) for name in ("thesis", "slides", "model")
+THESIS, SLIDES, MODEL, SWEEP = (
+    yaml.safe_load((ROOT / "notebooks" / f"{name}.yaml").read_text(encoding="utf-8"))
+    for name in ("thesis", "slides", "model", "sweep")
 )
 
 
@@ -57,7 +60,13 @@ def test_sweeps_list_the_notebooks_in_order():
         listed = [run["notebook"] for run in sweep["runs"]]
         assert listed == sorted(listed)
     listed = [run["notebook"] for sweep in (THESIS, SLIDES) for run in sweep["runs"]]
-    assert {path.name for path in NOTEBOOKS} == {*listed, "00-quickstart.ipynb", "09-deploy.ipynb", "train-yolo11n.ipynb"}
+    assert {path.name for path in NOTEBOOKS} == {
+        *listed, "00-quickstart.ipynb", "09-deploy.ipynb", "09-sweep.ipynb", "train-yolo11n.ipynb",
+    }  # fmt: skip
+
+
+def tracked_files(folder):
+    return [path for path in folder.rglob("*") if path.is_file() and not path.is_relative_to(ROOT / "data" / "runs")]
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +147,40 @@ def test_the_whole_line_runs_with_small_parameters(workplace):
         assert (figures / f"{stem}.svg").stat().st_size > 2000
         assert (figures / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
         assert json.loads((figures / f"{stem}.json").read_text(encoding="utf-8"))["figure"] == stem
+
+
+def test_only_the_sweep_of_the_thesis_writes_where_tracked_files_are(tmp_path):
+    """Nor does a notebook that is opened by hand, whose defaults lead into a folder that git ignores."""
+    tracked = [ROOT / "data", ROOT / "figures"]
+    ignored = ROOT / "data" / "runs"
+    for path in [*NOTEBOOKS, *(ROOT / "notebooks").glob("*.yaml")]:
+        by_hand = [] if path.suffix == ".yaml" else [parameters_of(path)]
+        for parameters in [*by_hand, *(job.parameters for job in jobs_of(path, {}, {}, tmp_path))]:
+            places = [(ROOT / "notebooks" / parameters[name]).resolve() for name in WRITTEN if parameters.get(name)]
+            there = [place for place in places if any(map(place.is_relative_to, tracked)) and not place.is_relative_to(ignored)]
+            assert not there or path.name == "thesis.yaml", f"{path.name} writes to {there}"
+
+
+def test_a_sweep_of_plans_leaves_the_repository_as_it_is_and_its_runs_agree_with_the_library(tmp_path):
+    small = {"limits": [0.05], "bandwidths": ["5 MB/s"], "finer": ["1 MB/s", "5 MB/s"], "workers": 1}
+    before = {path: path.stat().st_mtime_ns for name in ("data", "figures", "notebooks") for path in tracked_files(ROOT / name)}
+    row = ds.run(ROOT / "notebooks" / "09-sweep.ipynb", small, tmp_path / "runs", progress=False).frame.iloc[0]
+    assert row["status"] == "done", row["error"]
+    assert (row["points"], row["runs"], row["failed"], row["worst_difference"]) == (4, 2, 0, 0.0)
+    shown = [o for cell in nbformat.read(row["output"], 4).cells for o in cell.get("outputs", [])]
+    assert not [o for o in shown if o.output_type == "error" or o.get("name") == "stderr"]
+    assert sum("image/png" in o.get("data", {}) for o in shown) == 1
+    table = ds.results([Path(row["output"]).parent / name for name in ("sweep", "others")])
+    assert table["sweep"].to_list() == ["sweep", "others"]
+    assert (table["status"] == "done").all()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not [path for name in ("data", "figures", "notebooks") for path in tracked_files(ROOT / name) if path not in before]
+
+
+def test_the_sweep_file_is_a_grid_of_three():
+    (entry,) = SWEEP["runs"]
+    jobs = jobs_of(ROOT / "notebooks" / "sweep.yaml", {}, {}, ROOT / "runs")
+    assert len(jobs) == np.prod([len(values) for values in entry["grid"].values()]) == 18
 
 
 def test_another_model_has_its_own_sweep_of_the_same_notebooks():

@@ -38,7 +38,7 @@ def test_a_row_per_run_with_what_differs_and_what_was_published(tmp_path, path):
     left(path, tmp_path / "runs", {"link": ["a", "b"]}, {"x": [2, 10]}, published)
     frame = ds.results(tmp_path / "runs")
     assert list(frame) == [
-        "sweep", "run", "notebook", "status", "cell", "error", "seconds", "cpu_s", "output", "p.x", "latency_s", "best",
+        "sweep", "run", "notebook", "status", "cell", "error", "seconds", "cpu_s", "output", "p.x", "p.link", "latency_s", "best",
     ]  # fmt: skip
     frame = frame.sort_values("p.x")
     assert frame["run"].to_list() == ["n,link=[a+b],x=2", "n,link=[a+b],x=10"]
@@ -61,11 +61,12 @@ def test_several_sweeps_are_one_table_in_which_a_run_is_once(tmp_path, path):
     assert frame["p.x"].to_list()[:2] == [1, 2]
     assert frame["p.link"].to_list()[:2] == ["[]", '["a"]']
     assert frame[["p.x", "p.link"]].iloc[2].isna().all()
-    assert not [name for name in frame if name in ("p.y", "p.out")]
+    assert frame["p.y"].to_list()[2] == 3
+    assert "p.out" not in frame
     assert frame["b"].to_list()[1:] == [2.5, 3.5]
     assert np.isnan(frame["b"][0])
     (alone,) = ds.results(tmp_path / "one" / "n,x=1").to_dict("records")
-    assert (alone["sweep"], alone["run"], alone["a"]) == ("one", "n,x=1", 1)
+    assert (alone["sweep"], alone["run"], alone["p.x"], alone["a"]) == ("one", "n,x=1", 1, 1)
 
 
 def test_failed_and_unfinished_runs_are_rows_too(tmp_path, path):
