@@ -17,8 +17,9 @@ def check_apart(jobs: Sequence[Job], heading: str) -> None:
 
     What a notebook will write is not known before it has run. Two runs are refused where they are of one notebook and would
     write into one folder, by the parameters of `WRITTEN`: what names the files there is the notebook's own business. Runs of
-    different notebooks may share a folder; they are refused where both have run into it before, and wrote one file. A folder or a
-    file that a parameter of another name tells is not known here, nor one inside of another; see `overwritten`.
+    different notebooks may share a folder. Any two are refused where both have run with these folders before, and wrote one file.
+    A folder or a file that a parameter of another name tells is not known here the first time, nor one inside of another; see
+    `overwritten`.
 
     Parameters
     ----------
@@ -33,6 +34,7 @@ def check_apart(jobs: Sequence[Job], heading: str) -> None:
         With both names, and the file or the folder; also where an executed notebook would take the place of one that is run.
     """
     problems = []
+    refused: set[tuple[str, str]] = set()
     into: dict[tuple[Path, str], Job] = {}
     wrote: dict[str, Job] = {}
     for job in jobs:
@@ -41,13 +43,15 @@ def check_apart(jobs: Sequence[Job], heading: str) -> None:
         for name, place in _places(job).items():
             first = into.setdefault((job.notebook, place), job)
             if first is not job:
+                refused.add((first.name, job.name))
                 files = [Path(file) for file in sorted(_written(first) | _written(job)) if Path(file).is_relative_to(place)]
                 what = shown(files[0]) if files else f"the same files of {shown(Path(place))}"
                 given = f"the parameter {name!r} gives both this folder; without it each has its own"
                 problems.append(f"{first.name} and {job.name} would both write {what}: {given}")
         for file in _written(job):
             first = wrote.setdefault(file, job)
-            if first.notebook != job.notebook:
+            if first is not job and (first.name, job.name) not in refused:
+                refused.add((first.name, job.name))
                 problems.append(f"{first.name} and {job.name} would both write {shown(Path(file))}, as they did before")
     raise_problems(OptionError, heading, problems)
 

@@ -114,7 +114,7 @@ def results(folders: str | Path | Sequence[str | Path]) -> pd.DataFrame:
 
 
 def table_of(entries: Sequence[Entry], differ: bool = True) -> pd.DataFrame:
-    """Return the table of some runs, with a column for each parameter, or for those that `differ` between runs of one notebook."""
+    """Return the table of some runs; parameters are all of them, or those that `differ` between runs of one notebook."""
     varied: dict[str, dict[str, set[str | None]]] = {}  # by notebook and parameter, the values that it has
     for row, parameters, own in entries:
         values = varied.setdefault(row["notebook"], {})

@@ -132,8 +132,8 @@ def run(
     one run leaves there what another, which needs it, reads with ``data: "{sweep}"``.
 
     What a notebook will write is not known before it has run, but two runs of one notebook that are given one folder of these
-    three are refused; so are runs of two notebooks that wrote one file there before. Where a run is seen to have written a file
-    of an earlier run of the sweep all the same, it has failed. Not seen are files that other processes of a notebook write, and
+    three are refused; so are any two that wrote one file when they ran before. Where a run is seen to have written a file of an
+    earlier run of the sweep all the same, it has failed. Not seen are files that other processes of a notebook write, and
     sweeps that run at the same time.
 
     Examples

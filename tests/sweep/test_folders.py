@@ -155,6 +155,8 @@ class TestCollisions:
         frame = ds.run(path, {}, tmp_path / "out", progress=False, grid={"x": [1, 2]}).frame
         assert frame["status"].to_list() == ["done", "failed"]
         assert re.fullmatch(r"it wrote \S+/value.txt, which n,x=1 wrote, too: give each a folder of its own", frame["error"][1])
+        with pytest.raises(ds.OptionError, match=r"n,x=1 and n,x=2 would both write \S+/value.txt, as they did before"):
+            ds.run(path, {}, tmp_path / "out", progress=False, grid={"x": [1, 2]})
 
 
 def test_a_grid_is_resumed_run_by_run_and_keeps_every_runs_files(tmp_path):
