@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dnnsplit.ground.errors import OptionError, raise_problems
+from dnnsplit.ground.files import sha256
 from dnnsplit.ground.outputs import shown
 from dnnsplit.sweep.jobs import WRITTEN, Job
 from dnnsplit.sweep.record import read_record
@@ -34,11 +35,12 @@ def check_apart(jobs: Sequence[Job], heading: str) -> None:
         With both names, and the file or the folder; also where an executed notebook would take the place of one that is run.
     """
     problems = []
+    notebooks = {job.notebook for job in jobs}
     refused: set[tuple[str, str]] = set()
     into: dict[tuple[Path, str], Job] = {}
     wrote: dict[str, Job] = {}
     for job in jobs:
-        if any(job.output == other.notebook for other in jobs):
+        if job.output in notebooks:
             problems.append(f"{job.name} would leave {shown(job.output)} in the place of what is run; give another folder")
         for name, place in _places(job).items():
             first = into.setdefault((job.notebook, place), job)
@@ -80,9 +82,11 @@ def _places(job: Job) -> dict[str, str]:
 
 
 def _written(job: Job) -> set[str]:
-    """The files that the run wrote before, if it was told to write to the same folders; as far as they were seen."""
+    """The files that the same notebook wrote before, as far as they were seen, if it was told to write to the same folders."""
     record = read_record(job)
     if record is None or any(record["parameters"].get(name) != job.parameters.get(name) for name in WRITTEN):
+        return set()
+    if record["notebook_sha256"] != sha256(job.notebook):
         return set()
     return {_whole(job, path) for path in record["outputs"]}
 

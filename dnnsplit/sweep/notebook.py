@@ -148,8 +148,9 @@ def publish(**results: Any) -> None:
 
     Examples
     --------
-    >>> publish(latency_s=0.25)  # shown as "latency_s: 0.25" where nothing reads it
-    latency_s: 0.25
+    >>> publish(latency_s=0.25, status="good")
+    Traceback (most recent call last):
+    dnnsplit.ground.errors.OptionError: publish: 'status' is a column of every table of runs; call it otherwise
     """
     from IPython.display import display
 

@@ -157,6 +157,9 @@ class TestCollisions:
         assert re.fullmatch(r"it wrote \S+/value.txt, which n,x=1 wrote, too: give each a folder of its own", frame["error"][1])
         with pytest.raises(ds.OptionError, match=r"n,x=1 and n,x=2 would both write \S+/value.txt, as they did before"):
             ds.run(path, {}, tmp_path / "out", progress=False, grid={"x": [1, 2]})
+        notebook(path, "length = open(f'value-{x}.txt', 'w').write(str(x))")  # what is mended is tried again
+        frame = ds.run(path, {}, tmp_path / "out", progress=False, grid={"x": [1, 2]}).frame
+        assert frame["status"].to_list() == ["done", "done"]
 
 
 def test_a_grid_is_resumed_run_by_run_and_keeps_every_runs_files(tmp_path):
