@@ -26,6 +26,7 @@ MODEL, NETWORK, TIMES, NOISE = (
 WRITTEN = {  # what each command needs besides
     ("run", "--out"): ["none.ipynb"],
     ("run", "--report"): ["none.ipynb"],
+    ("results", "--out"): ["none"],
     ("profile", "--out"): ["none.onnx", "--server", "a"],
     ("power", "--network"): ["none.onnx", "--server", "a"],
     ("noise", "--out"): ["none.onnx"],
@@ -37,7 +38,7 @@ WRITTEN = {  # what each command needs besides
     ("keys", "--out"): ["a"],
     ("export", "--out"): ["yolo11n"],
 }
-READ = {("agent", "--keys"), ("deploy", "--keys"), ("status", "--keys"), ("undeploy", "--keys")}
+READ = {("results", "folders"), ("agent", "--keys"), ("deploy", "--keys"), ("status", "--keys"), ("undeploy", "--keys")}
 
 
 @pytest.mark.parametrize(("command", "option"), WRITTEN)
