@@ -54,15 +54,15 @@ endif
 
 # The notebooks run in notebooks/, so paths that are given become absolute.
 NAME := $(basename $(notdir $(MODEL)))
-OWN = -p "model=$(FILE)" -p "figures=$(abspath figures/$(NAME))" -p "data=$(abspath data/runs/$(NAME))" \
-	-p "build=$(abspath data/runs/$(NAME)/build)" -o "data/runs/$(NAME)" $(if $(IMAGES),-p "images=$(abspath $(IMAGES))") \
-	$(if $(SHAPES),-p "shapes=$(SHAPES)")
+OWN = -p "model=$(FILE)" -p "figures=$(abspath figures/$(NAME))" -o "data/runs/$(NAME)" \
+	$(if $(IMAGES),-p "images=$(abspath $(IMAGES))") $(if $(SHAPES),-p "shapes=$(SHAPES)")
 
 ifneq ($(SLIDES),)
 # 25 requests of each plan would take yolo11x-seg beyond an hour.
 figures: $(READY) data/models/$(MODEL).onnx
 	.venv/bin/dnnsplit run notebooks/slides.yaml --report figures/thesis.html -p model=../data/models/$(MODEL).onnx \
-	  -p build=../data/runs/$(MODEL)/build $(if $(filter %x-seg,$(MODEL)),-p repeats=10) -o data/runs/$(MODEL) $(ARGS)
+	  -p data=../data -p out=../data -p figures=../figures/thesis -p instances=../data/instances \
+	  $(if $(filter %x-seg,$(MODEL)),-p repeats=10) -o data/runs/$(MODEL) $(ARGS)
 else
 figures: $(READY)
 	.venv/bin/dnnsplit run notebooks/$(if $(MODEL),model,thesis).yaml --report "figures/$(if $(MODEL),$(NAME)/)report.html" $(if $(MODEL),$(OWN)) $(ARGS)

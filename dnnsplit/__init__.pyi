@@ -84,6 +84,7 @@ from .studies.latency_tests import latency_tests as latency_tests
 from .studies.makespan import makespan as makespan
 from .studies.regime import regimes as regimes
 from .sweep.notebook import publish as publish
+from .sweep.results import results as results
 from .sweep.run import Runs as Runs
 from .sweep.run import run as run
 

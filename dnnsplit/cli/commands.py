@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import dnnsplit as ds
-from dnnsplit.cli import agents, exporting, networks, profiles, serving
-from dnnsplit.cli.assignments import assignments, grids
+from dnnsplit.cli import agents, exporting, networks, profiles, serving, sweeps
 from dnnsplit.cli.models import (
     FILES,
     IMAGES,
@@ -25,9 +23,9 @@ from dnnsplit.cli.models import (
     problem_of,
     tell,
 )
+from dnnsplit.cli.sweeps import KEPT
 from dnnsplit.ground.outputs import check_output, keep
 
-KEPT = "what is finished is kept: the same command goes on from there"
 Command = Callable[[argparse.Namespace], int]
 COMMANDS: dict[str, tuple[Command, str, tuple[Argument, ...]]] = {}
 
@@ -40,44 +38,6 @@ def _command(name: str, summary: str, *arguments: Argument) -> Callable[[Command
         return function
 
     return register
-
-
-@_command(
-    "run",
-    "run a notebook, a grid of it, or a sweep file",
-    argument("notebook", type=Path, help=".ipynb or .yaml"),
-    argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter (repeatable)"),
-    argument("-g", dest="grid", action="append", default=[], metavar="NAME=V1,V2,...",
-              help="values of a parameter; every combination is a run (repeatable)"),
-    argument("-o", "--out", type=Path, writes="folder",
-             help="folder of executed notebooks, logs and the table (default: data/runs)"),
-    argument("-w", "--workers", type=int, default=1, help="runs side by side; more than 1 distorts measured times (default: 1)"),
-    argument("--scheduler", metavar="ADDRESS", help="run on the workers of a Dask scheduler, such as tcp://host:8786"),
-    argument("--again", action="store_true", help="run what is finished, too"),
-    argument("--report", type=Path, writes="file", help="write the last executed notebook as one HTML page"),
-)  # fmt: skip
-def _run(options: argparse.Namespace) -> int:
-    parameters, grid = assignments(options.parameters), grids(options.grid)
-    try:
-        runs = ds.run(
-            options.notebook, parameters, options.out, grid=grid, workers=options.workers, scheduler=options.scheduler,
-            again=options.again,
-        )  # fmt: skip
-    except KeyboardInterrupt as error:
-        error.add_note(KEPT)
-        raise
-    columns = ["run", "status", "seconds", "cpu_s", "cell", "error"]
-    columns[1:1] = [name for name in map(str, runs.frame) if name.startswith("p.")]
-    print(runs.frame[columns].to_string(index=False, float_format="{:.4g}".format))
-    last = runs.frame.iloc[-1]
-    if options.report and last["status"] in ("done", "kept"):
-        from dnnsplit.sweep.report import write_report
-
-        print(write_report(last["output"], options.report, runs=runs))
-    for row in runs.failed.itertuples():
-        if row.status == "failed":
-            print(f"dnnsplit: {row.run} failed; see {row.output} and its .log", file=sys.stderr)
-    return 1 if len(runs.failed) else 0
 
 
 LAYERS = argument("--layers", type=int, default=12, help="how many layers may run in int8, those with most FLOPs (default: 12)")
@@ -99,6 +59,8 @@ def _fewer_layers(options: argparse.Namespace, graph: ds.LayerGraph) -> bool:
     return there > 0
 
 
+_command("run", "run a notebook, a grid of it, or a sweep file", *sweeps.RUN)(sweeps.run)
+_command("results", "print what earlier runs were made with, and their results", *sweeps.RESULTS)(sweeps.results)
 _command("agent", "join this host to others: it measures itself and runs parts, until Ctrl-C", *agents.AGENT)(agents.agent)
 _command("deploy", "put a model on the hosts that have joined, and follow their state", *agents.DEPLOY)(agents.deploy)
 _command("status", "say who has joined, how the links are, and what is deployed", *agents.STATUS)(agents.status)

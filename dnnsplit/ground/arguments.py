@@ -94,16 +94,16 @@ def check_arguments(
     broken = [name for name, _, kept in limits if not kept and name not in wrong]
     if wrong or broken:
         more = {name: "".join(f", {words}" for called, words, _ in limits if called == name) for name in (*wrong, *broken)}
-        problems = [_problem(name, kinds[name], given[name], more[name]) for name in wrong]
+        problems = [problem_of(name, kinds[name], given[name], more[name]) for name in wrong]
         problems += [f"{name} is {told(given[name])}; give {kinds[name].words}{more[name]}" for name in dict.fromkeys(broken)]
         raise_problems(error, owner.__qualname__.removesuffix(".__init__"), problems)
 
 
-def _problem(name: str, kind: Kind, value: object, more: str = "") -> str:
-    """Say what is wrong with a value, or with the first wrong one that it holds."""
+def problem_of(name: str, kind: Kind, value: object, more: str = "") -> str:
+    """Say what is wrong with a value that does not fit its kind, or with the first wrong one that it holds."""
     for place, inner, part in kind.parts(value) or ():
         if not inner.fits(part):
-            return _problem(f"{name}{place}", inner, part)
+            return problem_of(f"{name}{place}", inner, part)
     file = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
     ways = [text.format(file or usual) for text, usual in (READ[one] for one in kind.classes if one in READ)]
     ways += [MADE[one] for one in kind.classes if one in MADE]

@@ -23,8 +23,9 @@ from dnnsplit.ground.json_file import json_of
 TEXTS = frozenset({
     "layer", "layers", "op_type", "tensor", "producer", "consumers", "shared", "server", "servers", "precision", "origin", "note",
     "quantized", "links", "source", "target", "topology", "network", "status", "plan_id", "model", "by", "rule", "method",
-    "solver", "objective_name", "weights", "term", "kind", "name", "run", "cell", "error", "instance", "question", "form",
-    "source_form", "best", "alone", "alone_form", "assumption", "proven", "equals_optimum", "graph", "step", "what", "deck",
+    "solver", "objective_name", "weights", "term", "kind", "name", "sweep", "run", "notebook", "output", "cell", "error",
+    "instance", "question", "form", "source_form", "best", "alone", "alone_form", "assumption", "proven", "equals_optimum",
+    "graph", "step", "what", "deck",
 })  # fmt: skip
 FLAGS = frozenset({"is_output", "quantizable", "lossless"})
 _TRUTHS = {"True": True, "False": False, "true": True, "false": False, "1": True, "0": False}

@@ -51,6 +51,9 @@ _PER = re.compile(r"^([^\s/()]+) *(?:/| per ) *(\()?([^()]+)(?(2)\))$")  # mW/(M
 _NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf)\s*(.*?)\s*$")
 
 
+SHARE = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*")  # of something, as "50 %"
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a real number that a float can hold, and no truth value."""
     if type(value) is float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, Context
 
@@ -10,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from dnnsplit.ground.errors import OptionError, raise_problems
-from dnnsplit.ground.units import is_number
+from dnnsplit.ground.units import SHARE, is_number
 from dnnsplit.noise.models import NoiseModel
 
 _UP = Context(prec=3, rounding=ROUND_CEILING)
-_SHARE = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*")
 
 
 def noise_limits(limits: Sequence[float | str], noise: NoiseModel, confidence: float | None = None) -> pd.DataFrame:
@@ -45,7 +43,7 @@ def noise_limits(limits: Sequence[float | str], noise: NoiseModel, confidence: f
     >>> noise_limits([0.02, "50 %"], NoiseModel.polynomial(("a", "b"), {"a": 0.01, "b": 0.03})).to_dict("list")
     {'max_noise': [0.02, 0.02], 'share_%': [50.0, 50.0]}
     """
-    shares = [_SHARE.fullmatch(limit) if isinstance(limit, str) else None for limit in limits]
+    shares = [SHARE.fullmatch(limit) if isinstance(limit, str) else None for limit in limits]
     odd = [n for n, share in zip(limits, shares, strict=True) if not share and not (is_number(n) and n >= 0)]
     raise_problems(OptionError, "noise limits", [f"{n!r} is no number of 0 or more, and no share such as '50 %'" for n in odd])
     known = noise.bounded(confidence) if confidence is not None and noise.layers else noise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from dnnsplit.ground.errors import OptionError, nearest, raise_problems
-from dnnsplit.ground.files import sha256
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.gate import Kind
 from dnnsplit.ground.yaml_file import MOST_BYTES, read_values
+from dnnsplit.sweep.names import LONGEST, name_of
 from dnnsplit.sweep.notebook import check_parameters, parameters_of
 
 _KIND = Kind(
     "is no sweep file (runs: [{notebook: ..., parameters: ..., needs: ...}])", OptionError, MOST_BYTES, "the sweep file",
     "there is no sweep file {path}",
 )  # fmt: skip
-LONGEST = 200  # of a run's name; a hash and an ending come after it
+# parameters that are folders which a notebook writes to, and where they are in the run's own folder unless they are given
+WRITTEN = {"out": ".", "figures": "figures", "build": "build"}
+LOG, RECORD = "run.log", "run.json"
+SWEEP = "{sweep}"  # in a text that is given: the folder of the runs of this sweep
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,13 @@ class Job:
     Attributes
     ----------
     name : str
-        Unique in a sweep; the files that the run leaves are called by it.
+        Unique in a sweep; the folder of the run is called by it.
     notebook : Path
-        That is run, in its own folder.
+        That is run, in the folder where it is.
     parameters : Mapping[str, Any]
         All of them, defaults included, JSON values.
     folder : Path
-        For the executed notebook, its log and its record.
+        The run's own: for the executed notebook, its log, its record, and what the notebook writes.
     needs : tuple[str, ...]
         Names of the jobs that must be done before.
     """
@@ -51,17 +55,23 @@ class Job:
     @property
     def output(self) -> Path:
         """The executed notebook."""
-        return self.folder / f"{self.name}.ipynb"
+        return self.folder / self.notebook.name
 
     @property
     def log(self) -> Path:
         """What the run printed."""
-        return self.folder / f"{self.name}.log"
+        return self.folder / LOG
 
     @property
     def record(self) -> Path:
         """What the run was made from, and its row."""
-        return self.folder / f"{self.name}.json"
+        return self.folder / RECORD
+
+    @property
+    def own(self) -> dict[str, str]:
+        """The folders of `WRITTEN` that are the run's own, as paths from the notebook's folder, where the kernel works."""
+        places = {name: _from(self.notebook, self.folder / inside) for name, inside in WRITTEN.items()}
+        return {name: place for name, place in places.items() if self.parameters.get(name) == place}
 
     def to_line(self) -> bytes:
         """Return the job as one line of JSON, which `dnnsplit.sweep.process` reads."""
@@ -113,15 +123,17 @@ def jobs_of(
     grid : Mapping[str, Sequence[Any]]
         Values by name; as for parameters, and every combination becomes a job.
     folder : Path
-        See `Job`.
+        Of the sweep; each run has a folder of its own in it. Parameters of `WRITTEN` that are not given are that folder, or in
+        it, whatever a notebook's cell says; in texts that are given, ``{sweep}`` is the folder of the sweep. Both become paths
+        from the notebook's folder.
 
     Raises
     ------
     OptionError
-        Unknown notebooks, parameters, names or keys, or two jobs of one name.
+        Unknown notebooks, parameters, names or keys, values of another kind than a notebook takes, or two runs of one name.
     """
     if path.suffix not in (".yaml", ".yml"):
-        return tuple(_expanded(path.stem, path, parameters, grid, folder, ()))
+        return tuple(_expanded(path.stem, path, {}, parameters, grid, folder, ()))
     sweep = _read(path)
     common = sweep.parameters or {}
     known = {entry.notebook: parameters_of(path.parent / entry.notebook) for entry in sweep.runs}
@@ -143,9 +155,12 @@ def jobs_of(
         raise_problems(OptionError, path.name, unknown)
         before = tuple(job for need in needs for job in made[need])
         own = {k: v for k, v in (entry.grid or {}).items() if k not in last}
-        added = list(_expanded(name, path.parent / entry.notebook, values, {**own, **wide}, folder, before))
+        added = _expanded(name, path.parent / entry.notebook, values, {}, {**own, **wide}, folder, before)
         made[name] = [job.name for job in added]
         jobs += added
+    names = [job.name for job in jobs]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    raise_problems(OptionError, path.name, [f"two runs are called {name!r}; give one of them another name" for name in twice])
     return tuple(jobs)
 
 
@@ -159,22 +174,31 @@ def points(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _expanded(
-    name: str, notebook: Path, parameters: Mapping[str, Any], grid: Mapping[str, Sequence[Any]], folder: Path,
-    needs: tuple[str, ...],
+    name: str, notebook: Path, parameters: Mapping[str, Any], named: Mapping[str, Any], grid: Mapping[str, Sequence[Any]],
+    folder: Path, needs: tuple[str, ...],
 ) -> list[Job]:  # fmt: skip
-    """One job, or one for each point of the grid; these are told apart by a hash of their parameters."""
+    """One job, or one for each point of the grid; they are called by the parameters that are `named`, and by the point."""
     jobs = {}
     for point in points(grid):
-        values = check_parameters(notebook, {**parameters, **point})
-        own = f"{name}-{sha256(json.dumps(values, sort_keys=True))[:8]}" if grid else name
-        jobs[own] = Job(own, notebook, values, folder, needs)  # a point that is listed twice runs once
-    return list(jobs.values())
+        called = name_of(name, {**named, **point})
+        here = _from(notebook, folder)
+        given = {k: v.replace(SWEEP, here) if isinstance(v, str) else v for k, v in {**parameters, **named, **point}.items()}
+        has = parameters_of(notebook)
+        own = {k: _from(notebook, folder / called / inside) for k, inside in WRITTEN.items() if k in has and k not in given}
+        jobs[called] = Job(called, notebook, check_parameters(notebook, given | own), folder / called, needs)
+    return list(jobs.values())  # a point that is listed twice runs once
+
+
+def _from(notebook: Path, place: Path) -> str:
+    """Return a path as the kernel takes it; a copy of all folders keeps its records so."""
+    return Path(os.path.relpath(place, notebook.parent)).as_posix()
 
 
 def _read(path: Path) -> _Sweep:
     document = read_values(path, _KIND)
     sweep = formed(document, _Sweep, OptionError, f"{path.name} {_KIND.unfit}")
-    wrong = [run.called for run in sweep.runs if re.search(r"^\.|[/\\\x00-\x1f]", run.called) or len(run.called) > LONGEST]
-    way_out = "is no file name, and the files of the run are called by it, in one folder"
+    names = [run.called for run in sweep.runs]
+    wrong = [name for name in names if re.search(r"^\.|[/\\\x00-\x1f]", name) or len(name.encode(errors="replace")) > LONGEST]
+    way_out = "is no file name, and the folder of the run is called by it"
     raise_problems(OptionError, path.name, [f"the name {name!r} {way_out}" for name in wrong])
     return sweep

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from dnnsplit.ground.outputs import writing
@@ -22,15 +23,34 @@ TICK_S = 1.0
 POLL_S = 0.05
 
 
-def side_by_side(jobs: Sequence[Job], workers: int, again: bool = False) -> Iterator[tuple[Job, dict[str, Any]]]:
+@dataclass
+class Now:
+    """What runs at this moment, as whoever runs it knows.
+
+    Attributes
+    ----------
+    running : dict[str, str]
+        Where each run is that was begun, by name: an address, or "" on this machine.
+    workers : int
+        How many can run side by side; 0 until a cluster has answered.
+    hosts : int | None
+        How many workers a cluster has, each with room for some; None on this machine.
+    """
+
+    workers: int
+    hosts: int | None = None
+    running: dict[str, str] = field(default_factory=dict)
+
+
+def side_by_side(jobs: Sequence[Job], now: Now, again: bool = False) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Yield each job with its row, as they finish; whoever stops to listen ends the runs that are going on.
 
     Parameters
     ----------
     jobs : Sequence[Job]
         Each after those it needs; a worker that is free takes the first that can be run.
-    workers : int
-        How many run at a time.
+    now : Now
+        How many run at a time; what runs is noted in it.
     again : bool, default False
         See `work`.
     """
@@ -43,11 +63,13 @@ def side_by_side(jobs: Sequence[Job], workers: int, again: bool = False) -> Iter
                     if (code := running[job.name].poll()) is None:
                         continue
                     _end(running.pop(job.name))
+                    del now.running[job.name]
                     row = _left(job, code)
-                elif len(running) == workers or not all(name in rows for name in job.needs):
+                elif len(running) == now.workers or not all(name in rows for name in job.needs):
                     continue
                 elif (settled := _settled(job, [rows[name] for name in job.needs], again)) is None:
                     running[job.name] = _start(job)
+                    now.running[job.name] = ""
                     continue
                 else:
                     row = settled

@@ -6,21 +6,67 @@ import ast
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from dnnsplit.ground import kinds
+from dnnsplit.ground.arguments import problem_of
 from dnnsplit.ground.errors import OptionError, nearest, raise_problems
 from dnnsplit.ground.files import plain
 from dnnsplit.ground.gate import Kind, shortened
 from dnnsplit.ground.json_file import read_json
-from dnnsplit.sweep.values import from_json, to_json
+from dnnsplit.ground.units import SHARE
+from dnnsplit.sweep.values import from_json, same, to_json
 
 MIME = "application/vnd.dnnsplit.result+json"
 CELLS = ("code", "markdown", "raw")
+# what a table of runs has of its own
+COLUMNS = ("sweep", "run", "notebook", "status", "cell", "error", "seconds", "cpu_s", "output")
 NOTEBOOK = Kind("is no notebook of format 4", OptionError, 2**28, "the notebook", "there is no notebook {path}")
+KINDS = {
+    "str": kinds.kind_of(str),
+    "int": kinds.kind_of(int),
+    "float": kinds.kind_of(float),
+    "bool": kinds.kind_of(bool),
+    "None": kinds.kind_of(None),
+    "list": kinds.Kind(lambda value: isinstance(value, list), "a list", "lists"),
+    "dict": kinds.Kind(lambda value: isinstance(value, dict), "a dictionary", "dictionaries"),
+    "share": kinds.Kind(
+        lambda value: isinstance(value, str) and SHARE.fullmatch(value) is not None,
+        "a share such as '50 %'", "shares such as '50 %'",
+    ),
+}  # fmt: skip
 
 
-def parameters_of(notebook: str | Path) -> dict[str, Any]:
-    """Return the parameters of a notebook and their defaults: the literals of the cell tagged ``parameters``.
+class Parameter(NamedTuple):
+    """What a notebook says of one of its parameters.
+
+    Parameters
+    ----------
+    default : Any
+        Its literal.
+    kind : kinds.Kind
+        Of the values that it takes, by its annotation.
+    """
+
+    default: Any
+    kind: kinds.Kind
+
+
+def declared(notebook: str | Path) -> dict[str, Parameter]:
+    """Return what a notebook says of its parameters, in the cell tagged ``parameters``.
+
+    An annotation is made of the names of `KINDS`, of ``list[...]``, and of ``or`` or ``|`` between them; in quotes it may say
+    more than Python's own: ``max_noise: "float or share" = 0.05``. One that has other names is not checked.
+
+    Parameters
+    ----------
+    notebook : str | Path
+        Path of an ``.ipynb``.
+
+    Returns
+    -------
+    dict[str, Parameter]
+        By name.
 
     Raises
     ------
@@ -40,13 +86,14 @@ def parameters_of(notebook: str | Path) -> dict[str, Any]:
     except SyntaxError as error:
         message = f"{path.name}: the parameters cell is no Python (line {error.lineno}): {error.msg}"
         raise OptionError(message) from None
-    found: dict[str, Any] = {}
+    found: dict[str, Parameter] = {}
     for statement in statements:
+        annotation = statement.annotation if isinstance(statement, ast.AnnAssign) else None
         match statement:
             case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, ast.expr() as value):
                 try:
-                    found[name] = ast.literal_eval(value)
-                except ValueError:
+                    found[name] = Parameter(ast.literal_eval(value), _kind(annotation))
+                except (ValueError, RecursionError):
                     message = f"{path.name}: the default of {name!r} is no literal"
                     raise OptionError(message) from None
             case _:
@@ -56,22 +103,32 @@ def parameters_of(notebook: str | Path) -> dict[str, Any]:
     return found
 
 
+def parameters_of(notebook: str | Path) -> dict[str, Any]:
+    """Return the parameters of a notebook and their defaults; raises as `declared` does."""
+    return {name: parameter.default for name, parameter in declared(notebook).items()}
+
+
 def check_parameters(notebook: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return all parameters of a run, defaults included, as plain JSON values; refuse what papermill would let pass.
 
     Raises
     ------
     OptionError
-        An unknown name, or a value that no notebook can be given.
+        An unknown name, a value that no notebook can be given, or one that is not of the annotated kind; the default always is,
+        so that None may be given where it is the default.
     """
-    defaults = parameters_of(notebook)
-    problems = [f"there is no parameter {name!r}{nearest(name, defaults)}" for name in given if name not in defaults]
+    known = declared(notebook)
+    problems = [f"there is no parameter {name!r}{nearest(name, known)}" for name in given if name not in known]
     values: dict[str, Any] = {}
-    for name, value in (defaults | dict(given)).items():
+    for name, (default, kind) in known.items():
         try:
-            values[name] = json.loads(json.dumps(value, default=plain))
+            default = json.loads(json.dumps(default, default=plain))
+            value = values[name] = json.loads(json.dumps(given.get(name, default), default=plain))
         except TypeError as error:
             problems.append(f"parameter {name!r}: {error}; give numbers, texts, lists or dictionaries of them, or None")
+            continue
+        if not (kind.fits(value) or same(value, default)):
+            problems.append(problem_of(name, kind, value))
     raise_problems(OptionError, Path(notebook).name, problems)
     return values
 
@@ -84,14 +141,24 @@ def publish(**results: Any) -> None:
     **results : Any
         JSON values, numpy scalars or paths, by name; infinities and NaN are numbers too.
 
+    Raises
+    ------
+    OptionError
+        A name that a table of runs has for something else, such as ``status`` or ``seconds``.
+
     Examples
     --------
     >>> import dnnsplit as ds
     >>> ds.publish(latency_s=0.2, plan="cloud")  # doctest: +ELLIPSIS
     {...{'latency_s': 0.2, 'plan': 'cloud'}...}
+    >>> ds.publish(latency_s=0.25, status="good")
+    Traceback (most recent call last):
+    dnnsplit.ground.errors.OptionError: publish: 'status' is a column of every table of runs; call it otherwise
     """
     from IPython.display import display
 
+    taken = [f"{name!r} is a column of every table of runs; call it otherwise" for name in results if name in COLUMNS]
+    raise_problems(OptionError, "publish", taken)
     clean = json.loads(json.dumps(results, default=plain))
     display({MIME: to_json(clean), "text/plain": "\n".join(f"{k}: {v}" for k, v in clean.items())}, raw=True)
 
@@ -142,3 +209,23 @@ def _wrong(cell: Any) -> str:
     if not all(isinstance(one, dict) and isinstance(one.get(MIME, {}), dict) for one in data):
         return "has an output whose data are no object"
     return ""
+
+
+def _kind(annotation: ast.expr | None) -> kinds.Kind:
+    match annotation:
+        case ast.Constant(str(text)):
+            try:
+                return _kind(ast.parse(text.strip(), mode="eval").body)
+            except SyntaxError:
+                return kinds.ANYTHING
+        case ast.Constant(None):
+            return KINDS["None"]
+        case ast.BoolOp(ast.Or(), several):
+            return kinds.either([_kind(one) for one in several])
+        case ast.BinOp(left, ast.BitOr(), right):
+            return kinds.either([_kind(left), _kind(right)])
+        case ast.Subscript(ast.Name("list"), inside):
+            return kinds.each(_kind(inside), once=False)
+        case ast.Name(name):
+            return KINDS.get(name, kinds.ANYTHING)
+    return kinds.ANYTHING

@@ -2,18 +2,71 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
+from dnnsplit.ground.errors import DnnSplitError, OptionError
 from dnnsplit.ground.files import sha256, write_json
+from dnnsplit.ground.forms import formed
+from dnnsplit.ground.gate import Kind
+from dnnsplit.ground.json_file import read_json
 from dnnsplit.sweep.jobs import Job
 from dnnsplit.sweep.values import from_json, same, to_json
+
+KIND = Kind("is no record of a run by this version of dnnsplit", OptionError, 2**28, "the record")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a run, as a table has it: see `dnnsplit.sweep.run.Runs.frame`."""
+
+    run: str
+    notebook: str
+    status: str
+    cell: str
+    error: str
+    seconds: float
+    cpu_s: float
+    output: str
+    results: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run leaves beside its executed notebook.
+
+    Attributes
+    ----------
+    row : Row
+        Of the table.
+    parameters : dict[str, Any]
+        All of them, with JSON values.
+    own : tuple[str, ...]
+        Names of those that are the run's own folder, or in it.
+    notebook : str
+        Path of the notebook that was run, from the folder of the run.
+    notebook_sha256 : str
+        Of its content.
+    versions : dict[str, str]
+        See `versions`.
+    inputs, outputs : dict[str, str]
+        SHA-256 of the files that it read and wrote, by path from the notebook's folder.
+    """
+
+    row: Row
+    parameters: dict[str, Any]
+    own: tuple[str, ...]
+    notebook: str
+    notebook_sha256: str
+    versions: dict[str, str]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
 
 
 def write_record(job: Job, row: Mapping[str, Any], read: Iterable[str], written: Iterable[str]) -> None:
@@ -30,20 +83,32 @@ def write_record(job: Job, row: Mapping[str, Any], read: Iterable[str], written:
     """
     runner = {str(path.resolve()) for path in (job.output, job.log, job.record)}
     document = {
-        "row": to_json(dict(row)), "parameters": to_json(dict(job.parameters)),
-        "notebook_sha256": sha256(job.notebook), "versions": versions(),
-        "inputs": _hashes(job, read), "outputs": _hashes(job, set(written) - runner),
+        "row": to_json(dict(row)), "parameters": to_json(dict(job.parameters)), "own": list(job.own),
+        "notebook": Path(os.path.relpath(job.notebook, job.folder)).as_posix(), "notebook_sha256": sha256(job.notebook),
+        "versions": versions(), "inputs": _hashes(job, read), "outputs": _hashes(job, set(written) - runner),
     }  # fmt: skip
     write_json(job.record, document)
 
 
+def record_at(path: Path) -> Record:
+    """Return the record in a file.
+
+    Raises
+    ------
+    OptionError
+        There is none, or what is there is not what `write_record` writes.
+    """
+    document = read_json(path, KIND)
+    if isinstance(document, dict):  # numbers that JSON lacks come back where they may be
+        document |= {key: from_json(document[key]) for key in ("row", "parameters") if key in document}
+    return formed(document, Record, OptionError, f"{path} {KIND.unfit}", complete=True)
+
+
 def read_record(job: Job) -> dict[str, Any] | None:
-    """Return the record that a run left, or None; also for one that another version of this package wrote otherwise."""
+    """Return the `Record` that a run left, by key, or None; also for one that another version of this package wrote otherwise."""
     try:
-        record: dict[str, Any] = json.loads(job.record.read_text(encoding="utf-8"))
-        record |= {key: from_json(record[key]) for key in ("row", "parameters")}
-        return record if isinstance(record["row"]["seconds"], int | float) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return asdict(record_at(job.record))
+    except DnnSplitError:
         return None
 
 
@@ -54,17 +119,17 @@ def finished(job: Job) -> dict[str, Any] | None:
     files are all still as it left them.
     """
     record = read_record(job)
+    if record is None or record["row"]["status"] != "done" or not job.output.exists():
+        return None
     try:
-        if record is None or record["row"]["status"] != "done" or not job.output.exists():
-            return None
         now = {"parameters": dict(job.parameters), "notebook_sha256": sha256(job.notebook), "versions": versions()}
         files = {**record["inputs"], **record["outputs"]}
         unchanged = all(same(record[key], value) for key, value in now.items()) and all(
             sha256(job.notebook.parent / path) == known for path, known in files.items()
         )
-    except (OSError, KeyError, TypeError, AttributeError):  # a file is gone, or the record is of another version
+    except OSError:  # a file is gone
         return None
-    return {**record["row"], "status": "kept"} if unchanged else None
+    return {**record["row"], "status": "kept", "output": str(job.output)} if unchanged else None
 
 
 def versions() -> dict[str, str]:

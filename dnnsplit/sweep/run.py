@@ -5,7 +5,6 @@ papermill lets a misspelt parameter pass with a warning, and numpy values or pat
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +19,16 @@ from dnnsplit.ground.files import write_text
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.outputs import check_output
 from dnnsplit.sweep import local
+from dnnsplit.sweep.apart import check_apart, overwritten
 from dnnsplit.sweep.jobs import Job, jobs_of
 from dnnsplit.sweep.record import read_record
-from dnnsplit.sweep.values import same
+from dnnsplit.sweep.results import Entry, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STATES = ("done", "kept", "failed", "blocked")
+SHOWN = 3  # of the runs that go on, those that the progress line names
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,7 @@ class Runs:
         failed ones), output (path of the executed notebook); a column ``p.<name>`` for each parameter that differs between
         runs of one notebook, and a column per published result
         """
-        import pandas as pd
-
-        rows = []
-        for job in self.jobs:
-            if job.name in self.rows:
-                row = {k: v for k, v in self.rows[job.name].items() if k != "results"}
-                varied = {f"p.{name}": _cell(job.parameters[name]) for name in self._varied(job)}
-                rows.append({**row, **varied, **self.rows[job.name]["results"]})
-        return pd.DataFrame(rows)
+        return table_of([Entry(self.rows[job.name], job.parameters, job.own) for job in self.jobs if job.name in self.rows])
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -88,10 +81,6 @@ class Runs:
 
     def _repr_html_(self) -> str:
         return shown(self, self.frame.drop(columns=["notebook", "output"], errors="ignore"))
-
-    def _varied(self, job: Job) -> list[str]:
-        others = [other.parameters for other in self.jobs if other.notebook == job.notebook]
-        return [name for name, value in job.parameters.items() if not all(same(other[name], value) for other in others)]
 
 
 def run(
@@ -117,8 +106,8 @@ def run(
     parameters : Mapping[str, Any] | None, optional
         Of every notebook of a sweep that has them; of a single notebook all must exist.
     out : str | Path | None, optional
-        Folder for executed notebooks, logs, records and the table ``<sweep>.csv``; default ``data/runs`` beside the folder of the
-        notebook.
+        Folder of the sweep, default ``data/runs/<sweep>`` in the current folder: for the table ``<sweep>.csv``, and for a folder
+        of each run with the executed notebook, its log ``run.log``, its record ``run.json``, and what the notebook writes.
     progress : bool, default True
         Show a progress line.
     grid : Mapping[str, Sequence[Any]] | None, optional
@@ -137,9 +126,27 @@ def run(
     Raises
     ------
     OptionError
-        Unknown notebooks or parameters, or no scheduler there; nothing was run then.
+        Unknown notebooks or parameters, values of another kind than a notebook's annotations tell, no scheduler there, or two
+        runs that would write one file; nothing was run then.
     OutputError
         The folder cannot be written; what is finished by then is kept.
+
+    See Also
+    --------
+    results : The table of earlier runs, of one sweep or of many.
+
+    Notes
+    -----
+    A run is called by its notebook, or by its name in the sweep file, and by the parameters that tell it from others:
+    ``04-split,max_noise=0.03``. A notebook writes to its parameters ``out``, ``figures`` and ``build``. Where they are not given,
+    by the caller or in the sweep file, they are the run's own folder, ``figures`` and ``build`` in it. Runs that are to
+    share a folder are given it: in texts that are given, ``{sweep}`` is the folder of the sweep, so that with ``out: "{sweep}"``
+    one run leaves there what another, which needs it, reads with ``data: "{sweep}"``.
+
+    What a notebook will write is not known before it has run, but two runs of one notebook that are given one folder of these
+    three are refused; so are any two that wrote one file when they ran before. Where a run is seen to have written a file of an
+    earlier run of the sweep all the same, it has failed. Not seen are files that other processes of a notebook write, and
+    sweeps that run at the same time.
 
     Examples
     --------
@@ -152,46 +159,54 @@ def run(
     >>> runs = ds.run("double.ipynb", grid={"x": [21]}, out="out", progress=False)
     >>> runs.frame["double"].tolist()
     [42]
+    >>> ds.run("sweeps/none.yaml")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    dnnsplit.ground.errors.OptionError: there is no sweep file .../sweeps/none.yaml
     """
     check_arguments(run, locals(), least={"workers": 1}, some=("notebook",))
     path = Path(notebook).resolve()
     if workers < 1:
         message = f"workers is {workers}; it must be 1 or more"
         raise OptionError(message)
-    folder = Path(out).resolve() if out else path.parent.parent / "data" / "runs"
+    folder = Path(out).resolve() if out else Path.cwd() / "data" / "runs" / path.stem
     jobs = jobs_of(path, parameters or {}, grid or {}, folder)
+    check_apart(jobs, path.name)
     table = folder / f"{path.stem}.csv"
     check_output(table)
     rows: dict[str, Mapping[str, Any]] = {}
     runs = Runs(jobs, rows)
-    told = _Told(runs, workers)
+    wrote: dict[str, str] = {}
+    now = local.Now(workers) if scheduler is None else local.Now(0, hosts=0)
+    told = _Told(runs, now)
     with tqdm(total=len(jobs), disable=not progress, bar_format="{desc} [{elapsed}]") as bar:
 
         def tell() -> None:
             bar.set_description_str(f"{path.stem}: {told}")
 
         with local.ticking(tell, seen=progress and (bar.gui or bar.fp.isatty())):
-            for job, row in _rows(jobs, workers, scheduler, again):
+            for job, row in _rows(jobs, now, scheduler, again):
+                if row["status"] in ("done", "kept") and (problem := overwritten(job, wrote)):
+                    row |= {"status": "failed", "error": problem}
                 rows[job.name] = row
                 write_text(table, runs.frame.to_csv(index=False))
-                told = _Told(runs, workers)
+                told = _Told(runs, now)
                 tell()
     return runs
 
 
-def _rows(jobs: Sequence[Job], workers: int, scheduler: str | None, again: bool) -> Iterator[tuple[Job, dict[str, Any]]]:
+def _rows(jobs: Sequence[Job], now: local.Now, scheduler: str | None, again: bool) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Yield each job with its row as they finish."""
     if scheduler is None:
-        return local.side_by_side(jobs, workers, again)
+        return local.side_by_side(jobs, now, again)
     from dnnsplit.sweep.dask import on_workers
 
-    return on_workers(jobs, scheduler, again)
+    return on_workers(jobs, scheduler, now, again)
 
 
 class _Told:
     """The progress in words, with the time left where all that is left ran before, or enough of this sweep has."""
 
-    def __init__(self, runs: Runs, workers: int) -> None:
+    def __init__(self, runs: Runs, now: local.Now) -> None:
         states = [row["status"] for row in runs.rows.values()]
         left = [job for job in runs.jobs if job.name not in runs.rows]
         took = [row["seconds"] for row in runs.rows.values() if row["status"] == "done"]
@@ -199,14 +214,23 @@ class _Told:
         before = [record["row"]["seconds"] if (record := read_record(job)) else usual for job in left]
         guesses = [seconds for seconds in before if seconds is not None]
         self.counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
-        self.left = f"{len(left)} left" if left else ""
-        self.now = f"now {left[0].name}" if left and workers == 1 else ""
-        self.end = time.monotonic() + sum(guesses) / workers if left and len(guesses) == len(left) else None
+        self.left = [job.name for job in left]
+        self.now = now
+        self.begun = time.monotonic()
+        self.seconds = sum(guesses) if left and len(guesses) == len(left) else None
 
     def __str__(self) -> str:
-        about = "" if self.end is None else f"about {max(0.0, self.end - time.monotonic()):.0f} s"
-        return ", ".join(filter(None, [*self.counts, self.left, about, self.now]))
+        left = f"{len(self.left)} left" if self.left else ""
+        about = ""
+        if self.seconds is not None and self.now.workers:
+            about = f"about {max(0.0, self.begun + self.seconds / self.now.workers - time.monotonic()):.0f} s"
+        return ", ".join(filter(None, [*self.counts, left, about, self._running() if self.left else ""]))
 
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | dict) else value
+    def _running(self) -> str:
+        running = [name for name in self.left if name in self.now.running]
+        more = f" and {len(running) - SHOWN} more" if len(running) > SHOWN else ""
+        names = f"now {', '.join(running[:SHOWN])}{more}" if running else ""
+        if self.now.hosts is None:
+            return names
+        hosts = "no worker yet" if not self.now.hosts else f"{self.now.hosts} worker{'s'[: self.now.hosts > 1]}"
+        return f"{names or 'nothing runs'} on {hosts}"

@@ -26,6 +26,7 @@ MODEL, NETWORK, TIMES, NOISE = (
 WRITTEN = {  # what each command needs besides
     ("run", "--out"): ["none.ipynb"],
     ("run", "--report"): ["none.ipynb"],
+    ("results", "--out"): ["none"],
     ("profile", "--out"): ["none.onnx", "--server", "a"],
     ("power", "--network"): ["none.onnx", "--server", "a"],
     ("noise", "--out"): ["none.onnx"],
@@ -40,7 +41,7 @@ WRITTEN = {  # what each command needs besides
     ("keys", "--out"): ["a"],
     ("export", "--out"): ["yolo11n"],
 }
-READ = {("agent", "--keys"), ("deploy", "--keys"), ("status", "--keys"), ("undeploy", "--keys")}
+READ = {("results", "folders"), ("agent", "--keys"), ("deploy", "--keys"), ("status", "--keys"), ("undeploy", "--keys")}
 
 
 @pytest.mark.parametrize(("command", "option"), WRITTEN)
@@ -111,10 +112,10 @@ def test_a_sweep_is_refused_before_it_runs_and_keeps_what_is_done_when_it_fails(
         ds.run(path, out=tmp_path / "out", progress=False)
     with pytest.raises(ds.OutputError, match=r"n.ipynb/n.csv cannot be written: .*n.ipynb is a file, not a folder"):
         ds.run(path, out=path, progress=False)
-    (tmp_path / "logs" / "n.log").mkdir(parents=True)
-    with pytest.raises(ds.OutputError, match=r"n.log cannot be written: it is a folder"):
+    (tmp_path / "logs" / "n" / "run.log").mkdir(parents=True)
+    with pytest.raises(ds.OutputError, match=r"run.log cannot be written: it is a folder"):
         ds.run(path, out=tmp_path / "logs", progress=False)
-    assert not [*tmp_path.rglob("n.json")]
+    assert not [*tmp_path.rglob("run.json")]
 
 
 @pytest.mark.parametrize(("target", "code", "told"), [

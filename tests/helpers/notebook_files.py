@@ -15,3 +15,17 @@ def notebook(path, *cells, parameters=PARAMETERS):
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(document, path)
     return path
+
+
+def row_of(job, **told):
+    """Return the row that a job leaves when it is done."""
+    row = {
+        "run": job.name,
+        "notebook": job.notebook.stem,
+        "status": "done",
+        "cell": "",
+        "error": "",
+        "seconds": 1.0,
+        "cpu_s": 0.5,
+    }
+    return {**row, "output": str(job.output), "results": {}, **told}

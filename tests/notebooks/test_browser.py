@@ -127,7 +127,7 @@ def test_the_report_opens_without_a_network(page, tmp_path):
     document.cells += [nbformat.v4.new_markdown_cell(f"## {head}") for head in heads]
     nbformat.write(document, path)
     runs = ds.run(path, out=tmp_path / "out", progress=False)
-    report = write_report(tmp_path / "out" / "n.ipynb", tmp_path / "report.html", title="A report", runs=runs)
+    report = write_report(tmp_path / "out" / "n" / "n.ipynb", tmp_path / "report.html", title="A report", runs=runs)
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(report.as_uri())

@@ -1,7 +1,9 @@
 """Every notebook is thin, carries no outputs, and runs with small parameters through the runner."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -14,11 +16,13 @@ from helpers.small_models import conv_net, images
 from papermill import inspect_notebook
 
 import dnnsplit as ds
-from dnnsplit.sweep.notebook import parameters_of
+from dnnsplit.sweep.jobs import WRITTEN, jobs_of
+from dnnsplit.sweep.notebook import KINDS, parameters_of
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-THESIS, SLIDES, MODEL = (
-    yaml.safe_load((ROOT / "notebooks" / f"{name}.yaml").read_text(encoding="utf-8")) for name in ("thesis", "slides", "model")
+THESIS, SLIDES, MODEL, SWEEP = (
+    yaml.safe_load((ROOT / "notebooks" / f"{name}.yaml").read_text(encoding="utf-8"))
+    for name in ("thesis", "slides", "model", "sweep")
 )
 
 
@@ -37,7 +41,8 @@ def test_a_notebook_is_thin_and_carries_no_outputs(path):
     known = {p["name"]: p for p in inspect_notebook(str(path)).values()}  # what papermill --help-notebook shows
     assert list(known) == list(parameters)
     for name, parameter in known.items():
-        assert parameter["inferred_type_name"] in ("str", "int", "float", "list", "dict"), f"{path.name}: {name} has no type"
+        kinds = set(re.findall(r"\w+", parameter["inferred_type_name"] or "none"))
+        assert kinds <= {*KINDS, "or"} - {"bool"}, f"{path.name}: {name} has no type"
         assert parameter["help"], f"{path.name}: say what {name} is for"
 
 
@@ -56,12 +61,12 @@ def test_sweeps_list_the_notebooks_in_order():
         assert listed == sorted(listed)
     listed = [run["notebook"] for sweep in (THESIS, SLIDES) for run in sweep["runs"]]
     assert {path.name for path in NOTEBOOKS} == {
-        *listed,
-        "00-quickstart.ipynb",
-        "09-deploy.ipynb",
-        "10-your-model.ipynb",
-        "train-yolo11n.ipynb",
-    }
+        *listed, "00-quickstart.ipynb", "09-deploy.ipynb", "09-sweep.ipynb", "10-your-model.ipynb", "train-yolo11n.ipynb",
+    }  # fmt: skip
+
+
+def tracked_files(folder):
+    return [path for path in folder.rglob("*") if path.is_file() and not path.is_relative_to(ROOT / "data" / "runs")]
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +99,12 @@ def test_the_whole_line_runs_with_small_parameters(workplace):
     }  # fmt: skip
     runs = [{**run, "parameters": small.get(run["notebook"], {})} for run in THESIS["runs"]]
     (workplace / "notebooks" / "small.yaml").write_text(yaml.safe_dump(THESIS | {"runs": runs}), encoding="utf-8")
-    frame = ds.run(workplace / "notebooks" / "small.yaml", progress=False).frame.set_index("notebook")
+    runs = ds.run(workplace / "notebooks" / "small.yaml", out=workplace / "runs", progress=False)
+    frame = runs.frame.set_index("notebook")
     assert (frame["status"] == "done").all(), frame[["cell", "error"]].to_string()
     assert len(frame) == len(THESIS["runs"])
 
-    for path in (workplace / "data" / "runs").glob("0*.ipynb"):
+    for path in (workplace / "runs").glob("*/0*.ipynb"):
         shown = [o for c in nbformat.read(path, 4).cells for o in c.get("outputs", [])]
         assert not [o for o in shown if o.output_type == "error" or o.get("name") == "stderr"], path.name
         words = ("Warning", "Traceback", "IProgress not found")
@@ -144,6 +150,40 @@ def test_the_whole_line_runs_with_small_parameters(workplace):
         assert json.loads((figures / f"{stem}.json").read_text(encoding="utf-8"))["figure"] == stem
 
 
+def test_only_the_sweep_of_the_thesis_writes_where_tracked_files_are(tmp_path):
+    """Nor does a notebook that is opened by hand, whose defaults lead into a folder that git ignores."""
+    tracked = [ROOT / "data", ROOT / "figures"]
+    ignored = ROOT / "data" / "runs"
+    for path in [*NOTEBOOKS, *(ROOT / "notebooks").glob("*.yaml")]:
+        by_hand = [] if path.suffix == ".yaml" else [parameters_of(path)]
+        for parameters in [*by_hand, *(job.parameters for job in jobs_of(path, {}, {}, tmp_path))]:
+            places = [(ROOT / "notebooks" / parameters[name]).resolve() for name in WRITTEN if parameters.get(name)]
+            there = [place for place in places if any(map(place.is_relative_to, tracked)) and not place.is_relative_to(ignored)]
+            assert not there or path.name == "thesis.yaml", f"{path.name} writes to {there}"
+
+
+def test_a_sweep_of_plans_leaves_the_repository_as_it_is_and_its_runs_agree_with_the_library(tmp_path):
+    small = {"limits": [0.05], "bandwidths": ["5 MB/s"], "finer": ["1 MB/s", "5 MB/s"], "workers": 1}
+    before = {path: path.stat().st_mtime_ns for name in ("data", "figures", "notebooks") for path in tracked_files(ROOT / name)}
+    row = ds.run(ROOT / "notebooks" / "09-sweep.ipynb", small, tmp_path / "runs", progress=False).frame.iloc[0]
+    assert row["status"] == "done", row["error"]
+    assert (row["points"], row["runs"], row["failed"], row["worst_difference"]) == (4, 2, 0, 0.0)
+    shown = [o for cell in nbformat.read(row["output"], 4).cells for o in cell.get("outputs", [])]
+    assert not [o for o in shown if o.output_type == "error" or o.get("name") == "stderr"]
+    assert sum("image/png" in o.get("data", {}) for o in shown) == 1
+    table = ds.results([Path(row["output"]).parent / name for name in ("sweep", "others")])
+    assert table["sweep"].to_list() == ["sweep", "others"]
+    assert (table["status"] == "done").all()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not [path for name in ("data", "figures", "notebooks") for path in tracked_files(ROOT / name) if path not in before]
+
+
+def test_the_sweep_file_is_a_grid_of_three():
+    (entry,) = SWEEP["runs"]
+    jobs = jobs_of(ROOT / "notebooks" / "sweep.yaml", {}, {}, ROOT / "runs")
+    assert len(jobs) == np.prod([len(values) for values in entry["grid"].values()]) == 18
+
+
 def test_another_model_has_its_own_sweep_of_the_same_notebooks():
     assert [run["notebook"] for run in MODEL["runs"]] == [
         run["notebook"] for run in THESIS["runs"] if run["notebook"] != "07-scale.ipynb"
@@ -159,11 +199,7 @@ def test_another_model_goes_through_all_notebooks_into_folders_of_its_own(workpl
     onnx.save(model, workplace / "small.onnx")
     np.savez(workplace / "images.npz", x=images(16))
     before = {path: path.stat().st_mtime_ns for path in (workplace / "data").rglob("*") if path.is_file()}
-    own = {
-        "data": str(workplace / "own"),
-        "figures": str(workplace / "own" / "figures"),
-        "build": str(workplace / "own" / "build"),
-    }
+    own = {"figures": str(workplace / "own" / "figures")}
     given = {"model": str(workplace / "small.onnx"), "shapes": {"x": [1, 3, 12, 12]}, "images": str(workplace / "images.npz")}
     small = {
         "runs": 6,
@@ -178,7 +214,7 @@ def test_another_model_goes_through_all_notebooks_into_folders_of_its_own(workpl
     few = {"count": 2, "limits": [0, "60 %"], "repeats": 2, "warm_up": 1, "bandwidths": ["1 MB/s"], "weights": [[1.0, 0.0]]}
     few |= {"networks": ["../data/networks/device-edge.yaml"], "topologies": ["device-edge"], "energy_shares": [0.5, 1.0]}
     frame = ds.run(
-        workplace / "notebooks" / "model.yaml", own | given | small | few, workplace / "own" / "runs", progress=False
+        workplace / "notebooks" / "model.yaml", own | given | small | few, workplace / "own", progress=False
     ).frame.set_index("notebook")  # fmt: skip
     assert (frame["status"] == "done").all(), frame[["cell", "error"]].to_string()
     assert {path: path.stat().st_mtime_ns for path in (workplace / "data").rglob("*") if path.is_file()} == before
@@ -189,11 +225,11 @@ def test_another_model_goes_through_all_notebooks_into_folders_of_its_own(workpl
     all_int8 = float(samples.noise.max())
     assert (tests["noise"] <= tests["max_noise"]).all()
     assert 0.6 * all_int8 <= tests["max_noise"].max() <= 3 * all_int8  # of its upper bound
-    said = (workplace / "own" / "runs" / "03-noise.ipynb").read_text(encoding="utf-8")
+    said = (workplace / "own" / "03-noise" / "03-noise.ipynb").read_text(encoding="utf-8")
     assert "too few schemes for a polynomial" in said
     assert "only the scenes drawn for the shipped detector have labels" in said
     assert "no input has the form 'jpeg-95'" in said
-    assert "it needs no model" in (workplace / "own" / "runs" / "08-figures.ipynb").read_text(encoding="utf-8")
+    assert "it needs no model" in (workplace / "own" / "08-figures" / "08-figures.ipynb").read_text(encoding="utf-8")
     assert not [path for path in (workplace / "own" / "figures").glob("*2-noise-fit*")]
     assert (workplace / "own" / "figures" / "figure3-device-edge.svg").stat().st_size > 2000
 
@@ -203,7 +239,7 @@ def test_noise_of_another_setting_than_the_times_is_refused_before_anything_is_m
     rows = pd.DataFrame({"layer": graph.layer_names, "server": "device", "precision": "float32", "seconds": 1.0})
     times = ds.LayerTimes(rows, made={"device": {"setting": vars(ds.QuantizationSetting.of("thesis"))}})
     times.save(tmp_path / "profiles" / "small.csv")
-    given = {"model": str(graph.model_path), "data": str(tmp_path), "images": "there-are-none.npy"}
+    given = {"model": str(graph.model_path), "data": str(tmp_path), "out": str(tmp_path), "images": "there-are-none.npy"}
     row = ds.run(ROOT / "notebooks" / "03-noise.ipynb", given, tmp_path / "runs", progress=False).frame.iloc[0]
     assert row["status"] == "failed"
     assert "mixed, 'default' in the noise, 'thesis' in the times of device; measure all with one" in row["error"]
@@ -213,7 +249,8 @@ def test_noise_of_another_setting_than_the_times_is_refused_before_anything_is_m
 def test_a_recorded_instance_is_planned_and_drawn_without_its_model(tmp_path):
     example = ds.examples.random_problem(10, 3, 2, seed=3)
     example.save(tmp_path / "slides")
-    own = {"instance": str(tmp_path / "slides"), "data": str(tmp_path / "own"), "figures": str(tmp_path / "own" / "figures")}
+    places = {"data": tmp_path / "own", "out": tmp_path / "own", "figures": tmp_path / "own" / "figures"}
+    own = {"instance": str(tmp_path / "slides"), **{name: str(place) for name, place in places.items()}}
     few = {
         "limits": [0.0, 0.1],
         "regime_limits": [0.0, 0.1],
@@ -227,7 +264,7 @@ def test_a_recorded_instance_is_planned_and_drawn_without_its_model(tmp_path):
         parameters = {key: value for key, value in (own | few).items() if key in parameters_of(path)}
         row = ds.run(path, parameters, tmp_path / "runs", progress=False).frame.iloc[0]
         assert row["status"] == "done", row["error"]
-        cells = nbformat.read(tmp_path / "runs" / f"{name}.ipynb", 4).cells
+        cells = nbformat.read(row["output"], 4).cells
         said.append("".join(o.text for c in cells for o in c.get("outputs", []) if o.get("name") == "stdout"))
     assert all("slides is a recorded instance, without its model" in text for text in said)
     left_out = [line.split(", for want of")[0] for line in said[-1].splitlines() if line.startswith("Left out: ")]

@@ -19,7 +19,7 @@ def test_the_slides_figures_are_drawn_of_any_model_from_what_its_sweep_left(tmp_
     own = {
         "model": str(model),
         "data": str(tmp_path / "data"),
-        "build": str(tmp_path / "build"),
+        "out": str(tmp_path / "data"),
         "images": str(tmp_path / "images.npy"),
     }
     own |= {"instances": str(tmp_path / "data" / "instances"), "figures": str(tmp_path / "figures"), "models": ["none", "small"]}
@@ -28,12 +28,12 @@ def test_the_slides_figures_are_drawn_of_any_model_from_what_its_sweep_left(tmp_
     few |= {"regime_limits": [0, 1.0], "energy_shares": [0.5, 1.0], "slides_limit_s": 5, "source_seconds": 0.3, "budget": 40}
     frame = ds.run(ROOT / "notebooks" / "slides.yaml", own | small | few, tmp_path / "runs", progress=False).frame
     assert (frame["status"] == "done").all(), frame[["notebook", "cell", "error"]].to_string()
-    for path in (tmp_path / "runs").glob("*.ipynb"):
+    for path in (tmp_path / "runs").glob("*/*.ipynb"):
         shown = [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
         assert not [output for output in shown if output.get("name") == "stderr"], path.name
     drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert {re.match(r"figure(\d+)", name)[1] for name in drawn} == {str(n) for n in range(1, 13)} - {"2"}
-    said = (tmp_path / "runs" / "thesis.ipynb").read_text(encoding="utf-8")
+    said = (tmp_path / "runs" / "thesis" / "thesis.ipynb").read_text(encoding="utf-8")
     assert "Left out: none, for want of" in said
     table = pd.read_csv(tmp_path / "data" / "measurements" / "small.csv")
     assert sorted(set(table["latency_weight"])) == [0.0, 1.0]

@@ -1,8 +1,13 @@
 """Sweeps on Dask: a real scheduler and two real workers, one of which is killed in the middle."""
 
+import contextlib
+import os
+import pty
 import re
 import subprocess
 import sys
+import termios
+import threading
 
 import psutil
 import pytest
@@ -38,19 +43,46 @@ def workers(scheduler, tmp_path):
         yield first, second
 
 
+@contextlib.contextmanager
+def terminal():
+    """The end of a wide terminal that a program writes to, and what it has shown there so far."""
+    shown, (ours, theirs) = bytearray(), pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 200))
+
+    def listen():
+        with contextlib.suppress(OSError):  # whoever wrote has ended
+            while text := os.read(ours, 4096):
+                shown.extend(text)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield theirs, lambda: shown.decode(errors="replace")
+    finally:
+        os.close(theirs)
+        thread.join()
+        os.close(ours)
+
+
 def test_a_killed_worker_loses_no_run_and_none_counts_twice(tmp_path, scheduler, workers):
     path, journal, out = notebook(tmp_path / "n.ipynb", NOTE, WAIT, DONE), tmp_path / "journal", tmp_path / "out"
     journal.mkdir()
     command = [sys.executable, "-m", "dnnsplit", "run", path, "-p", f"name={journal}", "-g", "x=1,2,3,4", "-o", out]
-    with started(*command, "--scheduler", scheduler, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as sweep:
+    with (
+        terminal() as (stderr, shown),
+        started(*command, "--scheduler", scheduler, stdout=subprocess.PIPE, stderr=stderr) as sweep,
+    ):
         wait_until(lambda: len(list(journal.iterdir())) == 2)  # one on each worker, and neither can end
+        both = r"n: 4 left, now n,name=\S+,x=\d, n,name=\S+,x=\d on 2 workers"
+        wait_until(lambda: re.search(both, shown()), otherwise=shown)  # the progress line ticks
         lost = [child.pid for child in psutil.Process(workers[0].pid).children(recursive=True)]
         assert lost
         workers[0].kill()
         wait_until(lambda: not any(map(is_running, lost)))  # a run ends with its worker
+        wait_until(lambda: re.search(r"n: 4 left, now n,name=\S+,x=\d on 1 worker ", shown()), otherwise=shown)
         (journal / "go").touch()
-        printed, error = sweep.communicate(timeout=120)
-    assert sweep.returncode == 0, printed + error
+        printed = sweep.communicate(timeout=120)[0]
+        assert sweep.returncode == 0, printed + shown()
 
     told = {x: (journal / x).read_text().split() for x in "1234"}
     ends = {1: ["start", "end"], 2: ["start", "start", "end"]}  # one was begun again: the one that the killed worker had

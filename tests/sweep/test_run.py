@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from helpers.notebook_files import PARAMETERS, notebook
+from helpers.notebook_files import PARAMETERS, notebook, row_of
 from helpers.processes import is_running, started, wait_until
 
 import dnnsplit as ds
@@ -129,8 +130,7 @@ class TestJobs:
         first, second, third, last = jobs_of(path, {"y": 5}, {}, tmp_path)
         assert [first.parameters["x"], second.parameters["x"]] == [1, 2]
         assert first.parameters["name"] == "b"
-        assert first.name.startswith("n-")
-        assert first.name != second.name
+        assert (first.name, second.name) == ("n,x=1", "n,x=2")
         assert third.needs == (first.name, second.name)
         assert third.parameters == {"y": 5}
         assert last.parameters["name"] == "all"
@@ -171,20 +171,20 @@ def test_a_sweep_isolates_failures_publishes_and_runs_nothing_twice(tmp_path, ca
     assert frame.loc["two", "error"] == "ValueError: no luck"
     assert frame.loc["three", "error"] == "needs two"
     assert list(runs.failed["run"]) == ["two", "three"]
-    assert "here I am" in (out / "one.log").read_text()
+    assert "here I am" in (out / "one" / "run.log").read_text()
     progress = capfd.readouterr().err
     assert "2 done, 1 failed, 1 blocked" in progress
-    assert "TCP" not in progress + (out / "one.log").read_text()  # kernels talk over Unix sockets, without a warning
+    assert "TCP" not in progress + (out / "one" / "run.log").read_text()  # kernels talk over Unix sockets, without a warning
     table = pd.read_csv(out / "all.csv")
     assert list(table["run"]) == list(frame.index)
-    record = json.loads((out / "one.json").read_text())
+    record = json.loads((out / "one" / "run.json").read_text())
     assert record["parameters"] == {"x": 21, "name": "all", "limits": [0.1, 0.2], "nothing": None}
     assert {"python", "dnnsplit", "onnxruntime"} <= set(record["versions"])
 
     again = ds.run(path, out=out, progress=False).frame.set_index("run")
     assert again["status"].to_dict() == {"one": "kept", "two": "failed", "three": "blocked", "four": "kept"}
     assert again.loc["one", "value"] == 42
-    page = write_report(out / "one.ipynb", tmp_path / "report.html", runs=runs).read_text()
+    page = write_report(out / "one" / "one.ipynb", tmp_path / "report.html", runs=runs).read_text()
     assert "value: 42" in page
     assert "os.path.basename" not in page
 
@@ -214,16 +214,15 @@ def test_a_run_is_repeated_when_something_it_depends_on_changes(tmp_path, change
         from dnnsplit.sweep.record import write_record
 
         (tmp_path / "sum.txt").write_text("6")
-        out.mkdir()
+        job.folder.mkdir(parents=True)
         job.output.write_text("{}")
-        row = {"run": "n", "status": "done", "seconds": 1.0, "results": {}}
-        write_record(job, row, [str(tmp_path / n) for n in ("data.csv", "helper.py")], [str(tmp_path / "sum.txt")])
+        write_record(job, row_of(job), [str(tmp_path / n) for n in ("data.csv", "helper.py")], [str(tmp_path / "sum.txt")])
 
     from dnnsplit.sweep.record import finished
 
     assert finished(job)["status"] == "kept"
     if change == "parameter":
-        (job,) = jobs_of(path, {"x": 3}, {}, out)
+        job = replace(job, parameters={**job.parameters, "x": 3})
     elif change == "notebook":
         notebook(path, *READS, "value")
     elif change == "input":
@@ -298,7 +297,7 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on_later(tmp_path_factory, t
         assert not list(scratch.glob("dnns*"))
     wait_until(lambda: not is_running(kernel), 30)
     wait_until(lambda: not list(scratch.glob("dnns*")), 30)
-    assert not (out / "two.json").exists()
+    assert not (out / "two" / "run.json").exists()
     frame = ds.run(path, {"x": 0}, out, progress=False).frame.set_index("run")
     assert frame["status"].to_dict() == {"one": "done", "two": "done"}  # another x, which both have
     frame = ds.run(path, {"x": 0}, out, progress=False).frame

@@ -2,10 +2,11 @@
 
 import json
 import math
+from dataclasses import replace
 
 import nbformat
 import pytest
-from helpers.notebook_files import notebook
+from helpers.notebook_files import notebook, row_of
 
 import dnnsplit as ds
 from dnnsplit.cli.assignments import assignments, grids
@@ -66,10 +67,12 @@ def test_another_kind_of_number_is_another_parameter(tmp_path):
 
     path = notebook(tmp_path / "n.ipynb")
     (job,) = jobs_of(path, {"x": 1}, {}, tmp_path)
-    write_record(job, {"run": "n", "status": "done", "seconds": 1.0, "results": {}}, [], [])
+    job.folder.mkdir()
+    job.output.write_text("{}")
+    write_record(job, row_of(job), [], [])
     assert finished(job)
     for other in (True, 1.0):
-        assert finished(jobs_of(path, {"x": other}, {}, tmp_path)[0]) is None
+        assert finished(replace(job, parameters={**job.parameters, "x": other})) is None
 
 
 @pytest.mark.parametrize("metadata", [{}, {"kernelspec": {"name": "python3", "display_name": "Python 3"}}, {"language_info": {}}])

@@ -103,7 +103,7 @@ def test_the_defaults_of_the_notebook_are_those_of_the_shipped_record_and_spare_
     assert {name: given[name] for name in shared} == {name: record["training"][name] for name in shared}
     assert (given["held_out"], given["held_out_seed"]) == (record["evaluation"]["canvases"], record["evaluation"]["seed"])
     assert 0 < given["least_map50"] < record["evaluation"]["mAP50"]
-    written = (NOTEBOOK.parent / (given["out"] or given["folder"])).resolve()
+    written = (NOTEBOOK.parent / given["out"]).resolve()
     assert written.is_relative_to(ROOT / "data" / "runs")
 
 
@@ -114,7 +114,7 @@ def small(monkeypatch, tmp_path):
         pytest.skip(ABSENT)
     monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path / "settings"))
     sizes = {"train_scenes": 16, "val_scenes": 4, "epochs": 1, "batch": 8, "held_out": 2}
-    return {**sizes, "folder": str(tmp_path / "work"), "out": str(tmp_path / "models"), "least_map50": 0}
+    return {**sizes, "build": str(tmp_path / "work"), "out": str(tmp_path / "models"), "least_map50": 0}
 
 
 def test_the_notebook_trains_exports_and_measures(small, tmp_path, shipped, shipped_path):
