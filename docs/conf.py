@@ -12,6 +12,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
+from sphinx.util.docutils import SphinxRole
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -68,85 +69,73 @@ pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-con
 log = logging.getLogger(__name__)
 
 
-def reference(text: str) -> addnodes.pending_xref | None:
-    """Return a link to what a piece of code names: a public name, by its short or full path, or a command; else None."""
-    bare = text.removesuffix("()")
-    name = bare.removeprefix("dnnsplit.").removeprefix("ds.")
+def link(text: str, domain: str, role: str, target: str, page: str) -> addnodes.pending_xref:
+    """Return code that is a link."""
+    code = nodes.literal(text, text, classes=["xref"])
+    options = {"refdomain": domain, "reftype": role, "reftarget": target, "refdoc": page, "refexplicit": True, "refwarn": True}
+    return addnodes.pending_xref("", code, **options)
+
+
+def link_to_name(text: str, name: str, page: str) -> addnodes.pending_xref | None:
+    """Return a link to a public name, by its short or full path; None where it is none."""
     name = PATHS.get(name, name)
-    if name not in NAMES or (name in ("examples", "plots") and "." not in bare):
+    if name not in NAMES:
         return None
-    room = kind_of(name) == "module" and name in ("examples", "plots")
-    target = {"refdomain": "std", "reftype": "ref", "reftarget": f"room-{name}", "refexplicit": True} if room else {
-        "refdomain": "py", "reftype": ROLES[kind_of(name)], "reftarget": f"dnnsplit.{name}", "refexplicit": True,
-    }  # fmt: skip
-    link = addnodes.pending_xref("", nodes.literal(text, text, classes=["xref"]), refwarn=True, **target)
-    return link
+    if name == NAMES[name]:  # a room
+        return link(text, "std", "ref", f"room-{name}", page)
+    return link(text, "py", ROLES[kind_of(name)], f"dnnsplit.{name}", page)
 
 
-def named(role, rawtext, text, lineno, inliner, options=None, content=()):
-    """The default role, `name`: a link where it is a public name, else code."""
-    link = reference(text)
-    if link is not None:
-        link["refdoc"] = inliner.document.settings.env.docname
-    return [nodes.literal(rawtext, text) if link is None else link], []
+class Named(SphinxRole):
+    """The default role: a link where what it names is public, else code."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return the node."""
+        name = self.text.removesuffix("()").removeprefix("dnnsplit.")
+        return [link_to_name(self.text, name, self.env.docname) or nodes.literal(self.rawtext, self.text)], []
 
 
 class CodeLinks(SphinxTransform):
-    """Makes ``ds.name(...)`` and ``dnnsplit command ...`` in prose links; a name of ds that is not public is a mistake of the page."""
+    """Makes ``ds.name(...)`` and ``dnnsplit command ...`` in prose links; a name that does not exist is a mistake of the page."""
 
     default_priority = 10
 
     def apply(self) -> None:
         """Change the literals of this document."""
         for node in list(self.document.findall(nodes.literal)):
-            if isinstance(node.parent, nodes.reference | addnodes.pending_xref) or any(isinstance(p, nodes.title) for p in _above(node)):
+            text, page, found = node.astext(), self.env.docname, None
+            if isinstance(node.parent, nodes.reference | nodes.title | addnodes.pending_xref):
                 continue
-            text = node.astext()
-            link = None
-            if found := CODE.fullmatch(text):
-                parts = found[1].split(".")
-                if not _exists(found[1]):
-                    log.warning("there is no dnnsplit.%s", found[1], location=node)
-                link = next(filter(None, (reference(f"ds.{'.'.join(parts[:n])}") for n in range(len(parts), 0, -1))), None)
+            if code := CODE.fullmatch(text):
+                if not _exists(code[1]):
+                    log.warning("there is no dnnsplit.%s", code[1], location=node)
+                parts = code[1].split(".")
+                longest = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+                found = next(filter(None, (link_to_name(text, name, page) for name in longest)), None)
             elif text.startswith("dnnsplit "):
                 words = text.split()
                 command = next((c for n in (3, 2) if (c := " ".join(words[:n])) in COMMANDS), None)
-                if command:
-                    link = addnodes.pending_xref(
-                        "", refdomain="std", reftype="ref", reftarget=label(command), refexplicit=True, refwarn=True
-                    )
-            if link is not None:
-                link["refdoc"] = self.env.docname
-                link.children = []
-                link += nodes.literal(text, text, classes=["xref"])
-                node.replace_self(link)
+                found = link(text, "std", "ref", label(command), page) if command else None
+            if found is not None:
+                node.replace_self(found)
 
 
 def _exists(name: str) -> bool:
+    owner, _, field = f"dnnsplit.{name}".rpartition(".")
     try:
-        resolve_name(f"dnnsplit.{name}")
+        return field in getattr(resolve_name(owner), "__annotations__", {}) or bool(resolve_name(f"dnnsplit.{name}"))
     except (ImportError, AttributeError):
-        owner, _, field = name.rpartition(".")  # a field of a dataclass is no attribute of it
-        return bool(owner) and field in getattr(resolve_name(f"dnnsplit.{owner}"), "__annotations__", {})
-    return True
+        return False
 
 
-def plain(app, what, name, obj, options, lines) -> None:
+def plain(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Docstrings are read as texts, too: ``(n, *shape)`` and ``|error|`` are no markup in them."""
     for number, line in enumerate(lines):
         lines[number] = re.sub(r"\|(\S[^|]*\S|\S)\|", r"\\|\1\\|", re.sub(r"(?<=, )\*(?=\w)", r"\\*", line))
 
 
-def _above(node: nodes.Node) -> list[nodes.Node]:
-    found = []
-    while node.parent is not None:
-        node = node.parent
-        found.append(node)
-    return found
-
-
 def setup(app: Sphinx) -> None:
     """Register what is ours."""
-    app.add_role("named", named)
+    app.add_role("named", Named())
     app.add_transform(CodeLinks)
     app.connect("autodoc-process-docstring", plain, priority=400)

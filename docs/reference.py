@@ -15,14 +15,22 @@ import dnnsplit as ds
 from dnnsplit.cli.running import _parser
 
 ROOT = Path(__file__).resolve().parents[1]
+ABOUT = """Every public name, by the room that defines it, from the ground up. All of them are names of the package, whichever
+room they live in: ``import dnnsplit as ds``, then ``ds.split``. What is not listed here may change without notice."""
+EXITS = """Exit codes: 0 done; 2 bad input, or a result that cannot be written; 128 + N stopped by signal N (130: Ctrl-C);
+1 anything else. This page is written from the parser, as ``dnnsplit COMMAND --help`` is."""
 
 
 def public_names() -> dict[str, str]:
-    """Return the module that defines each public name, by the name after ``dnnsplit.``; those of ``examples`` and ``plots`` too."""
+    """Return the module that defines each public name, by what stands after ``dnnsplit.``; ``plots.placement`` is one, too."""
     stub = ast.parse((ROOT / "dnnsplit" / "__init__.pyi").read_text(encoding="utf-8"))
     imports = [one for one in stub.body if isinstance(one, ast.ImportFrom)]
-    found = {alias.asname or alias.name: ".".join(filter(None, [one.module, alias.name])) for one in imports for alias in one.names}
-    found = {name: where if isinstance(getattr(ds, name), ModuleType) else where.rpartition(".")[0] for name, where in found.items()}
+    found = {
+        alias.asname or alias.name: ".".join(filter(None, [one.module, alias.name])) for one in imports for alias in one.names
+    }
+    found = {
+        name: where if isinstance(getattr(ds, name), ModuleType) else where.rpartition(".")[0] for name, where in found.items()
+    }
     rooms = [name for name, where in found.items() if name == where]
     return found | {f"{room}.{name}": room for room in rooms for name in getattr(ds, room).__all__}
 
@@ -41,11 +49,7 @@ def write_reference(folder: Path) -> None:
         pages[f"api/{room}.rst"] = _room(room, inside)
         pages |= {f"api/{name}.rst": _page(name) for name in inside}
     links = "\n".join(f"   {room}" for room in rooms())
-    pages["api/index.rst"] = (
-        f"{_title('Python reference')}Every public name, by the room that defines it, from the ground up. All of them are names of the "
-        "package, whichever room they live in: ``import dnnsplit as ds``, then ``ds.split``. What is not listed here may change "
-        f"without notice.\n\n.. toctree::\n   :maxdepth: 2\n\n{links}\n"
-    )
+    pages["api/index.rst"] = f"{_title('Python reference')}{ABOUT}\n\n.. toctree::\n   :maxdepth: 2\n\n{links}\n"
     for path, text in pages.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
@@ -69,9 +73,11 @@ def _room(room: str, names: list[str]) -> str:
     docstring = inspect.getdoc(importlib.import_module(f"dnnsplit.{room}")) or ""
     head = f".. _room-{room}:\n\n{_title(room)}{docstring}\n\n"
     if not names:
-        return head + (":doc:`/commands` has all of it.\n" if room == "cli" else "Nothing in it is public: what stands on it is.\n")
+        return head + (
+            ":doc:`/commands` has all of it.\n" if room == "cli" else "Nothing in it is public: what stands on it is.\n"
+        )
     rows = "\n".join(f"   {name}" for name in names)
-    summaries = "\n".join(f"   * - :py:obj:`~dnnsplit.{name}`\n     - {_escaped(_summary(name))}" for name in names)
+    summaries = "\n".join(f"   * - :py:obj:`~dnnsplit.{name}`\n     - {_summary(name)}" for name in names)
     table = f".. list-table::\n   :widths: 30 70\n   :class: names\n\n{summaries}\n"
     return f"{head}{table}\n.. toctree::\n   :hidden:\n\n{rows}\n"
 
@@ -105,10 +111,7 @@ def commands(parser: argparse.ArgumentParser | None = None) -> Iterator[tuple[st
 def _commands() -> Iterator[str]:
     yield _title("Command line")
     yield f"``dnnsplit``, or ``python -m dnnsplit``. {_escaped(_parser().description or '')}\n"
-    yield (
-        "Exit codes: 0 done; 2 bad input, or a result that cannot be written; 128 + N stopped by signal N (130: Ctrl-C); 1 anything else. "
-        "This page is written from the parser, as ``dnnsplit COMMAND --help`` is.\n"
-    )
+    yield f"{EXITS}\n"
     for name, command in commands():
         yield f".. _{label(name)}:\n\n{_title(name, '-')}{_escaped(command.description or '')}\n"
         yield f".. program:: {name}\n\n.. code-block:: text\n"
@@ -132,4 +135,5 @@ def _signature(command: argparse.ArgumentParser, action: argparse.Action) -> str
 
 
 def _escaped(text: str) -> str:
+    """Return a text of the command line, which is no reStructuredText."""
     return re.sub(r"([*_|\\`])", r"\\\1", " ".join(text.split()))

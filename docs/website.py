@@ -4,8 +4,8 @@ Pages are those of ``docs/``, some of the repository beside it, the notebooks wi
 code. Sources are laid out in ``dist/docs/pages``; links to what is no page become links to a copy of the file.
 
 Light notebooks are run here, in a copy of the repository's data (``dist/docs/work``), through our own runner, which keeps a run
-while nothing has changed that it depends on. The others, which measure for minutes, are shown as they were run before, by `make figures` or
-`dnnsplit run`, where ``data/runs`` has a run of the same notebook; where it has none the page says so.
+while nothing has changed that it depends on. The others, which measure for minutes, are shown as they were run before, by
+``make figures`` or ``dnnsplit run``, where ``data/runs`` has a run of the same notebook; where it has none the page says so.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ PAGES = {
     "README.md": "_readme.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md",
     "data/README.md": "tables.md", "data/models/README.md": "shipped-model.md",
 }  # fmt: skip
-LIGHT = ("00-quickstart", "01-model", "04-split", "05-pareto", "08-figures")
-NEEDED = ("models", "networks", "noise", "profiles", "plans", "measurements", "instances")  # folders of data that these read
+# They measure for minutes, or train.
+HEAVY = ("02-profile", "03-noise", "06-latency-test", "07-scale", "09-deploy", "train-yolo11n")
+RUNS = ROOT / "data" / "runs"
 LINK = re.compile(r"(\]\(|^```\{figure\} |^:::\{figure\} |^:img-top: |^:link: (?=\.\./))([^)\s#]+)", re.MULTILINE)
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+Run = tuple[Mapping[str, Any], Path]  # its record, and the folder of its notebook
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -44,29 +48,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build the site; return the exit code of Sphinx, which is not 0 where there is a warning."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("-o", "--out", type=Path, default=ROOT / "dist" / "docs", help="folder of the site (default: dist/docs)")
-    parser.add_argument("--run", nargs="*", default=LIGHT, metavar="NOTEBOOK", help=f"which are run here (default: {' '.join(LIGHT)})")
+    light = [path.stem for path in NOTEBOOKS if path.stem not in HEAVY]
+    parser.add_argument(
+        "--run", nargs="*", default=light, metavar="NOTEBOOK", help=f"which are run here (default: {' '.join(light)})"
+    )
     options = parser.parse_args(arguments)
     out = options.out.resolve()
-    runs = [*executed(options.run, out / "work"), *recorded(ROOT / "data" / "runs")]
+    runs = [*executed(options.run, out / "work"), *recorded(RUNS)]
     shutil.rmtree(out / "pages", ignore_errors=True)
     lay_out(out / "pages", runs)
     from sphinx.cmd.build import build_main
 
     shutil.rmtree(out / "html", ignore_errors=True)
-    code = build_main(["-q", "-W", "--keep-going", "-E", "-c", str(ROOT / "docs"), "-d", str(out / "read"), str(out / "pages"), str(out / "html")])
+    folders = ["-c", str(ROOT / "docs"), "-d", str(out / "read"), str(out / "pages"), str(out / "html")]
+    code = build_main(["-q", "-W", "--keep-going", "-E", *folders])
     print(out / "html" / "index.html" if code == 0 else f"the site has faults, which are told above (Sphinx ended with {code})")
     return code
 
 
-def executed(notebooks: Iterable[str], folder: Path) -> list[Path]:
-    """Run notebooks in a copy of what they read; return the records of their runs."""
-    for name in NEEDED:
-        for path in sorted((ROOT / "data" / name).rglob("*")):
-            copied = folder / path.relative_to(ROOT)
-            # what a notebook wrote here is newer, and stays
-            if path.is_file() and not (copied.exists() and copied.stat().st_mtime >= path.stat().st_mtime):
-                copied.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, copied)
+def executed(notebooks: Iterable[str], folder: Path) -> list[Run]:
+    """Run notebooks in a copy of what they read."""
+    for path in (ROOT / "data").rglob("*"):
+        copied = folder / path.relative_to(ROOT)
+        newer = copied.exists() and copied.stat().st_mtime >= path.stat().st_mtime  # a notebook wrote it here
+        if path.is_file() and not newer and RUNS not in path.parents:
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copied)
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", dirs_exist_ok=True)
     records = []
     for name in notebooks:
@@ -76,52 +83,57 @@ def executed(notebooks: Iterable[str], folder: Path) -> list[Path]:
             message = f"{name} failed in {row['cell']}: {row['error']}; see {row['output']}"
             raise SystemExit(message)
         print(f"{name}: {row['status']}, {row['seconds']:.0f} s", flush=True)
-        records.append(Path(row["output"]).with_suffix(".json"))
+        records.append((_record(Path(row["output"]).with_suffix(".json")), folder / "notebooks"))
     return records
 
 
-def recorded(folder: Path) -> list[Path]:
-    """Return the records of earlier runs, those that changed the fewest parameters first, and of these the last one."""
-    return sorted(folder.rglob("*.json"), key=lambda path: (len(_changed(_record(path))), -path.stat().st_mtime))
+def recorded(folder: Path) -> list[Run]:
+    """Return earlier runs, those that changed the fewest parameters first, and of these the last one."""
+    paths = sorted(folder.rglob("*.json"), key=lambda path: -path.stat().st_mtime)
+    found = [(record, ROOT / "notebooks") for path in paths if (record := _record(path))]
+    return sorted(found, key=lambda run: len(_changed(run[0])))
 
 
-def lay_out(pages: Path, records: Sequence[Path]) -> None:
-    """Write all sources of the site."""
-    ours = {path.relative_to(ROOT).as_posix(): path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+def lay_out(pages: Path, runs: Sequence[Run]) -> None:
+    """Write all sources of the site; a notebook has the outputs of the first run of it as it is now."""
+    ours = {path.relative_to(ROOT).as_posix(): path.relative_to(ROOT / "docs").as_posix() for path in DOCS}
     for source, page in [*(PAGES | ours).items(), ("README.md", "how-to/_readme.md")]:
         text = (ROOT / source).read_text(encoding="utf-8")
-        _write(pages / page, relinked(text, source, page, pages))
-    found = {}
-    for path in records:
-        record = _record(path)
-        if record and record["row"].get("status") == "done":
-            found.setdefault((record["row"]["notebook"], record["notebook_sha256"]), path)
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        document = json.loads(path.read_text(encoding="utf-8"))
-        run = found.get((path.stem, sha256(path)))
-        if run:
-            document = json.loads(Path(_record(run)["row"]["output"]).read_text(encoding="utf-8"))
-        note = _told(path.stem, _record(run) if run else None)
-        _write(pages / "notebooks" / path.name, json.dumps(shown(document, note, f"notebooks/{path.name}", pages)))
-    _write(pages / "gallery.md", gallery(relinked((ROOT / "docs" / "gallery.md").read_text(encoding="utf-8"), "docs/gallery.md", "gallery.md", pages), pages))
+        _write(pages / page, with_figures(relinked(text, source, page, pages), pages))
+    found: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        found.setdefault((run[0]["row"]["notebook"], run[0]["notebook_sha256"]), run)
+    for path in NOTEBOOKS:
+        record, folder = found.get((path.stem, sha256(path)), ({}, path.parent))
+        document = json.loads((Path(record["row"]["output"]) if record else path).read_text(encoding="utf-8"))
+        page = shown(document, _told(path.stem, record, folder), f"notebooks/{path.name}", pages)
+        _write(pages / "notebooks" / path.name, json.dumps(page))
     write_reference(pages)
 
 
-def gallery(text: str, pages: Path) -> str:
-    """Return the page of figures: a card for each of a folder, where ``<!-- figures: FOLDER -->`` stands."""
+def with_figures(text: str, pages: Path) -> str:
+    """Return a page that has all figures of a folder where ``<!-- figures: FOLDER -->`` stands."""
 
-    def cards(found: re.Match[str]) -> str:
-        drawn = []
-        for path in sorted((ROOT / found[1]).glob("*.json"), key=lambda path: [int(n) if n.isdigit() else n for n in re.split(r"(\d+)", path.stem)]):
-            numbers, image = json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".svg").relative_to(ROOT).as_posix()
-            title = re.sub(r"^figure(\d+)-", r"Figure \1: ", path.stem).replace("-", " ")
-            title = title[0].upper() + title[1:]
-            _copy(ROOT / image, pages / image)
-            alt = " ".join(numbers.get("alt", title).split())
-            drawn.append(f":::{{figure}} {image}\n:alt: {alt}\n:target: {image}\n\n**{title}.** {numbers.get('caption', '')}\n:::\n")
-        return "\n".join(drawn)
+    def drawn(found: re.Match[str]) -> str:
+        paths = (ROOT / found[1]).glob("*.json")
+        return "\n".join(_figure(path, pages) for path in sorted(paths, key=lambda path: _number(path.stem)))
 
-    return re.sub(r"<!-- figures: (\S+) -->", cards, text)
+    return re.sub(r"<!-- figures: (\S+) -->", drawn, text)
+
+
+def _figure(path: Path, pages: Path) -> str:
+    numbers, image = json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".svg")
+    title = re.sub(r"^figure(\d+)-", r"figure \1: ", path.stem).replace("-", " ")
+    title = title[0].upper() + title[1:]
+    place = image.relative_to(ROOT).as_posix()
+    _copy(image, pages / place)
+    told = {key: " ".join(numbers.get(key, "").split()) for key in ("alt", "caption")}
+    return f"### {title}\n\n:::{{figure}} {place}\n:alt: {told['alt'] or title}\n\n{told['caption']}\n:::\n"
+
+
+def _number(name: str) -> tuple[int, str]:
+    found = re.match(r"figure(\d+)", name)
+    return (int(found[1]) if found else 0, name)
 
 
 def shown(document: dict[str, Any], note: str, source: str, pages: Path) -> dict[str, Any]:
@@ -151,7 +163,15 @@ def _each_picture(cell: dict[str, Any]) -> list[dict[str, Any]]:
         kinds = [kind for kind in output.get("data", {}) if kind.startswith("image/")]
         if kinds:
             if "mystnb" in found[-1]["metadata"]:
-                found.append({"cell_type": "code", "execution_count": None, "source": "", "metadata": {"tags": ["remove-input"]}, "outputs": []})
+                found.append(
+                    {
+                        "cell_type": "code",
+                        "execution_count": None,
+                        "source": "",
+                        "metadata": {"tags": ["remove-input"]},
+                        "outputs": [],
+                    }
+                )
             own = next((facts["alt"] for kind in kinds if "alt" in (facts := output["metadata"].get(kind, {}))), None)
             alt = own or (words.pop(0) if len(words) > 1 else "".join(words))
             found[-1]["metadata"] = found[-1]["metadata"] | {"mystnb": {"image": {"alt": alt or "What the code above draws."}}}
@@ -160,7 +180,7 @@ def _each_picture(cell: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _words(code: str) -> list[str]:
-    """Say what the pictures of a cell are, where they do not say so themselves, by the functions that draw them, in their order."""
+    """Say what the pictures of a cell are, by the functions that draw them, in their order."""
     names = [name for name in re.findall(r"ds\.plots\.(\w+)\(", code) if not name.startswith("save")]
     return [" ".join((getattr(ds.plots, name).__doc__ or "").split("\n\n")[0].split()) for name in names]
 
@@ -169,39 +189,49 @@ def _plain(output: dict[str, Any]) -> dict[str, Any]:
     """Return an output without what is for a kernel, or for our runner."""
     data = output.get("data", {})
     if WIDGET in data:
-        return {"output_type": "stream", "name": "stdout", "text": "Sliders: they answer in JupyterLab alone, where a kernel does.\n"}
+        return {
+            "output_type": "stream",
+            "name": "stdout",
+            "text": "Sliders: they answer in JupyterLab alone, where a kernel does.\n",
+        }
     data.pop(MIME, None)
     return output
 
 
-def _told(name: str, record: Mapping[str, Any] | None) -> str:
+def _told(name: str, record: Mapping[str, Any], notebooks: Path) -> str:
     """Say how a notebook was run, or that it was not."""
-    if record is None:
-        return (
-            ":::{warning}\nNot executed here: its outputs are missing below. It measures for minutes, or trains; "
-            f"`dnnsplit run notebooks/{name}.ipynb` and then `make docs` puts them in. "
-            "What the shipped runs found is in the [gallery](../gallery.md) and on the page of figures that it names.\n:::"
-        )
-    row, others = record["row"], _changed(record)
+    if not record:
+        way = f"`dnnsplit run notebooks/{name}.ipynb`, and then `make docs`, puts them in"
+        found = "What the shipped runs found is in the [gallery](../gallery.md), and on the pages of figures that it names"
+        return f":::{{warning}}\nNot executed here: its outputs are missing below. {way}. {found}.\n:::"
+    row, version = record["row"], record["versions"]["dnnsplit"]
     when = datetime.fromtimestamp(Path(row["output"]).stat().st_mtime, UTC).strftime("%Y-%m-%d")
-    changed = ", with " + ", ".join(f"`{key} = {value!r}`" for key, value in others.items()) if others else ", with the parameters below"
-    return f":::{{note}}\n:class: executed\nExecuted on {when} in {row['seconds']:.0f} s by dnnsplit {record['versions']['dnnsplit']}{changed}.\n:::"
+    values = ", ".join(f"`{key} = {value!r}`" for key, value in _changed(record).items()) or "the parameters below"
+    since = "" if _same(record, notebooks) else " Some of what it read, the package among it, has changed since."
+    told = f"Executed on {when} in {row['seconds']:.0f} s by dnnsplit {version}, with {values}.{since}"
+    return f":::{{note}}\n:class: executed\n{told}\n:::"
+
+
+def _same(record: Mapping[str, Any], notebooks: Path) -> bool:
+    """Return whether the files that a run read are as they were; their paths are relative to the folder of its notebook."""
+    return all((notebooks / path).is_file() and sha256(notebooks / path) == known for path, known in record["inputs"].items())
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """Return the record of a run; nothing of a file that is none."""
+    """Return the record of a run that was finished; nothing of a file that is none."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return record if {"row", "parameters", "notebook_sha256", "versions"} <= set(record) and Path(record["row"]["output"]).exists() else {}
+        finished = record["row"]["status"] == "done" and Path(record["row"]["output"]).exists()
+        return record if finished and {"parameters", "notebook_sha256", "versions", "inputs"} <= set(record) else {}
     except (OSError, ValueError, TypeError, KeyError):
         return {}
 
 
 def _changed(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of a run that are not the notebook's own."""
-    path = ROOT / "notebooks" / f"{record['row']['notebook']}.ipynb" if record else ROOT
+    path = ROOT / "notebooks" / f"{record['row']['notebook']}.ipynb"
     own = parameters_of(path) if path.is_file() else {}
-    return {name: value for name, value in record.get("parameters", {}).items() if name in own and own[name] != value}
+    return {name: value for name, value in record["parameters"].items() if name in own and own[name] != value}
 
 
 def relinked(text: str, source: str, page: str, pages: Path) -> str:
