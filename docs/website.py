@@ -33,7 +33,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
     "README.md": "_readme.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md",
     "data/README.md": "tables.md", "data/models/README.md": "shipped-model.md",
+    "notebooks/README.md": "notebooks/README.md",
 }  # fmt: skip
+WRITTEN = ("data", "out", "figures", "build")  # folders that notebooks are given; where they are is nobody's concern
 # They measure for minutes, or train.
 HEAVY = ("02-profile", "03-noise", "06-latency-test", "07-scale", "09-deploy", "train-yolo11n")
 RUNS = ROOT / "data" / "runs"
@@ -54,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     out = options.out.resolve()
-    runs = [*executed(options.run, out / "work"), *recorded(RUNS)]
+    execute(options.run, out / "work")
+    runs = [*recorded(out / "work" / "runs", out / "work" / "notebooks"), *recorded(RUNS, ROOT / "notebooks")]
     shutil.rmtree(out / "pages", ignore_errors=True)
     lay_out(out / "pages", runs)
     from sphinx.cmd.build import build_main
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def executed(notebooks: Iterable[str], folder: Path) -> list[Run]:
+def execute(notebooks: Iterable[str], folder: Path) -> None:
     """Run notebooks in a copy of what they read."""
     for path in (ROOT / "data").rglob("*"):
         copied = folder / path.relative_to(ROOT)
@@ -75,7 +78,6 @@ def executed(notebooks: Iterable[str], folder: Path) -> list[Run]:
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, copied)
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", dirs_exist_ok=True)
-    records = []
     for name in notebooks:
         rows = ds.run(folder / "notebooks" / f"{name}.ipynb", out=folder / "runs", progress=False).frame
         row = rows.iloc[0]
@@ -83,21 +85,20 @@ def executed(notebooks: Iterable[str], folder: Path) -> list[Run]:
             message = f"{name} failed in {row['cell']}: {row['error']}; see {row['output']}"
             raise SystemExit(message)
         print(f"{name}: {row['status']}, {row['seconds']:.0f} s", flush=True)
-        records.append((_record(Path(row["output"]).with_suffix(".json")), folder / "notebooks"))
-    return records
 
 
-def recorded(folder: Path) -> list[Run]:
-    """Return earlier runs, those that changed the fewest parameters first, and of these the last one."""
+def recorded(folder: Path, notebooks: Path) -> list[Run]:
+    """Return the runs in a folder, those that changed the fewest parameters first, and of these the last one."""
     paths = sorted(folder.rglob("*.json"), key=lambda path: -path.stat().st_mtime)
-    found = [(record, ROOT / "notebooks") for path in paths if (record := _record(path))]
+    found = [(record, notebooks) for path in paths if (record := _record(path))]
     return sorted(found, key=lambda run: len(_changed(run[0])))
 
 
 def lay_out(pages: Path, runs: Sequence[Run]) -> None:
     """Write all sources of the site; a notebook has the outputs of the first run of it as it is now."""
     ours = {path.relative_to(ROOT).as_posix(): path.relative_to(ROOT / "docs").as_posix() for path in DOCS}
-    for source, page in [*(PAGES | ours).items(), ("README.md", "how-to/_readme.md")]:
+    pairs = [*(PAGES | ours).items(), ("README.md", "how-to/_readme.md")]
+    for source, page in (pair for pair in pairs if (ROOT / pair[0]).exists()):
         text = (ROOT / source).read_text(encoding="utf-8")
         _write(pages / page, with_figures(relinked(text, source, page, pages), pages))
     found: dict[tuple[str, str], Run] = {}
@@ -231,7 +232,7 @@ def _changed(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of a run that are not the notebook's own."""
     path = ROOT / "notebooks" / f"{record['row']['notebook']}.ipynb"
     own = parameters_of(path) if path.is_file() else {}
-    return {name: value for name, value in record["parameters"].items() if name in own and own[name] != value}
+    return {name: value for name, value in record["parameters"].items() if name not in WRITTEN and own.get(name, value) != value}
 
 
 def relinked(text: str, source: str, page: str, pages: Path) -> str:
