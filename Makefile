@@ -9,7 +9,8 @@
 # make lab       JupyterLab on the notebooks
 # make shell     a shell in which `dnnsplit` and `python` are those of .venv
 # make wheel     dist/dnnsplit-*.whl, for hosts without the repository
-# make docs      draw docs/architecture.svg again from the imports
+# make docs      the site: dist/docs/html, of the pages in docs/, the docstrings and the notebooks; those that measure for minutes are as
+#                `make figures` left them; RUN="07-scale ..." runs these notebooks here alone. It draws docs/architecture.svg again, too
 # make lint      rules of ruff and its format, who imports whom, types, form of docstrings, known vulnerabilities of what is pinned
 # make lowest    a part of the tests with the lowest versions that pyproject.toml allows
 # make clean     remove the environment and executed notebooks
@@ -106,6 +107,7 @@ lowest: $(READY)
 
 docs: $(READY)
 	.venv/bin/python docs/architecture.py
+	.venv/bin/python docs/website.py $(if $(RUN),--run $(RUN))
 
 clean:
 	rm -rf .venv dist data/runs

@@ -11,7 +11,12 @@ from helpers.paths import ROOT
 
 from dnnsplit.ground.tables import read_table
 
-PAGES = ("CONTRIBUTING.md", "docs/architecture.md", "docs/how-to/your-model.md", "data/README.md", "CHANGELOG.md")
+PAGES = (
+    "CONTRIBUTING.md",
+    "data/README.md",
+    "CHANGELOG.md",
+    *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))),
+)
 
 
 @pytest.fixture(scope="module")
