@@ -67,7 +67,7 @@ def _bars(planned: pd.DataFrame, counts: Mapping[str, str], about: str) -> tuple
             for axis, pair in zip(row, pairs, strict=True):
                 _panel(axis, weighted(table, pair, topology), count, here, servers)
             _scale(row[0], table[[f"{count}_{server}" for server in here]])
-            row[0].set_ylabel(f"{spelled(topology)}\n{counts[count]}")
+            row[0].set_ylabel(f"{spelled(topology)}\n{counts[count]}", fontsize=7)
         for axis, pair in zip(axes[0], pairs, strict=True):
             axis.set_title(weight_title(pair), fontweight="normal")
         for axis in axes[-1]:
@@ -84,7 +84,7 @@ def _bars(planned: pd.DataFrame, counts: Mapping[str, str], about: str) -> tuple
         table = planned[planned["topology"] == topology]
         of_each = ", ".join(f"{between(table[f'{first}_{server}'])} on {server}" for server in here)
         parts.append(f"{spelled(topology)}: {counts[first]} {of_each}")
-    alt, count = f"{'; '.join(parts)}.", several(int(planned["latency_s"].notna().sum()), "plan")
+    alt, count = f"On {'; on '.join(parts)}.", several(int(planned["latency_s"].notna().sum()), "plan")
     return told(figure, numbers, caption, alt, about=about, count=count)
 
 

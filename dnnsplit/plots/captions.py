@@ -102,7 +102,12 @@ def listed(texts: Iterable[str]) -> str:
 
 def bias(error: pd.Series) -> str:
     """Return errors of predictions against what was measured [%] as a text, with their signs."""
-    return f"{error.mean():+.1f} % on average, {error.min():+.1f} to {error.max():+.1f} %"
+    return f"{signed(error.mean())} % on average, {signed(error.min())} to {signed(error.max())} %"
+
+
+def signed(value: float) -> str:
+    """Return a number of percent with its sign, which 0 has not."""
+    return f"{value:+.1f}" if round(value, 1) else "0.0"
 
 
 def between(values: Iterable[float], unit: str = "") -> str:

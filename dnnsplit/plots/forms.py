@@ -89,6 +89,7 @@ def source_forms(
     )
     pays = table.loc[saved > seconds].groupby("server", sort=False)["form"].agg(listed)
     alt = "; ".join(f"to {server} it pays to send the input as {forms}" for server, forms in pays.items()) or "no other form pays"
+    alt = f"The input has {show(most, 'B')} in its plain form; {alt}."
     count = several(table["form"].nunique(), "form")
     about = about or described(graph, times, network)
-    return told(figure, numbers, caption, f"{alt[0].upper()}{alt[1:]}.", about=about, count=count)
+    return told(figure, numbers, caption, alt, about=about, count=count)

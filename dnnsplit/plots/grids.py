@@ -94,7 +94,7 @@ def latency_energy(
             xlabel="energy of all servers [J]", ylabel="latency [s]", title=title, xlim=(0, 1.25 * right), ylim=(0, 1.15 * top)
         )
         figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=len(fronts))
-    numbers = {"title": title, "fronts": {topology: records(front) for topology, front in fronts.items()}}
+    numbers: dict[str, Any] = {"title": title, "fronts": {topology: records(front) for topology, front in fronts.items()}}
     numbers |= {} if baselines is None else {"baselines": records(baselines)}
     caption = "Planned latency against energy: the exact front of each topology; crosses: the whole model on one server."
     found = (
@@ -102,4 +102,4 @@ def latency_energy(
         for topology, front in fronts.items()
     )
     count = several(sum(map(len, fronts.values())), "plan")
-    return told(figure, numbers, caption, f"{'; '.join(found)}.", about=about, count=count)
+    return told(figure, numbers, caption, f"On {'; on '.join(found)}.", about=about, count=count)

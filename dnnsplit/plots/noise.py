@@ -55,7 +55,7 @@ def noise_fit(
                 scores = noise_scores(some.noise, predicted)
                 axis.axline((0, 0), slope=1, color="0.45", linewidth=0.8, zorder=1)
                 axis.scatter(some.noise, predicted, s=3, color=COLOURS[0], alpha=0.35, linewidths=0, rasterized=True, zorder=2)
-                axis.set_title(f"{title}, {what}: $R^2$ = {scores['R2']:.4f}")
+                axis.set_title(f"{title}, {what}: $R^2$ = {scores['R2']:.4f}", fontsize=8)
                 text = f"MAPE {scores['MAPE_%']:.1f} %\nlowest tenth {scores['low_MAPE_%']:.1f} %\n{len(predicted)} schemes"
                 axis.text(0.04, 0.96, text, transform=axis.transAxes, va="top", fontsize=7)
                 scored[what] = {"predicted": predicted, **scores}
@@ -235,7 +235,7 @@ def latency_noise(
         if compared:
             bottom.axhline(0, color=COLOURS[0], linewidth=2.2, alpha=0.75)
             off = [100 * (run["predicted_s"] / run[name] - 1) for name in ("latency_s", "high_s", "low_s")]
-            _band(bottom, run["max_noise"], *off)
+            _band(bottom, run["max_noise"], off[0], off[1], off[2])
             half = max(ERRORS, 1.1 * max(one.abs().max() for one in off))
             bottom.set(ylim=(-half, half), ylabel="error [%]")
             bottom.set_title(f"Predicted against measured: {bias(off[0])}", fontsize=7, fontweight="normal")
@@ -244,7 +244,7 @@ def latency_noise(
         drawn = [*frame["latency_s"], *run.get("high_s", []), *([] if slides is None else slides["latency_s"])]
         axis.set_ylim(0, 1.08 * max([top, *drawn, *alone.get("latency_s", [])]))
         figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    numbers = {"title": title, "front": frame.to_dict("list")}
+    numbers: dict[str, Any] = {"title": title, "front": frame.to_dict("list")}
     numbers |= {} if baselines is None else {"baselines": records(baselines)}
     numbers |= {} if slides is None else {"slides": slides.to_dict("list")}
     numbers |= {} if measured is None else {"measured": measured.to_dict("list")}
@@ -255,21 +255,23 @@ def latency_noise(
     )
     alt = f"The planned latency falls from {show(frame['latency_s'].iloc[0], 's')} to {show(frame['latency_s'].iloc[-1], 's')}"
     if len(alone):
-        best = alone.loc[alone["latency_s"].idxmin()]
+        best = alone.sort_values("latency_s").iloc[0]
         alt += f"; the best server alone, {best['server']}, takes {show(best['latency_s'], 's')}"
     if compared:
-        numbers["bias_%"], alt = off[0].mean(), f"{alt}; predictions against measured: {bias(off[0])}"
+        numbers |= {"bias_%": off[0].mean()}
+        alt += f"; predicted against measured: {bias(off[0])}"
     count = several(len(frame), "plan") + " planned" + (f", {requests(run)}" if len(run) else "")
     return told(figure, numbers, caption, f"{alt}.", about=about, count=count)
 
 
 def _band(axis: Axes, x: pd.Series, middle: pd.Series, low: pd.Series, high: pd.Series, label: str = "") -> None:
     """Points with the band and the bars between two other values."""
-    x, middle, low, high = (values.to_numpy(float)[np.argsort(x.to_numpy(float))] for values in (x, middle, low, high))
-    axis.fill_between(x, low, high, color=COLOURS[1], alpha=0.18, linewidth=0)
-    error = np.maximum([middle - low, high - middle], 0.0)  # a median can equal a percentile up to rounding
+    order = np.argsort(x.to_numpy(float))
+    at, mid, least, most = (values.to_numpy(float)[order] for values in (x, middle, low, high))
+    axis.fill_between(at, least, most, color=COLOURS[1], alpha=0.18, linewidth=0)
+    error = np.maximum([mid - least, most - mid], 0.0)  # a median can equal a percentile up to rounding
     marks: dict[str, Any] = {"fmt": "o", "color": COLOURS[1], "capsize": 2, "elinewidth": 0.9, "markersize": 3.5, "zorder": 4}
-    axis.errorbar(x, middle, yerr=error, label=label, **marks)
+    axis.errorbar(at, mid, yerr=error, label=label, **marks)
 
 
 def noise_fronts(

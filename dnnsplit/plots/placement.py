@@ -37,7 +37,7 @@ class _Places:
         self.names = {name: _short(name) for name in self.blocks}
         longest = max((len(name) for name in self.names.values() if len(name) > 2), default=0)
         self.left = max(1.15, 0.072 * max(map(len, lanes)) + 0.2)
-        self.below = max(BELOW, 0.17 + 0.045 * longest)
+        self.below = max(BELOW, 0.19 + 0.045 * longest)
         self.width = max(6.4, self.left + 1.25 + COLUMN * len(self.blocks))
         pitch = ABOVE + self.below + LANE
         self.height = pitch * len(lanes) - LANE
@@ -131,8 +131,10 @@ def _draw_blocks(
             if len(text) <= 2:
                 axis.text(x, y, text, ha="center", va="center", fontsize=5.8, color="white", zorder=4)
             else:
-                axis.text(x, y - 0.1, text, ha="center", va="top", fontsize=5.8, rotation=90, color="0.25", zorder=4)
-                yield x, y - 0.1 - 0.0225 * len(text), 0.1, 0.045 * len(text)
+                below: dict[str, Any] = {"fontsize": 5.8, "rotation": 90, "color": "0.25", "zorder": 4}
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.75}
+                axis.text(x, y - 0.12, text, ha="center", va="top", bbox=box, **below)
+                yield x, y - 0.12 - 0.0225 * len(text), 0.1, 0.045 * len(text)
 
 
 def _blocks(graph: LayerGraph) -> dict[str, list[str]]:

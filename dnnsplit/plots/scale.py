@@ -71,8 +71,8 @@ def scale(rows: pd.DataFrame, *, about: str = "") -> tuple[Figure, dict[str, Any
     for method, part in whole[whole["servers"] == servers].groupby("method", sort=False):
         largest = part[part["layers"] == part["layers"].max()]
         stopped = "" if largest["proved"].all() else ", stopped"
-        spent, size = show(float(largest["cpu_s"].max()), "s"), several(int(largest["layers"].max()), "layer")
-        parts.append(f"{method} takes {spent} at {size}{stopped}")
+        spent, most = show(float(largest["cpu_s"].max()), "s"), several(int(largest["layers"].max()), "layer")
+        parts.append(f"{method} takes {spent} at {most}{stopped}")
     alt = f"On {several(servers, 'server')} {listed(parts)}."
     return told(figure, numbers, caption, alt, about=about, count=f"{several(len(whole), 'solve')} of random problems, CPU time")
 

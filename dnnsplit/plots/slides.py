@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from dnnsplit.ground.units import show
-from dnnsplit.plots.captions import EMULATED, between, bias, listed, requests, several, spelled, told
+from dnnsplit.plots.captions import EMULATED, between, bias, listed, requests, several, signed, spelled, told
 from dnnsplit.plots.noise import LIMIT
 from dnnsplit.plots.style import COLOURS, DASHES, MARKS, records, style
 from dnnsplit.plots.weights import weight_columns, weight_title, weighted
@@ -52,7 +52,8 @@ def device_panels(
             pair = weight_columns(table)[-1]
             lines, points = weighted(table, pair, model), weighted(measured.get(model), pair, model)
             _latency(axis, lines, points)
-            axis.set(title=model, xlabel=LIMIT)
+            _titled(axis, model, points)
+            axis.set_xlabel(LIMIT)
             numbers["models"][model] = {"planned": records(lines), "measured": records(points)}
         axes[0][0].set_ylabel("latency [s]")
         _from_zero(axes[0])
@@ -65,9 +66,20 @@ def device_panels(
 
 def _found(planned: pd.DataFrame, measured: pd.DataFrame | None) -> str:
     """What the planned latencies are, and how far predictions are off."""
-    error = measured.dropna(subset="error_%")["error_%"] if measured is not None and "error_%" in measured else ()
+    error = _errors(measured)
     off = f", predicted against measured {bias(error)}" if len(error) else ""
     return f"{between(planned['latency_s'], 's')}{off}"
+
+
+def _errors(measured: pd.DataFrame | None) -> pd.Series:
+    """Errors of the predictions [%], of what was measured."""
+    return pd.Series(dtype=float) if measured is None or "error_%" not in measured else measured["error_%"].dropna()
+
+
+def _titled(axis: Axes, title: str, measured: pd.DataFrame | None) -> None:
+    error = _errors(measured)
+    text = f"{title}\npredicted against real {signed(error.mean())} %" if len(error) else title
+    axis.set_title(text, fontweight="normal", fontsize=7.5)
 
 
 def weight_panels(
@@ -102,16 +114,13 @@ def weight_panels(
             lines = weighted(planned, pair, title)
             real = weighted(measured, pair, title)
             _latency(above, lines, real)
-            error = real.get("error_%", pd.Series(dtype=float)).dropna()
-            named = f"{title}\n{weight_title(pair)}" if title and above is axes[0][0] else weight_title(pair)
-            above.set_title(f"{named}\noff by {error.mean():+.1f} %" if len(error) else named, fontweight="normal", fontsize=8)
+            _titled(above, f"{title}\n{weight_title(pair)}" if title and above is axes[0][0] else weight_title(pair), real)
             below.plot(lines["max_noise"], lines["energy_j"], **PLANNED)
         _finish(figure, axes, top)
     numbers |= {} if measured is None else {"measured": records(measured)}
     run = pd.DataFrame() if measured is None else measured
-    real = f" and real ({EMULATED})" if len(run) else ""
-    caption = f"Latency{f' of {title}' if title else ''}, planned{real}, above the planned energy: a column per weight."
-    caption += " Off by: predicted against measured, on average." if "error_%" in run else ""
+    told_real = f" and real ({EMULATED})" if len(run) else ""
+    caption = f"Latency{f' of {title}' if title else ''}, planned{told_real}, above the planned energy: a column per weight."
     parts = [f"at {weight_title(pair)} {_found(*(weighted(t, pair, title) for t in (planned, measured)))}" for pair in pairs]
     count = requests(run) if len(run) else several(len(planned), "plan")
     return told(figure, numbers, caption, f"Latency {listed(parts)}.", about=about, count=count)
