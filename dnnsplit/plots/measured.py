@@ -70,7 +70,7 @@ def prediction_errors(measured: pd.DataFrame, *, about: str = "") -> tuple[Figur
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     numbers = {"rows": records(measured), **every, "topologies": scores}
     caption = f"Predicted against measured latency of every plan [%], by noise limit, {EMULATED}; bands: within 2 and 5 %."
-    parts = (f"{spelled(topology)} {_told(one)}" for topology, one in scores.items())
+    parts = (f"{spelled(topology)} ({_told(one)})" for topology, one in scores.items())
     alt = f"Over {several(len(run), 'plan')} {_told(every)}, {bias(run['error_%'])}: {listed(parts)}."
     return told(figure, numbers, caption, alt, about=about, count=f"{requests(run)}: {_told(every)}")
 

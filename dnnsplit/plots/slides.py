@@ -67,7 +67,7 @@ def device_panels(
 def _found(planned: pd.DataFrame, measured: pd.DataFrame | None) -> str:
     """What the planned latencies are, and how far predictions are off."""
     error = _errors(measured)
-    off = f", predicted against measured {bias(error)}" if len(error) else ""
+    off = f" (predicted against measured: {bias(error)})" if len(error) else ""
     return f"{between(planned['latency_s'], 's')}{off}"
 
 
@@ -121,9 +121,11 @@ def weight_panels(
     run = pd.DataFrame() if measured is None else measured
     told_real = f" and real ({EMULATED})" if len(run) else ""
     caption = f"Latency{f' of {title}' if title else ''}, planned{told_real}, above the planned energy: a column per weight."
-    parts = [f"at {weight_title(pair)} {_found(*(weighted(t, pair, title) for t in (planned, measured)))}" for pair in pairs]
+    parts = [
+        f"at {weight_title(pair)} it is {_found(*(weighted(t, pair, title) for t in (planned, measured)))}" for pair in pairs
+    ]
     count = requests(run) if len(run) else several(len(planned), "plan")
-    return told(figure, numbers, caption, f"Latency {listed(parts)}.", about=about, count=count)
+    return told(figure, numbers, caption, f"Latency: {listed(parts)}.", about=about, count=count)
 
 
 def topologies(planned: pd.DataFrame, baselines: pd.DataFrame | None = None, *, about: str = "") -> tuple[Figure, dict[str, Any]]:
