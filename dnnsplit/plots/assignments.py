@@ -20,7 +20,7 @@ from dnnsplit.plots.noise import LIMIT
 from dnnsplit.plots.style import SERVER_COLOURS, records, style
 from dnnsplit.plots.weights import weight_columns, weight_title, weighted
 
-HATCHES = ("", "....", "//////", "xxxxxx")  # so that servers are told apart in print without colours
+HATCHES = ("", "\\\\\\\\\\", "/////", "xxxxx")  # so that servers are told apart in print without colours
 NO_PLAN: dict[str, Any] = {"marker": "x", "color": "0.35", "linestyle": "none", "clip_on": False, "zorder": 4}
 WIDTH = 0.84  # of the bars of one limit
 

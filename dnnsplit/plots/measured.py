@@ -137,7 +137,7 @@ def _steps(axis: Axes, table: pd.DataFrame, column: str, models: Sequence[str]) 
     for i, model in enumerate(models):
         at = np.arange(len(steps)) + 0.4 - (i + 0.5) * height
         widths = [float(values.get((step, model), np.nan)) for step in steps]
-        marks: dict[str, Any] = {"hatch": ("", "//////", "......")[i % 3], "edgecolor": "white", "linewidth": 0.3}
+        marks: dict[str, Any] = {"hatch": ("", "//////", "xxxxxx")[i % 3], "edgecolor": "white", "linewidth": 0.3}
         axis.barh(at, widths, height, color=COLOURS[i % 7], label=model, **marks)
         for place, width in zip(at, widths, strict=True):
             if np.isfinite(width):

@@ -45,6 +45,7 @@ def device_panels(
         The model and its test-bed, from `described`, for the line above the figure.
     """
     numbers: dict[str, Any] = {"models": {}}
+    drawn: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}
     with style():
         size = 2.5 * len(planned) + 0.5, 3.0
         figure, axes = plt.subplots(1, len(planned), figsize=size, sharex=True, sharey=True, squeeze=False)
@@ -54,14 +55,16 @@ def device_panels(
             _latency(axis, lines, points)
             _titled(axis, model, points)
             axis.set_xlabel(LIMIT)
+            drawn[model] = lines, points
             numbers["models"][model] = {"planned": records(lines), "measured": records(points)}
         axes[0][0].set_ylabel("latency [s]")
         _from_zero(axes[0])
         _legend(figure, axes.flat)
     caption = f"Latency on the device alone at each noise limit, planned and real ({EMULATED}): a panel per model."
-    parts = [f"{model} takes {_found(planned[model], measured.get(model))}" for model in planned]
-    run = [table for table in measured.values() if len(table)]
-    return told(figure, numbers, caption, f"{'; '.join(parts)}.", about=about, count=requests(pd.concat(run)) if run else "")
+    run = pd.concat([points for _, points in drawn.values()])
+    count = requests(run) if len(run) else several(sum(len(lines) for lines, _ in drawn.values()), "plan")
+    alt = "; ".join(f"{model} takes {_found(*tables)}" for model, tables in drawn.items())
+    return told(figure, numbers, caption, f"{alt}.", about=about, count=count)
 
 
 def _found(planned: pd.DataFrame, measured: pd.DataFrame | None) -> str:
