@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from dnnsplit.ground.errors import NoiseError, nearest
 from dnnsplit.noise.limits import NoiseLimit
 from dnnsplit.noise.samples import NoiseSamples
+from dnnsplit.plots.captions import several, told
 from dnnsplit.plots.style import COLOURS, style
 
 SHOWN = ("disagreement", "top1", "mAP50_loss", "mAP50-95_loss")  # where they were measured
@@ -22,7 +24,12 @@ BINS = 16  # of as many schemes each
 
 
 def noise_task(
-    samples: NoiseSamples, metrics: Sequence[str] = (), at: float = 0.05, limits: Sequence[NoiseLimit] = ()
+    samples: NoiseSamples,
+    metrics: Sequence[str] = (),
+    at: float = 0.05,
+    limits: Sequence[NoiseLimit] = (),
+    *,
+    about: str = "",
 ) -> tuple[Figure, dict[str, Any]]:
     """Beside Figure 2: how well each scheme does the task, against its noise; a panel per metric, a point per scheme.
 
@@ -39,11 +46,18 @@ def noise_task(
         The noise that the finding is told for, in the numbers' ``alt``.
     limits : Sequence[NoiseLimit], optional
         From `noise_for`: dashed lines in the panel of their metric.
+    about : str, default ""
+        The model and its test-bed, from `described`, for the line above the figure.
 
     Raises
     ------
     NoiseError
         The samples know none of the metrics.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> figure, numbers = ds.plots.noise_task(ds.examples.yolo11n_task())
     """
     details = pd.DataFrame() if samples.details is None else samples.details
     known = [str(c) for c in details]
@@ -54,10 +68,10 @@ def noise_task(
         message = f"the samples do not know {which}"
         raise NoiseError(message, "measure_noise(..., detections=True) tells the disagreement of detections")
     noise = np.sort(samples.noise).round(5).tolist()
-    told = {name: _told(samples, details, name, at) for name in drawn}
+    shown = {name: _shown(samples, details, name, at) for name in drawn}
     with style():
         figure, axes = plt.subplots(1, len(drawn), figsize=(0.6 + 2.5 * len(drawn), 2.9), squeeze=False)
-        for axis, (name, numbers) in zip(axes[0], told.items(), strict=True):
+        for axis, (name, numbers) in zip(axes[0], shown.items(), strict=True):
             _draw(axis, noise, numbers)
             for limit in (one for one in limits if one.metric == name):
                 line: dict[str, Any] = {"color": COLOURS[3], "linestyle": "--", "linewidth": 1.0}
@@ -68,12 +82,12 @@ def noise_task(
         handles, labels = axes[0][0].get_legend_handles_labels()
         once = dict(zip(labels, handles, strict=True))
         figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=3)
-    return figure, {"noise": noise, "metrics": told, "limits": {one.metric: one.limit for one in limits}} | _words(
-        samples, told, at
-    )
+    numbers = {"noise": noise, "metrics": shown, "limits": {one.metric: one.limit for one in limits}}
+    count = f"{several(len(samples.frame), 'scheme')}, {samples.origin.get('images', 'unknown')} images"
+    return told(figure, numbers, *_words(samples, shown, at), about=about, count=count)
 
 
-def _told(samples: NoiseSamples, details: pd.DataFrame, name: str, at: float) -> dict[str, Any]:
+def _shown(samples: NoiseSamples, details: pd.DataFrame, name: str, at: float) -> dict[str, Any]:
     """Return what is drawn of a metric: points, median and range by bins of the noise, the worst up to each noise."""
     frame = pd.DataFrame({"noise": samples.noise, "loss": details[name].to_numpy()}).sort_values("noise", ignore_index=True)
     known = {form: one for form, one in samples.sources.items() if one.details is not None and name in one.details}
@@ -143,20 +157,20 @@ def _draw(axis: Axes, noise: list[float], numbers: dict[str, Any]) -> None:
     axis.set(title=numbers["title"], xlabel="noise $\\rho$", xlim=(-0.02 * right, right))
 
 
-def _words(samples: NoiseSamples, told: dict[str, dict[str, Any]], at: float) -> dict[str, str]:
+def _words(samples: NoiseSamples, shown: dict[str, dict[str, Any]], at: float) -> tuple[str, str]:
     count, images = len(samples.frame), samples.origin.get("images", "unknown")
     every = "all" if count == 2 ** len(samples.layers) else "measured"
-    what = ", ".join(numbers["title"] for numbers in told.values())
+    what = ", ".join(numbers["title"] for numbers in shown.values())
     caption = (
-        f"What the noise means for the task of {samples.origin.get('model', 'the model')}: {what} of {every} {count} choices of "
+        f"What the noise means for the task of {Path(samples.origin.get('model', 'the model')).stem}: {what} of {every} {count} choices of "
         f"{len(samples.layers)} int8 layers against their noise, both on the same {images} images; nothing is emulated, "
         "predicted or scaled. Scales do not begin at 0. Points are schemes, the line their median, the band 90 % of them, the "
         "steps the worst up to a noise"
     )
-    forms = [*dict.fromkeys(form for numbers in told.values() for form in numbers["forms"])]
+    forms = [*dict.fromkeys(form for numbers in shown.values() for form in numbers["forms"])]
     caption += f"; {', '.join(forms)}: inputs in these forms, nothing in int8." if forms else "."
     parts = []
-    for numbers in told.values():
+    for numbers in shown.values():
         text = f"{numbers['title']}: {numbers['float32']:.4g} of the float32 model"
         if numbers["worst_at"] is not None:
             text += f", {numbers['worst_at']:.4g} at worst up to a noise of {at:g}"
@@ -169,4 +183,4 @@ def _words(samples: NoiseSamples, told: dict[str, dict[str, Any]], at: float) ->
         if numbers["above_float32_%"]:
             text += f"; {numbers['above_float32_%']:.0f} % of the schemes score above float32"
         parts.append(text)
-    return {"caption": caption, "alt": ". ".join(parts) + "."}
+    return caption, ". ".join(parts) + "."
