@@ -111,7 +111,7 @@ def _described(outputs: list[Any]) -> list[Any]:
 
 
 def _tables(body: str) -> str:
-    """Tables whose heads say what they are heads of, each in a frame that scrolls where it is wide, also by keyboard."""
+    """Tables whose heads say what they are heads of, each with its title in a frame that scrolls, also by keyboard."""
 
     def headed(part: re.Match[str]) -> str:
         return re.sub(r"<th(?=[\s>])", '<th scope="col"' if part[1] == "thead" else '<th scope="row"', part[0])
@@ -123,7 +123,7 @@ def _tables(body: str) -> str:
     def framed(table: re.Match[str]) -> str:
         return f'<div class="table" role="group" tabindex="0" aria-label="Table {next(number)}">{table[0]}</div>'
 
-    return re.sub(r"<table.*?</table>", framed, body, flags=re.DOTALL)
+    return re.sub(r"(?:<b>[^<]*</b>)?<table.*?</table>", framed, body, flags=re.DOTALL)
 
 
 def _provenance(runs: Runs) -> str:
