@@ -113,7 +113,7 @@ def test_contents_lead_to_headings_and_what_it_was_made_from_is_folded(tmp_path)
         "error": "",
         "results": {},
     }
-    job.output.parent.mkdir()
+    job.output.parent.mkdir(parents=True)
     executed(job.output)
     write_record(job, row, [str(path)], [])
     page = Page(write_report(job.output, tmp_path / "page.html", title="A & B", runs=Runs((job,), {"n": row})))
