@@ -35,10 +35,11 @@ class TestOpenedElsewhere:
 
     def test_binder_installs_the_package_with_the_versions_that_are_pinned(self):
         lines = (ROOT / ".binder" / "requirements.txt").read_text(encoding="utf-8").splitlines()
-        constraints, package = (line.split() for line in lines if not line.startswith("#"))
+        constraints, package, server = (line.split() for line in lines if not line.startswith("#"))
         assert constraints == ["-c", "../constraints.txt"]  # relative to the file
         assert (ROOT / ".binder" / constraints[1]).exists()
         assert package == ["-e", "."]  # relative to the folder of the repository, where pip runs
+        assert re.fullmatch(r"notebook==[\d.]+", *server)
         runtime = re.fullmatch(r"python-(\d+\.\d+)\n", (ROOT / ".binder" / "runtime.txt").read_text(encoding="utf-8"))
         assert Version(runtime[1]) in SpecifierSet(PROJECT["requires-python"])
 
