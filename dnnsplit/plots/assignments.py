@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from dnnsplit.plots.captions import between, several, spelled, told
 from dnnsplit.plots.noise import LIMIT
 from dnnsplit.plots.style import SERVER_COLOURS, records, style
 from dnnsplit.plots.weights import weight_columns, weight_title, weighted
@@ -24,7 +25,7 @@ NO_PLAN: dict[str, Any] = {"marker": "x", "color": "0.35", "linestyle": "none", 
 WIDTH = 0.84  # of the bars of one limit
 
 
-def layers_per_server(planned: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
+def layers_per_server(planned: pd.DataFrame, *, about: str = "") -> tuple[Figure, dict[str, Any]]:
     """Figure 7: layers per server at each noise limit, a column per weight; for each topology all above those in int8.
 
     Parameters
@@ -32,46 +33,59 @@ def layers_per_server(planned: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     planned : pd.DataFrame
         From `dnnsplit.studies.grid.sweep_plans`; topologies of one server are left out where there are others. Points that no
         plan reaches are crossed.
+    about : str, default ""
+        The model and its test-bed, from `described`, for the line above the figure.
     """
-    return _bars(planned, {"layers": "layers", "int8": "in int8"})
+    return _bars(planned, {"layers": "layers", "int8": "in int8"}, about)
 
 
-def parts_per_server(planned: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
+def parts_per_server(planned: pd.DataFrame, *, about: str = "") -> tuple[Figure, dict[str, Any]]:
     """Figure 8: components per server at each noise limit, a row per topology and a column per weight.
 
     Parameters
     ----------
     planned : pd.DataFrame
         As of `layers_per_server`.
+    about : str, default ""
+        As of `layers_per_server`.
     """
-    return _bars(planned, {"parts": "components"})
+    return _bars(planned, {"parts": "components"}, about)
 
 
-def _bars(planned: pd.DataFrame, counts: Mapping[str, str]) -> tuple[Figure, dict[str, Any]]:
+def _bars(planned: pd.DataFrame, counts: Mapping[str, str], about: str) -> tuple[Figure, dict[str, Any]]:
     """Grouped bars: a row per topology and count (the beginning of its columns, with what it counts), a column per weight."""
     pairs, first = weight_columns(planned), next(iter(counts))
     of = {str(name): _servers(table, first) for name, table in planned.groupby("topology", sort=False)}
-    several = {name: servers for name, servers in of.items() if len(servers) > 1} or of
-    servers = list(dict.fromkeys(server for those in several.values() for server in those))
-    rows = [(topology, count) for topology in several for count in counts]
+    shown = {name: servers for name, servers in of.items() if len(servers) > 1} or of
+    servers = list(dict.fromkeys(server for those in shown.values() for server in those))
+    rows = [(topology, count) for topology in shown for count in counts]
     with style():
         size = max(3.4, min(2.1 * len(pairs) + 0.5, 6.8)), 1.45 * len(rows) + 0.9
         figure, axes = plt.subplots(len(rows), len(pairs), figsize=size, sharex=True, sharey="row", squeeze=False)
         for row, (topology, count) in zip(axes, rows, strict=True):
-            table, here = planned[planned["topology"] == topology], several[topology]
+            table, here = planned[planned["topology"] == topology], shown[topology]
             for axis, pair in zip(row, pairs, strict=True):
                 _panel(axis, weighted(table, pair, topology), count, here, servers)
             _scale(row[0], table[[f"{count}_{server}" for server in here]])
-            row[0].set_ylabel(f"{topology.replace('-', ' + ')}\n{counts[count]}")
+            row[0].set_ylabel(f"{spelled(topology)}\n{counts[count]}", fontsize=7)
         for axis, pair in zip(axes[0], pairs, strict=True):
             axis.set_title(weight_title(pair), fontweight="normal")
         for axis in axes[-1]:
             axis.set_xlabel(LIMIT)
         handles: list[Artist] = [Patch(label=server, **_marks(i)) for i, server in enumerate(servers)]
-        if planned.loc[planned["topology"].isin(several), "latency_s"].isna().any():
+        if planned.loc[planned["topology"].isin(shown), "latency_s"].isna().any():
             handles.append(Line2D([], [], label="no plan", **NO_PLAN))
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return figure, {"planned": records(planned), "topologies": several}
+    numbers = {"planned": records(planned), "topologies": shown}
+    what = " and ".join(counts.values())
+    caption = f"Planned {what} per server at each noise limit: a column per weight of the latency, rows by topology."
+    parts = []
+    for topology, here in shown.items():
+        table = planned[planned["topology"] == topology]
+        of_each = ", ".join(f"{between(table[f'{first}_{server}'])} on {server}" for server in here)
+        parts.append(f"{spelled(topology)}: {counts[first]} {of_each}")
+    alt, count = f"On {'; on '.join(parts)}.", several(int(planned["latency_s"].notna().sum()), "plan")
+    return told(figure, numbers, caption, alt, about=about, count=count)
 
 
 def _servers(table: pd.DataFrame, count: str) -> list[str]:

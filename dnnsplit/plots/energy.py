@@ -11,15 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dnnsplit.ground.errors import OptionError
-from dnnsplit.plots.style import SERVER_COLOURS, records, style
+from dnnsplit.ground.units import show
+from dnnsplit.plots.captions import between, listed, several, spelled, told
+from dnnsplit.plots.style import DASHES, MARKS, SERVER_COLOURS, records, style
 
-MARKS = "osD^vP*"
 HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "++++")
 CASE = ["topology", "latency_weight", "energy_weight"]
 LAYERS = "layers_"
 
 
-def energy_shares(planned: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
+def energy_shares(planned: pd.DataFrame, *, about: str = "") -> tuple[Figure, dict[str, Any]]:
     """Latency, and layers per server, against the limit J_0 on the device's energy: a column per topology and weights.
 
     Above is a line per noise limit, below are the layers at the loosest of them; both hold from one limit on the energy to the
@@ -29,6 +30,8 @@ def energy_shares(planned: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     ----------
     planned : pd.DataFrame
         From `dnnsplit.studies.grid.sweep_plans` with several max_device_energy_j; rows without a limit are left out.
+    about : str, default ""
+        The model and its test-bed, from `described`, for the line above the figure.
 
     Raises
     ------
@@ -49,14 +52,23 @@ def energy_shares(planned: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
             _draw_latencies(above, part)
             _draw_layers(below, part[part["max_noise"] == loosest], servers)
             weights = f", weights {latency:g} and {energy:g}" if len(limited.groupby(CASE[1:])) > 1 else ""
-            above.set_title(str(topology).replace("-", " + ") + weights)
+            above.set_title(spelled(str(topology)) + weights)
             below.set(xlabel="limit on device energy J$_0$ [J]", xlim=(0, 1.03 * part["max_device_energy_j"].max()))
         axes[0][0].set(ylabel="latency [s]", ylim=(0, 1.08 * np.nanmax([1e-12, *limited["latency_s"]])))
         axes[1][0].set(ylabel=f"layers, noise limit {loosest:g}", ylim=(0, None))
         figure.legend(*axes[0][0].get_legend_handles_labels(), title="noise limit", loc="outside right upper")
         handles = {label: handle for axis in axes[1] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles.keys(), title="layers on", loc="outside right lower")
-    return figure, {"rows": records(limited), "servers": servers, "layers_at_noise_limit": loosest}
+    numbers = {"rows": records(limited), "servers": servers, "layers_at_noise_limit": loosest}
+    caption = "Planned latency, and layers per server at the loosest noise limit, under a limit on the device's energy."
+    caption += " Shaded: no plan keeps it."
+    parts = []
+    for topology, part in limited.dropna(subset="latency_s").groupby("topology", sort=False):
+        start = show(part["max_device_energy_j"].min(), "J")
+        parts.append(f"{spelled(str(topology))} has plans from {start} on, of {between(part['latency_s'], 's')}")
+    alt = f"{listed(parts)}." if parts else "No plan keeps any of the limits."
+    count = several(int(limited["latency_s"].notna().sum()), "plan")
+    return told(figure, numbers, caption, f"{alt[0].upper()}{alt[1:]}", about=about, count=count)
 
 
 def _draw_latencies(axis: Axes, part: pd.DataFrame) -> None:
@@ -64,8 +76,9 @@ def _draw_latencies(axis: Axes, part: pd.DataFrame) -> None:
     for i, limit in enumerate(limits):
         line = part[(part["max_noise"] == limit) & part["latency_s"].notna()]
         shade = plt.get_cmap("viridis")(0.85 * i / max(1, len(limits) - 1))
-        axis.plot(line["max_device_energy_j"], line["latency_s"], drawstyle="steps-post", marker=MARKS[i % 7], color=shade,
-                  label=f"{limit:g}")  # fmt: skip
+        looks: dict[str, Any] = {"marker": MARKS[i % 7], "markersize": max(2.0, 5.5 - 0.8 * i), "markerfacecolor": "white"}
+        looks |= {"color": shade, "linestyle": DASHES[i % 7], "linewidth": 1.1}  # equal latencies of several limits are all seen
+        axis.plot(line["max_device_energy_j"], line["latency_s"], drawstyle="steps-post", label=f"{limit:g}", **looks)
     _shade(axis, part)
 
 

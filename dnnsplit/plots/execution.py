@@ -20,6 +20,7 @@ from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.partitions import components
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
+from dnnsplit.plots.captions import described, listed, several, spelled, told
 from dnnsplit.plots.style import SERVER_COLOURS, records, style
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.profiling.wire_forms import INT8, PLAIN
@@ -51,7 +52,7 @@ class _Arrow:
 
 
 def execution(
-    graph: LayerGraph, network: Network, times: LayerTimes, plan: Plan, title: str = ""
+    graph: LayerGraph, network: Network, times: LayerTimes, plan: Plan, title: str = "", *, about: str = ""
 ) -> tuple[Figure, dict[str, Any]]:
     """Draw the components of a plan as a graph, a lane per server, and below it when each of them runs.
 
@@ -67,7 +68,10 @@ def execution(
         What is drawn, on the network and with the times that the plan was made for.
     title : str, default ""
         Above the drawing.
+    about : str, default ""
+        The model and its test-bed, from `described`, for the line above the figure; default: what these tell.
     """
+    title = spelled(title)
     work = schedule(graph, network, times, plan.assignment, plan.quantized, plan.routes, plan.forms)
     parts = _parts(graph, plan, work)
     arrows = _arrows(graph, plan, parts)
@@ -86,9 +90,15 @@ def execution(
         _draw_graph(above, parts, arrows, place, colours)
         above.set_title(f"{title}: {note}" if title else note)
         _draw_times(under, work, rows, parts, colours, total, end, size[0] - 1.5)
-    told = [{k: v for k, v in vars(arrow).items() if k != "forms"} | {"forms": sorted(arrow.forms)} for arrow in arrows]
-    numbers = {"title": title, "sum_s": total, "makespan_s": end, "components": records(parts), "arrows": told}
-    return figure, numbers | {"side_by_side": pairs, "schedule": records(work)}
+    drawn = [{k: v for k, v in vars(arrow).items() if k != "forms"} | {"forms": sorted(arrow.forms)} for arrow in arrows]
+    numbers = {"title": title, "sum_s": total, "makespan_s": end, "components": records(parts), "arrows": drawn}
+    numbers |= {"side_by_side": pairs, "schedule": records(work)}
+    caption = "The components of a plan, a lane per server, with what crosses; below, when each runs, as predicted."
+    each = (f"{one} with {several(layers, 'layer')}" for one, layers in zip(parts["name"], parts["layers"], strict=True))
+    beside = f" Side by side run {listed(' and '.join(pair) for pair in pairs)}." if pairs else ""
+    alt = f"Components: {listed(each)}.{beside} All in turn take {show(total, 's')}, the makespan is {show(end, 's')}."
+    about, crossing = about or described(graph, times, network), sum(arrow.crosses for arrow in arrows)
+    return told(figure, numbers, caption, alt, about=about, count=f"one plan, {several(crossing, 'arrow')} across links")
 
 
 def _parts(graph: LayerGraph, plan: Plan, work: pd.DataFrame) -> pd.DataFrame:

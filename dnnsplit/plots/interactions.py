@@ -37,6 +37,7 @@ from dnnsplit.deployment.stage.service import Stage
 from dnnsplit.deployment.stage.work import Runner
 from dnnsplit.noise.fit import fit_noise
 from dnnsplit.noise.measure import measure_noise
+from dnnsplit.plots.captions import several, told
 from dnnsplit.plots.style import COLOURS, style
 from dnnsplit.profiling.elsewhere import profile_here
 from dnnsplit.solving.split import split
@@ -184,7 +185,7 @@ def interactions() -> tuple[Figure, dict[str, Any]]:
             _draw_role(axis, role)
         for call in CALLS:
             _draw_call(axis, call, places[call.source], places[call.target])
-    told = [
+    calls = [
         {"source": c.source, "target": c.target, "call": c.label, "returns": c.returns, "asks": c.asks, "slides": c.slides}
         for c in CALLS
     ]
@@ -192,7 +193,12 @@ def interactions() -> tuple[Figure, dict[str, Any]]:
         role.name: {"parts": [part.__qualname__ for part in role.parts], "where": role.note, "process": role.is_process}
         for role in ROLES
     }
-    return figure, {"roles": roles, "calls": told}
+    caption = "Who calls whom in a deployment of agents: the roles of the slides, the code that plays them, and what passes."
+    caller = [call.source for call in CALLS]
+    most = max(dict.fromkeys(caller), key=caller.count)
+    alt = f"{several(len(roles), 'role')} and {several(len(calls), 'call')}; the {most} makes {caller.count(most)} of them."
+    count = f"{several(len(roles), 'role')}, {several(len(calls), 'call')}, read off the code"
+    return told(figure, {"roles": roles, "calls": calls}, caption, alt, count=count)
 
 
 def _draw_role(axis: Axes, role: Role) -> None:

@@ -14,21 +14,24 @@ from matplotlib.ticker import MaxNLocator
 
 from dnnsplit.ground.errors import OptionError
 from dnnsplit.ground.units import show
+from dnnsplit.plots.captions import EMULATED, bias, listed, requests, several, spelled, told
 from dnnsplit.plots.noise import LIMIT
-from dnnsplit.plots.style import COLOURS, records, style
+from dnnsplit.plots.style import COLOURS, MARKS, records, style
 from dnnsplit.plots.weights import weight_columns, weight_title, weighted
 
 BANDS = (2.0, 5.0)  # within which a prediction is good, and fair [%]
 APART = 0.24  # of the weights at one limit
 
 
-def prediction_errors(measured: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
+def prediction_errors(measured: pd.DataFrame, *, about: str = "") -> tuple[Figure, dict[str, Any]]:
     """Figure 12: error of the predicted latency of every plan against its noise limit, a panel per topology, a mark per weight.
 
     Parameters
     ----------
     measured : pd.DataFrame
         From `dnnsplit.studies.latency_tests`; plans that were not measured have no mark. Bands show errors of 2 and 5 %.
+    about : str, default ""
+        The model and its test-bed, from `described`, for the line above the figure.
 
     Raises
     ------
@@ -52,21 +55,24 @@ def prediction_errors(measured: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
             for i, pair in enumerate(pairs):
                 rows = weighted(table, pair, topology)
                 at = np.array([limits.index(limit) for limit in rows["max_noise"]]) + APART * (i - (len(pairs) - 1) / 2)
-                marks: dict[str, Any] = {"color": COLOURS[i % 7], "marker": "osD^v"[i % 5], "s": 14, "zorder": 3}
+                marks: dict[str, Any] = {"color": COLOURS[i % 7], "marker": MARKS[i % 7], "s": 14, "zorder": 3}
                 axis.scatter(at, rows["error_%"], label=weight_title(pair), **marks)
-            axis.set_title(f"{topology.replace('-', ' + ')}\n{_told(scores[topology])}", fontsize=8, fontweight="normal")
+            axis.set_title(f"{spelled(topology)}\n{_told(scores[topology])}", fontsize=8, fontweight="normal")
             axis.set_xticks(range(len(limits)), [f"{limit:g}" for limit in limits], rotation=90, fontsize=6.5)
             axis.set_xlabel(LIMIT)
             axis.grid(False, axis="x")
-        axes[0][0].set_ylabel("error of the prediction [%]")
+        axes[0][0].set_ylabel("predicted against measured [%]")
         most = 1.15 * max(BANDS[-1], run["error_%"].abs().max())
         axes[0][0].set_ylim(-most, most)
         if most < 3 * BANDS[-1]:
             axes[0][0].set_yticks([0.0, *BANDS, *(-band for band in BANDS)])
-        figure.suptitle(f"{len(run)} plans: {_told(every)}", x=0.01, ha="left", fontsize=9, fontweight="bold")
         columns = min(len(pairs), len(by_topology) + 1)
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
-    return figure, {"rows": records(measured), **every, "topologies": scores}
+    numbers = {"rows": records(measured), **every, "topologies": scores}
+    caption = f"Predicted against measured latency of every plan [%], by noise limit, {EMULATED}; bands: within 2 and 5 %."
+    parts = (f"{spelled(topology)} {_told(one)}" for topology, one in scores.items())
+    alt = f"Over {several(len(run), 'plan')} {_told(every)}, {bias(run['error_%'])}: {listed(parts)}."
+    return told(figure, numbers, caption, alt, about=about, count=f"{requests(run)}: {_told(every)}")
 
 
 def _scores(rows: pd.DataFrame) -> dict[str, float]:
@@ -78,7 +84,7 @@ def _told(scores: dict[str, float]) -> str:
     return f"MAPE {scores['MAPE_%']:.1f} %, worst {scores['worst_%']:.1f} %"
 
 
-def durations(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
+def durations(rows: pd.DataFrame, *, about: str = "") -> tuple[Figure, dict[str, Any]]:
     """Figure 12: what each step of the line takes, a bar per model, and beside it the sizes of the models' files.
 
     Parameters
@@ -86,6 +92,8 @@ def durations(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
     rows : pd.DataFrame
         model, what (a step such as "profile", or a file such as "parts"), and seconds [s] or size_bytes [B]; the other is NaN, or
         without a column where no row has it.
+    about : str, default ""
+        The model and its test-bed, from `described`, for the line above the figure.
 
     Raises
     ------
@@ -107,7 +115,18 @@ def durations(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
             top = table["what"].nunique() - 0.4
             axis.set_ylim(top - most - 0.2, top)  # bars are as thick in both panels
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(models))
-    return figure, {"rows": records(rows)}
+    caption = (
+        "Seconds of each step of the line, and sizes of files, a bar per model (medians over plans where there are several)."
+    )
+    parts = []
+    for model, table in rows.groupby("model", sort=False):
+        values = ((row["what"], row.get("seconds", np.nan), row.get("size_bytes", np.nan)) for row in table.to_dict("records"))
+        parts.append(
+            f"{model}: " + ", ".join(f"{what} {show(s, 's') if np.isfinite(s) else show(b, 'B')}" for what, s, b in values)
+        )
+    return told(
+        figure, {"rows": records(rows)}, caption, f"{'; '.join(parts)}.", about=about, count=several(len(models), "model")
+    )
 
 
 def _steps(axis: Axes, table: pd.DataFrame, column: str, models: Sequence[str]) -> None:

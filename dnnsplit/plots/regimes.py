@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from dnnsplit.ground.units import show
+from dnnsplit.plots.captions import several, spelled, told
 from dnnsplit.plots.noise import LIMIT
 from dnnsplit.plots.style import COLOURS, SERVER_COLOURS, records, style
 
@@ -25,12 +26,14 @@ ALONE = 0.42  # opacity of what one server does best
 ASIDE = 0.22  # by which share of a cell a name and a number make room for each other
 
 
-def regimes(table: pd.DataFrame, servers: Sequence[str] = (), title: str = "") -> tuple[Figure, dict[str, Any]]:
+def regimes(
+    table: pd.DataFrame, servers: Sequence[str] = (), title: str = "", *, about: str = ""
+) -> tuple[Figure, dict[str, Any]]:
     """Draw what is best at each bandwidth and noise limit, and where a split pays, by how much.
 
     A cell has the colour of the server that does best alone, or of a split; there a number says by how many percent the split is
-    faster than the best server alone in float32. Lines part cells whose input is sent in other forms, which are named; there is
-    no name where it stays at the source.
+    faster than the best server alone in float32. Lines part cells whose input is sent in other forms. Every region of one server
+    is named by it, with the form unless the input stays at the source; splits are named by that form alone.
 
     Parameters
     ----------
@@ -40,7 +43,10 @@ def regimes(table: pd.DataFrame, servers: Sequence[str] = (), title: str = "") -
         Order of the servers, so that colours are those of the drawings of placements; default: as they appear in the table.
     title : str, default ""
         Above the drawing.
+    about : str, default ""
+        The model and its test-bed, from `described`, for the line above the figure.
     """
+    title = spelled(title)
     speeds, limits = sorted(table["bandwidth_bytes_per_s"].unique()), sorted(table["max_noise"].unique())
     order = list(dict.fromkeys((*servers, *(name for joined in table["servers"] for name in joined.split("+")))))
     colours = {name: SERVER_COLOURS[i % 5] for i, name in enumerate(order)}
@@ -61,8 +67,9 @@ def regimes(table: pd.DataFrame, servers: Sequence[str] = (), title: str = "") -
         axis.imshow(image, origin="lower", aspect="auto", interpolation="nearest")
         covered: dict[tuple[int, int], tuple[float, float]] = {}
         for region in _regions(cells):
-            if form := cells[region[0]]["source_form"]:
-                covered |= _name(axis, form, region, cell, ASIDE if region[0] in gains else 0.0)
+            best, form = (cells[region[0]][name] for name in ("best", "source_form"))
+            if text := ": ".join(filter(None, (best if best in colours else "", form))):
+                covered |= _name(axis, text, region, cell, ASIDE if region[0] in gains else 0.0)
         for (y, x), gain in gains.items():
             down, right = covered.get((y, x), (0.0, 0.0))
             text = "" if np.isnan(gain) else f"{100 * gain:.0f}"
@@ -72,14 +79,23 @@ def regimes(table: pd.DataFrame, servers: Sequence[str] = (), title: str = "") -
         axis.set_xticks(range(0, len(speeds), every), [show(speed, "B/s") for speed in speeds[::every]])
         axis.set_yticks(range(len(limits)), [f"{limit:g}" for limit in limits])
         axis.tick_params(length=0)
-        axis.set(title=title, xlabel="bandwidth", ylabel=LIMIT)
+        axis.set(title=title, xlabel="bandwidth of the links from the source", ylabel=LIMIT)
         best = {row["best"] for row in cells.values()}
         handles = [Patch(color=to_rgba(colours[name], ALONE), label=f"{name} alone") for name in order if name in best]
         if gains:
             label = "a split; number: faster than the best server alone by [%]"
             handles.append(Patch(color=to_rgba(SPLIT_COLOUR, 0.55), label=label))
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return figure, {"title": title, "rows": records(table)}
+    shares = (100 * table["best"].value_counts(normalize=True)).round().astype(int)
+    caption = f"What is best{f' on {title}' if title else ''}, as planned: one server alone, or a split, which gains so many %."
+    alt = ", ".join(
+        f"{'a split' if best == 'split' else f'{best} alone'} is best at {share} % of the points"
+        for best, share in shares.items()
+    )
+    finite = [gain for gain in gains.values() if not np.isnan(gain)]
+    alt += f"; a split is {100 * max(finite):.0f} % faster at most" if finite else ""
+    numbers = {"title": title, "rows": records(table)}
+    return told(figure, numbers, caption, f"{alt[0].upper()}{alt[1:]}.", about=about, count=several(len(table), "point"))
 
 
 def _same(one: Cell, other: Cell) -> bool:
@@ -100,17 +116,17 @@ def _regions(cells: dict[tuple[int, int], Cell]) -> Iterator[list[tuple[int, int
 
 
 def _name(
-    axis: Axes, form: str, region: Sequence[tuple[int, int]], cell: tuple[float, float], aside: float
+    axis: Axes, text: str, region: Sequence[tuple[int, int]], cell: tuple[float, float], aside: float
 ) -> dict[tuple[int, int], tuple[float, float]]:
-    """Write the form of a region along its longest run of cells; return how far to move numbers, down and right, by cell."""
+    """Write the name of a region along its longest run of cells; return how far to move numbers, down and right, by cell."""
     across, up = _longest([(y, x) for y, x in region]), _longest([(x, y) for y, x in region])
-    length = LETTER * len(form)
+    length = LETTER * len(text)
     upright = length > cell[0] * across[2] and cell[1] * up[2] > cell[0] * across[2]
     line, first, count = up if upright else across
     middle = first + (count - 1) / 2
     at = (line - aside, middle) if upright else (middle, line + aside)
     fits = min(1.0, cell[upright] * count / length)
-    axis.text(*at, form, ha="center", va="center", rotation=90 if upright else 0, fontsize=7 * fits, fontweight="bold")
+    axis.text(*at, text, ha="center", va="center", rotation=90 if upright else 0, fontsize=7 * fits, fontweight="bold")
     half = 0.5 * length * fits / cell[upright]
     under = [k for k in range(first, first + count) if abs(k - middle) < half + 0.4]
     return {(k, line) if upright else (line, k): (0.0, aside) if upright else (aside, 0.0) for k in under}

@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from dnnsplit.ground.errors import OptionError, raise_problems
-from dnnsplit.plots.style import COLOURS, records, style
+from dnnsplit.ground.units import show
+from dnnsplit.plots.captions import listed, several, told
+from dnnsplit.plots.style import COLOURS, DASHES, MARKS, records, style
 from dnnsplit.studies.scale import STEPS
 
-MARKS, DASHES = "osD^v", ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 SIZE = ["graph", "method", "layers", "servers"]
 
 
-def scale(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
+def scale(rows: pd.DataFrame, *, about: str = "") -> tuple[Figure, dict[str, Any]]:
     """CPU seconds of the steps of a solve: a row per kind of graph, against the layers and against the servers.
 
     Beside them are whole solves by every method. One that was stopped would have taken longer and is drawn hollow.
@@ -29,6 +30,8 @@ def scale(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
         From `dnnsplit.studies.scale.solve_times`, of one method or several; the steps are drawn of elimination, or else of the
         first method. Against the layers they are drawn with the number of servers that most numbers of layers were solved with,
         and the other way round.
+    about : str, default ""
+        The model and its test-bed, from `described`, for the line above the figure.
 
     Raises
     ------
@@ -62,7 +65,16 @@ def scale(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
         left, right = (axis.get_legend_handles_labels() for axis in (axes[0][0], axes[0][2]))
         figure.legend(*left, loc="outside lower left", ncols=len(STEPS), title=f"steps of {methods[0]}")
         figure.legend(*right, loc="outside lower right", ncols=len(methods), title="hollow: stopped")
-    return figure, {"rows": records(rows), "whole": records(whole), "servers": servers, "layers": layers}
+    numbers = {"rows": records(rows), "whole": records(whole), "servers": servers, "layers": layers}
+    caption = "CPU seconds of the steps of a solve on made-up graphs; right, whole solves by each method, hollow where stopped."
+    parts = []
+    for method, part in whole[whole["servers"] == servers].groupby("method", sort=False):
+        largest = part[part["layers"] == part["layers"].max()]
+        stopped = "" if largest["proved"].all() else ", stopped"
+        spent, most = show(float(largest["cpu_s"].max()), "s"), several(int(largest["layers"].max()), "layer")
+        parts.append(f"{method} takes {spent} at {most}{stopped}")
+    alt = f"On {several(servers, 'server')} {listed(parts)}."
+    return told(figure, numbers, caption, alt, about=about, count=f"{several(len(whole), 'solve')} of random problems, CPU time")
 
 
 def _most(steps: pd.DataFrame, fixed: str, varied: str) -> int:

@@ -17,6 +17,7 @@ from dnnsplit.ground.keywords import named
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Link, Network
 from dnnsplit.noise.models import NoiseModel
+from dnnsplit.plots.captions import described
 from dnnsplit.plots.placement import placement
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.profiling.wire_forms import PLAIN
@@ -83,6 +84,7 @@ def explore(
     bandwidth = ipywidgets.SelectionSlider(options=options, value=GIVEN, description=f"bandwidth {what}", **wide)
     figures, drawing = ipywidgets.HTML(), ipywidgets.HTML()
     drawn: list[str] = []
+    about = described(graph, times, network)
 
     def redraw(_: Any = None) -> None:
         plan = front(bandwidth.value).at(limit.value)
@@ -90,7 +92,7 @@ def explore(
         key = repr((plan.assignment, plan.quantized, plan.cost))
         if drawn != [key]:  # most steps of a slider change no plan
             drawn[:] = [key]
-            drawing.value = _svg(graph, plan, network.name)
+            drawing.value = _svg(graph, plan, network, about)
 
     limit.observe(redraw, "value")
     bandwidth.observe(redraw, "value")
@@ -126,7 +128,8 @@ def _figures(plan: Plan) -> str:
     return f"<table><tr>{cells}</tr></table><small>computing: {', '.join(computes)}; sending: {show(sent, 's')}{codec}</small>"
 
 
-def _svg(graph: LayerGraph, plan: Plan, title: str) -> str:
+def _svg(graph: LayerGraph, plan: Plan, network: Network, about: str) -> str:
+    """The drawing, of the same size and lanes for all plans of a network."""
     buffer = io.StringIO()
-    placement(graph, plan, title)[0].savefig(buffer, format="svg")
+    placement(graph, plan, network.name, lanes=network.server_names, about=about)[0].savefig(buffer, format="svg")
     return buffer.getvalue()[buffer.getvalue().index("<svg") :].replace("<svg ", "<svg style='max-width:100%;height:auto' ", 1)

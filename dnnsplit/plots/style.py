@@ -18,6 +18,9 @@ from dnnsplit.ground.files import replacing, write_json
 # Okabe and Ito's colours, told apart by colour-blind readers too; named here, because a notebook draws outside `style`.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SERVER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+# So that what is drawn is told apart without colours, too.
+MARKS = "osD^vP*"
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2.5)))
 _STYLE = Path(__file__).with_name("dnnsplit.mplstyle")
 
 

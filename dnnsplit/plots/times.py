@@ -1,4 +1,4 @@
-"""Figures of sizes, times and bandwidths."""
+"""Figures of sizes and times."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ from matplotlib.figure import Figure
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.units import show
-from dnnsplit.plots.style import COLOURS, records, style
+from dnnsplit.plots.captions import EMULATED, bias, described, requests, several, spelled, told
+from dnnsplit.plots.style import COLOURS, MARKS, records, style
 from dnnsplit.profiling.times import LayerTimes
-from dnnsplit.studies.bandwidths import BandwidthPlans
 
 
-def tensor_sizes(graph: LayerGraph) -> tuple[Figure, dict[str, Any]]:
-    """Bytes that would cross if all layers up to a depth ran elsewhere, against the share of FLOPs done by then."""
+def tensor_sizes(graph: LayerGraph, *, about: str = "") -> tuple[Figure, dict[str, Any]]:
+    """Bytes that would cross if all layers up to a depth ran elsewhere, against the share of FLOPs done by then.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+        The model.
+    about : str, default ""
+        The model, from `described`, for the line above the figure; default: what the graph tells.
+    """
     position = {name: i for i, name in enumerate(graph.topological)}
     count = len(graph.layers)
     crossing = np.zeros(count + 1)
@@ -33,10 +41,17 @@ def tensor_sizes(graph: LayerGraph) -> tuple[Figure, dict[str, Any]]:
         axis.text(99, crossing[0] / 1e6, "the input", ha="right", va="bottom", fontsize=7.5, color="0.35")
         axis.set(xlabel="FLOPs done before the cut [%]", ylabel="tensors at the cut [MB]", xlim=(0, 100), ylim=(0, None),
                  title="What one cut through the network would send")  # fmt: skip
-    return figure, {"flops_share": done / done[-1], "crossing_bytes": crossing}
+    caption = "Bytes of the tensors that cross a cut behind each layer, against the share of the work done by then."
+    inside = crossing[1:-1] if count > 1 else crossing
+    fewer = 100 * float(np.mean(inside < crossing[0]))
+    least = int(np.argmin(inside)) + (count > 1)
+    alt = f"The input has {show(crossing[0], 'B')}; {fewer:.0f} % of the cuts send less, the smallest "
+    alt += f"{show(crossing[least], 'B')}, with {100 * done[least] / done[-1]:.0f} % of the work done."
+    numbers = {"flops_share": done / done[-1], "crossing_bytes": crossing}
+    return told(figure, numbers, caption, alt, about=about or described(graph), count=several(count, "layer"))
 
 
-def layer_seconds(times: LayerTimes, server: str, most: int = 24) -> tuple[Figure, dict[str, Any]]:
+def layer_seconds(times: LayerTimes, server: str, most: int = 24, *, about: str = "") -> tuple[Figure, dict[str, Any]]:
     """Seconds of the slowest layers on one server, float32 beside int8 where that exists.
 
     Parameters
@@ -47,6 +62,8 @@ def layer_seconds(times: LayerTimes, server: str, most: int = 24) -> tuple[Figur
         Which of its servers.
     most : int, default 24
         How many layers.
+    about : str, default ""
+        The model and its test-bed, from `described`, for the line above the figure.
     """
     table = _by_precision(times, server).nlargest(most, "float32")[::-1]
     origin = " / ".join(dict.fromkeys(times.frame.loc[times.frame["server"] == server, "origin"]))
@@ -54,12 +71,22 @@ def layer_seconds(times: LayerTimes, server: str, most: int = 24) -> tuple[Figur
         figure, axis = plt.subplots(figsize=(5.4, 0.155 * len(table) + 0.9))
         rows = np.arange(len(table))
         axis.barh(rows + 0.2, 1e3 * table["float32"], height=0.38, color=COLOURS[0], label="float32")
-        axis.barh(rows - 0.2, 1e3 * table["int8"].fillna(0), height=0.38, color=COLOURS[1], label="int8")
+        axis.barh(rows - 0.2, 1e3 * table["int8"].fillna(0), height=0.38, color=COLOURS[1], label="int8, where measured",
+                  hatch="//////", edgecolor="white", linewidth=0.3)  # fmt: skip
         axis.set_yticks(rows, [name.strip("/") for name in table.index], fontsize=6.3)
         axis.set(xlabel=f"time on {server} [ms], {origin}", title=f"The {len(table)} slowest layers")
         axis.grid(False, axis="y")
         axis.legend(loc="lower right")
-    return figure, {"server": server, "origin": origin, "seconds": records(table.reset_index())}
+    count = int((times.frame["server"].eq(server) & times.frame["precision"].eq("float32")).sum())
+    slowest = table.iloc[-1] if len(table) else None
+    alt = f"No layer has a time on {server}." if slowest is None else f"The slowest is {table.index[-1].strip('/')}, "
+    if slowest is not None:
+        share = 100 * table["float32"].sum() / times.seconds_of(server)
+        whole = times.seconds_of(server)
+        alt += f"{show(float(slowest['float32']), 's')} in float32; those drawn are {share:.0f} % of {show(whole, 's')} of all."
+    caption = f"Seconds of the {several(len(table), 'layer')} that take longest on {server} ({origin}), in float32 and in int8."
+    numbers = {"server": server, "origin": origin, "seconds": records(table.reset_index())}
+    return told(figure, numbers, caption, alt, about=about, count=f"{len(table)} of {several(count, 'layer')}")
 
 
 def _by_precision(times: LayerTimes, server: str) -> pd.DataFrame:
@@ -69,7 +96,7 @@ def _by_precision(times: LayerTimes, server: str) -> pd.DataFrame:
     return table.reindex(columns=["float32", "int8"])
 
 
-def split_times(parts: pd.DataFrame, times: LayerTimes, server: str) -> tuple[Figure, dict[str, Any]]:
+def split_times(parts: pd.DataFrame, times: LayerTimes, server: str, *, about: str = "") -> tuple[Figure, dict[str, Any]]:
     """What int8 gains or loses per layer, and predicted against measured time of splits that were not calibrated on.
 
     Parameters
@@ -81,6 +108,8 @@ def split_times(parts: pd.DataFrame, times: LayerTimes, server: str) -> tuple[Fi
         A profile.
     server : str
         Which of its servers.
+    about : str, default ""
+        The model and its test-bed, from `described`, for the line above the figure.
     """
     table = _by_precision(times, server)
     gain = (table["float32"] - table["int8"]).dropna()[::-1]
@@ -101,82 +130,46 @@ def split_times(parts: pd.DataFrame, times: LayerTimes, server: str) -> tuple[Fi
         for i, (label, some) in enumerate((("float32", totals["int8"] == 0), ("some in int8", totals["int8"] > 0))):
             marks = {"color": COLOURS[i], "marker": "os"[i], "s": 16, "zorder": 3, "label": f"all parts, {label}"}
             right.scatter(totals["seconds"][some], totals["priced_s"][some], **marks)
-        text = f"all parts: mean |error| {error.abs().mean():.1f} %,\nworst {error.abs().max():.1f} %"
-        right.text(0.05, 0.95, text, transform=right.transAxes, va="top")
+        text = f"all parts, predicted against measured:\n{bias(error)}"
+        right.text(0.04, 0.97, text, transform=right.transAxes, va="top", fontsize=7)
         right.set(xscale="log", yscale="log", xlabel="measured [s]", ylabel="predicted [s]", xlim=(low, high), ylim=(low, high),
                   title=f"{len(totals)} held-out splits on {server}")  # fmt: skip
         right.legend(loc="lower right", fontsize=7)
     numbers = {"server": server, "gain_s": gain.to_dict(), "total_error_%": error.tolist(), "totals": totals.to_dict("list")}
-    return figure, numbers | {"parts": parts[["split", "seconds", "predicted_s"]].to_dict("list")}
+    numbers["parts"] = parts[["split", "seconds", "predicted_s"]].to_dict("list")
+    slower = int((gain < 0).sum())
+    caption = f"Seconds that int8 saves on {server}, by layer; right, predicted against measured seconds of held-out splits."
+    alt = (
+        f"{slower} of {several(len(gain), 'layer')} run slower in int8; whole splits, predicted against measured: {bias(error)}."
+    )
+    return told(figure, numbers, caption, alt, about=about, count=several(len(totals), "held-out split"))
 
 
-def predicted_measured(rows: pd.DataFrame) -> tuple[Figure, dict[str, Any]]:
-    """Measured against predicted latency of every plan that was run.
+def predicted_measured(rows: pd.DataFrame, *, about: str = "") -> tuple[Figure, dict[str, Any]]:
+    """Predicted against measured latency of every plan that was run, with the band of the requests.
 
     Parameters
     ----------
     rows : pd.DataFrame
-        topology, predicted_s, latency_s [s].
+        topology, predicted_s, latency_s [s], and optionally low_s, high_s (5th and 95th percentile of the requests) [s].
+    about : str, default ""
+        The model and its test-bed, from `described`, for the line above the figure.
     """
     error = 100 * (rows["predicted_s"] / rows["latency_s"] - 1)
     with style():
-        figure, axis = plt.subplots(figsize=(3.4, 3.1))
-        top = 1.08 * max(rows["predicted_s"].max(), rows["latency_s"].max())
+        figure, axis = plt.subplots(figsize=(3.8, 3.9))
+        top = 1.08 * max(rows[name].max() for name in ("predicted_s", "latency_s", "high_s") if name in rows)
         axis.plot([0, top], [0, top], color="0.45", linewidth=0.8)
         for i, (topology, part) in enumerate(rows.groupby("topology", sort=False)):
-            marks: dict[str, Any] = {"color": COLOURS[i % 7], "marker": "osD^v"[i % 5], "label": topology, "s": 18, "zorder": 3}
-            axis.scatter(part["predicted_s"], part["latency_s"], **marks)
-        text = f"mean |error| of the prediction {error.abs().mean():.1f} %\nworst {error.abs().max():.1f} %"
-        axis.text(0.05, 0.95, text, transform=axis.transAxes, va="top", fontsize=7.5)
-        axis.set(xlabel="predicted latency [s]", ylabel="measured latency [s]", xlim=(0, top), ylim=(0, top), aspect="equal")
-        axis.legend(loc="lower right")
-    return figure, {"rows": rows.to_dict("list"), "error_%": error.tolist()}
-
-
-def bandwidth(plans: BandwidthPlans | pd.DataFrame, title: str = "", mark: float | None = None) -> tuple[Figure, dict[str, Any]]:
-    """What the optimum costs at every bandwidth of a link, one colour per plan, and where the plan changes.
-
-    Parameters
-    ----------
-    plans : BandwidthPlans | pd.DataFrame
-        From `bandwidths`; or its frame, also as read from a CSV, with a column ``links``: its latency is drawn.
-    title : str, default ""
-        Above the drawing.
-    mark : float | None, optional
-        A bandwidth to mark, such as the network's own [B/s].
-    """
-    if isinstance(plans, BandwidthPlans):
-        rows, links = plans.frame, " and ".join(f"{a} to {b}" for a, b in plans.links)
-        what = "energy_j" if plans.objective_name == "energy_j" else "latency_s"
-    else:
-        rows, links, what = plans, plans["links"].iloc[0], "latency_s"
-    label = {"energy_j": "energy [J]", "latency_s": "latency [s]"}[what]
-    points = np.array([*rows["from_bytes_per_s"], rows["to_bytes_per_s"].iloc[-1]])
-    right = points[-1] if np.isfinite(points[-1]) else 10 * points[-2]  # a line is nearly level by then
-    with style():
-        figure, axis = plt.subplots(figsize=(5.0, 3.3))
-        numbers: dict[str, Any] = {"title": title, "links": links, "breakpoints_bytes_per_s": points[1:-1], "plans": []}
-        for i, (row, high) in enumerate(zip(rows.to_dict("records"), [*points[1:-1], right], strict=True)):
-            servers = row["servers"].replace("+", " + ")
-            text = f"{servers}: {row['int8']} in int8, {show(row['crossing_bytes'], 'B')} sent"
-            x = np.geomspace(row["from_bytes_per_s"], high, 80)
-            # between its ends a plan's worth is linear in 1 / bandwidth
-            ends = [1 / row["to_bytes_per_s"], 1 / row["from_bytes_per_s"]]
-            y = np.interp(1 / x, ends, [row[f"to_{what}"], row[f"from_{what}"]])
-            axis.plot(x, y, color=COLOURS[i % 7], linestyle="--" if i // 7 % 2 else "-", linewidth=1.8, label=text)
-            numbers["plans"].append({"plan": text, "bandwidth_bytes_per_s": x, what: y})
-        axis.set(xscale="log", xlim=(points[0], right), xlabel=f"bandwidth of {links}", ylabel=label, title=title)
-        axis.xaxis.set_major_formatter(lambda value, _: show(value, "B/s"))
-        few = right < 30 * points[0]  # no two decades: 2 and 5 are labelled as well
-        axis.xaxis.set_minor_formatter(lambda value, _: show(value, "B/s") if few and f"{value:e}"[0] in "25" else "")
-        axis.set_ylim(0, 1.4 * max(np.max(entry[what]) for entry in numbers["plans"]))  # the top is for what is written there
-        marks = [(point, show(point, "B/s"), "0.35", ":") for point in points[1:-1]]
-        if mark is not None:
-            marks.append((mark, f"given: {show(mark, 'B/s')}", "0", "-"))
-            numbers["mark_bytes_per_s"] = mark
-        for at, text, colour, dashes in marks:
-            axis.axvline(at, color=colour, linewidth=0.8, linestyle=dashes, zorder=1)
-            axis.annotate(text, (at, 0.99), xycoords=axis.get_xaxis_transform(), rotation=90, ha="right", va="top", fontsize=7,
-                          color=colour)  # fmt: skip
-        figure.legend(loc="outside lower center", ncols=2, fontsize=7)
-    return figure, numbers
+            marks: dict[str, Any] = {"color": COLOURS[i % 7], "zorder": 3}
+            if "high_s" in rows:
+                axis.hlines(part["predicted_s"], part["low_s"], part["high_s"], linewidth=0.9, **marks)
+            axis.scatter(part["latency_s"], part["predicted_s"], marker=MARKS[i % 7], label=spelled(str(topology)), s=16, **marks)
+        text = f"predicted against measured:\n{bias(error)}\nmean |error| {error.abs().mean():.1f} %"
+        axis.text(0.04, 0.97, text, transform=axis.transAxes, va="top", fontsize=7)
+        axis.set(xlabel="measured latency [s]", ylabel="predicted latency [s]", xlim=(0, top), ylim=(0, top), aspect="equal")
+        axis.legend(loc="lower right", title="line: 5 to 95 % of the requests" if "high_s" in rows else None, title_fontsize=7)
+    caption = f"Predicted against measured latency of every plan that was run, {EMULATED}; on the line both are equal."
+    alt = f"Predictions against measured: {bias(error)}, {error.abs().mean():.1f} % off on average."
+    numbers = {"rows": rows.to_dict("list"), "error_%": error.tolist()}
+    return told(figure, numbers, caption, alt, about=about, count=requests(rows))

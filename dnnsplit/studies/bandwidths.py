@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.arguments import check_arguments
-from dnnsplit.ground.errors import NetworkError, OptionError, SolverError
+from dnnsplit.ground.errors import InfeasibleError, NetworkError, OptionError, SolverError
 from dnnsplit.ground.keywords import named
 from dnnsplit.ground.markup import shown
 from dnnsplit.ground.units import parse, show
@@ -199,6 +200,66 @@ def bandwidths(
 
     lines, crossings = _envelope(solve, solve(ends[0]), solve(ends[1]), *ends)
     return BandwidthPlans(links, (ends[0], *crossings, ends[1]), tuple(lines), question.objective.name)
+
+
+@named(split)
+def sweep_bandwidths(
+    graph: LayerGraph,
+    networks: Mapping[str, Network],
+    times: LayerTimes,
+    noise: NoiseModel | None = None,
+    *,
+    max_noise: Sequence[float],
+    ends: Sequence[float | str],
+    **asked: Any,
+) -> pd.DataFrame:
+    """Return the exact breakpoints between the points of `dnnsplit.studies.grid.sweep_plans`, of topologies and noise limits.
+
+    Parameters
+    ----------
+    graph, networks, times, noise : LayerGraph, Mapping[str, Network], LayerTimes, NoiseModel | None
+        As for `sweep_plans`; the bandwidth is that of all links that leave the source.
+    max_noise : Sequence[float]
+        Noise limits; one that no plan keeps has no rows.
+    ends : Sequence[float | str]
+        Bandwidths [B/s], or as people write them: the range is from the least to the largest, and there are no rows where those
+        are one.
+    **asked : Any
+        As for `bandwidths`.
+
+    Returns
+    -------
+    pd.DataFrame
+        topology, max_noise, and the columns of `BandwidthPlans.frame`; a topology whose source has no links has a row per limit.
+
+    Examples
+    --------
+    >>> from dnnsplit import examples
+    >>> graph, network, times, noise = examples.tiny()
+    >>> asked = {"max_noise": [0.0], "ends": ["1 kB/s", "1 GB/s"]}
+    >>> sweep_bandwidths(graph, {"tiny": network}, times, noise, **asked)["servers"].tolist()
+    ['device', 'device+edge', 'edge']
+    """
+    check_arguments(sweep_bandwidths, locals())
+    speeds = sorted(parse(end, "bandwidth") for end in ends)
+    frames, low, high = [], speeds[0], speeds[-1]
+    for (topology, network), limit in itertools.product(networks.items(), max_noise if low < high else ()):
+        links = [(one.source, one.target) for one in network.links if one.source == network.source != one.target]
+        given: dict[str, Any] = {"max_noise": limit, **asked}
+        try:
+            if links:
+                found = bandwidths(graph, network, times, noise, link=links, low=low, high=high, **given)
+            else:
+                plan = split(graph, network, times, noise, **given)
+                flat = Line(plan, (plan.objective, 0.0), (plan.latency_s, 0.0), (plan.energy_j, 0.0))
+                found = BandwidthPlans((), (low, high), (flat,), plan.objective_name)
+        except InfeasibleError:
+            continue
+        frames.append(found.frame.assign(topology=topology, max_noise=limit))
+    if not frames:
+        return pd.DataFrame(columns=["topology", "max_noise"])
+    frame = pd.concat(frames, ignore_index=True)
+    return frame[["topology", "max_noise", *frame.columns.drop(["topology", "max_noise"])]]
 
 
 def _links(network: Network, link: Ends | Sequence[Ends], both_ways: bool) -> tuple[Ends, ...]:

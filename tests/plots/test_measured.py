@@ -12,7 +12,8 @@ def test_errors_are_a_panel_per_topology_and_a_mark_per_weight():
     figure, numbers = ds.plots.prediction_errors(tests)
     error = tests["error_%"].abs()
     assert (numbers["plans"], numbers["MAPE_%"], numbers["worst_%"]) == (90, pytest.approx(error.mean()), error.max())
-    assert figure.get_suptitle() == f"90 plans: MAPE {error.mean():.1f} %, worst {error.max():.1f} %"
+    line = figure.get_suptitle().replace("\N{NO-BREAK SPACE}", " ")
+    assert line == f"90 plans run on emulated servers and links: MAPE {error.mean():.1f} %, worst {error.max():.1f} %"
     for axis, topology in zip(figure.axes, tests["topology"].unique(), strict=True):
         part = tests[tests["topology"] == topology]
         own = f"MAPE {part['error_%'].abs().mean():.1f} %, worst {part['error_%'].abs().max():.1f} %"

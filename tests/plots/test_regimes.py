@@ -29,10 +29,13 @@ def table():
 def test_regions_are_named_once_and_splits_have_their_gain():
     figure, numbers = ds.plots.regimes(table(), ["device", "edge", "cloud"], "made up")
     axis = figure.axes[0]
-    assert sorted(text.get_text() for text in axis.texts) == ["25", "float32", "jpeg-95", "uint8", "uint8"]
-    at = {text.get_text(): text.get_position() for text in axis.texts if text.get_text() in ("jpeg-95", "float32", "25")}
-    assert at["jpeg-95"] == (2, 1)
-    assert at["float32"] == (3, 0)
+    assert sorted(text.get_text() for text in axis.texts) == [
+        "25", "cloud: float32", "cloud: jpeg-95", "cloud: uint8", "device", "uint8"
+    ]  # fmt: skip
+    at = {text.get_text(): text.get_position() for text in axis.texts}
+    assert at["cloud: jpeg-95"] == (2, 1)
+    assert at["cloud: float32"] == (3, 0)
+    assert at["device"][0] == 0
     assert [round(x) for x in at["25"]] == [1, 0]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "device alone", "cloud alone", "a split; number: faster than the best server alone by [%]"

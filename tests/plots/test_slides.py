@@ -25,7 +25,11 @@ def test_device_panels_are_one_per_model_with_what_was_measured():
     small = table.assign(latency_s=table["latency_s"] / 4)
     tests = measured(table)
     figure, numbers = ds.plots.device_panels({"m": small, "x-seg": table}, {"x-seg": tests})
-    assert [axis.get_title(loc="left") for axis in figure.axes] == ["m", "x-seg"] == list(numbers["models"])
+    error = tests.loc[tests["latency_weight"] == 1, "error_%"].mean()
+    titles = ["m", f"x-seg\npredicted against real {error:+.1f} %"]
+    assert [axis.get_title(loc="left") for axis in figure.axes] == titles
+    assert list(numbers["models"]) == ["m", "x-seg"]
+    assert len({axis.get_ylim() for axis in figure.axes}) == 1
     for axis, part in zip(figure.axes, (small, table), strict=True):
         assert drawn(axis, "planned") == points(part[part["latency_weight"] == 1], "latency_s")
     m, x = figure.axes
@@ -45,7 +49,10 @@ def test_weight_panels_ascend_with_the_latencys_weight():
     tests = measured(table)
     figure, numbers = ds.plots.weight_panels(table, tests, "device + edge")
     above, below = figure.axes[:3], figure.axes[3:]
-    assert [axis.get_title(loc="left") for axis in above] == TITLES
+    found = tests.groupby("latency_weight")["error_%"].mean()
+    titles = [f"{title}\npredicted against real {error:+.1f} %" for title, error in zip(TITLES, found, strict=True)]
+    assert [axis.get_title(loc="left").removeprefix("device + edge\n") for axis in above] == titles
+    assert above[0].get_title(loc="left").startswith("device + edge\n")
     assert [axis.get_ylabel() for axis in figure.axes] == ["latency [s]", "", "", "energy [J]", "", ""]
     for weight, high, low in zip((0.0, 0.5, 1.0), above, below, strict=True):
         part, real = (some[some["latency_weight"] == weight] for some in (table, tests))
@@ -121,3 +128,22 @@ def test_each_baseline_has_a_row_of_its_own():
     names = [label.get_text() for label in figure.axes[-2].get_yticklabels()]
     assert [names[int(place)] for place in places] == list(others["method"])
     assert numbers["baselines"]["latency_s"][7] is None
+
+
+def test_axes_of_several_figures_are_alike():
+    figures = [ds.plots.weight_panels(planned([name]), top=[6.0, 20.0])[0] for name in ("device-edge", "device-edge-cloud")]
+    assert len({(figure.axes[0].get_ylim(), figure.axes[3].get_ylim()) for figure in figures}) == 1
+    assert figures[0].axes[0].get_ylim()[1] >= 6
+    assert figures[0].axes[3].get_ylim()[1] >= 20
+    beyond = planned(["device-edge"])
+    assert ds.plots.weight_panels(beyond, top=[0.1, 0.1])[0].axes[0].get_ylim()[1] > beyond["latency_s"].max()
+
+
+def test_the_band_of_the_requests_is_drawn_in_every_panel():
+    table = planned(["device-edge"])
+    tests = measured(table)
+    figure, _ = ds.plots.weight_panels(table, tests)
+    for axis, weight in zip(figure.axes[:3], (0.0, 0.5, 1.0), strict=True):
+        real = tests[tests["latency_weight"] == weight]
+        lines = {tuple(at) for lines in axis.collections[1].get_segments() for at in lines}
+        assert lines == {*points(real, "low_s"), *points(real, "high_s")}

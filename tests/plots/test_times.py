@@ -51,12 +51,12 @@ def test_a_footer_is_written_below_all_else_and_into_the_json(tmp_path):
         for footer in ("untrained: random", "pretrained: a"):  # saved again, it has the last one
             paths = ds.plots.save(drawn, tmp_path, "figure", numbers, footer)
             assert json.loads(paths["json"].read_text())["footer"] == footer
-            assert [text.get_text() for text in drawn.texts] == [footer]
+            assert [text.get_text() for text in drawn.texts] == ["10\N{NO-BREAK SPACE}plans", footer]
         svg = paths["svg"].read_text()
         assert "pretrained: a" in svg
         assert "untrained" not in svg
     legend = other.legends[0].get_window_extent()
-    assert other.texts[0].get_window_extent().y1 < legend.y0
+    assert other.texts[1].get_window_extent().y1 < legend.y0
     assert legend.y1 < min(axis.xaxis.label.get_window_extent().y0 for axis in other.axes if axis.get_xlabel())
 
 
@@ -64,7 +64,7 @@ def test_without_a_footer_the_json_has_none(tmp_path):
     figure, numbers = ds.plots.sensitivity(samples())
     paths = ds.plots.save(figure, tmp_path, "sensitivity", numbers)
     assert "footer" not in json.loads(paths["json"].read_text())
-    assert not figure.texts
+    assert [text.get_text() for text in figure.texts] == ["8\N{NO-BREAK SPACE}schemes measured"]  # the line above alone
 
 
 def _swap(pair, folder):
@@ -111,6 +111,39 @@ def test_latency_noise_draws_the_front_and_the_measured_points():
     assert numbers["measured"]["latency_s"] == [0.3]
     assert "[s]" in figure.axes[0].get_ylabel()
     assert figure.axes[0].get_ylim()[0] == 0
+    assert len(figure.axes) == 1  # nothing says what was predicted of them
+
+
+def test_latency_noise_shows_the_band_of_the_requests_and_the_bias_of_the_predictions():
+    front = ds.pareto(*ds.examples.tiny()).frame
+    measured = pd.DataFrame({"max_noise": [0.02, 0.0], "predicted_s": [0.22, 0.3], "latency_s": [0.2, 0.4],
+                             "low_s": [0.19, 0.39], "high_s": [0.25, 0.44]})  # fmt: skip
+    figure, numbers = ds.plots.latency_noise(front, "tiny", measured)
+    above, below = figure.axes
+    for axis, low, high in (
+        (above, [0.39, 0.19], [0.44, 0.25]),
+        (below, [100 * (0.3 / 0.44 - 1), -12], [100 * (0.3 / 0.39 - 1), 100 * (0.22 / 0.19 - 1)]),
+    ):
+        band = {(round(x, 9), round(y, 9)) for x, y in axis.collections[0].get_paths()[0].vertices}
+        assert band == {(x, round(y, 9)) for ends in (low, high) for x, y in zip((0.0, 0.02), ends, strict=True)}
+    assert numbers["bias_%"] == pytest.approx((10 - 25) / 2)
+    assert below.get_title(loc="left") == "Predicted against measured: -7.5 % on average, -25.0 to +10.0 %"
+    assert below.get_ylim()[0] == -below.get_ylim()[1]
+
+
+def test_figures_that_are_compared_have_the_same_axes():
+    graph, network, times, noise = ds.examples.tiny()
+    fronts = [ds.pareto(graph, one, times, noise).frame for one in (network.only("device"), network)]
+    top = max(front["latency_s"].max() for front in fronts)
+    figures = [ds.plots.latency_noise(front, "tiny", most=0.1, top=top)[0] for front in fronts]
+    assert len({(figure.axes[0].get_xlim(), figure.axes[0].get_ylim()) for figure in figures}) == 1
+
+
+def test_lines_that_could_hide_each_other_differ_without_colours():
+    problem = slowly_linked()
+    figure, _ = ds.plots.latency_noise(ds.pareto(*problem).frame, "coded", baselines=ds.single_servers(*problem))
+    looks = [(line.get_linestyle(), line.get_linewidth()) for line in figure.axes[0].patches]
+    assert len({*looks}) == len(looks) == 3
 
 
 def test_latency_noise_draws_a_line_per_server_alone_and_names_its_forms():
@@ -134,7 +167,7 @@ def test_latency_noise_draws_the_slides_front_as_a_line_of_its_own():
     problem = slowly_linked()
     slides = ds.pareto(*problem, source_forms=["float32"]).frame
     figure, numbers = ds.plots.latency_noise(ds.pareto(*problem).frame, "coded", slides=slides)
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["planned (exact optimum)", "planned, input sent in float32 (slides)"]
     thick, thin = sorted(figure.axes[0].patches, key=lambda line: -line.get_linewidth())
     assert list(thick.get_data().values) == numbers["front"]["latency_s"]
@@ -186,9 +219,17 @@ def test_layer_seconds_says_where_the_times_come_from():
     assert None in numbers["seconds"]["int8"]
 
 
-def test_predicted_measured():
-    rows = pd.DataFrame({"topology": ["a", "b"], "predicted_s": [1.0, 2.0], "latency_s": [1.1, 1.9]})
-    _, numbers = ds.plots.predicted_measured(rows)
+def test_measured_is_across_and_predicted_is_up():
+    rows = pd.DataFrame({"topology": ["device-edge", "b"], "predicted_s": [1.0, 2.0], "latency_s": [1.1, 1.9]})
+    figure, numbers = ds.plots.predicted_measured(rows)
+    axis = figure.axes[0]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("measured latency [s]", "predicted latency [s]")
+    assert [marks.get_offsets().tolist() for marks in axis.collections] == [[[1.1, 1.0]], [[1.9, 2.0]]]
+    assert len({marks.get_paths()[0].vertices.tobytes() for marks in axis.collections}) == 2  # told apart without colours
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["device + edge", "b"]
+    banded, _ = ds.plots.predicted_measured(rows.assign(low_s=[1.0, 1.8], high_s=[1.3, 2.5]))
+    assert banded.axes[0].collections[0].get_segments()[0].tolist() == [[1.0, 1.0], [1.3, 1.0]]
+    assert banded.axes[0].get_xlim()[1] > 2.5
     assert numbers["error_%"] == pytest.approx([-100 * 0.1 / 1.1, 100 * 0.1 / 1.9])
 
 

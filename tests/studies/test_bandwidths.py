@@ -16,7 +16,7 @@ import dnnsplit as ds
 from dnnsplit.profiling.wire_forms import WireForms
 from dnnsplit.solving.arrays import build_problem
 from dnnsplit.solving.objective import reference
-from dnnsplit.studies.bandwidths import bandwidths
+from dnnsplit.studies.bandwidths import bandwidths, sweep_bandwidths
 
 FORTH = ("s0", "s1")
 
@@ -191,3 +191,25 @@ def test_the_figure_marks_every_breakpoint():
     assert axis.get_xlim()[1] == pytest.approx(10 * 1000 / 4.375)
     assert numbers["breakpoints_bytes_per_s"] == pytest.approx([1000 / 4.375])
     assert [entry["latency_s"][0] for entry in numbers["plans"]] == pytest.approx([7.5, 7.5])
+
+
+def test_a_sweep_has_the_intervals_of_every_topology_and_limit():
+    graph, network, times, noise = ds.examples.tiny()
+    topologies = {"alone": network.only("device"), "both": network}
+    asked = {"max_noise": [0.0, 0.02], "ends": ["100 MB/s", "1 kB/s", 5e6]}
+    found = sweep_bandwidths(graph, topologies, times, noise, **asked)
+    for limit in asked["max_noise"]:
+        rows = found[(found["topology"] == "both") & (found["max_noise"] == limit)].drop(columns=["topology", "max_noise"])
+        whole = bandwidths(graph, network, times, noise, max_noise=limit, low="1 kB/s", high="100 MB/s").frame
+        pd.testing.assert_frame_equal(rows.reset_index(drop=True), whole, check_dtype=False)
+        flat = found[(found["topology"] == "alone") & (found["max_noise"] == limit)].iloc[0]
+        assert (flat["from_bytes_per_s"], flat["to_bytes_per_s"], flat["crossing_bytes"]) == (1e3, 1e8, 0)
+        least = ds.split(graph, topologies["alone"], times, noise, max_noise=limit).latency_s
+        assert flat["from_latency_s"] == flat["to_latency_s"] == pytest.approx(least)
+
+
+def test_a_sweep_leaves_out_what_no_plan_keeps_and_a_range_that_is_none():
+    graph, network, times, noise = ds.examples.tiny()
+    tight = replace(network, servers=tuple(replace(server, memory_bytes=1.0) for server in network.servers))
+    assert not len(sweep_bandwidths(graph, {"x": tight}, times, noise, max_noise=[0.0], ends=[1e3, 1e6]))
+    assert not len(sweep_bandwidths(graph, {"x": network}, times, noise, max_noise=[0.0], ends=["1 MB/s", 1e6]))
