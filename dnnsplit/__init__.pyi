@@ -38,6 +38,8 @@ from .network.servers import Link as Link
 from .network.servers import Network as Network
 from .network.servers import Server as Server
 from .noise.fit import fit_noise as fit_noise
+from .noise.limits import NoiseLimit as NoiseLimit
+from .noise.limits import noise_for as noise_for
 from .noise.measure import measure_noise as measure_noise
 from .noise.meter import NoiseMeter as NoiseMeter
 from .noise.meter import noise_meter as noise_meter

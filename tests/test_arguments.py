@@ -19,7 +19,8 @@ from dnnsplit.quantize.calibration import Calibration
 
 # made by functions of ours alone, from what those have checked
 RESULTS = {
-    "AdaptivePlans", "BandwidthPlans", "Bundle", "Cost", "Explanation", "Front", "NoiseMeter", "NoiseModel", "Plan", "Power",
+    "AdaptivePlans", "BandwidthPlans", "Bundle", "Cost", "Explanation", "Front", "NoiseLimit", "NoiseMeter", "NoiseModel",
+    "Plan", "Power",
     "Runs", "Transfer",
 }  # fmt: skip
 TOLD_BY_OTHERS = {"Layer", "Tensor", "Server", "Link"}  # whose figures the graph or the network refuses, all of them at once
@@ -101,6 +102,7 @@ def right_arguments(there):
     ends = network.links[0].ends
     rows = [[0, 0, 0.0], [0, 1, 0.1], [1, 0, 0.2], [1, 1, 0.25]]
     samples = ds.NoiseSamples(pd.DataFrame(rows, columns=["a", "b", "noise"]))
+    beside = ds.NoiseSamples(samples.frame, details=pd.DataFrame({"disagreement": samples.noise / 10}))
     found = ds.bandwidths(graph, network, times, link=ends)
     asked = {"graph": graph, "network": network, "times": times, "noise": noise}
     client = ds.Client("127.0.0.1:1", "small")
@@ -127,6 +129,7 @@ def right_arguments(there):
         "NoiseMeter.by_form schemes": {"": np.zeros((1, 1))}, "NoiseMeter.outputs quantized": (), "sweep_plans max_noise": [0.1],
         "latency_tests max_noise": [0.1], "regimes max_noise": [0.1], "Calibration.only tensors": ("x",),
         "NoiseMeter.samples schemes": np.zeros((1, 1)), "NoiseMeter.by_image schemes": np.zeros((1, 1)),
+        "NoiseMeter.walk schemes": np.zeros((1, 1)), "NoiseMeter.walk image": 0, "noise_for samples": beside,
         **dict.fromkeys(["measure_noise graph", "noise_meter graph", "measure_wire_noise graph", "calibrate graph",
                          "parts_meter graph", "profile graph"], read),
         "NoiseModel.polynomial layers": ("a",), "load path": file,

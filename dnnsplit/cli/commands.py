@@ -165,11 +165,21 @@ def _power(options: argparse.Namespace) -> int:
     argument("--budget", type=int, help="measure this many designed schemes (default: all of them)"),
     argument("--count", type=int, default=8, help="how many images (default: 8)"),
     argument("--source-form", action="append", default=[], help="lossy form of inputs to measure too, like jpeg-95"),
+    argument(
+        "--metric",
+        dest="metrics",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another metric to write too, for 'noise-for': disagreement, of detections; top1, of classes; nsr, ... (repeatable)",
+    ),
     IMAGES,
     LAYERS,
     SETTING,
 )
 def _noise(options: argparse.Namespace) -> int:
+    from dnnsplit.noise.meter import told_beside
+
     journal = options.out.with_suffix(".journal.npz")
     check_output(journal)
     graph = load(options)
@@ -177,15 +187,31 @@ def _noise(options: argparse.Namespace) -> int:
         tell(f"no layer of {options.model.name} can run in int8: there is no noise of that")
     calibration = ds.calibrate(graph, ds.examples.load_images(options.images, 16, seed=1, graph=graph), options.setting)
     pictures = ds.examples.load_images(options.images, options.count, seed=2, graph=graph)
-    asked = {"budget": options.budget, "resume": journal, "sources": options.source_form}
+    detections, _ = told_beside(graph.model, options.metrics)
+    asked = {"budget": options.budget, "resume": journal, "sources": options.source_form, "detections": detections}
     try:
         samples = ds.measure_noise(graph, pictures, options.layers, calibration=calibration, **asked)
     except KeyboardInterrupt as error:
         error.add_note(KEPT)
         raise
-    keep(options.out, samples.save)
+    keep(options.out, lambda path: samples.save(path, options.metrics))
     journal.unlink(missing_ok=True)
     print(samples)
+    return 0
+
+
+@_command(
+    "noise-for",
+    "propose a limit on the noise that keeps another metric",
+    argument("samples", type=Path, help="CSV of noise samples with the metric: of 'dnnsplit noise --metric NAME'"),
+    argument("--metric", default="disagreement", help="which (default: disagreement)"),
+    argument("--at-most", type=float, default=0.05, help="how much of it is allowed (default: 0.05)"),
+    argument("--share", type=float, default=1.0, help="of the schemes up to the limit that must keep it (default: 1)"),
+    argument("--confidence", type=float, help="keep it by upper bounds over images of this confidence (default: the mean)"),
+)
+def _noise_for(options: argparse.Namespace) -> int:
+    samples = ds.NoiseSamples.load(options.samples)
+    print(ds.noise_for(samples, options.metric, options.at_most, options.share, options.confidence))
     return 0
 
 

@@ -5,7 +5,17 @@ In: the files of ``data/``. Out: graphs, networks, times, noise, images. May imp
 
 from dnnsplit.examples.ppe import scenes, scoring
 from dnnsplit.examples.ppocr import ppocr_det, text_pages
-from dnnsplit.examples.shipped import SHIPPED, TOPOLOGIES, data_folder, load_images, network, random_problem, tiny, yolo11n
+from dnnsplit.examples.shipped import (
+    SHIPPED,
+    TOPOLOGIES,
+    data_folder,
+    load_images,
+    network,
+    random_problem,
+    tiny,
+    yolo11n,
+    yolo11n_task,
+)
 from dnnsplit.examples.yolo11 import export_yolo11
 
 __all__ = [
@@ -22,4 +32,5 @@ __all__ = [
     "text_pages",
     "tiny",
     "yolo11n",
+    "yolo11n_task",
 ]

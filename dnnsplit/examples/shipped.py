@@ -66,6 +66,19 @@ def yolo11n(topology: str = "device-edge-cloud") -> Instance:
     )
 
 
+def yolo11n_task() -> NoiseSamples:
+    """Return all schemes of the shipped YOLO11n with their noise, and what they do to its task (`scoring.task_scores`): measured.
+
+    Both are of the same 8 drawn images; plans are made from the noise of more (`yolo11n`).
+
+    Examples
+    --------
+    >>> len(yolo11n_task().details)
+    4096
+    """
+    return NoiseSamples.load(data_folder() / "noise" / f"{SHIPPED}.task.csv")
+
+
 def load_images(
     path: str | Path = "", count: int = 8, seed: int = 0, start: int | None = None, graph: LayerGraph | None = None
 ) -> np.ndarray | dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import t
+from scipy.stats import beta, t
 
 from dnnsplit.ground.errors import OptionError
 from dnnsplit.ground.units import is_number
@@ -30,6 +30,19 @@ def upper_bound(mean: ArrayLike, std: ArrayLike, images: ArrayLike, confidence: 
         message = f"confidence is {confidence!r}; give a number from 0.5 up to 1, such as 0.95, or None for the mean"
         raise OptionError(message)
     return np.asarray(np.asarray(mean) + t.ppf(confidence, np.asarray(images) - 1) * std / np.sqrt(images))
+
+
+def share_bound(count: ArrayLike, of: int, confidence: float) -> np.ndarray:
+    """Return the upper confidence bound of a share, `count` of so many seen (Clopper and Pearson, Biometrika 26, 1934).
+
+    Examples
+    --------
+    >>> share_bound(0, 8, 0.95).round(4).item()
+    0.3123
+    """
+    return np.where(
+        np.asarray(count) >= of, 1.0, beta.ppf(confidence, np.asarray(count) + 1.0, np.maximum(of - np.asarray(count), 1e-9))
+    )
 
 
 def bound_factor(share: tuple[float, int], confidence: float) -> float:

@@ -98,13 +98,8 @@ def candidates(table: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndar
     return rows, anchors
 
 
-def claimed(found: np.ndarray, truth: np.ndarray, least: float) -> np.ndarray:
-    """Return how far each detection (best first) overlaps the true box that it takes and no better one has taken; else 0."""
-    return taken_by(intersection_over_union(found[:, 2:], truth[:, 1:]), least)
-
-
 def taken_by(overlaps: np.ndarray, least: float) -> np.ndarray:
-    """Return `claimed` from the overlaps of detections (best first) with true ones."""
+    """Return how far each detection (best first) overlaps the true one that it takes and no better one has taken; else 0."""
     taken, free = np.zeros(len(overlaps)), np.ones(overlaps.shape[1], dtype=bool)
     for row, overlap in enumerate(overlaps):
         candidate = np.where(free, overlap, -1.0)

@@ -68,7 +68,8 @@ def measure_noise(
         Instead of `schemes`: measure that many, each layer alone and all together, then those that tell most about the others
         (`dnnsplit.noise.design`).
     metric : str, default "rho"
-        What is called noise: rho, relative, nsr, inf, l1, l2, l2_mean, disagreement, or one of an output, like ``rho:output0``.
+        What is called noise: rho, relative, nsr, inf, l1, l2, l2_mean, top1 (of classifiers), disagreement, or one of an output,
+        like ``rho:output0``.
     detections : bool, default False
         The first output is a YOLO detector's, or the first two are a segmentation's: tell the disagreement of detections too.
     resume : str | Path | None, optional

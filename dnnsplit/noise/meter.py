@@ -19,10 +19,11 @@ from tqdm.auto import tqdm
 
 from dnnsplit.graph.feeds import feeds_of, images_sha256
 from dnnsplit.graph.layers import LayerGraph
+from dnnsplit.graph.onnx_file import Model
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
 from dnnsplit.noise.journal import read_journal, write_journal
-from dnnsplit.noise.metrics import PER_OUTPUT, by_image, check_metric, errors, kept, metrics_of, shown
+from dnnsplit.noise.metrics import PER_OUTPUT, by_image, check_metric, errors, kept, metrics_of, ranked, shown
 from dnnsplit.noise.prefix_tree import RUNTIME, PrefixTree, build_tree, compared, incomparable
 from dnnsplit.noise.samples import SOURCE, NoiseSamples
 from dnnsplit.noise.schemes import check_schemes, names_of, row_of
@@ -60,6 +61,7 @@ class NoiseMeter:
     _tree: PrefixTree = field(repr=False)
     _feeds: Sequence[Mapping[str, np.ndarray]] = field(repr=False)
     _detections: bool = field(repr=False)
+    _ranking: tuple[int, ...] = field(repr=False)
     _workers: int = field(repr=False)
     _resume: Path | None = field(repr=False)
     _forms: dict[str, SourceForm] = field(default_factory=dict, repr=False)
@@ -75,6 +77,7 @@ class NoiseMeter:
     def _identity(self) -> dict[str, Any]:
         """What the numbers depend on, in the words that an error message lists."""
         parts = {"layers": self.layers, "outputs": self._tree.outputs, "metrics": PER_OUTPUT, "detections": self._detections}
+        parts |= {"top1": self._ranking} if self._ranking else {}
         own = ("model_sha256", "images_sha256", "setting", "calibration")
         return parts | {key: self.origin[key] for key in own} | {"runtime": RUNTIME}
 
@@ -125,8 +128,9 @@ class NoiseMeter:
             checked = check_schemes(rows, len(self.layers)).astype(np.int8)
             keys[form] = [(self._label(form), row.tobytes()) for row in checked]
         every = sorted(key for part in keys.values() for key in part)
+        shape = len(self._feeds), len(kept(self._tree.outputs, self._detections, self._ranking))
         for key in every:
-            self._known.setdefault(key, np.full((len(self._feeds), len(kept(self._tree.outputs, self._detections))), np.nan))
+            self._known.setdefault(key, np.full(shape, np.nan))
         self._measure(every, progress)
         return {form: self._samples(form, part) for form, part in keys.items()}
 
@@ -135,7 +139,7 @@ class NoiseMeter:
         check_arguments(NoiseMeter.by_image, locals())
         rows = self.samples(schemes, False, source).schemes
         values = np.array([self._known[self._label(source), row.tobytes()] for row in rows])
-        return by_image(values, self._tree.outputs, self._detections)[self.metric]
+        return by_image(values, self._tree.outputs, self._detections, self._ranking)[self.metric]
 
     def outputs(self, quantized: Sequence[str], source: str = "") -> dict[str, np.ndarray]:
         """Return the outputs of all images when exactly these layers are quantized: (n, *shape of one image) by name.
@@ -148,6 +152,29 @@ class NoiseMeter:
         label = self._label(source)
         found = [list(self._tree.walk(self._brought(feed, label), row))[-1] for feed in self._feeds]
         return {name: np.concatenate([np.atleast_1d(v[i]) for v in found]) for i, name in enumerate(self._tree.outputs)}
+
+    def walk(self, image: int, schemes: np.ndarray | Sequence[Sequence[int]], source: str = "") -> Iterator[list[np.ndarray]]:
+        """Yield the outputs of one image: of the float32 model, then of each scheme; for measures that are none of the metrics.
+
+        The arrays are those of the session: read them before the next are asked for. Nothing of it is remembered.
+
+        Parameters
+        ----------
+        image : int
+            Its place among the images.
+        schemes : np.ndarray | Sequence[Sequence[int]]
+            Distinct 0/1 rows, (n, layers); in lexicographic order they take the least work.
+        source : str, default ""
+            Lossy form in which the image comes, to the float32 model too; "" takes it as it is.
+
+        Raises
+        ------
+        NoiseError
+            Rows that are no schemes of the layers, no such image, or no such form of it.
+        """
+        check_arguments(NoiseMeter.walk, locals(), NoiseError, least={"image": 0}, most={"image": len(self._feeds) - 1})
+        feed = self._brought(self._feeds[image], self._label(source))
+        return self._tree.walk(feed, check_schemes(schemes, len(self.layers)).astype(np.int8))
 
     def _label(self, source: str) -> str:
         if source and source not in self._forms:
@@ -162,7 +189,8 @@ class NoiseMeter:
         if not keys:
             message = "there is no sample: no scheme was measured yet, or none was asked for"
             raise NoiseError(message)
-        details = metrics_of(np.array([self._known[key] for key in keys]), self._tree.outputs, self._detections)
+        numbers = np.array([self._known[key] for key in keys])
+        details = metrics_of(numbers, self._tree.outputs, self._detections, self._ranking)
         frame = pd.DataFrame(self._rows(keys), columns=list(self.layers)).assign(
             noise=details[self.metric], noise_std=details[f"{self.metric} std"], noise_images=len(self._feeds)
         )
@@ -210,7 +238,7 @@ class NoiseMeter:
         for key, outputs in zip(keys, walk, strict=True):
             if stop.is_set():
                 return
-            found = errors(reference, outputs, detections)
+            found = errors(reference, outputs, detections, self._ranking)
             if not np.isfinite(found[:: len(PER_OUTPUT)]).all():  # a difference that is no number; a ratio may be infinite
                 names = ", ".join(names_of(self.layers, self._rows([key])[0])) or "no layer"
                 message = f"image {image}: the outputs are not all numbers with {names} in int8; measure other layers"
@@ -306,10 +334,7 @@ def noise_meter(
         calibration = Calibration({}, QuantizationSetting.of(setting), model.sha256, images_sha256(feeds))
     calibration = calibration or calibrate(graph, images, setting)
     check_one_setting({"calibration": {"setting": calibration.setting}, "noise": {"setting": setting}})
-    detections = bool(detections) or metric == "disagreement"
-    check_metric(metric, outputs, detections)
-    if detections:
-        check_detector([model.types[name][1] for name in outputs], model.metadata)
+    detections, ranking = told_beside(model, [metric], detections)
     forms = source_forms(feeds, sources)
     tree = build_tree(graph, names, calibration)
     spoiling = _spoiling(tree, feeds[0]) if isinstance(layers, int | np.integer) else []
@@ -335,7 +360,7 @@ def noise_meter(
     if forms:
         origin["sources"] = {form.name: {"inputs": [*form.codecs], "writer": form.writer} for form in forms.values()}
     path = None if resume is None else Path(resume)
-    return NoiseMeter(names, metric, origin, tree, feeds, detections, workers, path, forms)
+    return NoiseMeter(names, metric, origin, tree, feeds, detections, ranking, workers, path, forms)
 
 
 def _spoiling(tree: PrefixTree, feed: Mapping[str, np.ndarray]) -> list[int]:
@@ -343,6 +368,18 @@ def _spoiling(tree: PrefixTree, feed: Mapping[str, np.ndarray]) -> list[int]:
     reference, *found = tree.walk(feed, np.eye(len(tree.segments) - 1, dtype=np.int8))
     real = [np.isfinite(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool) for array in reference]
     return [i for i, one in enumerate(found) if any((r & ~np.isfinite(a)).any() for r, a in zip(real, one, strict=True))]
+
+
+def told_beside(model: Model, metrics: Sequence[str], detections: bool = False) -> tuple[bool, tuple[int, ...]]:
+    """Return whether detections are compared, and which outputs rank classes; NoiseError for a metric that the model has not."""
+    outputs = compared(model)
+    detections = bool(detections) or "disagreement" in metrics
+    ranking = ranked(shapes := [model.types[name][1] for name in outputs])
+    for metric in metrics:
+        check_metric(metric, outputs, detections, ranking)
+    if detections:
+        check_detector(shapes, model.metadata)
+    return detections, ranking
 
 
 def layers_of(graph: LayerGraph, layers: int | Sequence[str]) -> tuple[str, ...]:

@@ -9,8 +9,12 @@ Metrics that serve as a noise, 0 where nothing is quantized and more where it is
 - ``l1``: the L1 norm, sum |o - o_q|; the largest output rules it, as it does the L2 norm
 - ``l2``: the L2 norm, root of sum (o - o_q)^2
 - ``l2_mean``: the L2 average, the L2 norm divided by the number of values of the output
+- ``top1``: of outputs (1, n) of two values or more alone, as a classifier's scores are: the share of images where another value
+  is the largest; where the largest value is no answer, as in an embedding, it means nothing
 - ``disagreement``: 1 - agreement of the detections with the float32 model's (see `dnnsplit.noise.detections.agreement`), by their
   masks where the model segments
+
+What a limit on one of them means for another, `dnnsplit.noise.limits.noise_for` tells.
 
 A mean average precision over a few labelled images is no such metric: it rests on a few hundred boxes, so that quantizing
 changes it less than another choice of images would, and many schemes even score above the float32 model. A limit on it
@@ -34,9 +38,15 @@ PER_OUTPUT = ("rho", "relative", "nsr", "inf", "l1", "l2", "l2_mean")
 SHOWN = 0.25  # score from which on a detection counts as one
 
 
-def kept(outputs: Sequence[str], detections: bool = False) -> tuple[str, ...]:
+def ranked(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return which outputs may rank classes, by their shapes: (1, n), of two values or more."""
+    return tuple(i for i, shape in enumerate(shapes) if len(shape) == 2 and shape[0] == 1 and shape[1] > 1)
+
+
+def kept(outputs: Sequence[str], detections: bool = False, ranking: Sequence[int] = ()) -> tuple[str, ...]:
     """Return the names of the numbers that `errors` gives for one image."""
-    return tuple(f"{metric}:{output}" for output in outputs for metric in PER_OUTPUT) + ("disagreement",) * detections
+    names = [f"{metric}:{output}" for output in outputs for metric in PER_OUTPUT]
+    return (*names, *(f"top1:{outputs[i]}" for i in ranking), *["disagreement"] * detections)
 
 
 def shown(outputs: Sequence[np.ndarray]) -> np.ndarray | Segments:
@@ -53,9 +63,14 @@ def _agreement(found: np.ndarray | Segments, reference: np.ndarray | Segments) -
 
 
 def errors(
-    reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray], detections: np.ndarray | Segments | None = None
+    reference: Sequence[np.ndarray],
+    outputs: Sequence[np.ndarray],
+    detections: np.ndarray | Segments | None = None,
+    ranking: Sequence[int] = (),
 ) -> np.ndarray:
-    """Compare the outputs of the quantized model for one image with the float32 model's, and its detections (see `shown`).
+    """Compare the outputs of the quantized model for one image with the float32 model's.
+
+    So are the largest values of those that rank classes (see `ranked`), and the detections (see `shown`).
 
     The numbers are those that `kept` names. A ratio to an output that is 0 everywhere is infinite, and so is all where an output
     holds a value that is no number and the other does not hold the same.
@@ -69,6 +84,7 @@ def errors(
         power, full = (float(np.square(values, out=values).sum()) for values in (change, exact))
         l2 = power**0.5
         found += [l1 / count, _ratio(l1, whole), _ratio(power, full) ** 0.5, worst, l1, l2, l2 / count]
+    found += [float(outputs[i].argmax() != reference[i].argmax()) for i in ranking]
     if detections is not None:
         found.append(1.0 - _agreement(shown(outputs), detections))
     return np.array(found)
@@ -78,19 +94,23 @@ def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole > 0 else np.inf if part > 0 else 0.0
 
 
-def by_image(numbers: np.ndarray, outputs: Sequence[str], detections: bool = False) -> dict[str, np.ndarray]:
+def by_image(
+    numbers: np.ndarray, outputs: Sequence[str], detections: bool = False, ranking: Sequence[int] = ()
+) -> dict[str, np.ndarray]:
     """Turn the numbers that were kept, (schemes, images, numbers), into metrics of each image: (schemes, images) by metric.
 
-    They are those of `PER_OUTPUT`, snr_db (-20 log10 nsr; of L1 norms it would be -20 log10 relative), then the same per output
-    as ``rho:output`` and so on if there are several, then disagreement.
+    They are those of `PER_OUTPUT`, snr_db (-20 log10 nsr; of L1 norms it would be -20 log10 relative), top1 where an output ranks
+    classes, then the same per output as ``rho:output`` and so on if there are several, then disagreement.
     """
     of_image: dict[str, np.ndarray] = {}
-    by_name = {name: numbers[..., i] for i, name in enumerate(kept(outputs, detections))}
+    by_name = {name: numbers[..., i] for i, name in enumerate(kept(outputs, detections, ranking))}
     for metric in PER_OUTPUT:
         power = 2 if metric == "nsr" else 1
         each = [by_name[f"{metric}:{output}"] ** power for output in outputs]
         of_image[metric] = np.mean(each, axis=0) ** (1 / power)
     of_image["snr_db"] = _decibels(of_image["nsr"])
+    if ranking:
+        of_image["top1"] = np.mean([by_name[f"top1:{outputs[i]}"] for i in ranking], axis=0)
     if len(outputs) > 1:
         of_image |= {name: value for name, value in by_name.items() if ":" in name}
         of_image |= {f"snr_db:{output}": _decibels(by_name[f"nsr:{output}"]) for output in outputs}
@@ -99,11 +119,13 @@ def by_image(numbers: np.ndarray, outputs: Sequence[str], detections: bool = Fal
     return of_image
 
 
-def metrics_of(numbers: np.ndarray, outputs: Sequence[str], detections: bool = False) -> pd.DataFrame:
+def metrics_of(
+    numbers: np.ndarray, outputs: Sequence[str], detections: bool = False, ranking: Sequence[int] = ()
+) -> pd.DataFrame:
     """Return the metrics of `by_image` per scheme: the mean over images and, as ``... std``, its spread (NaN for one image)."""
     table: dict[str, np.ndarray] = {}
     with np.errstate(invalid="ignore"):  # the spread of an infinite signal-to-noise ratio is no number
-        for name, value in by_image(numbers, outputs, detections).items():
+        for name, value in by_image(numbers, outputs, detections, ranking).items():
             spread = value.std(axis=1, ddof=1) if value.shape[1] > 1 else np.full(len(value), np.nan)
             table |= {name: value.mean(axis=1), f"{name} std": spread}
     return pd.DataFrame(table)
@@ -114,9 +136,10 @@ def _decibels(nsr: np.ndarray) -> np.ndarray:
         return np.asarray(-20.0 * np.log10(nsr))
 
 
-def check_metric(metric: str, outputs: Sequence[str], detections: bool) -> None:
+def check_metric(metric: str, outputs: Sequence[str], detections: bool, ranking: Sequence[int] = ()) -> None:
     """Raise NoiseError unless the metric can serve as a noise."""
-    names = [*PER_OUTPUT, *(kept(outputs) if len(outputs) > 1 else ()), *["disagreement"] * detections]
+    names = [*PER_OUTPUT, *["top1"] * bool(ranking), *["disagreement"] * detections]
+    names += kept(outputs, ranking=ranking) if len(outputs) > 1 else ()
     if metric not in names:
         way_out = "; snr_db is infinite where nothing is quantized: take nsr" if metric.startswith("snr") else ""
         message = f"metric {metric!r} is unknown{nearest(metric, names)}{way_out}"

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dnnsplit.ground.arguments import check_arguments
-from dnnsplit.ground.errors import NoiseError, raise_problems
+from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
 from dnnsplit.ground.files import plain, write_text
 from dnnsplit.ground.gate import Kind, shortened
 from dnnsplit.ground.markup import shown
@@ -40,7 +40,8 @@ class NoiseSamples:
         What the samples depend on: model, images, quantization setting, metric (JSON values); ``notes`` are sentences on what
         was not measured, and why.
     details : pd.DataFrame | None, optional
-        One row per sample: other metrics, and their spread over images; neither saved nor divided.
+        One row per sample: other metrics by name, and their sample standard deviation over the images as ``NAME std``. They are
+        saved where `save` is asked for them, and not divided.
     sources : Mapping[str, NoiseSamples], optional
         Noise of schemes where the inputs come in a lossy form, by its name: of the same layers, the scheme that quantizes
         nothing among them, whose noise is that of the form alone. Their origin names the form as ``source``.
@@ -125,17 +126,21 @@ class NoiseSamples:
         origin: Mapping[str, Any] | None = None,
         tensors: Mapping[str, Mapping[str, float]] | None = None,
     ) -> NoiseSamples:
-        """Make samples from a table; see the class for its columns, and `save` for one more, ``source``."""
+        """Make samples from a table; see the class for its columns, and `save` for ``source`` and those of other metrics."""
         check_arguments(NoiseSamples.from_frame, locals(), NoiseError)
-        origin = origin or {}
-        if not isinstance(frame, pd.DataFrame) or SOURCE not in frame or frame[SOURCE].isin(("0", "1", 0, 1)).all():
-            return NoiseSamples(frame, origin, tensors=tensors or {})
+        origin = dict(origin or {})
+        names = origin.pop("details", None)
+        if SOURCE not in frame or frame[SOURCE].isin(("0", "1", 0, 1)).all():
+            frame, details = _divided(frame, names)
+            return NoiseSamples(frame, origin, details, tensors=tensors or {})
         parts = {str(form): part.drop(columns=SOURCE) for form, part in frame.groupby(SOURCE, sort=False)}
         if "" not in parts:
             message = f"noise samples: all rows have a form of the inputs ({', '.join(parts)}); those with none ('') are missing"
             raise NoiseError(message)
-        sources = {form: NoiseSamples(part, {**origin, SOURCE: form}) for form, part in parts.items() if form}
-        return NoiseSamples(parts[""], origin, sources=sources, tensors=tensors or {})
+        divided = {form: _divided(part, names) for form, part in parts.items()}
+        frame, details = divided.pop("")
+        sources = {form: NoiseSamples(part, {**origin, SOURCE: form}, more) for form, (part, more) in divided.items()}
+        return NoiseSamples(frame, origin, details, sources=sources, tensors=tensors or {})
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -224,16 +229,44 @@ class NoiseSamples:
         order = np.random.default_rng(seed).permutation(len(self.frame))
         return self.only(np.sort(order[:count])), self.only(np.sort(order[count:]))
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, details: Sequence[str] = (), digits: int = 9) -> None:
         """Write a CSV whose first line is a comment with the origin, and the noise of tensors in lossy forms, as JSON.
 
         Where there are samples of inputs in lossy forms, a column ``source`` names the form: "" for the inputs as they are.
+
+        Parameters
+        ----------
+        path : str | Path
+            Of the CSV.
+        details : Sequence[str], optional
+            Other metrics to keep, by their name in the details: a column each, and its spread where it is known; empty of inputs
+            in lossy forms whose details have it not.
+        digits : int, default 9
+            How many significant ones are written; fewer make a smaller file.
+
+        Raises
+        ------
+        NoiseError
+            There is no such metric.
         """
-        check_arguments(NoiseSamples.save, locals(), NoiseError)
-        origin = json.dumps({**self.origin, **({"tensors": self.tensors} if self.tensors else {})}, default=plain)
+        check_arguments(NoiseSamples.save, locals(), NoiseError, least={"digits": 1}, most={"digits": 17})
+        known = [] if self.details is None else [str(c) for c in self.details]
+        lost = [f"{name!r} is no metric of the details{nearest(name, known)}" for name in details if name not in known]
+        columns = {c: c.replace(" std", "_std") for name in dict.fromkeys(details) for c in (name, f"{name} std") if c in known}
+        lost += [f"{name!r} is a column of the samples, too" for name in columns.values() if name in (*self.frame, SOURCE)]
+        raise_problems(NoiseError, "metrics to save", lost)
+        more = {"tensors": self.tensors} if self.tensors else {}
+        origin = json.dumps({**self.origin, **more, **({"details": [*dict.fromkeys(details)]} if details else {})}, default=plain)
         parts = {"": self, **self.sources}
-        frame = pd.concat([part.frame.assign(**{SOURCE: form}) for form, part in parts.items()]) if self.sources else self.frame
-        write_text(path, f"# {origin}\n" + frame.to_csv(index=False, float_format="%.9g"))
+        told = {
+            form: (pd.DataFrame() if one.details is None else one.details).reset_index(drop=True) for form, one in parts.items()
+        }
+        frames = {
+            form: one.frame.assign(**{column: told[form].get(name, np.nan) for name, column in columns.items()})
+            for form, one in parts.items()
+        }
+        frame = pd.concat([part.assign(**{SOURCE: form}) for form, part in frames.items()]) if self.sources else frames[""]
+        write_text(path, f"# {origin}\n" + frame.to_csv(index=False, float_format=f"%.{digits}g"))
 
     @staticmethod
     def load(path: str | Path) -> NoiseSamples:
@@ -255,3 +288,17 @@ class NoiseSamples:
 
     def _repr_html_(self) -> str:
         return shown(self, self.frame.head(8))
+
+
+def _divided(frame: pd.DataFrame, names: object) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Divide a table into the samples and, by their names, other metrics, whose spread is called ``NAME_std`` there."""
+    if names is None:
+        return frame, None
+    if not isinstance(names, list) or not names or not all(isinstance(c, str) and c in frame and c not in OTHER for c in names):
+        message = f"noise samples: the other metrics are said to be {shortened(names)}; they must be columns of the table"
+        raise NoiseError(message)
+    columns = {
+        column: called for name in names for column, called in ((name, name), (f"{name}_std", f"{name} std")) if column in frame
+    }
+    details = frame[[*columns]].apply(pd.to_numeric, errors="coerce").astype(float).reset_index(drop=True)
+    return frame.drop(columns=[*columns]), None if details[names].isna().all(axis=None) else details.rename(columns=columns)

@@ -19,9 +19,9 @@ from dnnsplit.graph.feeds import Feed, Images, feeds_of
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
-from dnnsplit.noise.metrics import check_metric, errors, kept, metrics_of, shown
+from dnnsplit.noise.meter import told_beside
+from dnnsplit.noise.metrics import errors, kept, metrics_of, shown
 from dnnsplit.noise.prefix_tree import compared
-from dnnsplit.noise.segments import check_detector
 from dnnsplit.noise.source_forms import brought
 from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.runtime.sessions import Session
@@ -79,9 +79,7 @@ def measure_wire_noise(
     codecs = _codecs(forms)
     names = _tensors(graph, tensors)
     outputs = compared(model)
-    check_metric(metric, outputs, detections := bool(detections) or metric == "disagreement")
-    if detections:
-        check_detector([model.types[name][1] for name in outputs], model.metadata)
+    detections, ranking = told_beside(model, [metric], detections)
     feeds = feeds_of(model, images)
     after = {name: _after(graph, name) for name in names}
     head = _head(graph, after.values(), outputs)
@@ -89,8 +87,8 @@ def measure_wire_noise(
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(names), desc="noise", unit="tensor", disable=not progress) as bar:
         for name, layers in after.items():
             tail = _tail(graph, name, layers, outputs)
-            numbers = np.array([*pool.map(partial(_numbers, head, tail, outputs, codecs, detections), feeds)])
-            means = metrics_of(numbers.swapaxes(0, 1), outputs, detections)[metric].tolist()
+            numbers = np.array([*pool.map(partial(_numbers, head, tail, outputs, codecs, (detections, ranking)), feeds)])
+            means = metrics_of(numbers.swapaxes(0, 1), outputs, detections, ranking)[metric].tolist()
             found[name] = {form: mean for form, mean in zip(codecs, means, strict=True) if np.isfinite(mean)}
             bar.update()
     return found
@@ -113,20 +111,21 @@ class Part:
 
 
 def _numbers(
-    head: Part, tail: Part, outputs: Sequence[str], codecs: Mapping[str, Codec], detections: bool, feed: Feed
+    head: Part, tail: Part, outputs: Sequence[str], codecs: Mapping[str, Codec], also: tuple[bool, tuple[int, ...]], feed: Feed
 ) -> np.ndarray:
     """Return what is kept of one image for each form, (forms, numbers); NaN where the form does not hold the tensor."""
+    detections, ranking = also
     wanted = [name for name in (*tail.inputs, *outputs) if name not in feed and name not in tail.outputs]
     values = feed | head.run(feed, [*dict.fromkeys(wanted)])
     exact = values | tail.run(values, tail.outputs)
     reference = [exact[name] for name in outputs]
     detected = shown(reference) if detections else None
-    numbers = np.full((len(codecs), len(kept(outputs, detections))), np.nan)
+    numbers = np.full((len(codecs), len(kept(outputs, detections, ranking))), np.nan)
     for row, one in zip(numbers, codecs.values(), strict=True):
         with suppress(Unfit):
             arrives = values | {tail.tensor: brought(one, values[tail.tensor])}
             changed = exact | tail.run(arrives, tail.outputs)  # an output that is read too is told as it was made
-            row[:] = errors(reference, [changed[name] for name in outputs], detected)
+            row[:] = errors(reference, [changed[name] for name in outputs], detected, ranking)
     return numbers
 
 

@@ -19,12 +19,13 @@ from dnnsplit.plots.regimes import regimes
 from dnnsplit.plots.scale import scale
 from dnnsplit.plots.slides import device_panels, topologies, weight_panels
 from dnnsplit.plots.style import save, save_and_show
+from dnnsplit.plots.task import noise_task
 from dnnsplit.plots.times import layer_seconds, predicted_measured, split_times, tensor_sizes
 
 __all__ = [
     "bandwidth", "bandwidth_grid", "described", "device_panels", "durations", "energy_limits", "energy_shares", "execution",
     "interactions", "latency_energy", "latency_noise", "layer_seconds", "layers_per_server", "learning_curve",
-    "limit_coverage", "noise_fit", "noise_fronts", "parts_per_server", "placement", "predicted_measured", "prediction_errors",
-    "regimes", "save", "save_and_show", "scale", "sensitivity", "source_forms", "split_times", "tensor_sizes", "topologies",
-    "weight_panels",
+    "limit_coverage", "noise_fit", "noise_fronts", "noise_task", "parts_per_server", "placement", "predicted_measured",
+    "prediction_errors", "regimes", "save", "save_and_show", "scale", "sensitivity", "source_forms", "split_times",
+    "tensor_sizes", "topologies", "weight_panels",
 ]  # fmt: skip

@@ -209,6 +209,26 @@ def test_forms_go_from_the_noise_to_the_plan(tmp_path, capsys):
     assert "'png-1' brings these inputs to the last bit" in capsys.readouterr().err
 
 
+def test_a_limit_is_proposed_from_the_metrics_that_were_written(tmp_path, capsys):
+    model, table = str(conv_net(tmp_path / "net.onnx")), tmp_path / "noise.csv"
+    np.save(tmp_path / "x.npy", pictures(24))
+    asked = ["-o", str(table), "--images", str(tmp_path / "x.npy"), "--layers", "3", "--count", "3", "--metric"]
+    assert main(["noise", model, *asked, "nrs"]) == 2
+    assert "metric 'nrs' is unknown (did you mean 'nsr'?)" in capsys.readouterr().err
+    assert not table.exists()
+    assert main(["noise", model, *asked, "disagreement"]) == 2
+    assert "there are no detections to compare" in capsys.readouterr().err
+    assert main(["noise", model, *asked, "nsr", "--metric", "inf"]) == 0
+    samples = ds.NoiseSamples.load(table)
+    assert [*samples.details] == ["nsr", "nsr std", "inf", "inf std"]
+    capsys.readouterr()
+    most = samples.details["nsr"].median()
+    assert main(["noise-for", str(table), "--metric", "nsr", "--at-most", str(most)]) == 0
+    assert capsys.readouterr().out.strip() == repr(ds.noise_for(samples, "nsr", most))
+    assert main(["noise-for", str(table)]) == 2
+    assert "metric 'disagreement' was not measured with these samples" in capsys.readouterr().err
+
+
 def test_one_setting_goes_from_the_profile_to_the_parts(tmp_path, capsys):
     """That of the slides."""
     model, network = str(conv_net(tmp_path / "net.onnx")), tmp_path / "network.yaml"

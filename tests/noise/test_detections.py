@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.paths import ROOT
 
+import dnnsplit as ds
 from dnnsplit.examples.ppe import scenes, scoring
 from dnnsplit.ground.errors import DnnSplitError
 from dnnsplit.noise import detections
@@ -143,11 +146,101 @@ def test_agreement_by_hand():
     assert detections.agreement(np.array([row(1, 0.9, 0)]), first[:1]) == 0.0  # another class
 
 
-def test_the_spread_of_map_is_that_over_pictures():
-    found, wanted = [np.array([row(0, 0.9, 0)])] * 4, [truth(0)] * 4
-    assert scoring.average_precision50_spread(found, wanted, 1) == (1.0, 0.0)
-    wanted[0] = truth(50)
-    mean, spread = scoring.average_precision50_spread(found, wanted, 1)
-    assert mean == scoring.average_precision50(found, wanted, 1)[0] < 1.0
-    assert spread > 0.05
-    assert scoring.average_precision50_spread(found[:2], [truth(0), truth()], 1)[0] == 1.0  # draws without any box are left out
+def test_a_detection_claims_at_each_overlap_anew():
+    # Both overlap the true box, by 9/11 and 7/13: up to 0.8 the better score takes it, and 0.5 is all that the other reaches.
+    found = np.array([row(0, 0.5, 1), row(0, 0.9, 3), row(1, 0.8, 0)])
+    one = scoring.judged(found, truth(0), [0.5, 0.8, 0.9])
+    assert one.labels.tolist() == [0, 1, 0]
+    assert one.hits.tolist() == [[True, False, False], [False] * 3, [False, True, False]]
+
+
+def test_average_precisions_of_sets_are_those_of_the_pictures_repeated():
+    rng = np.random.default_rng(0)
+    truths = [truth(*(20 * rng.permutation(6)[: rng.integers(1, 5)]), label=label) for label in (0, 1, 0, 1, 0)]
+    found = [
+        np.array([row(rng.integers(2), rng.random(), 20 * rng.integers(6) + rng.normal(0, 2)) for _ in range(8)]) for _ in truths
+    ]
+    boxes = np.array([[np.sum(one[:, 0] == label) for label in range(2)] for one in truths])
+    sets = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 0, 3], [0, 1, 0, 2, 0]])
+    values = scoring.average_precisions([scoring.judged(f, t) for f, t in zip(found, truths, strict=True)], boxes, sets)
+    for of_set, often in zip(values, sets, strict=True):
+        chosen = [i for i, times in enumerate(often) for _ in range(times)]
+        for value, least in zip(of_set, np.arange(50, 100, 5) / 100, strict=True):
+            for label in range(2):
+                total = sum(np.sum(truths[i][:, 0] == label) for i in chosen)
+                wanted = by_steps([found[i] for i in chosen], [truths[i] for i in chosen], label, least) if total else np.nan
+                assert value[label] == pytest.approx(wanted, nan_ok=True)
+
+
+def by_steps(found, truths, label, least):
+    """COCO's average precision of one class, one detection and one recall at a time."""
+    rows, total = [], 0
+    for detections_of, boxes in zip(found, truths, strict=True):
+        free = [box[1:] for box in boxes if box[0] == label]
+        total += len(free)
+        for one in sorted((d for d in detections_of if d[0] == label), key=lambda d: -d[1]):
+            shared = [max(0.0, min(one[4], box[2]) - max(one[2], box[0])) * 10 for box in free]
+            over = [s / (10 * (one[4] - one[2]) + 10 * (box[2] - box[0]) - s) for s, box in zip(shared, free, strict=True)]
+            best = max(range(len(free)), key=over.__getitem__, default=None)
+            hit = best is not None and over[best] >= least
+            if hit:
+                free.pop(best)
+            rows.append((one[1], hit))
+    rows.sort(key=lambda scored: -scored[0])
+    curve, right = [], 0
+    for count, (_, hit) in enumerate(rows, start=1):
+        right += hit
+        curve.append((right / total, right / count))
+    recalls = [p / 100 for p in range(101)]
+    return sum(max((precision for recall, precision in curve if recall >= r - 1e-12), default=0.0) for r in recalls) / 101
+
+
+def test_scores_of_the_task_are_those_of_each_scheme_alone(shipped):
+    pixels, labels = scenes.labelled_canvases(3, seed=2)
+    truths = [scoring.true_boxes(boxes, 320) for boxes in labels]
+    names = shipped.quantizable(3)
+    meter = ds.noise_meter(shipped, pixels, layers=names)
+    samples = ds.measure_noise(shipped, pixels, names, [[1, 1, 1], [0, 0, 0], [1, 0, 0]], detections=True, progress=False)
+    sources = ds.measure_noise(shipped, pixels, names, [[0, 0, 0]], sources=["jpeg-90"], detections=True, progress=False).sources
+    task = scoring.task_scores(replace(samples, sources=sources), meter, truths, 5, progress=False)
+    form = task.sources["jpeg-90"]
+    for name in ("disagreement", "disagreement std"):
+        assert form.details[name].to_numpy() == pytest.approx(sources["jpeg-90"].details[name].to_numpy())
+    found = [detections.decode(o) for o in meter.outputs((), "jpeg-90")["output0"]]
+    lost = task.origin["float32"]["mAP50"] - scoring.average_precision50(found, truths, 5)[0]
+    assert form.details["mAP50_loss"].to_numpy() == pytest.approx([lost])
+    assert task.details["disagreement"].to_numpy() == pytest.approx(samples.details["disagreement"].to_numpy())
+    assert task.details["disagreement std"].to_numpy() == pytest.approx(samples.details["disagreement std"].to_numpy())
+    decoded = [[detections.decode(o) for o in meter.outputs(q)["output0"]] for q in ((), *map(quantized(names), task.schemes))]
+    for name, overlaps in {"mAP50": [0.5], "mAP75": [0.75], "mAP50-95": np.arange(50, 100, 5) / 100}.items():
+
+        def score(found, some, overlaps=overlaps):
+            return np.mean(
+                [scoring.average_precision50([found[i] for i in some], [truths[i] for i in some], 5, o)[0] for o in overlaps]
+            )
+
+        exact = score(decoded[0], range(3))
+        assert task.origin["float32"][name] == pytest.approx(exact)
+        for row, found in zip(task.details.itertuples(index=False), decoded[1:], strict=True):
+            told = dict(zip(task.details, row, strict=True))
+            assert told[f"{name}_loss"] == pytest.approx(exact - score(found, range(3)), abs=1e-12)
+            without = [score(decoded[0], some) - score(found, some) for some in ([1, 2], [0, 2], [0, 1])]
+            error = (2 / 3 * np.sum((without - np.mean(without)) ** 2)) ** 0.5  # the jackknife's
+            assert told[f"{name}_loss std"] / 3**0.5 == pytest.approx(error, abs=1e-12)
+
+
+def quantized(names):
+    return lambda bits: [name for name, bit in zip(names, bits, strict=True) if bit]
+
+
+def test_scores_of_a_task_need_the_samples_of_the_meter_and_boxes(shipped):
+    pixels, _ = scenes.labelled_canvases(2, seed=2)
+    meter = ds.noise_meter(shipped, pixels, layers=1)
+    samples = ds.measure_noise(shipped, pixels, 1, progress=False)
+    others = ds.measure_noise(shipped, pixels[:1], 2, [[0, 1]], progress=False)
+    with pytest.raises(DnnSplitError, match="nothing to score"):
+        scoring.task_scores(samples, meter, [truth(), truth()], 5)
+    with pytest.raises(DnnSplitError, match="images_sha256 differs") as error:
+        scoring.task_scores(others, meter, [truth(0)], 5)
+    assert "other layers" in str(error.value)
+    assert "1 sets of boxes and 2 images" in str(error.value)

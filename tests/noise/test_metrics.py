@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dnnsplit as ds
-from dnnsplit.noise.metrics import PER_OUTPUT, check_metric, errors, fragile, kept, metrics_of
+from dnnsplit.noise.metrics import PER_OUTPUT, check_metric, errors, fragile, kept, metrics_of, ranked
 
 ONE, TWO = np.array([[3.0, 4.0]], np.float32), np.array([[1.0, -1.0, 0.0, 0.0]], np.float32)
 
@@ -58,6 +58,28 @@ def test_nothing_changed_is_exactly_no_noise(values):
     row = metrics_of(numbers[None, None], ("o",)).iloc[0]
     assert not row[[*PER_OUTPUT]].any()
     assert row["snr_db"] == np.inf
+
+
+def test_outputs_of_one_row_rank_classes():
+    assert ranked([(1, 3), (1, 1), (2, 3), (1, 3, 4), (3,), (1, 2)]) == (0, 5)
+    scores = np.array([[0.2, 0.7, 0.1]], np.float32)
+    other = np.array([[0.5, 0.4, 0.1]], np.float32)
+    names = kept(("a", "b", "c"), True, (0, 2))
+    assert names[-3:] == ("top1:a", "top1:c", "disagreement")
+    found = errors([scores, scores, scores], [other, other, scores * 2], ranking=(0, 2))
+    assert found[-2:].tolist() == [1.0, 0.0]
+    row = metrics_of(
+        np.array([[[*found], [*errors([scores] * 3, [scores] * 3, ranking=(0, 2))]]]), ("a", "b", "c"), ranking=(0, 2)
+    ).iloc[0]
+    assert (row["top1:a"], row["top1:c"], row["top1"]) == (0.5, 0.0, 0.25)  # of two images, and of both outputs
+    assert row["top1 std"] == pytest.approx(0.5**0.5 / 2)
+    alone = metrics_of(errors([scores], [other], ranking=(0,))[None, None], ("a",), ranking=(0,)).iloc[0]
+    assert alone["top1"] == 1.0
+    check_metric("top1", ("a",), False, (0,))
+    check_metric("top1:a", ("a", "b"), False, (0,))
+    for metric, outputs in (("top1", ("a",)), ("top1:a", ("a", "b"))):
+        with pytest.raises(ds.NoiseError, match="is unknown"):
+            check_metric(metric, outputs, False)
 
 
 def test_an_output_that_is_zero_everywhere_has_no_relative_noise():
