@@ -99,20 +99,12 @@ def test_heads_of_tables_say_what_they_are_heads_of_and_wide_tables_scroll_in_a_
 def test_contents_lead_to_headings_and_what_it_was_made_from_is_folded(tmp_path):
     path = notebook(tmp_path / "n.ipynb", "1")
     from dnnsplit.sweep.jobs import jobs_of
+    from dnnsplit.sweep.local import unfinished
     from dnnsplit.sweep.record import write_record
     from dnnsplit.sweep.run import Runs
 
     (job,) = jobs_of(path, {}, {}, tmp_path / "out")
-    row = {
-        "run": "n",
-        "notebook": "n.ipynb",
-        "status": "done",
-        "seconds": 1.5,
-        "cpu_s": 1.0,
-        "cell": "",
-        "error": "",
-        "results": {},
-    }
+    row = unfinished(job, "done", "") | {"seconds": 1.5}
     job.output.parent.mkdir(parents=True)
     executed(job.output)
     write_record(job, row, [str(path)], [])
