@@ -1,5 +1,7 @@
 """The sliders over the optimal plan."""
 
+import re
+
 import pytest
 from helpers.coded_problems import coded_small
 
@@ -58,3 +60,19 @@ def test_one_server_has_no_bandwidth():
     graph, network, times, noise = ds.examples.tiny()
     box = explore(graph, network.only("device"), times, noise, max_noise=0.01)
     assert [label for label, _ in box.children[1].options] == ["no link"]
+
+
+def test_the_drawing_keeps_its_size_and_its_lanes_while_the_sliders_move():
+    graph, network, times, noise = ds.examples.tiny()
+    limit, bandwidth, _, drawing = explore(graph, network, times, noise, max_noise=0.0).children
+    seen, sizes = set(), set()
+    for value in [value for _, value in bandwidth.options][::8]:
+        bandwidth.value = value
+        for loose in (0.0, limit.max):
+            limit.value = loose
+            seen.add(drawing.value)
+            sizes.add(re.search(r'width="[^"]+" height="[^"]+" viewBox="[^"]+"|viewBox="[^"]+"', drawing.value)[0])
+            texts = re.findall(r"<!-- (.*?) -->", drawing.value)  # glyphs are drawn, and told beside
+            assert {"device", "edge", "input", "output"} <= {*texts}
+    assert len(seen) > 2
+    assert len(sizes) == 1
