@@ -20,7 +20,7 @@ from dnnsplit.plots.noise import LIMIT
 from dnnsplit.plots.style import SERVER_COLOURS, records, style
 from dnnsplit.plots.weights import weight_columns, weight_title, weighted
 
-HATCHES = ("", "", "//////", "......")  # so that servers are told apart in print without colours
+HATCHES = ("", "\\\\\\\\\\", "/////", "xxxxx")  # so that servers are told apart in print without colours
 NO_PLAN: dict[str, Any] = {"marker": "x", "color": "0.35", "linestyle": "none", "clip_on": False, "zorder": 4}
 WIDTH = 0.84  # of the bars of one limit
 
@@ -36,7 +36,7 @@ def layers_per_server(planned: pd.DataFrame, *, about: str = "") -> tuple[Figure
     about : str, default ""
         The model and its test-bed, from `described`, for the line above the figure.
     """
-    return _bars(planned, {"layers": "layers", "int8": "in int8"}, about)
+    return _bars(planned, {"layers": "layers", "int8": "in int8"}, "layers, and below those of them in int8,", about)
 
 
 def parts_per_server(planned: pd.DataFrame, *, about: str = "") -> tuple[Figure, dict[str, Any]]:
@@ -49,10 +49,10 @@ def parts_per_server(planned: pd.DataFrame, *, about: str = "") -> tuple[Figure,
     about : str, default ""
         As of `layers_per_server`.
     """
-    return _bars(planned, {"parts": "components"}, about)
+    return _bars(planned, {"parts": "components"}, "components", about)
 
 
-def _bars(planned: pd.DataFrame, counts: Mapping[str, str], about: str) -> tuple[Figure, dict[str, Any]]:
+def _bars(planned: pd.DataFrame, counts: Mapping[str, str], what: str, about: str) -> tuple[Figure, dict[str, Any]]:
     """Grouped bars: a row per topology and count (the beginning of its columns, with what it counts), a column per weight."""
     pairs, first = weight_columns(planned), next(iter(counts))
     of = {str(name): _servers(table, first) for name, table in planned.groupby("topology", sort=False)}
@@ -77,7 +77,6 @@ def _bars(planned: pd.DataFrame, counts: Mapping[str, str], about: str) -> tuple
             handles.append(Line2D([], [], label="no plan", **NO_PLAN))
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     numbers = {"planned": records(planned), "topologies": shown}
-    what = " and ".join(counts.values())
     caption = f"Planned {what} per server at each noise limit: a column per weight of the latency, rows by topology."
     parts = []
     for topology, here in shown.items():

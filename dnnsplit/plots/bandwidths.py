@@ -17,7 +17,7 @@ from dnnsplit.plots.style import COLOURS, DASHES, MARKS, records, style
 from dnnsplit.profiling.wire_forms import PLAIN
 from dnnsplit.studies.bandwidths import BandwidthPlans
 
-POINTS = 60  # of a curve between two breakpoints
+POINTS = 32  # of a curve between two breakpoints
 
 
 def bandwidth(

@@ -15,7 +15,7 @@ from dnnsplit.ground.units import show
 from dnnsplit.plots.captions import between, listed, several, spelled, told
 from dnnsplit.plots.style import DASHES, MARKS, SERVER_COLOURS, records, style
 
-HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "++++")
+HATCHES = ("", "////", "\\\\\\\\", "xxxx", "----", "||||")  # dots would fill files
 CASE = ["topology", "latency_weight", "energy_weight"]
 LAYERS = "layers_"
 

@@ -70,7 +70,7 @@ def prediction_errors(measured: pd.DataFrame, *, about: str = "") -> tuple[Figur
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     numbers = {"rows": records(measured), **every, "topologies": scores}
     caption = f"Predicted against measured latency of every plan [%], by noise limit, {EMULATED}; bands: within 2 and 5 %."
-    parts = (f"{spelled(topology)} {_told(one)}" for topology, one in scores.items())
+    parts = (f"{spelled(topology)} ({_told(one)})" for topology, one in scores.items())
     alt = f"Over {several(len(run), 'plan')} {_told(every)}, {bias(run['error_%'])}: {listed(parts)}."
     return told(figure, numbers, caption, alt, about=about, count=f"{requests(run)}: {_told(every)}")
 
@@ -137,7 +137,7 @@ def _steps(axis: Axes, table: pd.DataFrame, column: str, models: Sequence[str]) 
     for i, model in enumerate(models):
         at = np.arange(len(steps)) + 0.4 - (i + 0.5) * height
         widths = [float(values.get((step, model), np.nan)) for step in steps]
-        marks: dict[str, Any] = {"hatch": ("", "//////", "......")[i % 3], "edgecolor": "white", "linewidth": 0.3}
+        marks: dict[str, Any] = {"hatch": ("", "//////", "xxxxxx")[i % 3], "edgecolor": "white", "linewidth": 0.3}
         axis.barh(at, widths, height, color=COLOURS[i % 7], label=model, **marks)
         for place, width in zip(at, widths, strict=True):
             if np.isfinite(width):

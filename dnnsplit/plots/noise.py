@@ -233,7 +233,7 @@ def latency_noise(
         if len(run):
             _band(axis, run["max_noise"], run["latency_s"], run["low_s"], run["high_s"], "measured (median, 5 to 95 %)")
         if compared:
-            bottom.axhline(0, color=COLOURS[0], linewidth=2.2, alpha=0.75)
+            bottom.axhline(0, color=COLOURS[0], linewidth=0.9)
             off = [100 * (run["predicted_s"] / run[name] - 1) for name in ("latency_s", "high_s", "low_s")]
             _band(bottom, run["max_noise"], off[0], off[1], off[2])
             half = max(ERRORS, 1.1 * max(one.abs().max() for one in off))
@@ -260,7 +260,7 @@ def latency_noise(
     if compared:
         numbers |= {"bias_%": off[0].mean()}
         alt += f"; predicted against measured: {bias(off[0])}"
-    count = several(len(frame), "plan") + " planned" + (f", {requests(run)}" if len(run) else "")
+    count = several(len(frame), "optimal plan") + (f", {requests(run)}" if len(run) else "")
     return told(figure, numbers, caption, f"{alt}.", about=about, count=count)
 
 
@@ -270,7 +270,7 @@ def _band(axis: Axes, x: pd.Series, middle: pd.Series, low: pd.Series, high: pd.
     at, mid, least, most = (values.to_numpy(float)[order] for values in (x, middle, low, high))
     axis.fill_between(at, least, most, color=COLOURS[1], alpha=0.18, linewidth=0)
     error = np.maximum([mid - least, most - mid], 0.0)  # a median can equal a percentile up to rounding
-    marks: dict[str, Any] = {"fmt": "o", "color": COLOURS[1], "capsize": 2, "elinewidth": 0.9, "markersize": 3.5, "zorder": 4}
+    marks: dict[str, Any] = {"fmt": "o", "color": COLOURS[1], "capsize": 2, "elinewidth": 0.9, "markersize": 3.2, "zorder": 4}
     axis.errorbar(at, mid, yerr=error, label=label, **marks)
 
 

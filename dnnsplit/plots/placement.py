@@ -87,7 +87,8 @@ def placement(
             axis.text(x, y + 0.11, name, ha="center", va="bottom", fontsize=6.5)
             taken += [(x, y, 0.14, 0.14), (x, y + 0.17, LETTER * len(name), LINE)]
         passed = _draw_tensors(axis, graph, plan, place, taken)
-        note = f"latency {show(plan.latency_s, 's')}, noise {plan.noise:.3g}, {len(plan.quantized)} layers in int8 (black ring)"
+        ringed = several(len(plan.quantized), "layer")
+        note = f"latency {show(plan.latency_s, 's')}, noise {plan.noise:.3g}, {ringed} in int8 (black ring)"
         note += ", diamonds pass on" if passed else ""
         note += f", input as {plan.source_form}" if plan.source_form != PLAIN else ""
         axis.set_title(f"{title}\n{note}" if title else note, fontsize=8, fontweight="normal")

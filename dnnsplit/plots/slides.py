@@ -45,6 +45,7 @@ def device_panels(
         The model and its test-bed, from `described`, for the line above the figure.
     """
     numbers: dict[str, Any] = {"models": {}}
+    drawn: dict[str, tuple[pd.DataFrame, pd.DataFrame]] = {}
     with style():
         size = 2.5 * len(planned) + 0.5, 3.0
         figure, axes = plt.subplots(1, len(planned), figsize=size, sharex=True, sharey=True, squeeze=False)
@@ -54,20 +55,22 @@ def device_panels(
             _latency(axis, lines, points)
             _titled(axis, model, points)
             axis.set_xlabel(LIMIT)
+            drawn[model] = lines, points
             numbers["models"][model] = {"planned": records(lines), "measured": records(points)}
         axes[0][0].set_ylabel("latency [s]")
         _from_zero(axes[0])
         _legend(figure, axes.flat)
     caption = f"Latency on the device alone at each noise limit, planned and real ({EMULATED}): a panel per model."
-    parts = [f"{model} takes {_found(planned[model], measured.get(model))}" for model in planned]
-    run = [table for table in measured.values() if len(table)]
-    return told(figure, numbers, caption, f"{'; '.join(parts)}.", about=about, count=requests(pd.concat(run)) if run else "")
+    run = pd.concat([points for _, points in drawn.values()])
+    count = requests(run) if len(run) else several(sum(len(lines) for lines, _ in drawn.values()), "plan")
+    alt = "; ".join(f"{model} takes {_found(*tables)}" for model, tables in drawn.items())
+    return told(figure, numbers, caption, f"{alt}.", about=about, count=count)
 
 
 def _found(planned: pd.DataFrame, measured: pd.DataFrame | None) -> str:
     """What the planned latencies are, and how far predictions are off."""
     error = _errors(measured)
-    off = f", predicted against measured {bias(error)}" if len(error) else ""
+    off = f" (predicted against measured: {bias(error)})" if len(error) else ""
     return f"{between(planned['latency_s'], 's')}{off}"
 
 
@@ -121,9 +124,11 @@ def weight_panels(
     run = pd.DataFrame() if measured is None else measured
     told_real = f" and real ({EMULATED})" if len(run) else ""
     caption = f"Latency{f' of {title}' if title else ''}, planned{told_real}, above the planned energy: a column per weight."
-    parts = [f"at {weight_title(pair)} {_found(*(weighted(t, pair, title) for t in (planned, measured)))}" for pair in pairs]
+    parts = [
+        f"at {weight_title(pair)} it is {_found(*(weighted(t, pair, title) for t in (planned, measured)))}" for pair in pairs
+    ]
     count = requests(run) if len(run) else several(len(planned), "plan")
-    return told(figure, numbers, caption, f"Latency {listed(parts)}.", about=about, count=count)
+    return told(figure, numbers, caption, f"Latency: {listed(parts)}.", about=about, count=count)
 
 
 def topologies(planned: pd.DataFrame, baselines: pd.DataFrame | None = None, *, about: str = "") -> tuple[Figure, dict[str, Any]]:

@@ -83,7 +83,9 @@ def layer_seconds(times: LayerTimes, server: str, most: int = 24, *, about: str 
     if slowest is not None:
         share = 100 * table["float32"].sum() / times.seconds_of(server)
         whole = times.seconds_of(server)
-        alt += f"{show(float(slowest['float32']), 's')} in float32; those drawn are {share:.0f} % of {show(whole, 's')} of all."
+        alt += (
+            f"{show(float(slowest['float32']), 's')} in float32; those drawn take {share:.0f} % of the {show(whole, 's')} of all."
+        )
     caption = f"Seconds of the {several(len(table), 'layer')} that take longest on {server} ({origin}), in float32 and in int8."
     numbers = {"server": server, "origin": origin, "seconds": records(table.reset_index())}
     return told(figure, numbers, caption, alt, about=about, count=f"{len(table)} of {several(count, 'layer')}")

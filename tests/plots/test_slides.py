@@ -30,6 +30,7 @@ def test_device_panels_are_one_per_model_with_what_was_measured():
     assert [axis.get_title(loc="left") for axis in figure.axes] == titles
     assert list(numbers["models"]) == ["m", "x-seg"]
     assert len({axis.get_ylim() for axis in figure.axes}) == 1
+    assert "10\N{NO-BREAK SPACE}plans run" in figure.get_suptitle()  # one for each limit, though there are three weights
     for axis, part in zip(figure.axes, (small, table), strict=True):
         assert drawn(axis, "planned") == points(part[part["latency_weight"] == 1], "latency_s")
     m, x = figure.axes
