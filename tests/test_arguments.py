@@ -129,7 +129,7 @@ def right_arguments(there):
         "NoiseMeter.by_form schemes": {"": np.zeros((1, 1))}, "NoiseMeter.outputs quantized": (), "sweep_plans max_noise": [0.1],
         "latency_tests max_noise": [0.1], "regimes max_noise": [0.1], "Calibration.only tensors": ("x",),
         "NoiseMeter.samples schemes": np.zeros((1, 1)), "NoiseMeter.by_image schemes": np.zeros((1, 1)),
-        "NoiseMeter.walk schemes": np.zeros((1, 1)), "NoiseMeter.walk image": 0, "noise_for samples": beside,
+        "NoiseMeter.walk schemes": np.zeros((1, 1)), "image": 0, "noise_for samples": beside,
         **dict.fromkeys(["measure_noise graph", "noise_meter graph", "measure_wire_noise graph", "calibrate graph",
                          "parts_meter graph", "profile graph"], read),
         "NoiseModel.polynomial layers": ("a",), "load path": file,

@@ -53,11 +53,12 @@ def noise_task(
         which = f"the metric {lost[0]!r}{nearest(lost[0], known)}" if lost else "what their noise does to a task"
         message = f"the samples do not know {which}"
         raise NoiseError(message, "measure_noise(..., detections=True) tells the disagreement of detections")
+    noise = np.sort(samples.noise).round(5).tolist()
     told = {name: _told(samples, details, name, at) for name in drawn}
     with style():
         figure, axes = plt.subplots(1, len(drawn), figsize=(0.6 + 2.5 * len(drawn), 2.9), squeeze=False)
         for axis, (name, numbers) in zip(axes[0], told.items(), strict=True):
-            _draw(axis, numbers)
+            _draw(axis, noise, numbers)
             for limit in (one for one in limits if one.metric == name):
                 line: dict[str, Any] = {"color": COLOURS[3], "linestyle": "--", "linewidth": 1.0}
                 axis.axvline(limit.limit, **line)
@@ -67,7 +68,9 @@ def noise_task(
         handles, labels = axes[0][0].get_legend_handles_labels()
         once = dict(zip(labels, handles, strict=True))
         figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=3)
-    return figure, {"metrics": told, "limits": {one.metric: one.limit for one in limits}} | _words(samples, told, at)
+    return figure, {"noise": noise, "metrics": told, "limits": {one.metric: one.limit for one in limits}} | _words(
+        samples, told, at
+    )
 
 
 def _told(samples: NoiseSamples, details: pd.DataFrame, name: str, at: float) -> dict[str, Any]:
@@ -88,11 +91,12 @@ def _told(samples: NoiseSamples, details: pd.DataFrame, name: str, at: float) ->
     values = exact + sign * bins["loss"].quantile(np.array([0.05, 0.5, 0.95])).unstack()
     spread, images = details.get(f"{name} std"), samples.origin.get("images")
     up_to = every.loc[every["noise"] <= at, "loss"]
+    every["loss"] = every["loss"].cummax()
+    steps = pd.concat([every.drop_duplicates("loss"), every.tail(1)])
     return {
         "title": TITLES.get(name, name.removesuffix("_loss") if exact else name),
         "float32": exact,
         "sign": sign,
-        "noise": frame["noise"].round(5).tolist(),
         "value": (exact + sign * frame["loss"]).round(5).tolist(),
         "bins": {
             "noise": bins["noise"].median().tolist(),
@@ -101,7 +105,7 @@ def _told(samples: NoiseSamples, details: pd.DataFrame, name: str, at: float) ->
             "high": values.max(axis=1).tolist(),
         },
         "forms": {form: [noise, exact + sign * loss] for form, noise, loss in forms},
-        "worst": [every["noise"].round(5).tolist(), (exact + sign * every["loss"].cummax()).round(5).tolist()],
+        "worst": [steps["noise"].round(5).tolist(), (exact + sign * steps["loss"]).round(5).tolist()],
         "worst_at": float(exact + sign * up_to.max()) if len(up_to) else None,
         "standard_error": float((spread / np.sqrt(images)).median()) if spread is not None and images else None,
         "rank_correlation": float(frame["noise"].rank().corr(frame["loss"].rank())) if frame["loss"].nunique() > 1 else None,
@@ -109,17 +113,17 @@ def _told(samples: NoiseSamples, details: pd.DataFrame, name: str, at: float) ->
     }
 
 
-def _draw(axis: Axes, numbers: dict[str, Any]) -> None:
-    noise, bins = numbers["noise"], numbers["bins"]
+def _draw(axis: Axes, noise: list[float], numbers: dict[str, Any]) -> None:
+    bins = numbers["bins"]
     right = 1.08 * (noise[-1] or 1e-3)
     axis.axhline(numbers["float32"], color="0.45", linewidth=0.8, label="float32 model")
     axis.scatter(noise, numbers["value"], s=3, color=COLOURS[0], alpha=0.2, linewidths=0, rasterized=True, label="a scheme")
     axis.fill_between(bins["noise"], bins["low"], bins["high"], color="0.3", alpha=0.2, linewidth=0, label="90 % of schemes")
     axis.plot(bins["noise"], bins["median"], color=COLOURS[4], linewidth=1.4, label="median")
     up_to, worst = (np.array(values) for values in numbers["worst"])
-    axis.step(
-        up_to[up_to < right], worst[up_to < right], where="post", color=COLOURS[1], linewidth=1.2, label="worst up to this noise"
-    )
+    shown = up_to < right
+    line: dict[str, Any] = {"where": "post", "color": COLOURS[1], "linewidth": 1.2, "label": "worst up to this noise"}
+    axis.step([*up_to[shown], right], [*worst[shown], worst[shown][-1]], **line)
     beyond = []
     for form, (at, value) in numbers["forms"].items():
         if at >= right:  # schemes would be crowded

@@ -127,6 +127,7 @@ def test_the_whole_line_runs_with_small_parameters(workplace):
         "figure3-device",
         "figure4-device-edge",
         "figure5-device-edge-cloud",
+        "noise-task",
         "placement",
         "regimes-device-edge",
         "regimes-device-edge-cloud",
