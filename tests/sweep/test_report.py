@@ -84,16 +84,16 @@ def test_heads_of_tables_say_what_they_are_heads_of_and_wide_tables_scroll_in_a_
     import pandas as pd
 
     frame = pd.DataFrame({"a": [1, 2], "b": ["x", "<th>"]}, index=pd.Index(["one", "two"]))
-    tables = [({"text/html": frame.to_html()}, {}), ({"text/html": f"<b>Two(2)</b>{frame.to_html(index=False)}"}, {})]
+    titled = f"<b>Two(2)</b>{frame.to_html(index=False)}<pre>Three\nlines</pre>{frame.to_html(index=False)}"
+    tables = [({"text/html": frame.to_html()}, {}), ({"text/html": titled}, {})]
     page = Page(write_report(executed(tmp_path / "n.ipynb", *tables), tmp_path / "page.html"))
-    assert [attrs["scope"] for attrs in page.all("th")] == ["col", "col", "row", "row", "col", "col"]
+    assert [attrs["scope"] for attrs in page.all("th")] == ["col", "col", "row", "row", *["col"] * 4]
     frames = [attrs for attrs in page.all("div") if attrs.get("class") == "table"]
     assert [(attrs["role"], attrs["tabindex"], attrs["aria-label"]) for attrs in frames] == [
-        ("group", "0", "Table 1"), ("group", "0", "Table 2"),
+        ("group", "0", "Table 1"), ("group", "0", "Table 2"), ("group", "0", "Table 3"),
     ]  # fmt: skip
-    (around,) = (around for tag, _, around in page.elements if tag == "b")
-    assert around[-1] == "div"
-    assert [tag for tag, attrs, _ in page.elements if tag == "b" or attrs.get("class") == "table"] == ["div", "div", "b"]
+    order = [tag for tag, attrs, around in page.elements if tag in ("b", "pre") or attrs.get("class") == "table"]
+    assert order == ["div", "div", "b", "div", "pre"]  # a title is in the frame of its table
 
 
 def test_contents_lead_to_headings_and_what_it_was_made_from_is_folded(tmp_path):
