@@ -141,7 +141,6 @@ class TestShippedPages:
         assert "url(" not in page.text("style")
         assert all(attrs.get("scope") for attrs in page.all("th"))
 
-    @pytest.mark.xfail(strict=True, reason="the pages are not drawn with captions yet: make figures")
     def test_every_figure_has_a_caption_and_a_text_for_who_does_not_see_it(self, name):
         page = Page(ROOT / "figures" / f"{name}.html")
         pictures = [(attrs, around) for tag, attrs, around in page.elements if tag == "img"]
@@ -149,7 +148,6 @@ class TestShippedPages:
         assert all(around[-1] == "figure" for _, around in pictures)
         assert all(len(attrs["alt"]) > 20 for attrs, _ in pictures)
 
-    @pytest.mark.xfail(strict=True, reason="the figures are not drawn with captions yet: make figures")
     def test_their_figures_are_those_of_the_files(self, name):
         folder = ROOT / "figures" / ("thesis" if name == "thesis" else "")
         numbers = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
