@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 from collections.abc import Hashable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -97,12 +98,13 @@ def _write_below(figure: Figure, footer: str) -> None:
 
 
 def save_and_show(drawings: Mapping[str, tuple[Figure, Mapping[str, Any]]], folder: str | Path, footer: str = "") -> None:
-    """Save some figures and show them below the notebook cell.
+    """Save some figures and show them below the notebook cell, each with its caption and its text for who does not see it.
 
     Parameters
     ----------
     drawings : Mapping[str, tuple[Figure, Mapping[str, Any]]]
-        Figure and numbers, as the functions of `dnnsplit.plots` return them, by the name of their files.
+        Figure and numbers, as the functions of `dnnsplit.plots` return them, by the name of their files. The numbers'
+        ``caption`` is shown below the figure, and their ``alt`` is the picture's text; a figure without them is shown without.
     folder, footer : str | Path, str, default ""
         See `save`.
 
@@ -117,4 +119,6 @@ def save_and_show(drawings: Mapping[str, tuple[Figure, Mapping[str, Any]]], fold
 
     for name, (figure, numbers) in drawings.items():
         save(figure, folder, name, numbers, footer)
-        display(figure)
+        display(figure, metadata={"image/png": {"alt": numbers["alt"]}} if numbers.get("alt") else None)
+        if caption := numbers.get("caption"):
+            display({"text/html": f"<figcaption>{html.escape(caption)}</figcaption>", "text/plain": caption}, raw=True)

@@ -161,8 +161,9 @@ def _words(samples: NoiseSamples, shown: dict[str, dict[str, Any]], at: float) -
     count, images = len(samples.frame), samples.origin.get("images", "unknown")
     every = "all" if count == 2 ** len(samples.layers) else "measured"
     what = ", ".join(numbers["title"] for numbers in shown.values())
+    model = Path(samples.origin.get("model", "the model")).stem
     caption = (
-        f"What the noise means for the task of {Path(samples.origin.get('model', 'the model')).stem}: {what} of {every} {count} choices of "
+        f"What the noise means for the task of {model}: {what} of {every} {count} choices of "
         f"{len(samples.layers)} int8 layers against their noise, both on the same {images} images; nothing is emulated, "
         "predicted or scaled. Scales do not begin at 0. Points are schemes, the line their median, the band 90 % of them, the "
         "steps the worst up to a noise"

@@ -273,6 +273,7 @@ def test_a_recorded_instance_is_planned_and_drawn_without_its_model(tmp_path):
         "measured points and errors of predictions",
         "predictions of splits",
         "learning curves, and what wrong noise costs",
+        "solve times, which 07-scale measures (it needs no model)",
     ]
     names = example.network.server_names
     for number, count in enumerate((1, 2, 3), start=3):

@@ -302,8 +302,3 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on_later(tmp_path_factory, t
     assert frame["status"].to_dict() == {"one": "done", "two": "done"}  # another x, which both have
     frame = ds.run(path, {"x": 0}, out, progress=False).frame
     assert set(frame["status"]) == {"kept"}
-
-
-def test_a_report_needs_an_executed_notebook(tmp_path):
-    with pytest.raises(ds.OptionError, match="is no executed notebook"):
-        write_report(tmp_path / "none.ipynb", tmp_path / "report.html")
