@@ -32,11 +32,15 @@ NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 OWN = ("00-quickstart", "04-split")  # have tests of their own
 NEEDS = {"train-yolo11n": ("ultralytics", "training needs ultralytics and torch: pip install -e '.[train]'")}
 LARGE = ("*.pt", "yolo11?.onnx", "yolo11?-seg.onnx", "yolo11?-cls.onnx")  # exported, not shipped
-SMALLER = SMALL | {
+DATA = "../data/networks"
+SMALLER = {  # than what other tests run
+    "02-profile.ipynb": {"forms": ["png-1"]},
+    "03-noise.ipynb": {"networks": [f"{DATA}/device-edge.yaml"]},
     "05-pareto.ipynb": {
-        "limits": [0.0, 0.05], "regime_limits": [0.0, 0.05], "bandwidths": ["1 MB/s", "10 MB/s"], "weights": [[1.0, 0.0]],
-        "energy_shares": [0.5, 1.0],
+        "networks": [f"{DATA}/device-edge.yaml"], "limits": [0.0, 0.05], "regime_limits": [0.0, 0.05], "weights": [[1.0, 0.0]],
+        "bandwidths": ["1 MB/s", "10 MB/s"], "energy_shares": [0.5, 1.0],
     },
+    "06-latency-test.ipynb": {"networks": [f"{DATA}/device-edge-cloud.yaml"], "limits": [0.05]},
     "train-yolo11n.ipynb": {"train_scenes": 32, "val_scenes": 8, "epochs": 1, "held_out": 4, "least_map50": 0.0},
 }  # fmt: skip
 # what went wrong: a cell, or the kernel
@@ -159,7 +163,7 @@ def run_all(page, lab, name, **given):
     assert cells.count() == len(code)
     for place, source in enumerate(code):
         if re.search(r"ds\.plots\.\w+\(", source):
-            cells.nth(place).locator(".jp-OutputArea-output img").first.wait_for()
+            cells.nth(place).locator(".jp-OutputArea-output img").first.wait_for(timeout=120_000)
     figures = page.locator(".jp-OutputArea-output img")
     last = (figures if figures.count() else page.locator(".jp-OutputArea-output")).last
     last.scroll_into_view_if_needed()
@@ -172,8 +176,8 @@ def test_a_notebook_runs_in_jupyterlab(page, lab, name, tmp_path):
     library, reason = NEEDS.get(name, ("", ""))
     if library and importlib.util.find_spec(library) is None:
         pytest.skip(reason)
-    given = small_deployment(tmp_path) if name == "09-deploy" else SMALLER.get(f"{name}.ipynb", {})
-    run_all(page, lab, name, **given)
+    given = small_deployment(tmp_path) if name == "09-deploy" else SMALL.get(f"{name}.ipynb", {})
+    run_all(page, lab, name, **given | SMALLER.get(f"{name}.ipynb", {}))
 
 
 def test_quickstart_runs_in_jupyterlab(page, lab):
