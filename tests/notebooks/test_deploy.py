@@ -3,23 +3,15 @@
 import json
 
 import nbformat
-from helpers.agents import model
 from helpers.paths import ROOT
+from helpers.small_parameters import small_deployment
 
 import dnnsplit as ds
 
 
 def test_a_model_is_deployed_and_follows_its_links(tmp_path):
-    path, pictures = model(tmp_path)
-    given = {
-        "model": str(path),
-        "images": str(pictures),
-        "device_cpus": 0.01,
-        "device_edge": 20e6,
-        "dropped": 20e3,
-        "max_noise": 0.0,
-    }
-    row = ds.run(ROOT / "notebooks" / "09-deploy.ipynb", given | {"requests": 2}, tmp_path / "runs", progress=False).frame.iloc[0]
+    given = small_deployment(tmp_path)
+    row = ds.run(ROOT / "notebooks" / "09-deploy.ipynb", given, tmp_path / "runs", progress=False).frame.iloc[0]
     assert row["status"] == "done", row["error"]
     assert row["switches"] >= 3  # deployed, dropped, deployed again
     assert row["again_s"] > 0

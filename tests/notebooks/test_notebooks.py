@@ -13,6 +13,7 @@ import pytest
 import yaml
 from helpers.paths import ROOT
 from helpers.small_models import conv_net, images
+from helpers.small_parameters import SMALL
 from papermill import inspect_notebook
 
 import dnnsplit as ds
@@ -87,17 +88,7 @@ def test_quickstart_answers_from_the_shipped_data(tmp_path):
 
 
 def test_the_whole_line_runs_with_small_parameters(workplace):
-    small = {
-        "02-profile.ipynb": {"runs": 6, "calibration_images": 2, "source_seconds": 0.4, "splits": 3, "held_out": 3},
-        "03-noise.ipynb": {
-            "count": 6, "train": 40, "budget": 20, "sizes": [10, 20], "noise_images": 2, "calibration_images": 2,
-            "verify_images": 8,
-        },
-        "06-latency-test.ipynb": {"limits": [0.0, 0.05], "repeats": 2, "warm_up": 1, "noise_images": 1},
-        "07-scale.ipynb": {"layers": [20, 50], "servers": [2, 3], "at_servers": 2, "at_layers": 50, "slides_layers": [20]},
-        "08-figures.ipynb": {"train": 40},
-    }  # fmt: skip
-    runs = [{**run, "parameters": small.get(run["notebook"], {})} for run in THESIS["runs"]]
+    runs = [{**run, "parameters": SMALL.get(run["notebook"], {})} for run in THESIS["runs"]]
     (workplace / "notebooks" / "small.yaml").write_text(yaml.safe_dump(THESIS | {"runs": runs}), encoding="utf-8")
     runs = ds.run(workplace / "notebooks" / "small.yaml", out=workplace / "runs", progress=False)
     frame = runs.frame.set_index("notebook")
