@@ -61,8 +61,8 @@ from .profiling.times import LayerTimes as LayerTimes
 from .quantize.calibration import Calibration as Calibration
 from .quantize.calibration import calibrate as calibrate
 from .quantize.setting import QuantizationSetting as QuantizationSetting
-from .solving.costs import Cost as Cost
-from .solving.costs import Transfer as Transfer
+from .solving.cost import Cost as Cost
+from .solving.cost import Transfer as Transfer
 from .solving.costs import evaluate as evaluate
 from .solving.front import Front as Front
 from .solving.front import energy_front as energy_front

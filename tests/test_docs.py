@@ -3,12 +3,12 @@
 import re
 import runpy
 import subprocess
-import tomllib
 
 import pytest
 import yaml
 from helpers.paths import ROOT
 
+import dnnsplit as ds
 from dnnsplit.ground.tables import read_table
 
 PAGES = (
@@ -90,6 +90,6 @@ def test_every_file_of_data_is_described():
 
 
 def test_the_version_is_one():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    version = ds.__version__
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
     assert version in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from dnnsplit.agents.wire import UnreachableError
 from dnnsplit.ground.errors import DeployError, DnnSplitError
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
-from dnnsplit.solving.costs import Cost
+from dnnsplit.solving.cost import Cost
 from dnnsplit.solving.plan import Plan
 
 if TYPE_CHECKING:

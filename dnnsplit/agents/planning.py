@@ -23,7 +23,8 @@ from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.samples import NoiseSamples
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.quantize.calibration import Calibration
-from dnnsplit.solving.costs import Cost, evaluate
+from dnnsplit.solving.cost import Cost
+from dnnsplit.solving.costs import evaluate
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.split import split
 from dnnsplit.studies.adaptive import identity

@@ -59,7 +59,8 @@ class Preprocessing:
 
     Examples
     --------
-    >>> print(Preprocessing.of("letterbox,BGR,scale=1/127.5,mean=1"))
+    >>> import dnnsplit as ds
+    >>> print(ds.Preprocessing.of("letterbox,BGR,scale=1/127.5,mean=1"))
     letterbox,BGR,scale=1/127.5,mean=1
     """
 
@@ -111,7 +112,8 @@ class Preprocessing:
 
         Examples
         --------
-        >>> print(Preprocessing.of("imagenet,BGR"))
+        >>> import dnnsplit as ds
+        >>> print(ds.Preprocessing.of("imagenet,BGR"))
         crop=0.875,BGR,scale=1/255,mean=0.485:0.456:0.406,std=0.229:0.224:0.225
         """
         check_arguments(Preprocessing.of, locals())

@@ -96,7 +96,8 @@ def yolo11n_task() -> NoiseSamples:
 
     Examples
     --------
-    >>> len(yolo11n_task().details)
+    >>> import dnnsplit as ds
+    >>> len(ds.examples.yolo11n_task().details)
     4096
     """
     return NoiseSamples.load(data_folder() / "noise" / f"{SHIPPED}.task.csv")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NoiseError, nearest
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.units import is_whole
 from dnnsplit.noise.confidence import share_bound, upper_bound
 from dnnsplit.noise.samples import SOURCE, NoiseSamples
@@ -42,6 +42,13 @@ class NoiseLimit:
         What makes noise, by ascending noise: the schemes that quantize something, and lossy forms of the inputs where the metric
         is known of them. Columns noise, value (of the metric, mean over images), upper (its bound, NaN without a confidence),
         source (the form; "": as they are), keeps.
+
+    Examples
+    --------
+    >>> import dnnsplit as ds
+    >>> limit = ds.noise_for(ds.examples.yolo11n_task(), "disagreement", at_most=0.01)
+    >>> 0.01 < limit.limit < 0.1
+    True
     """
 
     limit: float
@@ -85,14 +92,14 @@ class NoiseLimit:
         beyond = f"{int(after['keeps'].sum())} of the {len(after)} noisier ones keep it too"
         if after.empty:
             beyond = "every measured scheme is within: the limit may lie higher, and none is needed for these layers"
-        return (
+        return folded(
             f"NoiseLimit: up to a noise of {self.limit:.4g}, {self.metric} <= {self.at_most:g}, by {what}\n"
             f"  {kept} of {count} schemes up to it keep that (worst {self.worst:.4g}), of {measured}, {known}\n"
             f"  {beyond}; rank correlation with the noise {self.correlation:.2f}"
         )
 
     def _repr_html_(self) -> str:
-        return shown(self, self.frame.head(8))
+        return shown(self, readable(self.frame.head(8)))
 
 
 def noise_for(
@@ -136,10 +143,12 @@ def noise_for(
 
     Examples
     --------
+    >>> import dnnsplit as ds
     >>> frame = pd.DataFrame({"conv1": [0, 1, 0, 1], "conv2": [0, 0, 1, 1], "noise": [0, 0.02, 0.04, 0.05]})
-    >>> samples = NoiseSamples(frame, details=pd.DataFrame({"disagreement": [0, 0.01, 0.03, 0.08]}))
-    >>> noise_for(samples, "disagreement", at_most=0.05)
-    NoiseLimit: up to a noise of 0.04, disagreement <= 0.05, by the mean over an unknown number of images
+    >>> samples = ds.NoiseSamples(frame, details=pd.DataFrame({"disagreement": [0, 0.01, 0.03, 0.08]}))
+    >>> ds.noise_for(samples, "disagreement", at_most=0.05)
+    NoiseLimit: up to a noise of 0.04, disagreement <= 0.05, by the mean over an
+        unknown number of images
       2 of 2 schemes up to it keep that (worst 0.03), of 3 measured, all there are
       0 of the 1 noisier ones keep it too; rank correlation with the noise 1.00
     """

@@ -43,9 +43,9 @@ def described(graph: LayerGraph, times: LayerTimes | None = None, network: Netwo
 
     Examples
     --------
-    >>> from dnnsplit import examples, plots
-    >>> graph, network, times, _ = examples.tiny()
-    >>> plots.described(graph, times, network, "tiny")
+    >>> import dnnsplit as ds
+    >>> graph, network, times, _ = ds.examples.tiny()
+    >>> ds.plots.described(graph, times, network, "tiny")
     'tiny, image 1.2 MB; device + edge, times given'
     """
     inputs = [tensor for tensor in graph.tensors if tensor.producer is None]

@@ -24,7 +24,7 @@ from dnnsplit.plots.captions import described, listed, several, spelled, told
 from dnnsplit.plots.style import SERVER_COLOURS, records, style
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.profiling.wire_forms import INT8, PLAIN
-from dnnsplit.solving.costs import Transfer
+from dnnsplit.solving.cost import Transfer
 from dnnsplit.solving.plan import Plan
 from dnnsplit.studies.makespan import schedule, side_by_side
 

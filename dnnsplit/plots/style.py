@@ -114,6 +114,7 @@ def save_and_show(drawings: Mapping[str, tuple[Figure, Mapping[str, Any]]], fold
     >>> drawn = ds.plots.tensor_sizes(ds.examples.tiny().graph)
     >>> ds.plots.save_and_show({"sizes": drawn}, "figures")  # doctest: +ELLIPSIS
     Figure(...)
+    {...}
     """
     from IPython.display import display
 

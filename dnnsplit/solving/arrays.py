@@ -18,7 +18,8 @@ from dnnsplit.profiling.overhead import priced
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.profiling.wire_forms import INT8, PLAIN
 from dnnsplit.solving.coding import Forms, Prices, Source, forms_of, forms_on_links, lossy_sources, prices
-from dnnsplit.solving.costs import INT8_SHARE, Cost, Routes, WireChoice, cost_of
+from dnnsplit.solving.cost import Cost, Routes, WireChoice
+from dnnsplit.solving.costs import INT8_SHARE, cost_of
 from dnnsplit.solving.elimination.relays import tree
 from dnnsplit.solving.request import Request
 

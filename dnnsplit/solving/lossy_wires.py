@@ -19,7 +19,7 @@ from dnnsplit.ground.errors import OptionError, SolverError
 from dnnsplit.ground.tolerance import loosened, relative_gap, within
 from dnnsplit.profiling.wire_forms import PLAIN
 from dnnsplit.solving.arrays import Problem, Weights
-from dnnsplit.solving.costs import Cost
+from dnnsplit.solving.cost import Cost
 from dnnsplit.solving.elimination.relays import TIE
 from dnnsplit.solving.elimination.sweep import eliminate
 from dnnsplit.solving.plan import Plan

@@ -14,7 +14,7 @@ from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.solving.arrays import Problem, Weights, energy_weights, latency_weights
-from dnnsplit.solving.costs import Cost
+from dnnsplit.solving.cost import Cost
 from dnnsplit.solving.elimination.sweep import eliminate
 
 MOST_MISSING = 20  # links that a message lists

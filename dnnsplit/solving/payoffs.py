@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dnnsplit.ground.errors import SolverError
-from dnnsplit.solving.costs import Cost
+from dnnsplit.solving.cost import Cost
 from dnnsplit.solving.elimination.relays import TIE
 from dnnsplit.solving.objective import Objective, Reference, normalised_sum, raw_objective
 from dnnsplit.solving.plan import Plan

@@ -21,7 +21,7 @@ from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.units import show
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.wire_forms import PLAIN
-from dnnsplit.solving.costs import Cost, Transfer
+from dnnsplit.solving.cost import Cost, Transfer
 from dnnsplit.solving.objective import Reference
 from dnnsplit.solving.plan_checks import plan_problems
 

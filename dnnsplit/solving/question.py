@@ -20,7 +20,7 @@ from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.profiling.wire_forms import PLAIN
 from dnnsplit.solving.arrays import Problem, build_problem
 from dnnsplit.solving.coding import check_sources
-from dnnsplit.solving.costs import Cost
+from dnnsplit.solving.cost import Cost
 from dnnsplit.solving.elimination.relays import TIE
 from dnnsplit.solving.elimination.sweep import MAX_BITS, Optima, eliminate
 from dnnsplit.solving.objective import Limits, Objective, normalised_sum, raw_objective, reference, scheme_noise, unreachable

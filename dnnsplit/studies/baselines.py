@@ -29,7 +29,7 @@ from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.profiling.wire_forms import PLAIN
-from dnnsplit.solving.costs import WireChoice
+from dnnsplit.solving.cost import WireChoice
 from dnnsplit.solving.lossy_wires import improved
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question

@@ -17,7 +17,7 @@ from dnnsplit.network.servers import Network
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.schemes import pack, row_of
 from dnnsplit.profiling.times import LayerTimes
-from dnnsplit.solving.costs import Transfer
+from dnnsplit.solving.cost import Transfer
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question, ask
 from dnnsplit.solving.request import Effort, Request, picked

@@ -16,7 +16,8 @@ from dnnsplit.graph.partitions import components, quotient
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.network.servers import Network
 from dnnsplit.profiling.times import PRECISIONS, LayerTimes
-from dnnsplit.solving.costs import Routes, Transfer, WireChoice, evaluate
+from dnnsplit.solving.cost import Routes, Transfer, WireChoice
+from dnnsplit.solving.costs import evaluate
 
 COLUMNS = ("kind", "component", "layers", "tensor", "source", "target", "form", "size_bytes", "start_s", "end_s")
 NOTHING: dict[str, Any] = {"component": -1, "tensor": "", "form": "", "size_bytes": 0.0}

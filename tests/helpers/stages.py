@@ -30,6 +30,7 @@ def objects():
     noise = ds.NoiseModel.polynomial((f"{EVIL}a",), {f"{EVIL}a": 0.1})
     plan = ds.split(graph, network, times, noise, pins={f"{EVIL}b": far})
     setting = ds.QuantizationSetting()
+    samples = ds.NoiseSamples(pd.DataFrame({f"{EVIL}a": [0, 1], "noise": [0.0, 0.1]}), {}, pd.DataFrame({f"{EVIL}m": [0.0, 0.1]}))
     x, y = (Wire(name, "float32", (1, 5)) for name in "xy")
     part = Part(f"{EVIL}part", near, "part.onnx", "0", ("x",), ("y",))
     bundle = ds.Bundle(Path(), EVIL, "0", near, (near, far), (x,), (Output("y", "y"),), (y,), (part,))
@@ -40,7 +41,7 @@ def objects():
         graph, layers[0], layers[1], tensors[0], tensors[1], network, servers[0], servers[1], links[0], times,
         ds.Overhead(1e-9, 1e-9, 1e-3, 2.0, 0.02, 0.05, 12), setting, ds.QuantizationSetting.of("thesis"),
         ds.Calibration({f"{EVIL}t": (-1.0, 2.0)}, setting, "0" * 64, "1" * 64), noise,
-        ds.NoiseSamples(pd.DataFrame({f"{EVIL}a": [0, 1], "noise": [0.0, 0.1]})), ds.Instance(graph, network, times, noise),
+        samples, ds.noise_for(samples, f"{EVIL}m", 0.2), ds.Instance(graph, network, times, noise),
         ds.Instance(graph, network, times), plan, plan.cost, plan.transfers[0], ds.pareto(graph, network, times, noise),
         ds.explain(plan, graph, network, times, noise, pins={f"{EVIL}b": far}), bundle,
         ds.bandwidths(graph, network, times, noise, link=(near, far)),

@@ -4,7 +4,6 @@ import json
 import re
 import tomllib
 
-import pytest
 from helpers.paths import ROOT
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -13,7 +12,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 FOLDER = ROOT / "notebooks"
 
 
-@pytest.mark.xfail(strict=True, reason="09-sweep, sweep.yaml and 10-your-model are not there yet")
 def test_every_notebook_and_sweep_file_has_its_row_and_nothing_else_has():
     rows = re.findall(
         r"^\| \[([\w-]+(?:\.yaml)?)\]\(([^)]+)\) \|", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE

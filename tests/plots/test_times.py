@@ -281,10 +281,11 @@ def test_drawings_are_saved_and_shown_in_order(tmp_path, monkeypatch):
     import IPython.display
 
     shown = []
-    monkeypatch.setattr(IPython.display, "display", shown.append)
+    monkeypatch.setattr(IPython.display, "display", lambda one, **_: shown.append(one))
     drawings = {"one": ds.plots.sensitivity(samples()), "two": ds.plots.tensor_sizes(ds.examples.tiny().graph)}
     ds.plots.save_and_show(drawings, tmp_path, "pretrained")
-    assert shown == [figure for figure, _ in drawings.values()]
+    assert shown[::2] == [figure for figure, _ in drawings.values()]
+    assert [one["text/plain"] for one in shown[1::2]] == [numbers["caption"] for _, numbers in drawings.values()]
     assert all(json.loads((tmp_path / f"{name}.json").read_text())["footer"] == "pretrained" for name in drawings)
     assert {path.name for path in tmp_path.iterdir()} == {f"{n}.{e}" for n in drawings for e in ("json", "png", "svg")}
 

@@ -18,7 +18,7 @@ import numpy as np
 from dnnsplit.ground.tolerance import relative_gap
 from dnnsplit.noise.models import NoiseModel
 from dnnsplit.solving.arrays import Problem, Weights
-from dnnsplit.solving.costs import Cost, WireChoice
+from dnnsplit.solving.cost import Cost, WireChoice
 from dnnsplit.solving.elimination.sweep import eliminate
 from dnnsplit.solving.objective import Limits, scheme_noise
 

@@ -17,7 +17,7 @@ from scipy.optimize import linprog
 
 from dnnsplit.ground.tolerance import loosened, relative_gap
 from dnnsplit.solving.arrays import Problem, Weights, held_weights
-from dnnsplit.solving.costs import Cost
+from dnnsplit.solving.cost import Cost
 from dnnsplit.solving.elimination.sweep import eliminate, marginals
 from dnnsplit.solving.question import Question
 

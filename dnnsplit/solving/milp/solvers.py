@@ -18,7 +18,7 @@ from dnnsplit.noise.models import NoiseModel
 from dnnsplit.noise.schemes import pack
 from dnnsplit.solving.arrays import Problem, Weights
 from dnnsplit.solving.bounds.bottleneck import Bracket
-from dnnsplit.solving.costs import WireChoice
+from dnnsplit.solving.cost import WireChoice
 from dnnsplit.solving.milp.cbc import Cbc
 from dnnsplit.solving.milp.formulations import Slides
 from dnnsplit.solving.milp.relay import formulate
