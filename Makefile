@@ -1,5 +1,5 @@
 # make figures   the main job: from the ONNX file to figures/ and figures/report.html; on a model of yours, into figures/<name>
-#                and data/runs/<name>: MODEL=path.onnx IMAGES=images.npy (.npz: by input name), SHAPES="{'x': [1, 3, 640, 640]}"
+#                and data/runs/<name>: MODEL=path.onnx IMAGES=pictures (a folder, or .npy, .npz), SHAPES="{'x': [1, 3, 640, 640]}"
 #                where it leaves them open, and ARGS="-p count=12 ..." for parameters of the notebooks;
 #                MODEL=ppocr-det is the second example, a text detector; MODEL=yolo11x-seg and MODEL=yolo11m are the slides' own models,
 #                by slides.yaml into data/, figures/thesis and figures/thesis.html; exporting them needs the extra train;
