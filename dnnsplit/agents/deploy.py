@@ -186,7 +186,7 @@ def deploy(
         with _asking(at, keys) as remote:
             started = time.time()
             remote.ask("held", digests=())  # somebody has to be there; later on he may be away for a moment
-            told(f"model: {graph}, to {at}")
+            told(f"model: {' '.join(repr(graph).split())}, to {at}")
             digests = list(files.values())
             patiently(lambda: remote.ask("keep", owner=f"{name}/request", digests=digests), AWAY_S)
             for called, digest in files.items():

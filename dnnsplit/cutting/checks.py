@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from dnnsplit.codecs.plain import INT8, PLAIN
-from dnnsplit.ground.errors import DeployError, DnnSplitError, nearest
+from dnnsplit.ground.errors import DeployError, DnnSplitError, nearest, shortened
 from dnnsplit.ground.files import sha256
-from dnnsplit.ground.gate import Kind, file_problem, is_file, shortened
+from dnnsplit.ground.gate import Kind, file_problem, is_file
 from dnnsplit.ground.json_file import read_json
 from dnnsplit.ground.units import show
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dnnsplit.ground.errors import DeployError, nearest_of, raise_problems
-from dnnsplit.ground.gate import Kind, name_problem, shortened
+from dnnsplit.ground.errors import DeployError, nearest_of, raise_problems, shortened
+from dnnsplit.ground.gate import Kind, name_problem
 from dnnsplit.ground.yaml_file import MOST_BYTES, read_texts
 
 _KIND = Kind("is not readable as YAML or JSON", DeployError, MOST_BYTES, "the file of hosts")

@@ -79,7 +79,7 @@ def serve(
         raise OptionError(message)
     cut = load_cut(bundle)
     if server not in cut.stages:
-        message = f"{server!r} has nothing to do in {cut}{nearest(server, cut.stages)}"
+        message = f"{server!r} has nothing to do in the cut of {cut.folder}{nearest(server, cut.stages)}"
         raise DeployError(message)
     addresses = read_hosts(hosts or {})
     if len(cut.stages) > 1:

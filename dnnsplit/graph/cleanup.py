@@ -14,8 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from dnnsplit.graph.external_data import SMALL
-from dnnsplit.ground.errors import ModelError, raise_problems
-from dnnsplit.ground.gate import shortened
+from dnnsplit.ground.errors import ModelError, raise_problems, shortened
 
 MOST_DENSE_BYTES = 2**31  # of a sparse constant that is written out
 

@@ -11,8 +11,8 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import helper
 
-from dnnsplit.ground.errors import ModelError, raise_problems
-from dnnsplit.ground.gate import Kind, opened, read_bytes, shortened
+from dnnsplit.ground.errors import ModelError, raise_problems, shortened
+from dnnsplit.ground.gate import Kind, opened, read_bytes
 
 FILE = Kind(
     "is no ONNX file", ModelError, 2**31, "the .onnx file", "there is no model file {path}",

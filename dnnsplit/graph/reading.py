@@ -29,9 +29,9 @@ from dnnsplit.graph.opset import INT8, opset_of, raised
 from dnnsplit.graph.runs import run_once
 from dnnsplit.graph.signature import Shapes, check_kinds, extents_of, forget_shapes, is_open, kind_of, settle_inputs
 from dnnsplit.graph.unfixed import seen_shapes, with_open
-from dnnsplit.ground.errors import ModelError, raise_problems
+from dnnsplit.ground.errors import ModelError, raise_problems, shortened
 from dnnsplit.ground.files import sha256
-from dnnsplit.ground.gate import memory_bytes, read_bytes, shortened
+from dnnsplit.ground.gate import memory_bytes, read_bytes
 from dnnsplit.ground.units import show
 
 

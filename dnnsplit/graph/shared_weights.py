@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dnnsplit.ground.errors import ModelError
-from dnnsplit.ground.gate import Kind, shortened
+from dnnsplit.ground.errors import ModelError, shortened
+from dnnsplit.ground.gate import Kind
 from dnnsplit.ground.json_file import json_of
 from dnnsplit.ground.units import is_number
 

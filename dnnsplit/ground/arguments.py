@@ -10,8 +10,8 @@ from functools import cache
 from operator import ge, gt, le
 from typing import Any, get_type_hints
 
-from dnnsplit.ground.errors import DnnSplitError, OptionError, raise_problems
-from dnnsplit.ground.kinds import ANYTHING, Kind, each, either, is_nan, kind_of, shortened, told
+from dnnsplit.ground.errors import DnnSplitError, OptionError, raise_problems, shortened
+from dnnsplit.ground.kinds import ANYTHING, Kind, each, either, is_nan, kind_of, told
 from dnnsplit.ground.units import is_number
 
 # What reads an object of a class from a file, and how that may be called; what makes one of the others.

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
+import reprlib
 from collections.abc import Callable, Iterable
+from datetime import date
+from numbers import Real
+from typing import Any
 
 PRINTED = 20  # problems of one error
 
 LONGEST = 2000  # characters of a reason or a detail
+SHOWN = 80  # characters of something wrong that are told
 
 
 class DnnSplitError(ValueError):
@@ -167,6 +173,38 @@ class OutputError(DnnSplitError, OSError):
         ...
     dnnsplit.ground.errors.OutputError: /dev/null/plan.json cannot be written: /dev/null is a file, not a folder
     """
+
+
+class _Short(reprlib.Repr):
+    """Short texts of values; what is no plain value is told by its type, for it may say anything of itself."""
+
+    def repr1(self, x: Any, level: int) -> str:
+        if isinstance(x, int) and x.bit_length() > 200:  # Python writes none of more than some thousand digits
+            return f"a whole number of {x.bit_length()} bits"
+        return super().repr1(x, level) if x is None or isinstance(x, _PLAIN) else f"<{type(x).__name__}>"
+
+    def repr_str(self, x: str, level: int) -> str:
+        return repr(x[: SHOWN + 1])
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        return repr(x[: SHOWN + 1])
+
+
+_PLAIN = (str, bytes, Real, date, os.PathLike, list, tuple, dict, set, frozenset)
+_SHORT = _Short()
+_SHORT.maxother = SHOWN
+
+
+def shortened(value: object, most: int = SHOWN) -> str:
+    """Return a text of a value of any size: what `repr` writes of a small one, the beginning of a large one.
+
+    Examples
+    --------
+    >>> print(shortened("abc"), shortened([1] * 1000), shortened(2**9999))
+    'abc' [1, 1, 1, 1, 1, 1, ...] a whole number of 9999 bits
+    """
+    text = _SHORT.repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

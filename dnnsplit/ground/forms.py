@@ -8,8 +8,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from dnnsplit.ground.errors import DnnSplitError, nearest, raise_problems
-from dnnsplit.ground.gate import shortened
+from dnnsplit.ground.errors import DnnSplitError, nearest, raise_problems, shortened
 
 Form = TypeVar("Form")
 

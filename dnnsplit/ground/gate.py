@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from dnnsplit.ground.errors import DnnSplitError
+from dnnsplit.ground.errors import DnnSplitError, shortened
 from dnnsplit.ground.units import show
 
 _NOT_FILES = {
@@ -41,7 +41,6 @@ _MARKS = {
 }
 LONGEST_FILE = 255  # bytes of the name of a file
 LONGEST_NAME = 1000  # characters of what is called by a name in a file
-SHOWN = 80  # characters of something wrong that are told
 
 
 @dataclass(frozen=True)
@@ -184,21 +183,6 @@ def text_of(path: str | os.PathLike[str], content: bytes, kind: Kind) -> str:
 def memory_bytes() -> int:
     """Memory of this machine [B], beyond which nothing can be held at once; 64 GiB where the system does not tell."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**36
-
-
-def shortened(value: object, most: int = SHOWN) -> str:
-    """Return how a value is written, its beginning alone where that is long.
-
-    Examples
-    --------
-    >>> print(shortened("abc"), shortened([1] * 1000, 9))
-    'abc' [1, 1, 1,...
-    """
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no whole number of more than some thousand digits
-        return "a number of thousands of digits"
-    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def name_problem(name: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from dnnsplit.ground.gate import Kind, read_bytes, shortened, text_of
+from dnnsplit.ground.errors import shortened
+from dnnsplit.ground.gate import Kind, read_bytes, text_of
 
 MOST_DEPTH = 64  # lists and objects inside of each other
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # also one that does not end, so that none is begun twice

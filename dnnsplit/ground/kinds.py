@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import reprlib
 import types
 from collections import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 
+from dnnsplit.ground.errors import shortened
 from dnnsplit.ground.units import is_number, is_whole
 
 MOST = 2**63 - 1  # whole numbers beyond it have no place in an array
@@ -172,8 +172,6 @@ _PLAIN: dict[Any, Kind] = {
 
 def told(value: object) -> str:
     """Return a value in few words: itself if it is a plain one, else what it is."""
-    if isinstance(value, int) and value.bit_length() > 200:
-        return f"a whole number of {value.bit_length()} bits"
     if value is None or isinstance(value, str | bytes | Real):
         return shortened(value)
     if isinstance(value, list | tuple | dict | set | frozenset):
@@ -181,24 +179,3 @@ def told(value: object) -> str:
     if isinstance(value, os.PathLike):
         return f"the path {os.fspath(value)!r}{', which has a NUL character' * (chr(0) in str(os.fspath(value)))}"
     return f"of the type {type(value).__name__}"
-
-
-class _Short(reprlib.Repr):
-    """Short texts of values; what is no plain value is told by its type, for it may say anything of itself."""
-
-    def repr1(self, x: Any, level: int) -> str:
-        if isinstance(x, int) and x.bit_length() > 200:
-            return told(x)
-        plain = x is None or isinstance(x, str | bytes | Real | list | tuple | dict | set | frozenset)
-        return super().repr1(x, level) if plain else f"<{type(x).__name__}>"
-
-    def repr_str(self, x: str, level: int) -> str:
-        return repr(x if len(x) <= 100 else f"{x[:97]}...")
-
-
-_SHORT = _Short()
-
-
-def shortened(value: object) -> str:
-    """Return a text of a value of any size, as `repr` would."""
-    return _SHORT.repr(value)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dnnsplit.ground.errors import OptionError
-from dnnsplit.ground.gate import Kind, opened, read_text, shortened, text_of
+from dnnsplit.ground.errors import OptionError, shortened
+from dnnsplit.ground.gate import Kind, opened, read_text, text_of
 from dnnsplit.ground.json_file import json_of
 
 TEXTS = frozenset({

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from dnnsplit.ground.errors import OptionError
-from dnnsplit.ground.gate import Kind, read_text, shortened
+from dnnsplit.ground.errors import OptionError, shortened
+from dnnsplit.ground.gate import Kind, read_text
 
 MOST_DEPTH = 32  # lists and mappings inside of each other
 MOST_NODES = 1_000_000  # with all that aliases stand for

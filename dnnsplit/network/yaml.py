@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from dnnsplit.ground.errors import DnnSplitError, NetworkError, nearest, raise_problems
+from dnnsplit.ground.errors import DnnSplitError, NetworkError, nearest, raise_problems, shortened
 from dnnsplit.ground.files import write_text
-from dnnsplit.ground.gate import Kind, name_problem, shortened
+from dnnsplit.ground.gate import Kind, name_problem
 from dnnsplit.ground.units import parse
 from dnnsplit.ground.yaml_file import MOST_BYTES, read_texts, texts_of
 from dnnsplit.network.entries import Key, LinkEntry, NetworkFile, ServerEntry, keys_of

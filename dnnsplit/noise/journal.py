@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from dnnsplit.ground.arrays import read_arrays
-from dnnsplit.ground.errors import NoiseError
+from dnnsplit.ground.errors import NoiseError, shortened
 from dnnsplit.ground.files import plain, replacing
-from dnnsplit.ground.gate import Kind, is_there, shortened
+from dnnsplit.ground.gate import Kind, is_there
 from dnnsplit.ground.json_file import json_of
 
 _KIND = Kind(

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from dnnsplit.ground.arguments import check_arguments
-from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
+from dnnsplit.ground.errors import NoiseError, nearest, raise_problems, shortened
 from dnnsplit.ground.files import plain, write_text
-from dnnsplit.ground.gate import Kind, shortened
+from dnnsplit.ground.gate import Kind
 from dnnsplit.ground.markup import folded, shown
 from dnnsplit.ground.tables import MOST_BYTES, header_of, read_table
 from dnnsplit.ground.units import is_number, is_whole

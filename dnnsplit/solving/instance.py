@@ -12,9 +12,9 @@ import pandas as pd
 
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.ground.arguments import check_arguments
-from dnnsplit.ground.errors import DnnSplitError, NoiseError, nearest, raise_problems
+from dnnsplit.ground.errors import DnnSplitError, NoiseError, nearest, raise_problems, shortened
 from dnnsplit.ground.files import write_text
-from dnnsplit.ground.gate import Kind, is_there, shortened
+from dnnsplit.ground.gate import Kind, is_there
 from dnnsplit.ground.markup import folded, shown
 from dnnsplit.ground.tables import MOST_BYTES, read_table
 from dnnsplit.network.servers import Network

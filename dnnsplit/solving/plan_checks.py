@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from dnnsplit.codecs.pixels import Pixels
 from dnnsplit.graph.layers import LayerGraph
-from dnnsplit.ground.errors import DnnSplitError, nearest
+from dnnsplit.ground.errors import DnnSplitError, nearest, shortened
 from dnnsplit.ground.forms import formed
-from dnnsplit.ground.gate import name_problem, shortened
+from dnnsplit.ground.gate import name_problem
 from dnnsplit.ground.units import is_number
 from dnnsplit.network.servers import Network
 from dnnsplit.solving.objective import Reference

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from dnnsplit.ground import kinds
 from dnnsplit.ground.arguments import problem_of
-from dnnsplit.ground.errors import OptionError, nearest, raise_problems
+from dnnsplit.ground.errors import OptionError, nearest, raise_problems, shortened
 from dnnsplit.ground.files import plain
-from dnnsplit.ground.gate import Kind, shortened
+from dnnsplit.ground.gate import Kind
 from dnnsplit.ground.json_file import read_json
 from dnnsplit.ground.units import SHARE
 from dnnsplit.sweep.values import from_json, same, to_json

@@ -14,8 +14,8 @@ from typing import Any
 import nbformat
 from nbconvert import HTMLExporter
 
+from dnnsplit.ground.errors import shortened
 from dnnsplit.ground.files import sha256, write_text
-from dnnsplit.ground.gate import shortened
 from dnnsplit.ground.json_file import read_json
 from dnnsplit.ground.units import is_whole
 from dnnsplit.sweep.notebook import NOTEBOOK, check_cells

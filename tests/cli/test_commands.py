@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from helpers.coded_problems import COLUMNS
 from helpers.notebook_files import notebook
-from helpers.paths import ROOT
+from helpers.paths import MODEL, NETWORK, NOISE, ROOT, TIMES
 from helpers.small_models import conv_net, double, pictures
 
 import dnnsplit as ds
@@ -16,16 +16,6 @@ from dnnsplit.cli.assignments import shapes
 from dnnsplit.cli.commands import COMMANDS
 from dnnsplit.cli.main import main
 from dnnsplit.profiling.wire_forms import WireForms
-
-MODEL, NETWORK, TIMES, NOISE = (
-    str(ROOT / "data" / part)
-    for part in (
-        "models/yolo11n-ppe-320.onnx",
-        "networks/device-edge.yaml",
-        "profiles/yolo11n-ppe-320.csv",
-        "noise/yolo11n-ppe-320.csv",
-    )
-)
 
 
 def test_split_prints_and_writes_a_plan_that_cut_takes(tmp_path, capsys):

@@ -7,22 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.notebook_files import notebook
-from helpers.paths import ROOT
+from helpers.paths import MODEL, NETWORK, NOISE, TIMES
 from helpers.small_models import conv_net, pictures
 
 import dnnsplit as ds
 from dnnsplit.cli.commands import COMMANDS
 from dnnsplit.cli.main import main
 
-MODEL, NETWORK, TIMES, NOISE = (
-    str(ROOT / "data" / part)
-    for part in (
-        "models/yolo11n-ppe-320.onnx",
-        "networks/device-edge.yaml",
-        "profiles/yolo11n-ppe-320.csv",
-        "noise/yolo11n-ppe-320.csv",
-    )
-)
 WRITTEN = {  # what each command needs besides
     ("run", "--out"): ["none.ipynb"],
     ("run", "--report"): ["none.ipynb"],

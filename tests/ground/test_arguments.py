@@ -79,7 +79,7 @@ def test_a_value_is_of_the_kind_that_its_type_tells(hint, right, wrong):
         (Mapping[str, float], {"a": "b"}, "x['a'] is 'b'; give a number"),
         (Mapping[str, float], {1: 2.0}, "x: its key 1 is 1; give a text"),
         (Mapping[str, float], Path("a"), "x is the path 'a'; give a mapping of texts to numbers"),
-        (int, "a" * 1000, f"x is '{'a' * 97}...'; give a whole number"),
+        (int, "a" * 1000, f"x is '{'a' * 79}...; give a whole number"),
         (Sequence[str], [object()], "x[0] is of the type object; give a text"),
         (str, [object(), 10**400], "x is the list [<object>, a whole number of 1329 bits]; give a text"),
     ],

@@ -106,7 +106,7 @@ def test_a_polynomial_of_another_model_goes_by_the_names_of_layers_and_of_nodes_
     assert dict(noise.terms) == {("c1",): 0.02, ("c3",): 0.03, ("c1", "c3"): -0.005}
     assert noise.of(["c1", "c3"]) == pytest.approx(0.055)
     assert noise.origin == {"polynomial_of": "slides"}
-    assert "that of 'slides': predicted, not measured here" in repr(noise)
+    assert "that of 'slides': predicted, not measured here" in " ".join(repr(noise).split())
 
 
 def test_its_plan_is_cut_and_run_in_int8(net, tmp_path):

@@ -57,7 +57,7 @@ def compare(test: LatencyTest, bundle: Bundle) -> pd.DataFrame:
     check_arguments(compare, locals())
     cost = bundle.plan.get("cost")
     if not cost:
-        message = f"{bundle} was not cut by a plan, so nothing is predicted"
+        message = f"the bundle of {bundle.folder} was not cut by a plan, so nothing is predicted"
         raise DeployError(message)
     frame = test.frame
     parts, transfers = (frame[frame["kind"] == kind] for kind in ("part", "transfer"))
