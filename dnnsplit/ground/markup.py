@@ -23,6 +23,7 @@ _NUMBER = re.compile(r"(?<=\d) |(?<=\bx) ")  # the blank between a number and it
 _AMOUNT = re.compile(r"[-+]?(\d[\d.,]*(e[-+]?\d+)?|inf)( \S{1,6})?")  # a number, maybe with its unit
 MOST = 40  # letters of a text that is never broken; longer ones are broken at blanks
 _UNITS = {"bytes_per_s": "B/s", "bytes": "B", "seconds": "s", "flops": "FLOP", "s": "s", "j": "J", "w": "W"}
+_UNIT = re.compile(rf"(?:^|_)({'|'.join(_UNITS)})((?:_\d+)?)$")  # as in latency_s, and in size_bytes_95, a percentile
 
 
 class Told:
@@ -93,10 +94,9 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """
     told, names = frame.copy(), {}
     for column in map(str, frame):
-        ending = "bytes_per_s" if column.endswith("bytes_per_s") else column.rpartition("_")[2]
-        if ending in _UNITS:
-            told[column] = [_cell(value, _UNITS[ending]) for value in frame[column]]
-            names[column] = column.removesuffix(ending).rstrip("_") or column
+        if found := _UNIT.search(column):
+            told[column] = [_cell(value, _UNITS[found[1]]) for value in frame[column]]
+            names[column] = f"{column[: found.start()]}{found[2]}" or column
     return told.rename(columns=names)
 
 
