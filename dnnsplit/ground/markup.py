@@ -94,9 +94,9 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """
     told, names = frame.copy(), {}
     for column in map(str, frame):
-        if found := _UNIT.search(column):
-            told[column] = [_cell(value, _UNITS[found[1]]) for value in frame[column]]
-            names[column] = f"{column[: found.start()]}{found[2]}" or column
+        names[column], unit = _unit(column)
+        if unit:
+            told[column] = [_cell(value, unit) for value in frame[column]]
     return told.rename(columns=names)
 
 
@@ -116,6 +116,12 @@ def shown(title: object, *tables: pd.DataFrame | Mapping[str, object]) -> str:
     return head + "".join(_facts(table) if isinstance(table, Mapping) else _rows(table) for table in tables)
 
 
+def _unit(name: str) -> tuple[str, str]:
+    """Return a name without the unit that it ends in, and the unit."""
+    found = _UNIT.search(name)
+    return (f"{name[: found.start()]}{found[2]}" or name, _UNITS[found[1]]) if found else (name, "")
+
+
 def _cell(value: Any, unit: str) -> str:
     if not is_number(value):
         return "" if value is None else str(value)  # in words already
@@ -127,7 +133,11 @@ def _said(facts: Mapping[str, object]) -> dict[str, object]:
 
 
 def _facts(facts: Mapping[str, object]) -> str:
-    return _table("", [_entry("th", name) + _entry("td", str(value)) for name, value in _said(facts).items()])
+    told = []
+    for key, value in _said(facts).items():
+        name, unit = _unit(key) if is_number(value) else (key, "")
+        told.append(_entry("th", name) + _entry("td", _cell(value, unit) if unit else _text(value)))
+    return _table("", told)
 
 
 def _rows(frame: pd.DataFrame) -> str:

@@ -82,3 +82,10 @@ def test_columns_without_an_entry_are_left_out():
     frame = pd.DataFrame({"a": [1, 2], "empty": ["", ""], "none": [None, None], "nan": [float("nan")] * 2, "some": ["", "x"]})
     assert [text for _, text in cells(shown("", frame))] == ["a", "some", "1", "", "2", "x"]
     assert [text for _, text in cells(shown("", frame.head(0)))] == list(frame)  # of a table without rows, all are told
+
+
+def test_facts_have_units_and_few_digits():
+    facts = {"promised_s": 0.06665222, "noise": 0.04686443, "size_bytes_95": 4e5, "source": "device", "name_s": "a word"}
+    assert [text for _, text in cells(shown("", facts))] == [
+        "promised", "66.65 ms", "noise", "0.04686", "size_95", "400 kB", "source", "device", "name_s", "a word"
+    ]  # fmt: skip
