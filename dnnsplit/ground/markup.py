@@ -6,9 +6,11 @@ All text that becomes HTML is escaped; names come from files.
 from __future__ import annotations
 
 import html
+import numbers
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dnnsplit.ground.units import is_number, show
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
 
 WIDTH = 80  # columns of a shell
 _NUMBER = re.compile(r"(?<=\d) |(?<=\bx) ")  # the blank between a number and its unit, 3 x 4
+_AMOUNT = re.compile(r"[-+]?(\d[\d.,]*(e[-+]?\d+)?|inf)( \S{1,6})?")  # a number, maybe with its unit
+MOST = 40  # letters of a text that is never broken; longer ones are broken at blanks
 _UNITS = {"bytes_per_s": "B/s", "bytes": "B", "seconds": "s", "flops": "FLOP", "s": "s", "j": "J", "w": "W"}
+_UNIT = re.compile(rf"(?:^|_)({'|'.join(_UNITS)})((?:_\d+)?)$")  # as in latency_s, and in size_bytes_95, a percentile
 
 
 class Told:
@@ -36,6 +41,27 @@ class Told:
     def _repr_html_(self) -> str:
         name, facts = self._told()
         return shown(f"{type(self).__name__} {name}".rstrip(), facts)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Readable:
+    """A table as stage objects show theirs, for a notebook: units in the cells, texts on the left, numbers on the right.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> Readable(pd.DataFrame({"server": ["device"], "latency_s": [0.2005]}))
+    server  latency
+    device 200.5 ms
+    """
+
+    frame: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return readable(self.frame).to_string(index=False)
+
+    def _repr_html_(self) -> str:
+        return shown("", readable(self.frame))
 
 
 def folded(text: str) -> str:
@@ -68,10 +94,9 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """
     told, names = frame.copy(), {}
     for column in map(str, frame):
-        ending = "bytes_per_s" if column.endswith("bytes_per_s") else column.rpartition("_")[2]
-        if ending in _UNITS:
-            told[column] = [_cell(value, _UNITS[ending]) for value in frame[column]]
-            names[column] = column.removesuffix(ending).rstrip("_") or column
+        names[column], unit = _unit(column)
+        if unit:
+            told[column] = [_cell(value, unit) for value in frame[column]]
     return told.rename(columns=names)
 
 
@@ -83,14 +108,18 @@ def shown(title: object, *tables: pd.DataFrame | Mapping[str, object]) -> str:
     title : object
         Its repr; one of several lines keeps them.
     *tables : pd.DataFrame | Mapping[str, object]
-        Below it; a mapping is a table of two columns, names and values, without those that say nothing (None, "").
+        Below it, without columns that are empty throughout; a mapping is a table of two columns, names and values, without
+        those that say nothing (None, "").
     """
     text = html.escape(str(title))
-    head = f"<pre>{text}</pre>" if "\n" in text else f"<b>{text}</b>" if text else ""
-    return head + "".join(
-        _facts(table) if isinstance(table, Mapping) else table.to_html(index=False, float_format="{:.4g}".format, na_rep="")
-        for table in tables
-    )
+    head = f'<pre style="white-space:pre;overflow-x:auto">{text}</pre>' if "\n" in text else f"<b>{text}</b>" if text else ""
+    return head + "".join(_facts(table) if isinstance(table, Mapping) else _rows(table) for table in tables)
+
+
+def _unit(name: str) -> tuple[str, str]:
+    """Return a name without the unit that it ends in, and the unit."""
+    found = _UNIT.search(name)
+    return (f"{name[: found.start()]}{found[2]}" or name, _UNITS[found[1]]) if found else (name, "")
 
 
 def _cell(value: Any, unit: str) -> str:
@@ -104,6 +133,34 @@ def _said(facts: Mapping[str, object]) -> dict[str, object]:
 
 
 def _facts(facts: Mapping[str, object]) -> str:
-    told = {html.escape(name): html.escape(str(value)) for name, value in _said(facts).items()}
-    rows = (f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in told.items())
-    return f'<table border="1" class="dataframe"><tbody>{"".join(rows)}</tbody></table>'
+    told = []
+    for key, value in _said(facts).items():
+        name, unit = _unit(key) if is_number(value) else (key, "")
+        told.append(_entry("th", name) + _entry("td", _cell(value, unit) if unit else _text(value)))
+    return _table("", told)
+
+
+def _rows(frame: pd.DataFrame) -> str:
+    told = frame.astype(object).where(frame.notna(), "")
+    columns = {str(name): [_text(value) for value in told.iloc[:, i]] for i, name in enumerate(told)}
+    columns = {name: texts for name, texts in columns.items() if any(texts) or not texts}
+    right = {name: all(map(_AMOUNT.fullmatch, filter(None, texts))) for name, texts in columns.items()}
+    head = "".join(_entry("th", name, right[name]) for name in columns)
+    rows = zip(*columns.values(), strict=True)
+    return _table(head, ["".join(map(_entry, ["td"] * len(row), row, right.values())) for row in rows])
+
+
+def _table(head: str, rows: Sequence[str]) -> str:
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    thead = f"<thead><tr>{head}</tr></thead>" if head else ""
+    return f'<table border="1" class="dataframe">{thead}<tbody>{body}</tbody></table>'
+
+
+def _entry(tag: str, text: str, right: bool = False) -> str:
+    # in the cell itself, as notebooks have styles of their own: numbers keep their units, and no word is broken
+    broken = "white-space:nowrap" if len(text) <= MOST else f"min-width:{MOST}ch;overflow-wrap:normal;word-break:normal"
+    return f'<{tag} style="text-align:{"right" if right else "left"};{broken}">{html.escape(text)}</{tag}>'
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral) else str(value)

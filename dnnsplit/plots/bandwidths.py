@@ -51,13 +51,14 @@ def bandwidth(
     title = spelled(title)
     points = np.array([*rows["from_bytes_per_s"], rows["to_bytes_per_s"].iloc[-1]])
     right = points[-1] if np.isfinite(points[-1]) else 10 * points[-2]  # a line is nearly level by then
+    over = "these links" if " and " in links else "this link"
     with style():
         figure, axis = plt.subplots(figsize=(5.2, 3.6))
         numbers: dict[str, Any] = {"title": title, "links": links, "breakpoints_bytes_per_s": points[1:-1], "plans": []}
         for i, (row, high) in enumerate(zip(rows.to_dict("records"), [*points[1:-1], right], strict=True)):
             servers = row["servers"].replace("+", " + ")
             form = f", the input as {row['source_form']}" if row.get("source_form", PLAIN) not in (PLAIN, "") else ""
-            text = f"{servers}: {row['int8']} in int8, {show(row['crossing_bytes'], 'B')} sent{form}"
+            text = f"{servers}: {row['int8']} in int8, {show(row['crossing_bytes'], 'B')} over {over}{form}"
             x, y = _curve(row, what, high)
             axis.plot(x, y, color=COLOURS[i % 7], linestyle=DASHES[i % 7], linewidth=1.8, label=text)
             numbers["plans"].append({"plan": text, "bandwidth_bytes_per_s": x, what: y})

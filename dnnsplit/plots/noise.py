@@ -246,17 +246,21 @@ def latency_noise(
         )
         figure, axes = plt.subplots(sharex=True, squeeze=False, **rows)
         axis, bottom = axes[0][0], axes[-1][0]
-        marks: dict[str, Any] = {"color": COLOURS[0], "linewidth": 2.2, "alpha": 0.75, "label": "planned (exact optimum)"}
+        # wide and pale, so that a server alone is seen on it where that is the plan
+        marks: dict[str, Any] = {"color": COLOURS[0], "linewidth": 4.0, "alpha": 0.5, "label": "planned (exact optimum)"}
         axis.stairs(frame["latency_s"], [*limited, right], baseline=None, **marks)
         if slides is not None:
             thin: dict[str, Any] = {"color": COLOURS[0], "linewidth": 0.7, "label": "planned, input sent in float32 (slides)"}
             axis.stairs(slides["latency_s"], [*slides[column], max(right, *slides[column])], baseline=None, **thin)
         for i, (server, part) in enumerate(alone.groupby("server", sort=False) if len(alone) else ()):
             part = part[part[column] < right]
-            line: dict[str, Any] = {"color": COLOURS[2 + i % 5], "linewidth": 1.1, "linestyle": DASHES[1 + i % 6]}
-            axis.stairs(part["latency_s"], [*part[column], right], baseline=None, label=f"{server} alone, float32", **line)
-            for row in part.to_dict("records") if {*part["source_form"]} != {PLAIN} else ():
-                axis.annotate(f" {row['source_form']}", (row[column], row["latency_s"]), fontsize=6, va="bottom", color="0.35")
+            line: dict[str, Any] = {"color": COLOURS[(2, 3, 6, 4, 5)[i % 5]], "linewidth": 1.3, "linestyle": DASHES[1 + i % 6]}
+            forms = list(dict.fromkeys(part["source_form"]))  # of the input, better ones where the limit allows their loss
+            sent = "" if forms == [PLAIN] else f", input as {forms[0]}" if len(forms) == 1 else ", input as marked"
+            axis.stairs(part["latency_s"], [*part[column], right], baseline=None, label=f"{server} alone, float32{sent}", **line)
+            for row in part.to_dict("records") if len(forms) > 1 else ():
+                axis.annotate(row["source_form"], (row[column], row["latency_s"]), (2, 4), textcoords="offset points", fontsize=6,
+                              va="bottom", color="0.35")  # fmt: skip
         if len(run):
             _band(axis, run["max_noise"], run["latency_s"], run["low_s"], run["high_s"], "measured (median, 5 to 95 %)")
         if compared:

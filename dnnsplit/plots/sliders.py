@@ -82,17 +82,18 @@ def explore(
     options = [(show(b, "B/s"), b) for b in speeds]
     options[len(speeds) // 2] = (f"{show(given, 'B/s')} (as given)" if links else "no link", GIVEN)
     what = " to ".join(link) if link else f"from {network.source}"
-    wide = {"style": {"description_width": "15em"}, "layout": ipywidgets.Layout(width="44em")}
+    # what they stand at is beside them: inside, its length would be taken from that of the slider
+    wide = {"style": {"description_width": "15em"}, "layout": ipywidgets.Layout(width="34em", margin="2px"), "readout": False}
     top = max(front(GIVEN).plans[-1].limited_noise, max_noise) or 1.0
-    limit = ipywidgets.FloatSlider(max_noise, min=0.0, max=top, step=top / 200, readout_format=".3f",
-                                   description="noise limit", **wide)  # fmt: skip
+    limit = ipywidgets.FloatSlider(max_noise, min=0.0, max=top, step=top / 200, description="noise limit", **wide)
     bandwidth = ipywidgets.SelectionSlider(options=options, value=GIVEN, description=f"bandwidth {what}", **wide)
-    figures, drawing = ipywidgets.HTML(), ipywidgets.HTML()
+    at, figures, drawing = [ipywidgets.Label(), ipywidgets.Label()], ipywidgets.HTML(), ipywidgets.HTML()
     drawn: list[object] = []
     about = described(graph, times, network)
 
     def redraw(_: Any = None) -> None:
         plan = front(bandwidth.value).at(limit.value)
+        at[0].value, at[1].value = f"{limit.value:.3f}", bandwidth.label
         figures.value = _figures(plan)
         key = plan.assignment, plan.quantized, plan.cost
         if drawn != [key]:  # most steps of a slider change no plan
@@ -102,7 +103,7 @@ def explore(
     limit.observe(redraw, "value")
     bandwidth.observe(redraw, "value")
     redraw()
-    return ipywidgets.VBox([limit, bandwidth, figures, drawing])
+    return ipywidgets.VBox([*map(ipywidgets.HBox, zip((limit, bandwidth), at, strict=True)), figures, drawing])
 
 
 def _links(network: Network, link: Sequence[str]) -> list[Link]:

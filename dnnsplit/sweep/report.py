@@ -123,7 +123,7 @@ def _tables(body: str) -> str:
     def framed(table: re.Match[str]) -> str:
         return f'<div class="table" role="group" tabindex="0" aria-label="Table {next(number)}">{table[0]}</div>'
 
-    return re.sub(r"(?:<(b|pre)>[^<]*</\1>)?<table.*?</table>", framed, body, flags=re.DOTALL)
+    return re.sub(r"(?:<(b|pre)\b[^>]*>[^<]*</\1>)?<table.*?</table>", framed, body, flags=re.DOTALL)
 
 
 def _provenance(runs: Runs) -> str:

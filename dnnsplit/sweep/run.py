@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import OptionError
 from dnnsplit.ground.files import write_text
-from dnnsplit.ground.markup import shown
+from dnnsplit.ground.markup import readable, shown
 from dnnsplit.ground.outputs import check_output
 from dnnsplit.sweep import local
 from dnnsplit.sweep.apart import check_apart, overwritten
@@ -80,7 +80,7 @@ class Runs:
         return f"Runs({len(self.jobs)} run{'s' * (len(self.jobs) != 1)}: {', '.join(counts) or 'none begun'})"
 
     def _repr_html_(self) -> str:
-        return shown(self, self.frame.drop(columns=["notebook", "output"], errors="ignore"))
+        return shown(self, readable(self.frame.drop(columns=["notebook", "output"], errors="ignore")))
 
 
 def run(

@@ -1,6 +1,7 @@
 """What reading does to a file: old opsets, tensors that stay on their server, and what follows from constants."""
 
 import pickle
+import re
 
 import networkx as nx
 import numpy as np
@@ -56,7 +57,7 @@ def test_a_graph_keeps_what_its_file_says_of_the_weights(tmp_path):
     assert "weights</th>" not in ds.load(path)._repr_html_()
     graph = ds.load(telling(path, weights="untrained: random, <seed 0>", task="detect"))
     assert graph.weights == pickle.loads(pickle.dumps(graph)).weights == "untrained: random, <seed 0>"
-    assert "<th>weights</th><td>untrained: random, &lt;seed 0&gt;</td>" in graph._repr_html_()
+    assert re.search("<th [^>]*>weights</th><td [^>]*>untrained: random, &lt;seed 0&gt;</td>", graph._repr_html_())
     assert graph.model.metadata == {"weights": graph.weights, "task": "detect"}
 
 

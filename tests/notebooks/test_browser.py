@@ -191,6 +191,8 @@ def test_sliders_redraw_the_plan(page, lab):
     run_all(page, lab, "04-split")
     drawing = page.locator(".jp-OutputArea-output .widget-html svg")
     drawing.wait_for()
+    limit, bandwidth = (slider.bounding_box() for slider in page.locator(".widget-slider .noUi-target").all())
+    assert (limit["x"], limit["width"]) == (bandwidth["x"], bandwidth["width"])  # one below the other
     seen, figures = [drawing.inner_html()], [page.locator(".widget-html table").inner_text()]
     assert "latency" in figures[0]
     assert "energy" in figures[0]

@@ -10,9 +10,17 @@ from dnnsplit.ground.units import show
 from dnnsplit.plots.sliders import explore
 
 
+def parts(box):
+    """Each slider with what is written beside it, the figures and the drawing."""
+    limit, bandwidth, figures, drawing = box.children
+    return limit.children, bandwidth.children, figures, drawing
+
+
 def test_moving_a_slider_shows_the_optimum_there():
     graph, network, times, noise = ds.examples.tiny()
-    limit, bandwidth, figures, drawing = explore(graph, network, times, noise, max_noise=0.0).children
+    (limit, said), (bandwidth, at), figures, drawing = parts(explore(graph, network, times, noise, max_noise=0.0))
+    given = show(network.link("device", "edge").bandwidth_bytes_per_s, "B/s")
+    assert (said.value, at.value) == ("0.000", f"{given} (as given)")
     first = drawing.value
     assert first.startswith("<svg")
     assert bandwidth.description == "bandwidth from device"
@@ -20,6 +28,7 @@ def test_moving_a_slider_shows_the_optimum_there():
     assert show(plan.latency_s, "s") in figures.value
 
     limit.value = 0.02
+    assert said.value == "0.020"
     assert drawing.value != first
     plan = ds.split(graph, network, times, noise, max_noise=0.02)
     assert show(plan.latency_s, "s") in figures.value
@@ -27,6 +36,7 @@ def test_moving_a_slider_shows_the_optimum_there():
 
     fast = max(value for _, value in bandwidth.options)
     bandwidth.value = fast
+    assert at.value == show(fast, "B/s")
     faster = ds.Network(
         network.servers, [ds.Link("device", "edge", fast, 0.005), ds.Link("edge", "device", 20e6, 0.005)], "device"
     )  # fmt: skip
@@ -51,7 +61,7 @@ def test_the_form_of_the_input_and_its_seconds_are_shown():
 def test_one_link_may_be_named_and_must_exist():
     problem = ds.examples.tiny()
     box = explore(*problem, max_noise=0.01, link=["edge", "device"])
-    assert box.children[1].description == "bandwidth edge to device"
+    assert box.children[1].children[0].description == "bandwidth edge to device"
     with pytest.raises(ds.NetworkError, match=r"there is no link 'edge to devic' \(did you mean 'edge to device'"):
         explore(*problem, max_noise=0.01, link=["edge", "devic"])
 
@@ -59,12 +69,12 @@ def test_one_link_may_be_named_and_must_exist():
 def test_one_server_has_no_bandwidth():
     graph, network, times, noise = ds.examples.tiny()
     box = explore(graph, network.only("device"), times, noise, max_noise=0.01)
-    assert [label for label, _ in box.children[1].options] == ["no link"]
+    assert [label for label, _ in box.children[1].children[0].options] == ["no link"]
 
 
 def test_the_drawing_keeps_its_size_and_its_lanes_while_the_sliders_move():
     graph, network, times, noise = ds.examples.tiny()
-    limit, bandwidth, _, drawing = explore(graph, network, times, noise, max_noise=0.0).children
+    (limit, _), (bandwidth, _), _, drawing = parts(explore(graph, network, times, noise, max_noise=0.0))
     seen, sizes = set(), set()
     for value in [value for _, value in bandwidth.options][::8]:
         bandwidth.value = value

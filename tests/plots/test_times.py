@@ -151,8 +151,11 @@ def test_latency_noise_draws_a_line_per_server_alone_and_names_its_forms():
     alone = ds.single_servers(*problem)
     figure, numbers = ds.plots.latency_noise(ds.pareto(*problem).frame, "coded", most=0.2, baselines=alone)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "planned (exact optimum)", "s0 alone, float32", "s1 alone, float32"
+        "planned (exact optimum)", "s0 alone, float32", "s1 alone, float32, input as marked"
     ]  # fmt: skip
+    one = alone.drop_duplicates("server")
+    labels = ds.plots.latency_noise(ds.pareto(*problem).frame, "coded", baselines=one)[0].legends[0].get_texts()
+    assert labels[2].get_text() == f"s1 alone, float32, input as {one['source_form'].iloc[1]}"
     named = [text.get_text().strip() for text in figure.axes[0].texts]
     assert named == list(alone["source_form"][alone["server"] == "s1"])  # the source sends nothing
     assert len(named) > 1

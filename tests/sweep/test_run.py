@@ -243,7 +243,7 @@ def test_a_grid_is_one_table_and_grows(tmp_path):
     assert list(frame["double"]) == [2, 4]
     runs = ds.run(path, {"name": "b"}, tmp_path / "out", progress=False, grid={"x": [2, 3]}, workers=2)
     assert repr(runs) == "Runs(2 runs: 1 done, 1 kept)"
-    assert "<td>6</td>" in runs._repr_html_()
+    assert ">6</td>" in runs._repr_html_()
     frame = runs.frame
     assert list(frame["status"]) == ["kept", "done"]
     assert list(frame["double"]) == [4, 6]
