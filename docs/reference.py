@@ -32,7 +32,9 @@ def public_names() -> dict[str, str]:
         name: where if isinstance(getattr(ds, name), ModuleType) else where.rpartition(".")[0] for name, where in found.items()
     }
     rooms = [name for name, where in found.items() if name == where]
-    return found | {f"{room}.{name}": room for room in rooms for name in getattr(ds, room).__all__}
+    inside = {(room, name): getattr(getattr(ds, room), name) for room in rooms for name in getattr(ds, room).__all__}
+    known = [getattr(ds, name) for name in found]  # what has a page as it is, such as scenes, needs none in its room
+    return found | {f"{room}.{name}": room for (room, name), value in inside.items() if not any(value is one for one in known)}
 
 
 def rooms() -> list[str]:

@@ -15,14 +15,21 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
+import onnx
 import pytest
 from helpers.paths import ROOT
+from helpers.small_models import conv_net
+from PIL import Image
 
+from dnnsplit.cli.main import main
 from dnnsplit.cli.running import _parser
 from dnnsplit.ground.files import sha256
 
 LIGHT = ("00-quickstart", "04-split")
 HOW_TO = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+OWN_MODEL = ROOT / "docs" / "how-to" / "your-model.md"
+STEP = re.compile(r"^    (dnnsplit [^\n]*)$|^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
@@ -95,8 +102,8 @@ def test_every_public_name_has_an_entry(site):
     names = [*ds.__all__, *(f"{room}.{name}" for room in ("examples", "plots") for name in getattr(ds, room).__all__)]
     entries = {entry for page in site.values() for entry in page.ids}
     missing = [name for name in names if f"dnnsplit.{name}" not in entries and f"module-dnnsplit.{name}" not in entries]
-    assert missing == ["examples", "plots"]  # rooms, whose pages are
-    assert {f"api/{name}.html" for name in missing} <= set(site)
+    assert missing == ["examples", "plots", "examples.scenes"]  # rooms, whose pages are, and what has its own
+    assert {f"api/{name.split('.')[-1]}.html" for name in missing} <= set(site)
 
 
 def test_every_command_and_option_has_an_entry(site):
@@ -195,7 +202,34 @@ def test_words_and_papers_are_explained(site):
                 assert cited in papers, (path.name, cited)
 
 
-@pytest.mark.parametrize("page", HOW_TO, ids=lambda path: path.stem)
+def test_the_page_of_an_own_model_leads_from_the_file_to_answers(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load(conv_net(tmp_path / "model.onnx", size=24))
+    model.graph.input[0].name = "input"
+    for node in model.graph.node:
+        node.input[:] = ["input" if name == "x" else name for name in node.input]
+    onnx.save(model, "model.onnx")
+    (tmp_path / "photos").mkdir()
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (64, 20, 30, 3), np.uint8)):
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i:02}.jpg")
+    elsewhere = ("probe", "power", "serve", "agent", "deploy")  # they need another host, or listen until they are ended
+    less = {"profile": ["--runs", "5", "--splits", "0"]}
+    names, done = {}, []
+    for command, code in STEP.findall(OWN_MODEL.read_text(encoding="utf-8")):
+        if code:
+            exec(compile(code, OWN_MODEL.name, "exec"), names)
+            continue
+        name, *arguments = shlex.split(command, comments=True)[1:]
+        if name not in elsewhere:
+            assert main([name, *arguments, *less.get(name, [])]) == 0, (command, capsys.readouterr())
+            done.append(name)
+    assert {"profile", "profile-join", "noise", "network", "split", "pareto", "cut"} <= {*done}
+    median, promised = capsys.readouterr().out.splitlines()[-1].split()
+    assert float(median) > 0
+    assert float(promised) > 0
+
+
+@pytest.mark.parametrize("page", [page for page in HOW_TO if page != OWN_MODEL], ids=lambda path: path.stem)
 def test_the_code_of_a_how_to_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}

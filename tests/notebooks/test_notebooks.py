@@ -218,7 +218,7 @@ def test_another_model_goes_through_all_notebooks_into_folders_of_its_own(workpl
     assert 0.6 * all_int8 <= tests["max_noise"].max() <= 3 * all_int8  # of its upper bound
     said = (workplace / "own" / "03-noise" / "03-noise.ipynb").read_text(encoding="utf-8")
     assert "too few schemes for a polynomial" in said
-    assert "only the scenes drawn for the shipped detector have labels" in said
+    assert "scores are of the shipped detector's scenes, and of classifiers" in said
     assert "no input has the form 'jpeg-95'" in said
     assert "it needs no model" in (workplace / "own" / "08-figures" / "08-figures.ipynb").read_text(encoding="utf-8")
     assert not [path for path in (workplace / "own" / "figures").glob("*2-noise-fit*")]
@@ -263,6 +263,7 @@ def test_a_recorded_instance_is_planned_and_drawn_without_its_model(tmp_path):
         "Figure 2",
         "measured points and errors of predictions",
         "predictions of splits",
+        "what the noise means for the task",
         "learning curves, and what wrong noise costs",
         "solve times, which 07-scale measures (it needs no model)",
     ]

@@ -166,7 +166,7 @@ def test_figures_of_grids_say_what_they_draw():
     graph, network, times, noise = ds.examples.tiny()
     topologies = {"device": network.only("device"), "device-edge": network}
     frame = sweep_plans(graph, topologies, times, noise, max_noise=[0.0, 0.02], bandwidths=["1 MB/s", "5 MB/s", "20 MB/s"])
-    figure, numbers = grids.bandwidth_grid(frame)
+    figure, numbers = ds.plots.bandwidth_grid(frame)
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["device", "device + edge"]
     assert numbers["rows"]["latency_s"] == list(frame["latency_s"])
     frame = sweep_plans(graph, topologies, times, noise, max_noise=[0.0, 0.02], max_device_energy_j=[0.5, 0.9, 1.5])
