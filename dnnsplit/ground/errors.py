@@ -201,7 +201,7 @@ def shortened(value: object, most: int = SHOWN) -> str:
     Examples
     --------
     >>> print(shortened("abc"), shortened([1] * 1000), shortened(2**9999))
-    'abc' [1, 1, 1, 1, 1, 1, ...] a whole number of 9999 bits
+    'abc' [1, 1, 1, 1, 1, 1, ...] a whole number of 10000 bits
     """
     text = _SHORT.repr(value)
     return text if len(text) <= most else f"{text[:most]}..."
