@@ -33,7 +33,7 @@ SKIPPED = {
     "measure_power": "needs counters of energy that few machines have; tests/profiling/test_power.py has a stand-in",
     "Power": "as measure_power",
     "serve": "it answers until its process is ended; the example of testbed starts such a process",
-    "deploy": "it profiles, probes and measures on agents for a minute; tests/agents/test_deploying.py does",
+    "deploy": "it profiles, probes and measures on agents for half a minute or more; tests/agents/test_deploying.py does",
     "Deployed": "as deploy, which returns one",
     "undeploy": "as deploy, whose deployment it ends",
 }
