@@ -34,7 +34,7 @@ import tests.ground.test_bad_files as files
 import tests.test_arguments as arguments
 
 SLOW_S = 5.0
-LINKED = ("sweep", "plans")
+LINKED = ("sweep", "plans", "record")
 
 
 def bad_files() -> Iterator[dict[str, Any]]:

@@ -37,6 +37,7 @@ from dnnsplit.ground.files import sha256, write_bytes
 
 NAMES = (
     "network", "hosts", "sweep", "plan", "bundle", "plan-set", "stage", "profile", "forms", "noise", "instance", "onnx", "wire",
+    "record", "picture", "preprocess",
 )  # fmt: skip
 GUIDED = ("network", "sweep", "plan", "bundle", "onnx", "wire")
 OUT = Path("data/runs/fuzz")

@@ -223,5 +223,6 @@ FORMS: dict[str, Callable[[st.SearchStrategy[bytes]], st.SearchStrategy[bytes]]]
     "tables": lambda good: good.flatmap(_changed_one_of),
     "onnx": _of(onnx.ModelProto),
     "message": _in_messages,
+    "bytes": lambda good: good,
 }
 MADE = {"json": TREES.map(_json), "yaml": TREES.map(_yaml) | st.text().map(lambda text: text.encode())}

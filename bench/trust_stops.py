@@ -114,7 +114,7 @@ def works(folder: Path) -> dict[str, Work]:
             ("bundle.json", "part*", "small*"),
         ),
         "run": Work(
-            lambda out: [*dnnsplit, "run", f"{folder}/notebooks/small.ipynb", "-o", f"{out}"], _run, ("small.*",),
+            lambda out: [*dnnsplit, "run", f"{folder}/notebooks/small.ipynb", "-o", f"{out}"], _run, ("small", "small.csv"),
         ),
         "latency test": Work(
             lambda out: [sys.executable, "-c", LATENCY, f"{folder}", f"{out}"], _answers, ("answers.npz",),
@@ -160,10 +160,10 @@ def _bundle(out: Path) -> Any:
 
 
 def _run(out: Path) -> Any:
-    if not (out / "small.json").exists():
+    if not (out / "small" / "run.json").exists():
         return None
-    row = json.loads((out / "small.json").read_text())["row"]
-    nbformat.read(out / "small.ipynb", 4)
+    row = json.loads((out / "small" / "run.json").read_text())["row"]
+    nbformat.read(out / "small" / "small.ipynb", 4)
     return row["status"], row["results"]
 
 

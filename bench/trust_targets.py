@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ import nbformat
 import numpy as np
 import onnx
 from deploy_cut import SERVERS, in_thirds
+from PIL import Image
 from tritonclient.grpc import service_pb2
 
 import dnnsplit as ds
@@ -34,13 +36,15 @@ from dnnsplit.deployment.wire.messages import (
     infer_request,
     links_of,
 )
+from dnnsplit.examples import pictures
 from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.profiling.wire_forms import WireForms
-from dnnsplit.sweep.jobs import jobs_of
+from dnnsplit.sweep.jobs import RECORD, jobs_of
 
 CORPUS = Path(__file__).parents[1] / "tests" / "corpus"
 ROWS = 12  # of a table that inputs are made from
 EXPECTED = {"x": ("float32", (1, 3, 4, 4)), "n": ("int64", ()), "out": ("float32", (1, -1))}
+PREPROCESSING = (b"letterbox,BGR", b"crop=.875,RGB,scale=1/127.5,mean=1", b"yolo,gray,NCHW", b"imagenet,mean=0.1:0.2:0.3,std=0.5")
 TABLES = ("layers.csv", "tensors.csv", "times.csv", "times.forms.csv", "noise.csv", "lossy.csv", "network.yaml")
 MODEL = """<ir_version: 8, opset_import: ["" : 17]>
 small (float[1,4] x) => (float[1,4] y, float[1,4] z)
@@ -65,7 +69,8 @@ class Target:
     Attributes
     ----------
     form : str
-        Of the bytes: "json", "yaml", "csv", "tables" (a name on the first line, the file of that name below), "message", "onnx".
+        Of the bytes: "json", "yaml", "csv", "tables" (a name on the first line, the file of that name below), "message", "onnx",
+        "bytes".
     read : Callable[[bytes], object]
         Reads them, and looks at what was read.
     seeds : tuple[bytes, ...]
@@ -104,6 +109,9 @@ def targets(folder: Path) -> dict[str, Target]:
         "instance": Target("tables", *_instance(folder / "instance", model)),
         "onnx": Target("onnx", _of_file(folder / "read.onnx", _onnx), (model.read_bytes(), *_models()), guided=True),
         "wire": Target("message", _message, _messages(), guided=True),
+        "record": Target("json", _of_record(folder / "run"), (_record(),)),
+        "picture": Target("bytes", _of_file(folder / "picture", _picture), _pictures()),
+        "preprocess": Target("bytes", _preprocessing, PREPROCESSING),
     }
     kept = {name: tuple(path.read_bytes() for path in corpus(name)) for name in found}
     return {name: replace(target, seeds=target.seeds + kept[name]) for name, target in found.items()}
@@ -184,6 +192,40 @@ def _of_manifest(folder: Path, name: str) -> Callable[[bytes], object]:
             repr(bundle), bundle.frame, bundle.largest_message_bytes, bundle.leave_as_images, bundle.inside, bundle.lossy_wires
 
     return _of_file(folder / name, look)
+
+
+def _of_record(folder: Path) -> Callable[[bytes], object]:
+    folder.mkdir()
+    return _of_file(folder / RECORD, lambda path: repr(ds.results(path.parent)))
+
+
+def _record() -> bytes:
+    row = {"run": "one", "notebook": "one.ipynb", "status": "done", "cell": "", "error": "", "seconds": 1.5, "cpu_s": 1.0}
+    row |= {"output": "one.ipynb", "results": {"noise": 0.02, "server": "edge", "limits": [1, 2]}}
+    record = {"row": row, "parameters": {"x": 3, "limits": [0.1]}, "own": ["out"], "notebook": "../one.ipynb"}
+    return json.dumps(record | {"notebook_sha256": "0" * 64, "versions": {}, "inputs": {"a.csv": "0"}, "outputs": {}}).encode()
+
+
+def _pictures() -> tuple[bytes, ...]:
+    """Return small pictures of several formats and modes."""
+    pixels, made = np.arange(192, dtype=np.uint8).reshape(8, 8, 3), []
+    for form, mode in (("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "P"), ("PNG", "RGBA"), ("WEBP", "RGB"), ("TIFF", "I;16"),
+                       ("TIFF", "RGB"), ("GIF", "P"), ("BMP", "RGB"), ("PPM", "L")):  # fmt: skip
+        grey = Image.fromarray(pixels[..., 0].astype(np.uint16) * 300)
+        (grey if mode == "I;16" else Image.fromarray(pixels).convert(mode)).save(file := io.BytesIO(), form)
+        made.append(file.getvalue())
+    return tuple(made)
+
+
+def _picture(path: Path) -> None:
+    found = pictures.read([path], ds.Preprocessing(), np.dtype("float32"), (1, 3, 8, 8))
+    assert found.shape == (1, 3, 8, 8), "an input of another shape"
+    assert np.isfinite(found).all(), "an input that is not finite"
+
+
+def _preprocessing(content: bytes) -> None:
+    how = ds.Preprocessing.of(content.decode(errors="surrogateescape"))
+    assert ds.Preprocessing.of(str(how)) == how, "what is written is read as something else"
 
 
 def _stage() -> bytes:

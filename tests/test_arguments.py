@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 import types
 from collections import abc
 from contextlib import contextmanager
@@ -192,6 +193,31 @@ def outcomes(name, good):
                 continue  # a reader alone may be given by its name
             if p.name in hints and not takes(hints[p.name], value):
                 yield p.name, value, outcome(name, one, {p.name: value}, good)
+
+
+def takes_a_path(p):
+    return "Path" in str(p.annotation)
+
+
+@pytest.mark.parametrize("name", [name for name, one in public().items() if any(map(takes_a_path, parameters(one)))])
+def test_a_path_that_no_file_can_have_is_no_error_of_the_system(name, good, tmp_path, monkeypatch):
+    """It is refused in words, or nothing is read or written there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "far").symlink_to("n" * 300)
+    (tmp_path / "file").write_text("1")
+    paths = ["n" * 300, "n" * 300 + "/below", "loop", "loop/below", "far", "far/below", "file/below", "n/" * 3000]
+    problems = []
+    for p in filter(takes_a_path, parameters(public()[name])):
+        for path in paths:
+            try:
+                called(name, public()[name], {p.name: Path(path)}, good)
+            except ds.DnnSplitError as error:
+                if re.search(r"Errno|Error:", str(error)):
+                    problems.append(f"{p.name} = {path[:20]}: {error}")
+            except OSError as error:
+                problems.append(f"{p.name} = {path[:20]}: {error!r}")
+    assert problems == []
 
 
 @pytest.mark.parametrize(

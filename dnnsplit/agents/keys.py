@@ -17,6 +17,8 @@ from dnnsplit.agents.names import name_problem
 from dnnsplit.deployment.wire.channels import ANY
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, OptionError, raise_problems
+from dnnsplit.ground.outputs import check_output
+from dnnsplit.ground.paths import exists
 
 AUTHORITY = "authority"  # folder of the one key that must not leave this machine
 CERT, KEY, CA = "cert.pem", "key.pem", "ca.pem"
@@ -51,6 +53,8 @@ def make_keys(
         Names that cannot be used, hosts that have keys already; all of them at once.
     DeployError
         The authority of the folder is damaged.
+    OutputError
+        The folder cannot be written.
 
     Examples
     --------
@@ -67,20 +71,21 @@ def make_keys(
         f"{AUTHORITY!r} is the folder of the authority; name the host differently" for name in addresses if name == AUTHORITY
     ]
     for name in addresses:
-        if not name_problem(name) and name != AUTHORITY and (folder / name).exists():
+        if not name_problem(name) and name != AUTHORITY and exists(folder / name):
             problems.append(f"{name!r} has keys already; remove {folder / name} to make it new ones")
     if not addresses:
         problems.append("name at least one host")
     if days < 1:
         problems.append(f"days is {days!r}; give 1 or more")
     raise_problems(OptionError, "keys", problems)
+    check_output(folder, folder=True)
     key, authority = _authority(folder / AUTHORITY)
     return {name: _pair(folder / name, name, there, days, key, authority) for name, there in addresses.items()}
 
 
 def _authority(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     """Read the authority of a folder, or make it."""
-    if folder.exists():
+    if exists(folder):
         try:
             key = serialization.load_pem_private_key((folder / KEY).read_bytes(), None)
             found = x509.load_pem_x509_certificate((folder / CA).read_bytes())

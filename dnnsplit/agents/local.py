@@ -15,10 +15,13 @@ from tempfile import TemporaryDirectory
 
 from dnnsplit.agents.deploy import status
 from dnnsplit.agents.stages import TAIL_LINES
+from dnnsplit.agents.wire import tls_of
 from dnnsplit.deployment.stage.process import child_environment
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, NetworkError
 from dnnsplit.ground.huge_pages import with_huge_pages
+from dnnsplit.ground.outputs import check_output
+from dnnsplit.ground.paths import real
 from dnnsplit.network.servers import Network
 
 START_S = 60.0
@@ -143,9 +146,11 @@ def local_agents(
     Raises
     ------
     DeployError
-        An agent does not start.
+        An agent has no keys there, or does not start.
     NetworkError
         The network cannot be read.
+    OutputError
+        The folder cannot be written.
 
     Examples
     --------
@@ -158,12 +163,17 @@ def local_agents(
     check_arguments(local_agents, locals(), some=("names",))
     emulate = None
     if isinstance(names, str | Path):
-        emulate = Path(names).resolve()
+        emulate = real(names)
         network = Network.load(emulate)
         names = sorted(network.server_names, key=lambda name: name != network.source)
     if not names:
         message = "name at least one agent"
         raise NetworkError(message)
+    if folder:
+        check_output(folder, folder=True)
+    if keys:  # are there, before anything starts
+        for name in names:
+            tls_of(Path(keys) / name)
     with TemporaryDirectory(prefix="dnnsplit-agents-") as there:
         agents = LocalAgents(Path(folder or there), Path(keys) if keys else None, emulate)
         with agents.running(names):

@@ -10,6 +10,7 @@ import dnnsplit as ds
 from dnnsplit.cli.models import Argument, argument, tell
 from dnnsplit.ground.files import write_text
 from dnnsplit.ground.outputs import check_output
+from dnnsplit.ground.paths import is_taken
 from dnnsplit.ground.units import show
 
 NETWORK: tuple[Argument, ...] = (
@@ -33,7 +34,7 @@ def network(options: argparse.Namespace) -> int:
     if options.action == "schema":
         print(json.dumps(schema(), indent=2, ensure_ascii=False))
     elif options.action == "new":
-        if options.file.exists() or options.file.is_symlink():
+        if is_taken(options.file):
             message = f"{options.file} is there already, and stays as it is; give another name"
             raise ds.OptionError(message)
         check_output(options.file)

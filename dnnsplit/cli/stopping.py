@@ -6,6 +6,7 @@ import atexit
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ class Signals:
             if not self.number:
                 tell_stopped(number)
             os._exit(128 + (self.number or number))
-        if time.monotonic() < self._again:
+        if time.monotonic() < self._again or _is_in(tempfile.__file__, frame):  # a folder that is made or removed: it comes again
             return
         self.number, self._again = number, time.monotonic() + AGAIN_S
         self._heard.set()
@@ -96,3 +97,10 @@ class Signals:
                 signal.pthread_kill(main, number)
         time.sleep(AGAIN_S)  # the interpreter waits for threads that compute
         os._exit(128 + number)
+
+
+def _is_in(file: str, frame: FrameType | None) -> bool:
+    """Whether a call, or one of those that led to it, is of the code of a file."""
+    while frame is not None and frame.f_code.co_filename != file:
+        frame = frame.f_back
+    return frame is not None

@@ -14,8 +14,9 @@ import msgspec
 from dnnsplit.codecs.plain import INT8, PLAIN
 from dnnsplit.ground.errors import DeployError, DnnSplitError, nearest, shortened
 from dnnsplit.ground.files import sha256
-from dnnsplit.ground.gate import Kind, file_problem, is_file
+from dnnsplit.ground.gate import Kind, file_problem
 from dnnsplit.ground.json_file import read_json
+from dnnsplit.ground.paths import is_file, real
 from dnnsplit.ground.units import show
 
 if TYPE_CHECKING:
@@ -302,4 +303,4 @@ def _leaves(folder: Path, file: str) -> bool:
         return False  # it points nowhere
     if not file or any(p.is_absolute() or p.drive or p.root or ".." in p.parts for p in written):
         return True
-    return not (folder / file).resolve().is_relative_to(folder.resolve())
+    return not real(folder / file).is_relative_to(real(folder))

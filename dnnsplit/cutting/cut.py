@@ -26,6 +26,7 @@ from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, raise_problems
 from dnnsplit.ground.files import sha256, write_bytes
 from dnnsplit.ground.forms import formed
+from dnnsplit.ground.outputs import check_output
 from dnnsplit.quantize.calibration import Calibration
 from dnnsplit.quantize.parts import boundary, build_part
 from dnnsplit.quantize.rewrite import QuantizedLayer, quantize_layer
@@ -86,6 +87,8 @@ def cut(
         The file is no usable model.
     NoiseError
         The images do not fit the model.
+    OutputError
+        The folder cannot be written.
     DnnSplitError
         The plan places other layers than the model has.
 
@@ -98,6 +101,7 @@ def cut(
     ('yolo11n-ppe-320', 'device')
     """
     check_arguments(cut, locals(), some=("out", "providers"))
+    check_output(out, folder=True)
     graph = model if isinstance(model, LayerGraph) else load(model, providers, shapes)
     read = graph.model
     feed = None if images is None else feeds_of(read, images)[0]

@@ -17,6 +17,7 @@ from dnnsplit.ground.errors import DeployError
 from dnnsplit.ground.files import sha256, write_json
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.markup import folded
+from dnnsplit.ground.paths import is_file
 
 FILE = "adaptive.json"
 SCHEMA = 2
@@ -113,4 +114,4 @@ class PlanSet:
 
 def load_cut(folder: str | Path) -> Bundle | PlanSet:
     """Return what a folder holds: several plans, or one bundle."""
-    return PlanSet.load(folder) if (Path(folder) / FILE).is_file() else Bundle.load(folder)
+    return PlanSet.load(folder) if is_file(Path(folder) / FILE) else Bundle.load(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from dnnsplit.codecs.images import MODES
 from dnnsplit.examples.preprocessing import CHANNELS, Preprocessing, as_input, fitted
 from dnnsplit.ground.errors import DnnSplitError, OptionError, raise_problems
 from dnnsplit.ground.gate import Kind, memory_bytes, opened
+from dnnsplit.ground.paths import is_folder
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")  # of Pillow, which knows odder ones, too
 NAMED = "JPEG, PNG, WebP, BMP, TIFF, GIF, PPM, JPEG 2000, AVIF"
@@ -23,7 +23,7 @@ _KIND = Kind("is not readable as a picture", OptionError, memory_bytes(), "the p
 
 def are_pictures(path: str | Path) -> bool:
     """Whether a path is a folder, or ends as a picture does."""
-    return os.path.isdir(path) or Path(path).suffix.lower() in _endings()  # noqa: PTH112, an odd name is told by the gate
+    return is_folder(path) or Path(path).suffix.lower() in _endings()
 
 
 def _endings() -> set[str]:
@@ -40,18 +40,18 @@ def listed(path: str | Path) -> tuple[list[Path], str]:
         The folder has no picture.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not is_folder(path):
         return [path], ""
     try:
         there = sorted(one for one in path.iterdir() if not one.name.startswith("."))
     except OSError as error:
         _KIND.refuse(path, f"the system says: {error.strerror}")
     endings = _endings()
-    found = [one for one in there if one.suffix.lower() in endings and not one.is_dir()]
-    others = Counter(one.suffix.lower() or one.name for one in there if one not in found and not one.is_dir())
+    found = [one for one in there if one.suffix.lower() in endings and not is_folder(one)]
+    others = Counter(one.suffix.lower() or one.name for one in there if one not in found and not is_folder(one))
     left = ", ".join(f"{count} {ending}" for ending, count in others.most_common(3))
     if not found:
-        folders = [one.name for one in there if one.is_dir()]
+        folders = [one.name for one in there if is_folder(one)]
         what = f"it has {left or 'no files'}" + (f", and the folders {', '.join(folders[:8])}: give one" if folders else "")
         message = f"{path} has no picture ({NAMED}); {what}"
         raise OptionError(message)
@@ -79,13 +79,14 @@ def read(paths: Sequence[Path], how: Preprocessing, dtype: np.dtype, shape: Sequ
         Files that are no pictures, all of them at once.
     """
     how = fitted(how, dtype, shape)
-    mode = MODES[CHANNELS[how.channels]]
     arrays, problems = [], []
     for path in paths:
+        picture = None
         try:
-            arrays.append(as_input(how, [_picture(path, mode)], dtype, shape))
+            picture = _picture(path, MODES[CHANNELS[how.channels]])
+            arrays.append(as_input(how, [picture], dtype, shape))
         except DnnSplitError as error:
-            problems.append(str(error))
+            problems.append(f"{path}: {error}" if picture else str(error))
     raise_problems(OptionError, "pictures", problems)
     return np.concatenate(arrays)
 

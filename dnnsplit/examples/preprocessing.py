@@ -18,6 +18,7 @@ from dnnsplit.ground.errors import OptionError, nearest, raise_problems
 RESIZES = ("letterbox", "stretch", "crop")
 CHANNELS = {"gray": 1, "RGB": 3, "BGR": 3, "RGBA": 4}
 GREY = 114  # what Ultralytics pads with
+MOST_PIXELS = 178_000_000  # of a picture that is resized, as of one that Pillow reads
 _PRESETS: dict[str, dict[str, Any]] = {
     "yolo": {"resize": "letterbox", "scale": 1 / 255},
     "imagenet": {
@@ -180,6 +181,11 @@ def fitted(how: Preprocessing, dtype: np.dtype[Any], shape: Sequence[int]) -> Pr
         message = f"an input of {dtype} takes no pictures by {how}"
         way_out = "scale=1, without mean and std, keeps them as they are" if dtype == np.uint8 else "give arrays, as .npy"
         raise OptionError(message, way_out)
+    with np.errstate(all="ignore"):
+        levels = _levels(how, count).astype(dtype)
+    if not np.isfinite(levels).all():
+        message = f"{how} makes values of pixels that {dtype} cannot hold"
+        raise OptionError(message)
     return replace(how, layout=layout, channels=channels)
 
 
@@ -223,7 +229,12 @@ def _resized(how: Preprocessing, picture: Image.Image, size: tuple[int, int]) ->
         return picture.resize(size, Image.Resampling.BILINEAR)
     sides = [there / its for there, its in zip(size, picture.size, strict=True)]
     factor = min(sides) if how.resize == "letterbox" else max(sides) / how.crop_pct
-    whole = [max(1, round(its * factor)) for its in picture.size]
+    large = [its * factor for its in picture.size]
+    if math.prod(large) > MOST_PIXELS:
+        made = " x ".join(f"{side:.6g}" for side in large)
+        message = f"of {picture.size[0]} x {picture.size[1]} pixels, {how} makes {made}, and cuts most of them away"
+        raise OptionError(message, "take letterbox or stretch, or leave the picture out")
+    whole = [max(1, round(side)) for side in large]
     picture = picture.resize((whole[0], whole[1]), Image.Resampling.BILINEAR)
     # in the middle, or half a pixel before it, as Ultralytics has it
     place = tuple(math.floor((there - its) / 2) if there >= its else -round((its - there) / 2)
@@ -292,7 +303,6 @@ def _number(text: str) -> float:
 
 
 def _text(number: float) -> str:
-    """Write a number as people do: 1/255 as such."""
-    if number and abs(number) < 0.1 and math.isclose(one := round(1 / number, 6), 1 / number, rel_tol=1e-12):
-        return f"1/{one:g}"
-    return f"{number:.10g}"
+    """Write a number as people do, 1/255 as such, so that it is read as the same one."""
+    short = [f"1/{round(1 / number, 6):.15g}"] if 0 < abs(number) < 0.1 else []
+    return next((text for text in (*short, f"{number:.10g}") if _number(text) == number), repr(number))

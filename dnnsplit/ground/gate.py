@@ -106,14 +106,6 @@ def is_there(path: str | os.PathLike[str], kind: Kind) -> bool:
         return True
 
 
-def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a plain file is at a path; also False where the system takes no such path."""
-    try:
-        return stat.S_ISREG(Path(path).stat().st_mode)
-    except (OSError, ValueError):
-        return False
-
-
 @contextmanager
 def _in_words(path: str | os.PathLike[str], kind: Kind) -> Iterator[None]:
     """Tell what the system says of a path by the error of the loader."""

@@ -11,6 +11,7 @@ from dnnsplit.graph.blocks import load
 from dnnsplit.graph.feeds import Images
 from dnnsplit.graph.layers import LayerGraph
 from dnnsplit.graph.signature import Shapes
+from dnnsplit.ground.paths import exists, real
 from dnnsplit.network.servers import Network
 from dnnsplit.noise.fit import fit_noise
 from dnnsplit.noise.models import LENT, NoiseModel, Table
@@ -87,7 +88,7 @@ def read_problem(
     """
     notes = []
     if instance:
-        name = Path(instance).resolve().name
+        name = real(instance).name
         graph, network, times, found = Instance.load(instance)
         topologies = _topologies(network)
         notes.append(f"{name} is a recorded instance, without its model: nothing of it is measured, cut or run here.")
@@ -147,7 +148,7 @@ def present(folder: str | Path, *files: str, what: str) -> list[Path]:
         None of them where one is missing.
     """
     paths = {file: Path(folder) / file for file in files}
-    missing = [file for file, path in paths.items() if not path.exists()]
+    missing = [file for file, path in paths.items() if not exists(path)]
     if missing:
         print(f"Left out: {what}, for want of {' and '.join(missing)}.")
     return [] if missing else [*paths.values()]

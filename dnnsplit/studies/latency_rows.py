@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dnnsplit.ground.files import sha256, write_text
+from dnnsplit.ground.paths import exists
 from dnnsplit.ground.tables import read_table
 from dnnsplit.network.servers import Network
 from dnnsplit.solving.plan import Plan
@@ -155,7 +156,7 @@ def write(results: str | Path | None, points: Sequence[Point], done: Mapping[str
 
 def finished(results: str | Path | None) -> dict[str, Run]:
     """Return what earlier runs gave, by the identity of their plans, where figures and requests are all there."""
-    if results is None or not Path(results).exists() or not runs_file(results).exists():
+    if results is None or not exists(results) or not exists(runs_file(results)):
         return {}
     rows, requests = read_table(results), read_table(runs_file(results), numbers=frozenset({"run"}))
     own = [field.name for field in fields(Run)]

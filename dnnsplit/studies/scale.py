@@ -16,6 +16,7 @@ from dnnsplit.ground.errors import OptionError, SolverError, nearest, raise_prob
 from dnnsplit.ground.files import write_text
 from dnnsplit.ground.gate import Kind
 from dnnsplit.ground.keywords import named
+from dnnsplit.ground.paths import exists
 from dnnsplit.ground.tables import MOST_BYTES, read_table
 from dnnsplit.ground.units import is_number, is_whole
 from dnnsplit.noise.schemes import pack
@@ -195,7 +196,7 @@ def _check(sizes: Sequence[tuple[int, int]], graphs: Sequence[str], method: str,
 
 def _known(resume: str | Path | None) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
     """Return the rows of a file by their job."""
-    if resume is None or not Path(resume).exists():
+    if resume is None or not exists(resume):
         return {}
     way_out = "give another file, or remove it"
     kind = Kind("is no table of solve times, to go on from", OptionError, MOST_BYTES, "the table", way_out=way_out)

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
-from dnnsplit.ground.errors import DnnSplitError, OptionError
+from dnnsplit.ground.errors import DnnSplitError, OptionError, raise_problems
 from dnnsplit.ground.files import sha256, write_json
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.gate import Kind
@@ -101,7 +101,10 @@ def record_at(path: Path) -> Record:
     document = read_json(path, KIND)
     if isinstance(document, dict):  # numbers that JSON lacks come back where they may be
         document |= {key: from_json(document[key]) for key in ("row", "parameters") if key in document}
-    return formed(document, Record, OptionError, f"{path} {KIND.unfit}", complete=True)
+    record = formed(document, Record, OptionError, f"{path} {KIND.unfit}", complete=True)
+    no_paths = [name for name in (record.notebook, *record.inputs, *record.outputs) if "\0" in name]
+    raise_problems(OptionError, f"{path} {KIND.unfit}", [f"{name!r} is no path" for name in no_paths])
+    return record
 
 
 def read_record(job: Job) -> dict[str, Any] | None:

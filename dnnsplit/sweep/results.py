@@ -15,6 +15,7 @@ import pandas as pd
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import OptionError, raise_problems
 from dnnsplit.ground.outputs import shown
+from dnnsplit.ground.paths import exists, is_file, is_folder, real
 from dnnsplit.sweep.jobs import LOG, RECORD
 from dnnsplit.sweep.record import record_at
 
@@ -101,7 +102,7 @@ def results(folders: str | Path | Sequence[str | Path]) -> pd.DataFrame:
         written: set[str] = set()
         for place in places:
             try:
-                found[place.resolve()], files = _entry(place)
+                found[real(place)], files = _entry(place)
                 written.update(files)
             except OptionError as error:
                 problems.append(str(error))
@@ -131,15 +132,15 @@ def table_of(entries: Sequence[Entry], differ: bool = True) -> pd.DataFrame:
 
 
 def _children(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if not child.name.startswith(".")) if folder.is_dir() else []
+    return sorted(child for child in folder.iterdir() if not child.name.startswith(".")) if is_folder(folder) else []
 
 
 def _is_run(folder: Path) -> bool:
-    return folder.is_dir() and ((folder / RECORD).exists() or (folder / LOG).exists())
+    return is_folder(folder) and (exists(folder / RECORD) or exists(folder / LOG))
 
 
 def _empty(folder: Path) -> str:
-    if not folder.is_dir():
+    if not is_folder(folder):
         return f"there is no folder {shown(folder)}"
     inside = [shown(child) for child in _children(folder) if any(map(_is_run, _children(child)))]
     return f"{shown(folder)} holds no run" + (f", but sweeps: give {', '.join(inside)}" if inside else "")
@@ -148,14 +149,14 @@ def _empty(folder: Path) -> str:
 def _entry(place: Path) -> tuple[Entry, Iterator[str]]:
     """Return a run and the files that it wrote."""
     notebooks = [child for child in _children(place) if child.suffix == ".ipynb"]
-    name = {"sweep": place.resolve().parent.name}
-    if not (place / RECORD).exists():
+    name = {"sweep": real(place).parent.name}
+    if not exists(place / RECORD):
         notebook = notebooks[0].stem if notebooks else ""
-        row = {"run": place.resolve().name, "notebook": notebook, "status": "unfinished", "cell": "", "error": ""}
+        row = {"run": real(place).name, "notebook": notebook, "status": "unfinished", "cell": "", "error": ""}
         output = str(notebooks[0]) if notebooks else ""
         return Entry({**name, **row, "seconds": None, "cpu_s": None, "output": output, "results": {}}, {}, ()), iter(())
     record = record_at(place / RECORD)
-    base = (place / record.notebook).resolve().parent
+    base = real(place / record.notebook).parent
     row = asdict(record.row) | {"output": str(place / Path(record.notebook).name)}
     return Entry(name | row, record.parameters, record.own), (os.path.realpath(base / path) for path in record.outputs)
 
@@ -165,7 +166,7 @@ def _is_known(child: Path, written: Collection[str]) -> bool:
     place = os.path.realpath(child)
     if any(file == place or file.startswith(place + os.sep) for file in written):
         return True
-    if child.suffix != ".csv" or not child.is_file():
+    if child.suffix != ".csv" or not is_file(child):
         return False
     with child.open("rb") as file:
         return file.read(len(b"run,notebook,status,")) == b"run,notebook,status,"

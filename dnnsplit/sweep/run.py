@@ -18,6 +18,7 @@ from dnnsplit.ground.errors import OptionError
 from dnnsplit.ground.files import write_text
 from dnnsplit.ground.markup import readable, shown
 from dnnsplit.ground.outputs import check_output
+from dnnsplit.ground.paths import real
 from dnnsplit.sweep import local
 from dnnsplit.sweep.apart import check_apart, overwritten
 from dnnsplit.sweep.jobs import Job, jobs_of
@@ -164,11 +165,11 @@ def run(
     dnnsplit.ground.errors.OptionError: there is no sweep file .../sweeps/none.yaml
     """
     check_arguments(run, locals(), least={"workers": 1}, some=("notebook",))
-    path = Path(notebook).resolve()
+    path = real(notebook)
     if workers < 1:
         message = f"workers is {workers}; it must be 1 or more"
         raise OptionError(message)
-    folder = Path(out).resolve() if out else Path.cwd() / "data" / "runs" / path.stem
+    folder = real(out) if out else Path.cwd() / "data" / "runs" / path.stem
     jobs = jobs_of(path, parameters or {}, grid or {}, folder)
     check_apart(jobs, path.name)
     table = folder / f"{path.stem}.csv"

@@ -55,6 +55,29 @@ def changed():
     except BaseException:
         raise ImportError("it is no module") from None
 
+def slowly(module, name):  # what makes, or removes, a temporary folder, and there is one meanwhile
+    work = getattr(module, name)
+
+    def slow(*arguments, **options):
+        setattr(module, name, work)
+        if name == "mkdir":
+            work(*arguments, **options)
+        tell()
+        time.sleep(1)
+        return work(*arguments, **options) if name == "rmtree" else None
+
+    setattr(module, name, slow)
+    with tempfile.TemporaryDirectory():
+        time.sleep(600 if name == "mkdir" else 0)
+    time.sleep(600)
+
+def making():
+    slowly(os, "mkdir")
+
+def removing():
+    import shutil
+    slowly(shutil, "rmtree")
+
 class Held:
     def find_spec(self, name, path=None, target=None):
         return importlib.machinery.ModuleSpec(name, self) if name == os.environ["HELD_AT"] else None
@@ -113,7 +136,7 @@ def test_a_signal_among_the_imports_is_one_line(held, tmp_path, number, code, to
     assert scratch(tmp_path) == []
 
 
-@pytest.mark.parametrize("how", ["stuck", "destructor", "caught", "changed"])
+@pytest.mark.parametrize("how", ["stuck", "destructor", "caught", "changed", "making", "removing"])
 def test_no_library_keeps_a_signal_to_itself(held, tmp_path, how):
     with held(PLAN, "onnx", how) as process:
         wait_until((tmp_path / "held").exists)

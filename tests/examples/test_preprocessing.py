@@ -21,6 +21,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         ("Imagenet, bgr", {"resize": "crop", "crop_pct": 0.875, "channels": "BGR", "mean": MEAN, "std": STD}),
         ("crop=0.9,NHWC", {"resize": "crop", "crop_pct": 0.9, "layout": "NHWC"}),
         ("mean=0.5:0.4:0.3,std=2", {"mean": (0.5, 0.4, 0.3), "std": (2.0,)}),
+        ("scale=1/11271127.5", {"scale": 1 / 11271127.5}),
+        ("mean=0.12345678901234567,std=1e-300", {"mean": (0.12345678901234567,), "std": (1e-300,)}),
+        ("crop=0.8750000000001,scale=-5e-324", {"resize": "crop", "crop_pct": 0.8750000000001, "scale": -5e-324}),
     ],
 )
 def test_a_text_tells_the_fields_and_is_written_again(text, fields):
@@ -70,6 +73,14 @@ def test_a_crop_keeps_the_middle():
     assert np.unique(half.reshape(-1, 3), axis=0).tolist() == [[200, 100, 50]]
 
 
+def test_a_crop_of_what_would_be_huge_is_refused():
+    for how, size in (("crop", (1, 100_000)), ("crop=1e-9", (10, 10)), ("crop=5e-324", (10, 10))):
+        with pytest.raises(ds.OptionError, match=rf"^of {size[0]} x {size[1]} pixels, .*; take letterbox or stretch"):
+            as_input(ds.Preprocessing.of(how), [Image.new("RGB", size)], F4, (1, 3, 64, 64))
+    found = as_input(ds.Preprocessing.of("letterbox"), [Image.new("RGB", (1, 100_000))], F4, (1, 3, 64, 64))
+    assert found.shape == (1, 3, 64, 64)
+
+
 def test_channels_layout_and_numbers():
     picture = Image.new("RGB", (8, 8), (51, 102, 255))
     wanted = (np.array([0.2, 0.4, 1.0]) - MEAN) / STD
@@ -100,6 +111,8 @@ def test_inputs_that_take_no_such_pictures_are_refused():
         ("imagenet", F4, (1, 4, 8, 8), "has 4 channels"),
         ("", np.dtype(np.uint8), (1, 3, 8, 8), "scale=1, without mean and std, keeps them as they are"),
         ("", np.dtype(np.int64), (1, 3, 8, 8), "an input of int64 takes no pictures"),
+        ("scale=1e37", F4, (1, 3, 8, 8), "makes values of pixels that float32 cannot hold"),
+        ("scale=300", np.dtype(np.float16), (1, 3, 8, 8), "makes values of pixels that float16 cannot hold"),
     ):
         with pytest.raises(ds.OptionError) as error:
             fitted(ds.Preprocessing.of(how), dtype, shape)

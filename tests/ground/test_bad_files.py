@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -10,6 +11,7 @@ import dnnsplit as ds
 from dnnsplit.cutting.plan_set import PlanSet
 from dnnsplit.deployment.hosts import read_hosts
 from dnnsplit.deployment.stage.config import Config
+from dnnsplit.examples import pictures
 from dnnsplit.examples.shipped import read_images, tiny
 from dnnsplit.graph.foreign import domains_and_places
 from dnnsplit.noise.journal import read_journal
@@ -33,6 +35,9 @@ NETWORK = {"source": "a", "servers": [{"name": "a", "compute": "2 W", "memory": 
            "links": [{"source": "a", "target": "b", "bandwidth": "5 MB/s", "latency": "5 ms"}]}  # fmt: skip
 CONFIG = {"bundle": "b", "server": "s", "host": "h", "port": 1, "peers": {"a": "b:1"}, "deadline_s": 1, "in_flight": 3,
           "tls": {"key": "k", "cert": "c", "ca": "d"}, "emulation": {}, "parent_pid": 3}  # fmt: skip
+RECORD = {"row": {"run": "n", "notebook": "n.ipynb", "status": "done", "cell": "", "error": "", "seconds": 1.0, "cpu_s": 1.0,
+                  "output": "n.ipynb", "results": {"z": 1}}, "parameters": {"a": 1}, "own": ["out"], "notebook": "n.ipynb",
+          "notebook_sha256": "0", "versions": {"python": "3"}, "inputs": {"a.csv": "0"}, "outputs": {"b.csv": "0"}}  # fmt: skip
 PLANS = {"schema": 2, "model_name": "m", "links": [{"source": "a", "target": "b", "bandwidth_bytes_per_s": 1e6}],
          "plans": [{"folder": "f", "digest": "d", "noise": 0.1, "fixed": 1.0, "per_bandwidth": [1.0]}]}  # fmt: skip
 
@@ -79,6 +84,10 @@ def no_content(folder):
     yield from bad_files.contents(sub(folder, "contents"))
 
 
+def picture(path):
+    return pictures.read([path], ds.Preprocessing(), np.dtype("float32"), (1, 3, 8, 8))
+
+
 def every_loader(folder):
     """Return loaders, their errors, and what else they are given, by name."""
     yaml_file, run = (
@@ -115,11 +124,13 @@ def every_loader(folder):
         "noise": (ds.NoiseSamples.load, ds.NoiseError, [table(NOISE)]),
         "journal": (lambda path: read_journal(path, {"a": 1}), ds.NoiseError, [bad_files.array_files]),
         "images": (read_images, ds.OptionError, [bad_files.array_files]),
+        "picture": (picture, ds.OptionError, [bad_files.picture_files]),
+        "record": (inside(folder / "run", "run.json", ds.results), ds.OptionError, [texts, wrong(RECORD)]),
     }
 
 
 LOADERS = ("model", "domains", "network", "hosts", "sweep", "notebook", "report", "config", "plans", "times", "forms", "factors",
-           "noise", "journal", "images")  # fmt: skip
+           "noise", "journal", "images", "picture", "record")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -132,7 +143,7 @@ def test_a_loader_refuses_by_its_own_error(tmp_path, name):
     wrong = []
     for kind, path in no_content(tmp_path):
         absent = name == "journal" and kind == "missing"  # nothing was measured yet
-        linked = name in ("sweep", "plans") and kind == "a name with NUL"  # no link can lead there
+        linked = name in ("sweep", "plans", "record") and kind == "a name with NUL"  # no link can lead there
         if not linked and not told(load, path, error, wrong, kind) and not absent:
             wrong.append(f"{kind}: it is taken")
     for i, group in enumerate(groups):

@@ -9,8 +9,9 @@ import pytest
 
 import dnnsplit as ds
 from dnnsplit.ground.arrays import read_arrays
-from dnnsplit.ground.gate import Kind, is_file, is_there, opened, read_bytes, read_text
+from dnnsplit.ground.gate import Kind, is_there, opened, read_bytes, read_text
 from dnnsplit.ground.json_file import read_json
+from dnnsplit.ground.paths import exists, is_file, is_folder, real
 from dnnsplit.ground.yaml_file import read_texts, read_values
 from tests.helpers import bad_files
 
@@ -136,10 +137,15 @@ def test_whether_something_is_there(tmp_path):
     assert not is_there(tmp_path / "no", KIND)
     assert is_there(tmp_path, KIND)
     refused(is_there, tmp_path / ("n" * 300), "its name is longer")
-    assert not is_file(tmp_path / ("n" * 300))
-    assert not is_file("a\0b")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "far").symlink_to("n" * 300)
+    for name in ("n" * 300, "loop", "loop/below", "far", "file/below", "a\0b", "none"):
+        assert not any(there(tmp_path / name) for there in (exists, is_file, is_folder)), name
+        assert "\0" in name or real(tmp_path / name).is_absolute()
     assert not is_file(tmp_path)
     assert is_file(bad_files.written(tmp_path / "file", b""))
+    assert exists(tmp_path)
+    assert is_folder(tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="who is root may read anything")

@@ -10,11 +10,13 @@ import os
 import socket
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+from PIL import Image
 
 DEEP = 100_000
 ODD_VALUES = (None, True, -1, 0.5, 10**400, 2**70, "", "x", "\x00", "y" * 5000, [], [[]], {}, {"a": 1}, [1, "a", None], {"": {}})
@@ -222,6 +224,43 @@ def array_files(folder):
     }.items():
         ending = "npz" if content[:2] == b"PK" else "npy"
         yield f"array, {kind}", written(folder / f"{kind}.{ending}", content)
+
+
+def picture_files(folder):
+    """Yield what Pillow must not be given, or fails on, in the formats that people have."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+    for form in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM"):
+        good = _saved(image, form)
+        middle = len(good) // 2
+        yield f"{form}, cut", written(folder / f"cut.{form.lower()}", good[:middle])
+        yield f"{form}, head alone", written(folder / f"head.{form.lower()}", good[:12])
+        changed = good[:8] + b"\xff" * 24 + good[32:]
+        yield f"{form}, changed head", written(folder / f"changed.{form.lower()}", changed)
+        yield f"{form}, torn", written(folder / f"torn.{form.lower()}", good[: middle - 30] + good[middle:])
+        yield f"{form} under another name", written(folder / f"{form.lower()}.txt", good)
+    large = zlib.compress(bytes(2**20))
+    yield "PNG, 2^31 rows", written(folder / "rows.png", _png(2**31 - 1, 2**31 - 1, large))
+    yield "PNG, no rows", written(folder / "none.png", _png(0, 0, large))
+    yield "PNG, fewer rows than told", written(folder / "fewer.png", _png(10_000, 10_000, large))
+    yield "floats", written(folder / "floats.tiff", _saved(Image.new("F", (4, 4), 0.5), "TIFF"))
+    yield "steps beyond 16 bits", written(folder / "steps.tiff", _saved(Image.new("I", (4, 4), 2**20), "TIFF"))
+    yield "EPS", written(folder / "page.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\nshowpage\n")
+    yield "SVG", written(folder / "drawn.svg", b'<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4"/>')
+
+
+def _saved(image, form):
+    image.save(file := io.BytesIO(), form)
+    return file.getvalue()
+
+
+def _png(width, height, content):
+    """Return a PNG of 8-bit grey that tells a size, whatever it holds."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
 
 
 def onnx_files(folder):

@@ -16,7 +16,7 @@ from dnnsplit.deployment.wire.door import Door
 from dnnsplit.deployment.wire.encoding import Infer
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, raise_problems, shortened
-from dnnsplit.ground.gate import is_file
+from dnnsplit.ground.paths import is_file
 
 SERVICE = "inference.GRPCInferenceService"
 FROM_STAGE = (("dnnsplit-stage", "1"),)  # metadata by which stages call each other: they come through a door of their own
