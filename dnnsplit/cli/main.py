@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals = Signals(heard)
     try:
         signals.listen()
-        return run(sys.argv[1:] if arguments is None else arguments)
+        return signals.passed(run(sys.argv[1:] if arguments is None else arguments))
     except BaseException as error:  # a library that is interrupted while it is loaded may say so by any error
         came = signals.number or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0)
         if not came:

@@ -39,7 +39,7 @@ class Signals:
     """
 
     def __init__(self, numbers: Sequence[int]) -> None:
-        self.number, self._numbers = 0, numbers
+        self.number, self._numbers, self._late = 0, numbers, 0
         self._again = 0.0  # when a signal is heard anew
         self._heard, self._over = threading.Event(), threading.Event()
 
@@ -55,6 +55,12 @@ class Signals:
         for number in self._numbers:
             signal.signal(number, self._stop)
 
+    def passed(self, code: int) -> int:
+        """Return the exit code of a command, unless a signal is still to be heard: one that came too early, and not again yet."""
+        if self._late and not self.number:
+            self._stop(self._late, None)
+        return code
+
     def end(self) -> None:
         """Nothing is to be taken away any more: a signal ends the process at once."""
         self._over.set()
@@ -64,7 +70,10 @@ class Signals:
             if not self.number:
                 tell_stopped(number)
             os._exit(128 + (self.number or number))
-        if time.monotonic() < self._again or _is_in(tempfile.__file__, frame):  # a folder that is made or removed: it comes again
+        if time.monotonic() < self._again:
+            return
+        if _is_in(tempfile.__file__, frame):  # a folder that is made or removed: it comes again
+            self._late = number
             return
         self.number, self._again = number, time.monotonic() + AGAIN_S
         self._heard.set()

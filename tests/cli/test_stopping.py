@@ -55,7 +55,7 @@ def changed():
     except BaseException:
         raise ImportError("it is no module") from None
 
-def slowly(module, name):  # what makes, or removes, a temporary folder, and there is one meanwhile
+def slowly(module, name, after_s=600):  # what makes, or removes, a temporary folder, and there is one meanwhile
     work = getattr(module, name)
 
     def slow(*arguments, **options):
@@ -69,7 +69,8 @@ def slowly(module, name):  # what makes, or removes, a temporary folder, and the
     setattr(module, name, slow)
     with tempfile.TemporaryDirectory():
         time.sleep(600 if name == "mkdir" else 0)
-    time.sleep(600)
+    time.sleep(after_s)
+    raise OSError("the command ends")
 
 def making():
     slowly(os, "mkdir")
@@ -77,6 +78,11 @@ def making():
 def removing():
     import shutil
     slowly(shutil, "rmtree")
+
+def ending():  # before the signal could come again
+    import shutil
+    sys.modules["dnnsplit.cli.stopping"].TICK_S = 100
+    slowly(shutil, "rmtree", 0)
 
 class Held:
     def find_spec(self, name, path=None, target=None):
@@ -136,12 +142,13 @@ def test_a_signal_among_the_imports_is_one_line(held, tmp_path, number, code, to
     assert scratch(tmp_path) == []
 
 
-@pytest.mark.parametrize("how", ["stuck", "destructor", "caught", "changed", "making", "removing"])
+@pytest.mark.parametrize("how", ["stuck", "destructor", "caught", "changed", "making", "removing", "ending"])
 def test_no_library_keeps_a_signal_to_itself(held, tmp_path, how):
     with held(PLAN, "onnx", how) as process:
         wait_until((tmp_path / "held").exists)
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=60) == ("", "dnnsplit: interrupted\n")
+        first = "dnnsplit: the command ends\n" if how == "ending" else ""
+        assert process.communicate(timeout=60) == ("", f"{first}dnnsplit: interrupted\n")
         assert process.returncode == 130
     assert scratch(tmp_path) == []
 
