@@ -3,11 +3,12 @@
 python bench/trust_stops.py               each work is stopped 3 times by Ctrl-C and 3 times by SIGKILL
 python bench/trust_stops.py --times 50    50 times
 
-Printed is a row for each work and signal. "ended" counts tries that ended by the signal (exit code 130, or by the signal itself),
-"before" those that were done by then. Of what is left, "half" counts tries after which a result was there that is not whole,
-"processes" those after which a process lived on, and "temporary" those after which files were left that are no results: after a
-SIGKILL nobody can take them away. "same" counts tries after which the same command ended well with what an undisturbed one gives:
-to the last digit for noise, for hashes of parts and for answers, and in all but measured seconds for the rest.
+Printed is a row for each work and signal. "ended" counts tries that ended by the signal: with exit code 130, or by the signal
+itself before a line of ours was run; "before" those that were done by then. Of what is left, "half" counts tries after which a
+result was there that is not whole, "processes" those after which a process lived on, and "temporary" those after which files were
+left that are no results: after a SIGKILL nobody can take them away. "same" counts tries after which the same command ended well
+with what an undisturbed one gives: to the last digit for noise, for hashes of parts and for answers, and in all but measured
+seconds for the rest.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ def tried(work: Work, number: signal.Signals, moment_s: float, good: Any, usual:
         half = not _is_whole(work, out, good)
         strange = [p for p in out.iterdir() if not any(p.match(pattern) for pattern in work.ours)]
         strange += [p for p in temporary.iterdir() if p.name not in usual]
-        found = {"before": before, "ended": code in BY[number] and not before and "Traceback" not in error, "half": half}
+        found = {"before": before, "ended": code in BY[number] and not before and not _is_foreign(error), "half": half}
         found |= {"processes": bool(left), "temporary": bool(strange)}
         _tell(number, moment_s, code, error, left, strange, before, half)
         with _started(work.command(out), temporary, mark) as process:
@@ -204,6 +205,11 @@ def tried(work: Work, number: signal.Signals, moment_s: float, good: Any, usual:
         return {key: int(value) for key, value in found.items()}
 
 
+def _is_foreign(error: str) -> bool:
+    """Whether it is a traceback; not one of Python's own start, before a line of ours is run."""
+    return "Traceback" in error and str(Path(ds.__file__).parent) in error
+
+
 def _tell(
     number: signal.Signals, moment_s: float, code: int, error: str, left: Sequence[Any], strange: Sequence[Path], before: bool,
     half: bool,
@@ -211,7 +217,7 @@ def _tell(
     """Tell the details of a try that is not as it should be."""
     last = error.strip().splitlines()[-1:] or [""]
     names = [path.name for path in strange] if number == signal.SIGINT else []
-    if (code not in BY[number] and not before) or "Traceback" in error or left or names or half:
+    if (code not in BY[number] and not before) or _is_foreign(error) or left or names or half:
         told = f"{number.name} after {moment_s:.2f} s: exit code {code}, {last[0][:150]!r}"
         print(f"  {told}; left: {[p.info['cmdline'][:4] for p in left]} {names} {'half' if half else ''}", file=sys.stderr)
 
