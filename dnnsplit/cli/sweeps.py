@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import dnnsplit as ds
 from dnnsplit.cli.assignments import assignments, grids
 from dnnsplit.cli.models import argument, tell
-from dnnsplit.ground.outputs import keep
+from dnnsplit.ground.outputs import keep, shown
 
+WHY = {"failed": "has failed", "blocked": "needs one that failed"}
 KEPT = "what is finished is kept: the same command goes on from there"
 RUN = (
     argument("notebook", type=Path, help=".ipynb or .yaml"),
@@ -22,7 +24,7 @@ RUN = (
              help="folder of the table and of the runs, each with a folder of its own (default: data/runs/NAME, here)"),
     argument("-w", "--workers", type=int, default=1, help="runs side by side; more than 1 distorts measured times (default: 1)"),
     argument("--scheduler", metavar="ADDRESS", help="run on the workers of a Dask scheduler, such as tcp://host:8786"),
-    argument("--again", action="store_true", help="run what is finished, too"),
+    argument("--again", action="store_true", help="run everything, also what is finished"),
     argument("--report", type=Path, writes="file", help="write the last executed notebook as one HTML page"),
 )  # fmt: skip
 RESULTS = (
@@ -45,11 +47,15 @@ def run(options: argparse.Namespace) -> int:
     columns = ["run", "status", "seconds", "cpu_s", "cell", "error"]
     columns[1:1] = [name for name in map(str, runs.frame) if name.startswith("p.")]
     print(runs.frame[columns].to_string(index=False, float_format="{:.4g}".format))
+    if any(row["results"] for row in runs.rows.values()):
+        tell(f"what they published: dnnsplit results {shlex.quote(shown(runs.jobs[0].folder.parent))}")
     last = runs.frame.iloc[-1]
     if options.report and last["status"] in ("done", "kept"):
         from dnnsplit.sweep.report import write_report
 
         print(write_report(last["output"], options.report, runs=runs))
+    elif options.report:
+        tell(f"{options.report} is not written: it would be of {last['run']}, the last run, which {WHY[last['status']]}")
     for row in runs.failed.itertuples():
         if row.status == "failed":
             print(f"dnnsplit: {row.run} failed; see {row.output} and run.log beside it", file=sys.stderr)

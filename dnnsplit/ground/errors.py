@@ -207,14 +207,14 @@ def shortened(value: object, most: int = SHOWN) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def nearest(name: str, options: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the closest option, or the list of options when none is close."""
+def nearest(name: str, options: Iterable[str], most: int = 8) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the closest option, or the list of options, `most` at most, when none is close."""
     options = [str(option) for option in options]
     by_lower = {option.lower(): option for option in options}
     close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
     if close:
         return f" (did you mean {by_lower[close[0]]!r}?)"
-    if 0 < len(options) <= 8:
+    if 0 < len(options) <= most:
         return f" (there is: {', '.join(map(repr, options))})"
     return ""
 

@@ -151,7 +151,7 @@ def topologies(planned: pd.DataFrame, baselines: pd.DataFrame | None = None, *, 
     Parameters
     ----------
     planned : pd.DataFrame
-        From `dnnsplit.studies.grid.sweep_plans`, of several topologies.
+        From `dnnsplit.studies.grid.sweep_plans`, of several topologies, at one bandwidth.
     baselines : pd.DataFrame | None, optional
         method, latency_s [s], energy_j [J], a point per row: those of the largest topology, from `dnnsplit.studies.baselines`.
     about : str, default ""

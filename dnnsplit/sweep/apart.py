@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dnnsplit.ground.errors import OptionError, raise_problems
 from dnnsplit.ground.files import sha256
-from dnnsplit.ground.outputs import shown
+from dnnsplit.ground.outputs import shown, writing
 from dnnsplit.sweep.jobs import WRITTEN, Job
 from dnnsplit.sweep.record import read_record
 
@@ -56,6 +58,37 @@ def check_apart(jobs: Sequence[Job], heading: str) -> None:
                 refused.add((first.name, job.name))
                 problems.append(f"{first.name} and {job.name} would both write {shown(Path(file))}, as they did before")
     raise_problems(OptionError, heading, problems)
+
+
+@contextmanager
+def alone(jobs: Sequence[Job], folder: Path) -> Iterator[None]:
+    """Hold the folder of a sweep, and those outside of it that its runs are told to write to, until the block ends.
+
+    No other sweep writes there meanwhile, in any process of this host; a folder that is not there yet is made.
+
+    Raises
+    ------
+    OptionError
+        Another sweep holds one; all of them at once.
+    OutputError
+        A folder cannot be made.
+    """
+    places = {Path(place) for job in jobs for place in _places(job).values()}
+    problems = []
+    with ExitStack() as stack:
+        for place in sorted({folder, *(one for one in places if not one.is_relative_to(folder))}):
+            with writing(place):
+                place.mkdir(parents=True, exist_ok=True)
+                file = os.open(place, os.O_RDONLY)
+                stack.callback(os.close, file)  # which lets go of it, too
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                problems.append(f"another sweep writes to {shown(place)} now; wait until it has ended, or give another folder")
+            except OSError:  # a file system without locks
+                continue
+        raise_problems(OptionError, "sweeps", problems)
+        yield
 
 
 def overwritten(job: Job, wrote: dict[str, str]) -> str:

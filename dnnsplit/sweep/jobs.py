@@ -16,11 +16,11 @@ from dnnsplit.ground.forms import formed
 from dnnsplit.ground.gate import Kind
 from dnnsplit.ground.yaml_file import MOST_BYTES, read_values
 from dnnsplit.sweep.names import LONGEST, name_of
-from dnnsplit.sweep.notebook import check_parameters, parameters_of
+from dnnsplit.sweep.notebook import MOST, check_parameters, parameters_of
 
 _KIND = Kind(
-    "is no sweep file (runs: [{notebook: ..., parameters: ..., needs: ...}])", OptionError, MOST_BYTES, "the sweep file",
-    "there is no sweep file {path}",
+    "is no sweep file (runs: [{notebook: ..., name: ..., parameters: ..., grid: ..., needs: ...}])", OptionError, MOST_BYTES,
+    "the sweep file", "there is no sweep file {path}",
 )  # fmt: skip
 # parameters that are folders which a notebook writes to, and where they are in the run's own folder unless they are given
 WRITTEN = {"out": ".", "figures": "figures", "build": "build"}
@@ -130,8 +130,11 @@ def jobs_of(
     Raises
     ------
     OptionError
-        Unknown notebooks, parameters, names or keys, values of another kind than a notebook takes, or two runs of one name.
+        Unknown notebooks, parameters, names or keys, values of another kind than a notebook takes, two runs of one name, or a
+        parameter that is given as a value and as an axis.
     """
+    both = [f"{name!r} is given as a value and as an axis; give one of them" for name in parameters if name in grid]
+    raise_problems(OptionError, path.name, both)
     if path.suffix not in (".yaml", ".yml"):
         return tuple(_expanded(path.stem, path, {}, parameters, grid, folder, ()))
     sweep = _read(path)
@@ -139,7 +142,7 @@ def jobs_of(
     known = {entry.notebook: parameters_of(path.parent / entry.notebook) for entry in sweep.runs}
     everywhere = {name for names in known.values() for name in names}
     lost = [name for name in {**common, **parameters, **grid} if name not in everywhere]
-    raise_problems(OptionError, path.name, [f"no notebook has the parameter {n!r}{nearest(n, everywhere)}" for n in lost])
+    raise_problems(OptionError, path.name, [f"no notebook has the parameter {n!r}{nearest(n, everywhere, MOST)}" for n in lost])
     jobs: list[Job] = []
     made: dict[str, list[str]] = {}  # the names of the jobs that an entry became
     for entry in sweep.runs:

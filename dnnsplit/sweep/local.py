@@ -35,11 +35,14 @@ class Now:
         How many can run side by side; 0 until a cluster has answered.
     hosts : int | None
         How many workers a cluster has, each with room for some; None on this machine.
+    told : Callable[[str], None]
+        Takes a line on a run that was done, and is begun again.
     """
 
     workers: int
     hosts: int | None = None
     running: dict[str, str] = field(default_factory=dict)
+    told: Callable[[str], None] = lambda line: None
 
 
 def side_by_side(jobs: Sequence[Job], now: Now, again: bool = False) -> Iterator[tuple[Job, dict[str, Any]]]:
@@ -67,7 +70,7 @@ def side_by_side(jobs: Sequence[Job], now: Now, again: bool = False) -> Iterator
                     row = _left(job, code)
                 elif len(running) == now.workers or not all(name in rows for name in job.needs):
                     continue
-                elif (settled := _settled(job, [rows[name] for name in job.needs], again)) is None:
+                elif (settled := _settled(job, [rows[name] for name in job.needs], again, now.told)) is None:
                     running[job.name] = _start(job)
                     now.running[job.name] = ""
                     continue
@@ -143,11 +146,16 @@ def ticking(tell: Callable[[], Any], seen: bool = True) -> Iterator[None]:
             thread.join()
 
 
-def _settled(job: Job, needed: Sequence[Mapping[str, Any]], again: bool) -> dict[str, Any] | None:
+def _settled(
+    job: Job, needed: Sequence[Mapping[str, Any]], again: bool, told: Callable[[str], None] = lambda line: None
+) -> dict[str, Any] | None:
     """Return the row of a job that is not to be run: something that it needs failed, or it was finished before."""
     if lost := [row["run"] for row in needed if row["status"] in ("failed", "blocked")]:
         return unfinished(job, "blocked", f"needs {', '.join(lost)}")
-    return None if again else finished(job)
+    row, changed = (None, "") if again else finished(job)
+    if changed:
+        told(f"{job.name} runs again, in the place of what it left: {changed}")
+    return row
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:

@@ -21,6 +21,7 @@ MIME = "application/vnd.dnnsplit.result+json"
 CELLS = ("code", "markdown", "raw")
 # what a table of runs has of its own
 COLUMNS = ("sweep", "run", "notebook", "status", "cell", "error", "seconds", "cpu_s", "output")
+MOST = 40  # parameters that are listed where none is like what was given
 NOTEBOOK = Kind("is no notebook of format 4", OptionError, 2**28, "the notebook", "there is no notebook {path}")
 KINDS = {
     "str": kinds.kind_of(str),
@@ -118,7 +119,7 @@ def check_parameters(notebook: str | Path, given: Mapping[str, Any]) -> dict[str
         so that None may be given where it is the default.
     """
     known = declared(notebook)
-    problems = [f"there is no parameter {name!r}{nearest(name, known)}" for name in given if name not in known]
+    problems = [f"there is no parameter {name!r}{nearest(name, known, MOST)}" for name in given if name not in known]
     values: dict[str, Any] = {}
     for name, (default, kind) in known.items():
         try:

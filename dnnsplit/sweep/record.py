@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
-from dnnsplit.ground.errors import DnnSplitError, OptionError, raise_problems
+from dnnsplit.ground.errors import DnnSplitError, OptionError, raise_problems, shortened
 from dnnsplit.ground.files import sha256, write_json
 from dnnsplit.ground.forms import formed
 from dnnsplit.ground.gate import Kind
@@ -19,6 +20,7 @@ from dnnsplit.ground.json_file import read_json
 from dnnsplit.sweep.jobs import Job
 from dnnsplit.sweep.values import from_json, same, to_json
 
+CHANGES = 3  # that are told, of those for which a run is run again
 KIND = Kind("is no record of a run by this version of dnnsplit", OptionError, 2**28, "the record")
 
 
@@ -115,24 +117,41 @@ def read_record(job: Job) -> dict[str, Any] | None:
         return None
 
 
-def finished(job: Job) -> dict[str, Any] | None:
-    """Return the row of a run that need not be run again, or None.
+def finished(job: Job) -> tuple[dict[str, Any] | None, str]:
+    """Return the row of a run that need not be run again, or None and why one that was done has to be run again; "" if none was.
 
-    That is one that was done with the same parameters, notebook, versions and contents of all files that it read, and whose
-    files are all still as it left them.
+    It need not if it was done with the same parameters, notebook, versions and contents of all files that it read, and its files
+    are all still as it left them.
     """
     record = read_record(job)
-    if record is None or record["row"]["status"] != "done" or not job.output.exists():
-        return None
-    try:
-        now = {"parameters": dict(job.parameters), "notebook_sha256": sha256(job.notebook), "versions": versions()}
-        files = {**record["inputs"], **record["outputs"]}
-        unchanged = all(same(record[key], value) for key, value in now.items()) and all(
-            sha256(job.notebook.parent / path) == known for path, known in files.items()
-        )
-    except OSError:  # a file is gone
-        return None
-    return {**record["row"], "status": "kept", "output": str(job.output)} if unchanged else None
+    if record is None or record["row"]["status"] != "done":
+        return None, ""
+    if changed := [*itertools.islice(_changed(job, record), CHANGES + 1)]:
+        return None, ", ".join([*changed[:CHANGES], *(["..."] if len(changed) > CHANGES else [])])
+    return {**record["row"], "status": "kept", "output": str(job.output)}, ""
+
+
+def _changed(job: Job, record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is otherwise than it was when a run was done, in words."""
+    was = record["parameters"]
+    for name, value in job.parameters.items():
+        if name not in was:
+            yield f"{name} is new"
+        elif not same(was[name], value):
+            yield f"{name} was {shortened(was[name])}"
+    yield from (f"{name} is gone" for name in was if name not in job.parameters)
+    if sha256(job.notebook) != record["notebook_sha256"]:
+        yield "the notebook has changed"
+    before, now = record["versions"], versions()
+    yield from (f"{name} was {before.get(name, 'missing')}" for name in {**before, **now} if before.get(name) != now.get(name))
+    if not job.output.exists():
+        yield f"{job.output.name} is gone"
+    for path, known in {**record["inputs"], **record["outputs"]}.items():
+        try:
+            if sha256(job.notebook.parent / path) != known:
+                yield f"{path} has changed"
+        except OSError:
+            yield f"{path} is gone"
 
 
 def versions() -> dict[str, str]:

@@ -55,8 +55,8 @@ def results(folders: str | Path | Sequence[str | Path]) -> pd.DataFrame:
         notebook, status ("done", "failed", or "unfinished": it was begun, and has no record: it still runs or was stopped),
         cell and error (of failed ones), seconds (wall) [s], cpu_s [s], output (path of the executed notebook); a column
         ``p.<name>`` for each parameter, where lists and dictionaries are JSON, without the folders that are a run's own; and a
-        column per published result. What a run has not is NaN. That a run is done says nothing of what has changed since: `run`
-        tells, and does it again.
+        column per published result. What a run has not is NaN. That a run is done says nothing of what has changed since; `run`
+        runs it again then.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def results(folders: str | Path | Sequence[str | Path]) -> pd.DataFrame:
     problems: list[str] = []
     found: dict[Path, Entry] = {}  # a run that is in two of the folders is there once
     strange: list[str] = []
-    for folder in [Path(folders)] if isinstance(folders, str | Path) else map(Path, folders):
+    for folder in dict.fromkeys([Path(folders)] if isinstance(folders, str | Path) else map(Path, folders)):
         places = [folder] if _is_run(folder) else [child for child in _children(folder) if _is_run(child)]
         if not places:
             problems.append(_empty(folder))
@@ -110,7 +110,8 @@ def results(folders: str | Path | Sequence[str | Path]) -> pd.DataFrame:
         strange += [shown(child) for child in others if not _is_known(child, written)]
     raise_problems(OptionError, "results", problems)
     if strange:
-        warnings.warn(f"left out, for they are no runs: {', '.join(strange)}", stacklevel=2)
+        why = "they are no runs" if len(strange) > 1 else "it is no run"
+        warnings.warn(f"left out, for {why}: {', '.join(strange)}", stacklevel=2)
     return table_of([*found.values()], differ=False)
 
 
@@ -141,9 +142,11 @@ def _is_run(folder: Path) -> bool:
 
 def _empty(folder: Path) -> str:
     if not is_folder(folder):
-        return f"there is no folder {shown(folder)}"
+        return (
+            f"{shown(folder)} is a file; give the folder of its runs" if exists(folder) else f"there is no folder {shown(folder)}"
+        )
     inside = [shown(child) for child in _children(folder) if any(map(_is_run, _children(child)))]
-    return f"{shown(folder)} holds no run" + (f", but sweeps: give {', '.join(inside)}" if inside else "")
+    return f"{shown(folder)} holds folders of sweeps; give {', '.join(inside)}" if inside else f"{shown(folder)} holds no run"
 
 
 def _entry(place: Path) -> tuple[Entry, Iterator[str]]:

@@ -20,7 +20,7 @@ from dnnsplit.ground.markup import readable, shown
 from dnnsplit.ground.outputs import check_output
 from dnnsplit.ground.paths import real
 from dnnsplit.sweep import local
-from dnnsplit.sweep.apart import check_apart, overwritten
+from dnnsplit.sweep.apart import alone, check_apart, overwritten
 from dnnsplit.sweep.jobs import Job, jobs_of
 from dnnsplit.sweep.record import read_record
 from dnnsplit.sweep.results import Entry, table_of
@@ -105,10 +105,11 @@ def run(
         An ``.ipynb``, or a ``.yaml`` with ``runs``, a list of {notebook, name, parameters, grid, needs}, relative to the file,
         and optionally ``parameters`` for all of them; ``needs`` lists names of earlier runs.
     parameters : Mapping[str, Any] | None, optional
-        Of every notebook of a sweep that has them; of a single notebook all must exist.
+        By name. In a sweep each goes to all notebooks that have it; a single notebook must have all of them.
     out : str | Path | None, optional
-        Folder of the sweep, default ``data/runs/<sweep>`` in the current folder: for the table ``<sweep>.csv``, and for a folder
-        of each run with the executed notebook, its log ``run.log``, its record ``run.json``, and what the notebook writes.
+        Folder of the sweep, default ``data/runs/<sweep>`` in the current folder: for the table of what this call asked for,
+        ``<sweep>.csv``, and for a folder of each run with the executed notebook, its log ``run.log``, its record ``run.json``,
+        and what the notebook writes.
     progress : bool, default True
         Show a progress line.
     grid : Mapping[str, Sequence[Any]] | None, optional
@@ -118,7 +119,7 @@ def run(
     scheduler : str | None, optional
         Address of a Dask scheduler, such as ``tcp://host:8786``, whose workers run them instead of this machine.
     again : bool, default False
-        Run what is finished, too.
+        Run everything, also what is finished.
 
     Returns
     -------
@@ -127,8 +128,8 @@ def run(
     Raises
     ------
     OptionError
-        Unknown notebooks or parameters, values of another kind than a notebook's annotations tell, no scheduler there, or two
-        runs that would write one file; nothing was run then.
+        Unknown notebooks or parameters, values of another kind than a notebook's annotations tell, no scheduler there, two runs
+        that would write one file, or another sweep that writes to the same folder now; nothing was run then.
     OutputError
         The folder cannot be written; what is finished by then is kept.
 
@@ -139,15 +140,18 @@ def run(
     Notes
     -----
     A run is called by its notebook, or by its name in the sweep file, and by the parameters that tell it from others:
-    ``04-split,max_noise=0.03``. A notebook writes to its parameters ``out``, ``figures`` and ``build``. Where they are not given,
-    by the caller or in the sweep file, they are the run's own folder, ``figures`` and ``build`` in it. Runs that are to
-    share a folder are given it: in texts that are given, ``{sweep}`` is the folder of the sweep, so that with ``out: "{sweep}"``
-    one run leaves there what another, which needs it, reads with ``data: "{sweep}"``.
+    ``04-split,max_noise=0.03``. What a sweep file sets for all of its runs is in no name: when it is changed, they run again, and
+    what they left is replaced, which a line tells; give another `out` to keep both.
+
+    A notebook writes to its parameters ``out``, ``figures`` and ``build``. The caller or the sweep file may set them; else they
+    are the run's own folder, and ``figures`` and ``build`` in it. Runs share a folder where all of them are told the same one.
+    ``{sweep}`` stands for the folder of the sweep in whatever is set: with ``out: "{sweep}"`` one run leaves there what another,
+    which needs it, reads with ``data: "{sweep}"``.
 
     What a notebook will write is not known before it has run, but two runs of one notebook that are given one folder of these
-    three are refused; so are any two that wrote one file when they ran before. Where a run is seen to have written a file of an
-    earlier run of the sweep all the same, it has failed. Not seen are files that other processes of a notebook write, and
-    sweeps that run at the same time.
+    three are refused; so are any two that wrote one file when they ran before. A run that wrote a file of an earlier run of the
+    sweep has failed. Not seen are files that other processes of a notebook write. A sweep that would write to a folder to which
+    another one writes at that moment is refused, on the same host; one that does so later runs, and replaces what it finds.
 
     Examples
     --------
@@ -177,9 +181,11 @@ def run(
     rows: dict[str, Mapping[str, Any]] = {}
     runs = Runs(jobs, rows)
     wrote: dict[str, str] = {}
-    now = local.Now(workers) if scheduler is None else local.Now(0, hosts=0)
-    told = _Told(runs, now)
-    with tqdm(total=len(jobs), disable=not progress, bar_format="{desc} [{elapsed}]") as bar:
+    with alone(jobs, folder), tqdm(total=len(jobs), disable=not progress, bar_format="{desc} [{elapsed}]") as bar:
+        now = local.Now(workers) if scheduler is None else local.Now(0, hosts=0)
+        if progress:
+            now.told = lambda line: bar.write(line, file=bar.fp)
+        told = _Told(runs, now)
 
         def tell() -> None:
             bar.set_description_str(f"{path.stem}: {told}")
@@ -233,5 +239,6 @@ class _Told:
         names = f"now {', '.join(running[:SHOWN])}{more}" if running else ""
         if self.now.hosts is None:
             return names
-        hosts = "no worker yet" if not self.now.hosts else f"{self.now.hosts} worker{'s'[: self.now.hosts > 1]}"
-        return f"{names or 'nothing runs'} on {hosts}"
+        if not self.now.hosts:
+            return "no worker yet"
+        return f"{names or 'none runs'} on {self.now.hosts} worker{'s'[: self.now.hosts > 1]}"

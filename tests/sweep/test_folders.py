@@ -9,7 +9,7 @@ import yaml
 from helpers.notebook_files import notebook, row_of
 
 import dnnsplit as ds
-from dnnsplit.sweep.apart import check_apart
+from dnnsplit.sweep.apart import alone, check_apart
 from dnnsplit.sweep.jobs import WRITTEN, jobs_of
 from dnnsplit.sweep.names import LONGEST, name_of
 from dnnsplit.sweep.record import write_record
@@ -160,6 +160,40 @@ class TestCollisions:
         notebook(path, "length = open(f'value-{x}.txt', 'w').write(str(x))")  # what is mended is tried again
         frame = ds.run(path, {}, tmp_path / "out", progress=False, grid={"x": [1, 2]}).frame
         assert frame["status"].to_list() == ["done", "done"]
+
+
+class TestTogether:
+    def test_a_sweep_into_a_folder_to_which_another_one_writes_is_refused(self, tmp_path):
+        path, shared = notebook(tmp_path / "n.ipynb", parameters=FOLDERS), tmp_path / "shared"
+        first = jobs_of(path, {"out": "shared"}, {}, tmp_path / "out")
+        with alone(first, tmp_path / "out"):
+            for given, out, told in (({}, tmp_path / "out", "out"), ({"out": "shared"}, tmp_path / "other", "shared")):
+                with pytest.raises(
+                    ds.OptionError, match=rf"another sweep writes to {tmp_path / told} now; wait until it has ended"
+                ):
+                    ds.run(path, given, out, progress=False)
+            with alone(jobs_of(path, {}, {}, shared / "inside"), shared / "inside"):  # each of its runs has a folder of its own
+                pass
+        with alone(first, tmp_path / "out"):  # it has ended
+            pass
+
+    def test_its_end_ends_that_whatever_it_was(self, tmp_path):
+        path = notebook(tmp_path / "n.ipynb", parameters=FOLDERS)
+        with pytest.raises(ZeroDivisionError), alone(jobs_of(path, {}, {}, tmp_path / "out"), tmp_path / "out"):
+            raise ZeroDivisionError
+        with alone(jobs_of(path, {}, {}, tmp_path / "out"), tmp_path / "out"):
+            pass
+
+    def test_a_folder_that_cannot_be_made_is_no_start(self, tmp_path):
+        path = notebook(tmp_path / "n.ipynb", parameters=FOLDERS)
+        (tmp_path / "file").touch()
+        with pytest.raises(ds.OutputError, match="file/below cannot be written"):
+            ds.run(path, {"out": "file/below"}, tmp_path / "out", progress=False)
+
+    def test_a_value_and_an_axis_are_two_answers(self, tmp_path):
+        path = notebook(tmp_path / "n.ipynb", parameters=FOLDERS)
+        with pytest.raises(ds.OptionError, match="'x' is given as a value and as an axis; give one of them"):
+            ds.run(path, {"x": 1}, tmp_path / "out", progress=False, grid={"x": [1, 2]})
 
 
 def test_a_grid_is_resumed_run_by_run_and_keeps_every_runs_files(tmp_path):

@@ -22,8 +22,8 @@ def test_on_this_machine_it_names_what_runs(tmp_path):
 
 
 def test_on_a_cluster_it_also_says_on_how_many_workers(tmp_path):
-    assert told(tmp_path, Now(0, 0)) == "5 left, nothing runs on no worker yet"
-    assert told(tmp_path, Now(1, 1)) == "5 left, nothing runs on 1 worker"
+    assert told(tmp_path, Now(0, 0)) == "5 left, no worker yet"
+    assert told(tmp_path, Now(1, 1)) == "5 left, none runs on 1 worker"
     running = {f"n,x={x}": "tcp://a" for x in (1, 2, 3, 4)}
     assert told(tmp_path, Now(8, 2, running)) == "5 left, now n,x=1, n,x=2, n,x=3 and 1 more on 2 workers"
     assert told(tmp_path, Now(8, 2, running), 2) == "2 done, 3 left, about 0 s, now n,x=3, n,x=4 on 2 workers"
@@ -34,6 +34,6 @@ def test_the_time_left_is_shared_by_the_workers_as_they_come(tmp_path, monkeypat
     jobs = jobs_of(notebook(tmp_path / "n.ipynb"), {}, {"x": [1, 2, 3, 4, 5]}, tmp_path / "out")
     now = Now(0, 0)
     line = _Told(Runs(jobs, {jobs[0].name: row_of(jobs[0], seconds=10.0)}), now)
-    assert str(line) == "1 done, 4 left, nothing runs on no worker yet"
+    assert str(line) == "1 done, 4 left, no worker yet"
     now.workers, now.hosts = 4, 2
-    assert str(line) == "1 done, 4 left, about 10 s, nothing runs on 2 workers"
+    assert str(line) == "1 done, 4 left, about 10 s, none runs on 2 workers"

@@ -116,7 +116,7 @@ def test_what_is_no_run_is_told_but_not_what_runs_wrote(tmp_path, path):
 
 def test_a_folder_of_sweeps_says_so(tmp_path, path):
     left(path, tmp_path / "runs" / "one", {"x": 1})
-    with pytest.raises(ds.OptionError, match=r"runs holds no run, but sweeps: give \S+/runs/one"):
+    with pytest.raises(ds.OptionError, match=r"runs holds folders of sweeps; give \S+/runs/one"):
         ds.results(tmp_path / "runs")
     with pytest.raises(ds.OptionError, match="folders is the list \\[\\]; give"):
         ds.results([])
@@ -136,7 +136,7 @@ def test_the_command_line_prints_the_table_and_writes_it_whole(tmp_path, path, c
     printed = capsys.readouterr()
     assert printed.out.split() == ["sweep", "run", "status", "error", "p.x", "latency_s", "one", "n,x=1", "done", "1", "0.25",
                                    "two", "n,x=2", "done", "2", "0.5"]  # fmt: skip
-    assert printed.err == f"dnnsplit: left out, for they are no runs: {tmp_path / 'two' / 'notes.txt'}\n"
+    assert printed.err == f"dnnsplit: left out, for it is no run: {tmp_path / 'two' / 'notes.txt'}\n"
     table = read_table(tmp_path / "all.csv")
     assert table["sweep"].to_list() == ["one", "two"]
     assert table["latency_s"].to_list() == [0.25, 0.5]

@@ -18,6 +18,7 @@ from helpers.processes import is_running, started, wait_until
 
 import dnnsplit as ds
 from dnnsplit.cli.assignments import assignments, grids
+from dnnsplit.cli.main import main
 from dnnsplit.ground.huge_pages import in_huge_pages
 from dnnsplit.sweep import local
 from dnnsplit.sweep.jobs import Job, jobs_of, points
@@ -196,8 +197,15 @@ READS = (
 )
 
 
-@pytest.mark.parametrize("change", ["parameter", "notebook", "input", "module", "changed output", "lost output", "lost notebook"])
-def test_a_run_is_repeated_when_something_it_depends_on_changes(tmp_path, change):
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("parameter", "x was 2"), ("notebook", "the notebook has changed"), ("input", "data.csv has changed"),
+        ("module", "helper.py has changed"), ("changed output", "sum.txt has changed"), ("lost output", "sum.txt is gone"),
+        ("lost notebook", "n.ipynb is gone"),
+    ],
+)  # fmt: skip
+def test_a_run_is_repeated_when_something_it_depends_on_changes(tmp_path, change, why):
     path = notebook(tmp_path / "n.ipynb", *READS)
     (tmp_path / "data.csv").write_text("a\n1\n2\n")
     (tmp_path / "helper.py").write_text("FACTOR = 2\n")
@@ -220,7 +228,7 @@ def test_a_run_is_repeated_when_something_it_depends_on_changes(tmp_path, change
 
     from dnnsplit.sweep.record import finished
 
-    assert finished(job)["status"] == "kept"
+    assert finished(job)[0]["status"] == "kept"
     if change == "parameter":
         job = replace(job, parameters={**job.parameters, "x": 3})
     elif change == "notebook":
@@ -233,7 +241,22 @@ def test_a_run_is_repeated_when_something_it_depends_on_changes(tmp_path, change
         (tmp_path / "sum.txt").write_text("7")
     else:
         {"lost output": tmp_path / "sum.txt", "lost notebook": job.output}[change].unlink()
-    assert finished(job) is None
+    assert finished(job) == (None, why)
+
+
+def test_what_takes_the_place_of_a_finished_run_is_told_and_so_is_a_page_that_is_not_made(tmp_path, capfd):
+    notebook(tmp_path / "n.ipynb", "import dnnsplit as ds\nds.publish(y=1 / (x - 2))")
+    page = tmp_path / "page.html"
+    command = ["run", str(sweep_file(tmp_path, {"notebook": "n.ipynb"}, x=1)), "-o", str(tmp_path / "a b"), "--report", str(page)]
+    assert main(command) == 0
+    assert f"\ndnnsplit: what they published: dnnsplit results '{tmp_path / 'a b'}'\n" in capfd.readouterr().err
+    page.unlink()
+    sweep_file(tmp_path, {"notebook": "n.ipynb"}, x=2)
+    assert main(command) == 1
+    told = capfd.readouterr().err
+    assert "n runs again, in the place of what it left: x was 1\n" in told
+    assert f"dnnsplit: {page} is not written: it would be of n, the last run, which has failed\n" in told
+    assert not page.exists()
 
 
 def test_a_grid_is_one_table_and_grows(tmp_path):

@@ -70,9 +70,9 @@ def test_another_kind_of_number_is_another_parameter(tmp_path):
     job.folder.mkdir()
     job.output.write_text("{}")
     write_record(job, row_of(job), [], [])
-    assert finished(job)
+    assert finished(job)[0]
     for other in (True, 1.0):
-        assert finished(replace(job, parameters={**job.parameters, "x": other})) is None
+        assert finished(replace(job, parameters={**job.parameters, "x": other}))[0] is None
 
 
 @pytest.mark.parametrize("metadata", [{}, {"kernelspec": {"name": "python3", "display_name": "Python 3"}}, {"language_info": {}}])
