@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -139,32 +140,48 @@ def jobs_of(
         return tuple(_expanded(path.stem, path, {}, parameters, grid, folder, ()))
     sweep = _read(path)
     common = sweep.parameters or {}
-    known = {entry.notebook: parameters_of(path.parent / entry.notebook) for entry in sweep.runs}
-    everywhere = {name for names in known.values() for name in names}
+    known: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    for notebook in dict.fromkeys(entry.notebook for entry in sweep.runs):
+        with _noted(problems, notebook):
+            known[notebook] = parameters_of(path.parent / notebook)
+    everywhere = dict.fromkeys(name for names in known.values() for name in names)
     lost = [name for name in {**common, **parameters, **grid} if name not in everywhere]
-    raise_problems(OptionError, path.name, [f"no notebook has the parameter {n!r}{nearest(n, everywhere, MOST)}" for n in lost])
+    if not problems:  # a notebook that cannot be read may have them
+        problems += [f"no notebook has the parameter {n!r}{nearest(n, everywhere, MOST)}" for n in lost]
     jobs: list[Job] = []
     made: dict[str, list[str]] = {}  # the names of the jobs that an entry became
     for entry in sweep.runs:
-        has = known[entry.notebook]
+        has = known.get(entry.notebook, {})
         # what the caller gives wins over a run's own entry, and that over the entry for all runs
         shared, last, wide = ({k: v for k, v in group.items() if k in has} for group in (common, parameters, grid))
         values = {**shared, **(entry.parameters or {}), **last}
         name, needs = entry.called, entry.needs or ()
         if name in made:
-            message = f"{path.name}: two runs are called {name!r}; give one of them another name"
-            raise OptionError(message)
-        unknown = [f"{name} needs {n!r}, which does not come before it{nearest(n, made)}" for n in needs if n not in made]
-        raise_problems(OptionError, path.name, unknown)
-        before = tuple(job for need in needs for job in made[need])
+            problems.append(f"two runs are called {name!r}; give one of them another name")
+        problems += [f"{name} needs {n!r}, which does not come before it{nearest(n, made)}" for n in needs if n not in made]
+        before = tuple(job for need in needs for job in made.get(need, ()))
         own = {k: v for k, v in (entry.grid or {}).items() if k not in last}
-        added = _expanded(name, path.parent / entry.notebook, values, {}, {**own, **wide}, folder, before)
-        made[name] = [job.name for job in added]
-        jobs += added
+        made[name] = []
+        if entry.notebook in known:
+            with _noted(problems, entry.notebook):
+                added = _expanded(name, path.parent / entry.notebook, values, {}, {**own, **wide}, folder, before)
+                made[name] = [job.name for job in added]
+                jobs += added
+    raise_problems(OptionError, path.name, problems)
     names = [job.name for job in jobs]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     raise_problems(OptionError, path.name, [f"two runs are called {name!r}; give one of them another name" for name in twice])
     return tuple(jobs)
+
+
+@contextmanager
+def _noted(problems: list[str], notebook: str) -> Iterator[None]:
+    """Take what is refused of a notebook as problems among others."""
+    try:
+        yield
+    except OptionError as error:
+        problems += [f"{notebook}: {line}" for line in error.details] or [str(error)]
 
 
 def points(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

@@ -259,6 +259,28 @@ def test_what_takes_the_place_of_a_finished_run_is_told_and_so_is_a_page_that_is
     assert not page.exists()
 
 
+def test_all_that_is_wrong_with_a_sweep_file_is_told_at_once(tmp_path):
+    notebook(tmp_path / "n.ipynb")
+    runs = [
+        {"notebook": "n.ipynb", "grid": {"nmae": [1]}, "needs": ["m"]}, {"notebook": "none.ipynb"},
+        {"notebook": "n.ipynb", "parameters": {"X": 1, "namee": 2}},
+    ]  # fmt: skip
+    with pytest.raises(ds.OptionError) as error:
+        ds.run(sweep_file(tmp_path, *runs), out=tmp_path / "out")
+    assert str(error.value).splitlines() == [
+        "all.yaml: 6 problems",
+        f"  * there is no notebook {tmp_path / 'none.ipynb'}",
+        "  * n needs 'm', which does not come before it",
+        "  * n.ipynb: there is no parameter 'nmae' (did you mean 'name'?)",
+        "  * two runs are called 'n'; give one of them another name",
+        "  * n.ipynb: there is no parameter 'X' (did you mean 'x'?)",
+        "  * n.ipynb: there is no parameter 'namee' (did you mean 'name'?)",
+    ]
+    runs = [{"notebook": "n.ipynb"}]
+    with pytest.raises(ds.OptionError, match="no notebook has the parameter 'zzz' \\(there is: 'x', 'name', 'limits', 'nothing'"):
+        ds.run(sweep_file(tmp_path, *runs, zzz=1), out=tmp_path / "out")
+
+
 def test_a_grid_is_one_table_and_grows(tmp_path):
     path = notebook(tmp_path / "n.ipynb", "import dnnsplit as ds\nds.publish(double=2 * x)")
     frame = ds.run(path, {"name": "b"}, tmp_path / "out", progress=False, grid={"x": [1, 2]}).frame
