@@ -194,7 +194,7 @@ def tried(work: Work, number: signal.Signals, moment_s: float, good: Any, usual:
         half = not _is_whole(work, out, good)
         strange = [p for p in out.iterdir() if not any(p.match(pattern) for pattern in work.ours)]
         strange += [p for p in temporary.iterdir() if p.name not in usual]
-        found = {"before": before, "ended": code in BY[number] and not before and not _is_foreign(error), "half": half}
+        found = {"before": before, "ended": not before and _is_right(number, code, error), "half": half}
         found |= {"processes": bool(left), "temporary": bool(strange)}
         _tell(number, moment_s, code, error, left, strange, before, half)
         with _started(work.command(out), temporary, mark) as process:
@@ -205,9 +205,11 @@ def tried(work: Work, number: signal.Signals, moment_s: float, good: Any, usual:
         return {key: int(value) for key, value in found.items()}
 
 
-def _is_foreign(error: str) -> bool:
-    """Whether it is a traceback; not one of Python's own start, before a line of ours is run."""
-    return "Traceback" in error and str(Path(ds.__file__).parent) in error
+def _is_right(number: signal.Signals, code: int, error: str) -> bool:
+    """Whether a process ended as it should: by the signal, in our words; or as Python's own start ends, before a line of ours."""
+    if "Traceback" in error and str(Path(ds.__file__).parent) not in error:
+        return number == signal.SIGINT and error.rstrip().endswith("KeyboardInterrupt")
+    return code in BY[number] and "Traceback" not in error
 
 
 def _tell(
@@ -217,7 +219,7 @@ def _tell(
     """Tell the details of a try that is not as it should be."""
     last = error.strip().splitlines()[-1:] or [""]
     names = [path.name for path in strange] if number == signal.SIGINT else []
-    if (code not in BY[number] and not before) or _is_foreign(error) or left or names or half:
+    if not (before or _is_right(number, code, error)) or left or names or half:
         told = f"{number.name} after {moment_s:.2f} s: exit code {code}, {last[0][:150]!r}"
         print(f"  {told}; left: {[p.info['cmdline'][:4] for p in left]} {names} {'half' if half else ''}", file=sys.stderr)
 
