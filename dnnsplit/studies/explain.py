@@ -236,7 +236,8 @@ def explain(
     question, effort = inquire(graph, network, times, noise, {"max_noise": max_noise, **asked})
     placement, scheme = positions(question, plan)
     alternatives = tuple(_alternative(question, effort, *servers) for servers in _restrictions(network))
-    notes = [] if plan.status == "optimal" else ["the plan itself is not proved optimal: a difference below 0 is an improvement"]
+    notes = ["the noise of the plan was measured, that of others is by the noise model"] if plan.measurements else []
+    notes += [] if plan.status == "optimal" else ["the plan itself is not proved optimal: a difference below 0 is an improvement"]
     least = np.full(question.problem.allowed.shape, math.nan)
     next_cut = next_precision = next_form = None
     try:
@@ -249,6 +250,8 @@ def explain(
         notes.append(f"what is next best is not known: {error}")
     prices = least - plan.objective
     prices[np.abs(prices) <= 1e-12 * abs(plan.objective)] = 0.0
+    if plan.measurements:  # by the noise model it may not be allowed to be where it is
+        prices[np.arange(len(placement)), placement] = 0.0
     if _coupled(question):
         notes.append("pin_prices leave aside the limits on energy and memory, so they are lower bounds; price_of_pin is exact")
         prices = np.maximum(prices, 0.0) if plan.status == "optimal" else prices

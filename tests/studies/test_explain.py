@@ -329,3 +329,19 @@ def test_self_links_and_verified_plans_are_explained():
     found = ds.explain(plan, graph, network, times, noise, **asked)
     assert {a.name for a in found.alternatives} >= {"everything on 'device'", "everything on 'edge'"}
     assert all(a.plan for a in found.alternatives)
+
+
+def test_a_plan_that_was_measured_to_hold_is_explained_where_the_noise_model_thinks_otherwise():
+    """As on further images, on which a scheme may make less noise than on those that the model was fitted to."""
+    graph, network, times, noise = ds.examples.tiny()
+    found = ds.split(graph, network, times, noise, max_noise=0.05)
+    assert found.noise == pytest.approx(0.037)  # by the model
+    plan = replace(found, noise=0.018, noise_kind="measured", measurements=1)
+    told = ds.explain(plan, graph, network, times, noise, max_noise=0.02)
+    assert "the noise of the plan was measured, that of others is by the noise model" in told.note
+    assert [told.pin_prices.loc[layer, server] for layer, server in plan.assignment.items()] == [0.0] * len(graph.layers)
+    assert [one.plan.noise for one in told.alternatives] == [0.012, 0.012, 0.012]  # they keep the limit by the model
+    with pytest.raises(ds.OptionError, match=r"its noise 0\.037 is above max_noise 0\.02"):
+        ds.explain(found, graph, network, times, noise, max_noise=0.02)
+    with pytest.raises(ds.OptionError, match=r"its noise 0\.037 is above max_noise 0\.01"):
+        ds.explain(plan, graph, network, times, noise, max_noise=0.01)
