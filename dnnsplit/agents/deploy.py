@@ -170,7 +170,8 @@ def deploy(
     model = Path(model)
     name = name or model.stem
     raise_problems(OptionError, "deploy", list(_problems(name, asked)))
-    graph = load(model, shapes=shapes)
+    with _asking(at, keys):  # somebody has to be there; later on he may be away for a moment
+        graph = load(model, shapes=shapes)
     with TemporaryDirectory() as folder:
         file, count = _images(images, graph, Path(folder), preprocess, told)
         if asked.get("max_noise") and not file:
@@ -185,7 +186,6 @@ def deploy(
         )
         with _asking(at, keys) as remote:
             started = time.time()
-            remote.ask("held", digests=())  # somebody has to be there; later on he may be away for a moment
             told(f"model: {' '.join(repr(graph).split())}, to {at}")
             digests = list(files.values())
             patiently(lambda: remote.ask("keep", owner=f"{name}/request", digests=digests), AWAY_S)
@@ -258,6 +258,11 @@ def status(at: str, keys: str | Path = "", name: str = "") -> dict[str, Any]:
 def _asking(at: str, keys: str | Path) -> Iterator[Remote]:
     remote = Remote(at, "", tls_of(keys))
     try:
+        try:
+            remote.ask("held", digests=())
+        except UnreachableError as error:
+            message = f"no agent answers at {at} ({error.reason})"
+            raise UnreachableError(message, "start one there, dnnsplit agent --name NAME, or give another address") from None
         yield remote
     finally:
         remote.close()

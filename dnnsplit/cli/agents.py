@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def agent(options: argparse.Namespace) -> int:
 
     def started(address: str) -> None:
         print(address, flush=True)
-        where = f"has joined {options.join}" if options.join else "is the first: others join it, and requests arrive here"
+        where = f"joins {options.join}" if options.join else "is the first: others join it, and requests arrive here"
         tell(f"{options.name!r} listens on {address} and {where}; Ctrl-C ends it and its stages")
 
     run_agent(given, started)
@@ -95,13 +96,18 @@ DEPLOY: tuple[Argument, ...] = (
 
 def deploy(options: argparse.Namespace) -> int:
     """Deploy a model, and print the address that clients call."""
-    found = ds.deploy(
-        options.model, options.at, name=options.name, images=options.images or None, keys=options.keys,
-        shapes=shapes(options.shape), preprocess=options.preprocess,
-        max_noise=options.max_noise, confidence=options.confidence, latency_weight=options.latency_weight,
-        energy_weight=options.energy_weight, max_device_energy_j=options.max_device_energy, layers=options.layers,
-        budget=options.budget, setting=options.setting, deadline_s=options.deadline, in_flight=options.in_flight,
-    )  # fmt: skip
+    try:
+        found = ds.deploy(
+            options.model, options.at, name=options.name, images=options.images or None, keys=options.keys,
+            shapes=shapes(options.shape), preprocess=options.preprocess,
+            max_noise=options.max_noise, confidence=options.confidence, latency_weight=options.latency_weight,
+            energy_weight=options.energy_weight, max_device_energy_j=options.max_device_energy, layers=options.layers,
+            budget=options.budget, setting=options.setting, deadline_s=options.deadline, in_flight=options.in_flight,
+        )  # fmt: skip
+    except KeyboardInterrupt as error:
+        name = shlex.quote(options.name or options.model.stem)
+        error.add_note(f"what the agents have begun goes on: 'dnnsplit undeploy {name} --at {options.at}' ends it")
+        raise
     with found:
         print(found.address)
     return 0

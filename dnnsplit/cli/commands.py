@@ -160,7 +160,8 @@ def _power(options: argparse.Namespace) -> int:
         action="append",
         default=[],
         metavar="NAME",
-        help="another metric to write too, for 'noise-for': disagreement, of detections; top1, of classes; nsr, ... (repeatable)",
+        help="another metric to write too, for 'noise-for': disagreement, of detections; top1, the share whose class changes; "
+        "nsr, ... (repeatable)",
     ),
     IMAGES,
     PREPROCESS,
@@ -197,7 +198,12 @@ def _noise(options: argparse.Namespace) -> int:
     "propose a limit on the noise that keeps another metric",
     argument("samples", type=Path, help="CSV of noise samples with the metric: of 'dnnsplit noise --metric NAME'"),
     argument("--metric", default="disagreement", help="which (default: disagreement)"),
-    argument("--at-most", type=float, default=0.05, help="how much of it is allowed (default: 0.05)"),
+    argument(
+        "--at-most",
+        type=float,
+        default=0.05,
+        help="how much of it is allowed, such as 0.02 of top1 where 98 %% are to keep their class (default: 0.05)",
+    ),
     argument("--share", type=float, default=1.0, help="of the schemes up to the limit that must keep it (default: 1)"),
     argument("--confidence", type=float, help="keep it by upper bounds over images of this confidence (default: the mean)"),
 )

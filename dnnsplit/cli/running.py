@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 import dnnsplit as ds
 from dnnsplit.cli.commands import COMMANDS
 from dnnsplit.cli.version import Version
+from dnnsplit.ground.errors import nearest
 from dnnsplit.ground.outputs import check_output, writing
 
 PIPE_CODE = 141  # as of a program that SIGPIPE ends
@@ -79,12 +80,24 @@ def _failed(code: int, reason: object) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest option to one that is not there, as whoever misspells a value is told the nearest, too."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [option for option in self._option_string_actions if option.startswith("--")]
+            near = [one + (nearest(one.partition("=")[0], options) if one.startswith("--") else "") for one in unknown]
+            self.error(f"unrecognized arguments: {' '.join(near)}")
+        return found, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dnnsplit", description=(ds.__doc__ or "").split("\n\n", maxsplit=1)[0])
+    parser = _Parser(prog="dnnsplit", allow_abbrev=False, description=(ds.__doc__ or "").split("\n\n", maxsplit=1)[0])
     parser.add_argument("--version", action=Version, nargs=0, help="tell the versions of dnnsplit, Python and ONNX Runtime")
     parsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, (function, summary, given) in COMMANDS.items():
-        command, writes = parsers.add_parser(name, help=summary, description=summary), {}
+        command, writes = parsers.add_parser(name, help=summary, description=summary, allow_abbrev=False), {}
         for names, options in given:
             kinds = {key: value for key, value in options.items() if key != "writes"}
             action = command.add_argument(*names, **kinds)

@@ -82,7 +82,8 @@ def is_loopback(host: str) -> bool:
 def check_servers(hosts: Mapping[str, str], stages: Iterable[str]) -> None:
     """Raise unless there is an address for every stage, and for nobody else."""
     stages = dict.fromkeys(stages)
-    problems = [f"the address of {name!r} is missing" for name in stages if name not in hosts]
+    told = "" if hosts else "; give HOST:PORT of every server, in a file (--hosts) or one by one (--at)"
+    problems = [f"the address of {name!r} is missing{told}" for name in stages if name not in hosts]
     near = nearest_of(stages)
     problems += [f"{name!r} is no stage of the bundle{near(name)}" for name in hosts if name not in stages]
     raise_problems(DeployError, "hosts", problems)

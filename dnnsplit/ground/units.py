@@ -140,7 +140,7 @@ def _factor(unit: str, dimension: str, text: str, example: str) -> float:
 
 def _meant(unit: str, dimension: str) -> list[str]:
     """Return the units that differ from this one in upper and lower case alone; a lone b may be bits or bytes."""
-    written = {unit.lower(), re.sub(r"b(?=/s|$)", "bit", unit).lower()}
+    written = {unit.lower(), re.sub(r"b(?=/s|$)", "bit", unit).lower(), re.sub(r"Bps$", "B/s", unit).lower()}
     return [one for one in _SCALE[dimension] if (one.lower() in written and one[:1] != "K") or one == unit]
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from dnnsplit.ground.arguments import check_arguments
-from dnnsplit.ground.errors import NoiseError, nearest
+from dnnsplit.ground.errors import NoiseError, OptionError, nearest
 from dnnsplit.ground.markup import folded, readable, shown
 from dnnsplit.ground.units import is_whole
 from dnnsplit.noise.confidence import share_bound, upper_bound
 from dnnsplit.noise.samples import SOURCE, NoiseSamples
+
+TOP1 = "top1"  # and that of one output alone begins so
+SHARES = (TOP1, "disagreement")  # metrics between 0 and 1
+CONFIDENCE = 0.95  # with which a share is told to be too small for so few images
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +100,18 @@ class NoiseLimit:
         return folded(
             f"NoiseLimit: up to a noise of {self.limit:.4g}, {self.metric} <= {self.at_most:g}, by {what}\n"
             f"  {kept} of {count} schemes up to it keep that (worst {self.worst:.4g}), of {measured}, {known}\n"
-            f"  {beyond}; rank correlation with the noise {self.correlation:.2f}"
+            f"  {beyond}"
+            + ("" if np.isnan(self.correlation) else f"; rank correlation with the noise {self.correlation:.2f}")
+            + self._unsure()
+        )
+
+    def _unsure(self) -> str:
+        """Say where a share is less than so few images can tell, in a line of its own."""
+        if not self.metric.startswith(TOP1) or self.confidence is not None or not self.images or self.images * self.at_most >= 1:
+            return ""
+        return (
+            f"\n  {TOP1} is the share of images whose class changes, and {self.images} cannot tell {self.at_most:g}: with "
+            f"{CONFIDENCE:g} confidence that takes {_images_for(self.at_most, CONFIDENCE)} where none of them changes"
         )
 
     def _repr_html_(self) -> str:
@@ -117,10 +133,11 @@ def noise_for(
         With the metric among their details: as `measure_noise` returns them, or read from a file that was saved with it.
     metric : str, default "disagreement"
         Any of the details that is 0 without quantization and more where it is worse: those of `dnnsplit.noise.metrics`
-        (``measure_noise(..., detections=True)`` tells the disagreement of detections, and ``top1`` is told of classifiers), and
-        losses of precision (`dnnsplit.examples.scoring.task_scores`).
+        (``measure_noise(..., detections=True)`` tells the disagreement of detections; of classifiers ``top1`` is told, the share
+        of images whose class changes), and losses of precision (`dnnsplit.examples.scoring.task_scores`).
     at_most : float, default 0.05
-        How much of it is allowed, in its own unit; a loss of precision may be bounded by 0.
+        How much of it is allowed, in its own unit: 0.02 of ``top1`` where 98 % of the images are to keep their class. A loss of
+        precision may be bounded by 0.
     share : float, default 1.0
         Of the schemes up to the limit that must keep it.
     confidence : float | None, optional
@@ -139,7 +156,7 @@ def noise_for(
         confidence is asked for; no scheme that quantizes anything keeps it; some break it and the metric does not grow with the
         noise (a rank correlation of 0 or less), so that no limit on the noise is one on it.
     OptionError
-        A share that is none, or a confidence below 0.5.
+        A share that is none, a confidence below 0.5, or 1 or more of a metric that is a share.
 
     Examples
     --------
@@ -153,6 +170,9 @@ def noise_for(
       0 of the 1 noisier ones keep it too; rank correlation with the noise 1.00
     """
     check_arguments(noise_for, locals(), above={"share": 0}, most={"share": 1}, finite=("at_most",))
+    if metric.startswith(SHARES) and not at_most < 1:
+        message = f"at_most is {at_most:g}, but {metric} is a share of what changes: any noise keeps it below that"
+        raise OptionError(message, "where 98 % are to stay as they are, give 0.02")
     parts = {"": samples} | {form: one for form, one in samples.sources.items() if metric in _metrics(one)}
     frame = pd.concat([_measured(one, metric).assign(source=form) for form, one in parts.items()], ignore_index=True)
     images = samples.origin.get("images") if is_whole(samples.origin.get("images"), 1) else None
@@ -161,7 +181,7 @@ def noise_for(
             message = f"{metric} has no spread over images, which its upper bound needs; measure on two images or more"
             raise NoiseError(message, "leave the confidence out")
         frame["upper"] = upper_bound(frame["value"], frame["std"], images, confidence)
-        if metric.startswith("top1"):
+        if metric.startswith(TOP1):
             frame["upper"] = share_bound(np.ceil(frame["value"] * images - 1e-9), images, confidence)
     frame["keeps"] = frame["value" if confidence is None else "upper"] <= at_most
     frame = frame[frame["makes"]].sort_values("noise", kind="stable", ignore_index=True).drop(columns=["std", "makes"])
@@ -185,10 +205,19 @@ def noise_for(
             "" if confidence is None else f", at most {first['upper']:.4g} with {confidence:g} confidence"
         )
         message = f"no limit on the noise keeps {metric} <= {at_most:g}: at the least noise, {first['noise']:.4g}, it is {told}"
-        raise NoiseError(message, "allow more of it, quantize other layers, or none: max_noise=0")
+        more = "measure on more images, "
+        if confidence is not None and metric.startswith(TOP1) and 0 < at_most < 1 and images:
+            needed = _images_for(at_most, confidence)
+            more = f"measure on {needed} images, the fewest that can show it, or on more, " if needed > images else more
+        raise NoiseError(message, f"{more}allow more of it, quantize other layers, or none: max_noise=0")
     limit = float(frame["noise"].to_numpy()[enough].max())
     complete = int(samples.schemes.any(axis=1).sum()) == 2 ** len(samples.layers) - 1
     return NoiseLimit(limit, metric, at_most, share, confidence, images, complete, correlation, frame)
+
+
+def _images_for(share: float, confidence: float) -> int:
+    """Return how many images bound a share with a confidence where none of them is of it (Clopper and Pearson)."""
+    return math.ceil(math.log(1 - confidence) / math.log1p(-share)) if 0 < share < 1 and confidence < 1 else 0
 
 
 def _metrics(samples: NoiseSamples) -> list[str]:
@@ -204,7 +233,10 @@ def _measured(samples: NoiseSamples, metric: str) -> pd.DataFrame:
         message = f"metric {metric!r} was not measured with these samples{nearest(metric, known)}"
         if metric.startswith("snr"):
             message = f"{metric} is less where it is worse, so it has no upper limit; take {metric.replace('snr_db', 'nsr')}"
-        way_out = "detections=True of measure_noise tells the disagreement of detections, save(path, details=[...]) keeps it"
+        way_out = (
+            "take one that was (--metric), or measure it: `measure_noise` tells top1 of classifiers, and the disagreement of "
+        )
+        way_out += "detections with detections=True; save(path, details=[...]) keeps it, as does `dnnsplit noise --metric`"
         raise NoiseError(message, way_out)
     value = samples.details[metric].to_numpy(float)
     if np.isnan(value).any():

@@ -275,3 +275,35 @@ def test_latency_and_energy_are_weighted(tmp_path, capsys):
             capsys.readouterr()
             assert main([command, *problem, *options]) == 2
             assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["noise", "m.onnx", "-o", "n.csv", "--imagse", "photos"],
+            "noise: error: unrecognized arguments: --imagse (did you mean '--images'?) photos",
+        ),
+        (
+            ["noise", "m.onnx", "-o", "n.csv", "--image", "photos"],
+            "unrecognized arguments: --image (did you mean '--images'?) photos",
+        ),
+        (
+            ["split", "a", "b", "c", "--maxnoise=3"],
+            "split: error: unrecognized arguments: --maxnoise=3 (did you mean '--max-noise'?)",
+        ),
+        (["--versoin"], "error: "),
+    ],
+)
+def test_an_option_that_is_not_there_is_told_with_the_nearest(words, told, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("words", [["status"], ["deploy", "none.onnx"]])
+def test_where_no_agent_answers_that_is_told_first_and_how_one_starts(words, capsys):
+    assert main([*words, "--at", "127.0.0.1:9"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("dnnsplit: no agent answers at 127.0.0.1:9 (")
+    assert error.endswith("; start one there, dnnsplit agent --name NAME, or give another address\n")

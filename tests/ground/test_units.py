@@ -122,7 +122,7 @@ def test_what_show_writes_parse_reads(value):
     [
         ("100 mbps", "bandwidth", "'100 Mbps'"), ("100 mbit/s", "bandwidth", "'100 Mbit/s'"), ("5 mB/s", "bandwidth", "'5 MB/s'"),
         ("512 mB", "memory", "'512 MB'"), ("5 mb/s", "bandwidth", "'5 MB/s' or '5 Mbit/s'"), ("1.5 gb", "memory", "'1.5 GB'"),
-        ("16 gib", "memory", "'16 GiB'"), ("10 MBPS", "bandwidth", "'10 Mbps'"),
+        ("16 gib", "memory", "'16 GiB'"), ("2 MBps", "bandwidth", "'2 MB/s' or '2 Mbps'"), ("10 MBPS", "bandwidth", "'10 Mbps'"),
     ],
 )  # fmt: skip
 def test_thousandths_of_bits_and_bytes_are_refused_with_what_was_meant(text, dimension, meant):

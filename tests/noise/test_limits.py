@@ -170,3 +170,39 @@ def test_the_shipped_detector_keeps_its_detections():
     assert inside.max() <= 0.01
     assert task.details["disagreement"][task.noise <= 1.01 * found.limit].max() > 0.01
     assert task.details.iloc[int(np.flatnonzero(~task.schemes.any(axis=1))[0])].abs().max() == 0
+
+
+def classes(images, changed):
+    """Samples of a classifier, one scheme of which changes the class of some images."""
+    frame = pd.DataFrame({"conv1": [0, 1], "noise": [0, 0.02]})
+    shares = [0.0, changed / images]
+    details = pd.DataFrame({"top1": shares, "top1 std": [0.0, float(np.std([1] * changed + [0] * (images - changed), ddof=1))]})
+    return ds.NoiseSamples(frame, {"images": images}, details)
+
+
+def test_a_share_that_so_few_images_cannot_tell_is_said():
+    few = ds.noise_for(classes(8, 0), "top1", at_most=0.02)
+    told = " ".join(repr(few).split())
+    # with none of n changed, the upper bound of Clopper and Pearson is 1 - 0.05^(1/n): 0.0201 at 148, 0.0199 at 149
+    assert told.endswith(
+        "top1 is the share of images whose class changes, and 8 cannot tell 0.02: with 0.95 confidence that takes 149 where none "
+        "of them changes"
+    )
+    assert "nan" not in told
+    assert "cannot tell" not in repr(ds.noise_for(classes(50, 0), "top1", at_most=0.02))
+    assert "cannot tell" not in repr(ds.noise_for(classes(149, 0), "top1", at_most=0.02, confidence=0.95))
+
+
+def test_the_way_out_of_too_few_images_is_how_many_there_have_to_be():
+    with pytest.raises(ds.NoiseError, match="measure on 149 images, the fewest that can show it, or on more, allow more of it"):
+        ds.noise_for(classes(148, 0), "top1", at_most=0.02, confidence=0.95)
+    with pytest.raises(ds.NoiseError, match="; measure on more images, allow more of it"):
+        ds.noise_for(classes(200, 4), "top1", at_most=0.02, confidence=0.95)
+
+
+@pytest.mark.parametrize("at_most", [1, 98])
+def test_a_share_of_what_stays_is_no_share_of_what_changes(at_most):
+    with pytest.raises(
+        ds.OptionError, match=f"at_most is {at_most}, but top1 is a share of what changes.*where 98 % are to stay"
+    ):
+        ds.noise_for(classes(8, 0), "top1", at_most=at_most)
