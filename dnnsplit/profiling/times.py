@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -191,21 +191,19 @@ class LayerTimes:
         near = nearest_of(graph.layer_names)
         strangers = [f"{n!r} is no layer{near(n)}" for n in quantizable if n not in graph.layer_index]
         raise_problems(ProfileError, "quantizable layers", strangers)
-        problems, near = [], nearest_of(self.servers)
+        near = nearest_of(self.servers)
+        unknown = [name for name in network.server_names if not any((name, one) in self._sums for one in PRECISIONS)]
+        problems = [f"no time is known of server {name!r}{near(name)}; profile it, or name it so" for name in unknown]
         for number, (precision, names) in enumerate(zip(PRECISIONS, (graph.layer_names, quantizable), strict=True)):
             rows = [[self._seconds.get((n, server, precision), math.nan) for server in network.server_names] for n in names]
             array[[graph.layer_index[n] for n in names], :, number] = np.reshape(rows, (-1, len(network.servers)))
             lacks = [(names[i], network.server_names[k]) for i, k in np.argwhere(np.isnan(rows))]
             problems += [
-                f"no {precision} time of layer {n!r} on server {server!r}{self._hint(server, near)}" for n, server in lacks
-            ]
+                f"no {precision} time of layer {n!r} on server {server!r}; profile it, or leave the layer out of the noise model"
+                for n, server in lacks if server not in unknown
+            ]  # fmt: skip
         raise_problems(ProfileError, "layer times do not cover the problem", problems, most=8)
         return array
-
-    def _hint(self, server: str, near: Callable[[str], str]) -> str:
-        if (server, PRECISIONS[0]) not in self._sums and (server, PRECISIONS[1]) not in self._sums:
-            return f": no time is known for that server at all{near(server)}"
-        return "; profile it, or leave the layer out of the noise model"
 
     def seconds_of(self, server: str, precision: str = "float32") -> float:
         """Return the sum over all layers on one server [s]."""

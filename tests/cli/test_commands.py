@@ -307,3 +307,16 @@ def test_where_no_agent_answers_that_is_told_first_and_how_one_starts(words, cap
     error = capsys.readouterr().err
     assert error.startswith("dnnsplit: no agent answers at 127.0.0.1:9 (")
     assert error.endswith("; start one there, dnnsplit agent --name NAME, or give another address\n")
+
+
+def test_plans_of_a_table_with_gaps_say_so(tmp_path, capsys):
+    samples = ds.NoiseSamples.load(NOISE)
+    rows = [i for i, scheme in enumerate(samples.schemes) if scheme.sum() <= 1]
+    samples.only(rows).save(tmp_path / "few.csv")
+    assert main(["split", MODEL, NETWORK, TIMES, "--noise", str(tmp_path / "few.csv"), "--max-noise", "0.05"]) == 0
+    assert (
+        "dnnsplit: plans are of the 12 schemes that were measured, of 4095; --degree 2 predicts the others\n"
+        in capsys.readouterr().err
+    )
+    assert main(["split", MODEL, NETWORK, TIMES, "--noise", NOISE, "--max-noise", "0.05"]) == 0
+    assert "plans are of" not in capsys.readouterr().err
