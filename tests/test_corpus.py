@@ -50,6 +50,7 @@ def test_what_is_kept_is_taken_or_refused(path, targets):
         ("onnx/dequantize-makes-nothing", ds.ModelError, "the DequantizeLinear '' makes nothing"),
         ("bundle/plan-of-numbers", ds.DeployError, "the plan in it has another form"),
         ("sweep/half-of-a-character", ds.OptionError, "line 2, column 15: a text has half of a character"),
+        ("record/results-called-as-columns", ds.OptionError, "the result 'run' is a column of every table of runs"),
         ("instance/shared-is-no-json", ds.ModelError, "has shared constants that are not readable"),
     ],
 )

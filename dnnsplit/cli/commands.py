@@ -27,6 +27,7 @@ from dnnsplit.cli.sweeps import KEPT
 from dnnsplit.ground.outputs import check_output, keep
 
 Command = Callable[[argparse.Namespace], int]
+UNSETTLED = 0.03  # of the time of a whole model: a profile that knows it less well says so
 COMMANDS: dict[str, tuple[Command, str, tuple[Argument, ...]]] = {}
 
 
@@ -102,6 +103,10 @@ def _profile(options: argparse.Namespace) -> int:
     if slow := times.made[options.server].get("float32_products"):
         why = f"ONNX Runtime has no kernel here for setting {options.setting!r}"
         tell(f"{len(slow)} of the layers in int8 are multiplied in float32 between two conversions, and so they are timed: {why}")
+    known = times.made[options.server].get("half_width", 0.0)
+    if known > UNSETTLED:
+        why = "something else computed meanwhile, or the machine changes its pace; measure again while it is idle"
+        tell(f"the time of the whole model is known to {100 * known:.2g} % only: {why}")
     if random:
         made = "measured on made-up values"
         tell(f"times are {made}; ranges of int8, and what depends on data, may differ on yours; forms on the wire are left out")

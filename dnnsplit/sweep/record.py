@@ -18,6 +18,7 @@ from dnnsplit.ground.forms import formed
 from dnnsplit.ground.gate import Kind
 from dnnsplit.ground.json_file import read_json
 from dnnsplit.sweep.jobs import Job
+from dnnsplit.sweep.notebook import COLUMNS
 from dnnsplit.sweep.values import from_json, same, to_json
 
 CHANGES = 3  # that are told, of those for which a run is run again
@@ -104,8 +105,9 @@ def record_at(path: Path) -> Record:
     if isinstance(document, dict):  # numbers that JSON lacks come back where they may be
         document |= {key: from_json(document[key]) for key in ("row", "parameters") if key in document}
     record = formed(document, Record, OptionError, f"{path} {KIND.unfit}", complete=True)
-    no_paths = [name for name in (record.notebook, *record.inputs, *record.outputs) if "\0" in name]
-    raise_problems(OptionError, f"{path} {KIND.unfit}", [f"{name!r} is no path" for name in no_paths])
+    problems = [f"{name!r} is no path" for name in (record.notebook, *record.inputs, *record.outputs) if "\0" in name]
+    problems += [f"the result {name!r} is a column of every table of runs" for name in record.row.results if name in COLUMNS]
+    raise_problems(OptionError, f"{path} {KIND.unfit}", problems)
     return record
 
 

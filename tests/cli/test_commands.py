@@ -320,3 +320,11 @@ def test_plans_of_a_table_with_gaps_say_so(tmp_path, capsys):
     )
     assert main(["split", MODEL, NETWORK, TIMES, "--noise", NOISE, "--max-noise", "0.05"]) == 0
     assert "plans are of" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("half", "told"), [(0.079, True), (0.009, False)])
+def test_a_profile_says_how_well_it_knows_a_busy_machine(tmp_path, monkeypatch, capsys, half, told):
+    monkeypatch.setattr("dnnsplit.profiling.kernels.half_width", lambda seconds: half)
+    model, out = str(conv_net(tmp_path / "m.onnx")), str(tmp_path / "t.csv")
+    assert main(["profile", model, "--images", "random", "--server", "a", "--runs", "5", "--splits", "0", "-o", out]) == 0
+    assert ("dnnsplit: the time of the whole model is known to 7.9 % only: something else" in capsys.readouterr().err) == told
