@@ -170,8 +170,7 @@ def deploy(
     model = Path(model)
     name = name or model.stem
     raise_problems(OptionError, "deploy", list(_problems(name, asked)))
-    with _asking(at, keys):  # somebody has to be there; later on he may be away for a moment
-        graph = load(model, shapes=shapes)
+    graph = load(model, shapes=shapes)
     with TemporaryDirectory() as folder:
         file, count = _images(images, graph, Path(folder), preprocess, told)
         if asked.get("max_noise") and not file:
@@ -184,7 +183,7 @@ def deploy(
         request = Request(
             model.name, files, {n: tuple(s) for n, s in (shapes or {}).items()}, file.name if file else "", count, **asked
         )
-        with _asking(at, keys) as remote:
+        with _asking(at, keys) as remote:  # somebody has to be there; later on he may be away for a moment
             started = time.time()
             told(f"model: {' '.join(repr(graph).split())}, to {at}")
             digests = list(files.values())

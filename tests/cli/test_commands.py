@@ -301,8 +301,8 @@ def test_an_option_that_is_not_there_is_told_with_the_nearest(words, told, capsy
     assert told in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.parametrize("words", [["status"], ["deploy", "none.onnx"]])
-def test_where_no_agent_answers_that_is_told_first_and_how_one_starts(words, capsys):
+@pytest.mark.parametrize("words", [["status"], ["undeploy", "net"]])
+def test_where_no_agent_answers_it_is_told_how_one_starts(words, capsys):
     assert main([*words, "--at", "127.0.0.1:9"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("dnnsplit: no agent answers at 127.0.0.1:9 (")
