@@ -183,8 +183,9 @@ def deploy(
         request = Request(
             model.name, files, {n: tuple(s) for n, s in (shapes or {}).items()}, file.name if file else "", count, **asked
         )
-        with _asking(at, keys) as remote:  # somebody has to be there; later on he may be away for a moment
+        with _asking(at, keys) as remote:
             started = time.time()
+            remote.ask("held", digests=())  # somebody has to be there; later on he may be away for a moment
             told(f"model: {' '.join(repr(graph).split())}, to {at}")
             digests = list(files.values())
             patiently(lambda: remote.ask("keep", owner=f"{name}/request", digests=digests), AWAY_S)
@@ -257,12 +258,10 @@ def status(at: str, keys: str | Path = "", name: str = "") -> dict[str, Any]:
 def _asking(at: str, keys: str | Path) -> Iterator[Remote]:
     remote = Remote(at, "", tls_of(keys))
     try:
-        try:
-            remote.ask("held", digests=())
-        except UnreachableError as error:
-            message = f"no agent answers at {at} ({error.reason})"
-            raise UnreachableError(message, "start one there, dnnsplit agent --name NAME, or give another address") from None
         yield remote
+    except UnreachableError as error:
+        message = f"no agent answers at {at} ({error.reason})"
+        raise UnreachableError(message, "start one there, dnnsplit agent --name NAME, or give another address") from None
     finally:
         remote.close()
 

@@ -105,8 +105,9 @@ def deploy(options: argparse.Namespace) -> int:
             budget=options.budget, setting=options.setting, deadline_s=options.deadline, in_flight=options.in_flight,
         )  # fmt: skip
     except KeyboardInterrupt as error:
-        name = shlex.quote(options.name or options.model.stem)
-        error.add_note(f"what the agents have begun goes on: 'dnnsplit undeploy {name} --at {options.at}' ends it")
+        ends = ["dnnsplit", "undeploy", options.name or options.model.stem, "--at", options.at]
+        ends += ["--keys", str(options.keys)] if options.keys else []
+        error.add_note(f"what the agents have begun goes on, until: {shlex.join(ends)}")
         raise
     with found:
         print(found.address)
