@@ -64,7 +64,8 @@ def check_apart(jobs: Sequence[Job], heading: str) -> None:
 def alone(jobs: Sequence[Job], folder: Path) -> Iterator[None]:
     """Hold the folder of a sweep, and those outside of it that its runs are told to write to, until the block ends.
 
-    No other sweep writes there meanwhile, in any process of this host; a folder that is not there yet is made.
+    No other sweep writes there meanwhile, in any process of this host, where the file system can lock; elsewhere nothing is held.
+    A folder that is not there yet is made.
 
     Raises
     ------

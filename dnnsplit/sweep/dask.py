@@ -14,6 +14,7 @@ from dnnsplit.sweep import local
 from dnnsplit.sweep.jobs import Job
 
 ASK_S = 0.25  # how often the scheduler is asked for its workers
+AGAIN = " again"  # ends the topic of lines on runs that are begun again
 
 
 def on_workers(jobs: Sequence[Job], scheduler: str, now: local.Now, again: bool = False) -> Iterator[tuple[Job, dict[str, Any]]]:
@@ -41,6 +42,7 @@ def on_workers(jobs: Sequence[Job], scheduler: str, now: local.Now, again: bool 
     sweep = uuid.uuid4().hex[:8]  # names in the scheduler are unique, or a result of an earlier sweep would be taken
     with _connected(scheduler) as client:
         client.subscribe_topic(sweep, lambda event: now.running.update([event[1]]))
+        client.subscribe_topic(sweep + AGAIN, lambda event: now.told(event[1]))
         futures: dict[str, Any] = {}
         for job in jobs:
             needed = [futures[name] for name in job.needs]
@@ -69,7 +71,7 @@ def _work(job: Job, needed: Sequence[Mapping[str, Any]], again: bool, sweep: str
     """Run one job on a worker, which tells where as it begins."""
     worker = distributed.get_worker()
     worker.log_event(sweep, [job.name, worker.address])
-    return local.work(job, needed, again)
+    return local.work(job, needed, again, lambda line: worker.log_event(sweep + AGAIN, line))
 
 
 def _connected(scheduler: str) -> distributed.Client:

@@ -84,7 +84,9 @@ def side_by_side(jobs: Sequence[Job], now: Now, again: bool = False) -> Iterator
         _end(*running.values())
 
 
-def work(job: Job, needed: Sequence[Mapping[str, Any]] = (), again: bool = False) -> dict[str, Any]:
+def work(
+    job: Job, needed: Sequence[Mapping[str, Any]] = (), again: bool = False, told: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
     """Run one job, unless it was finished before or something that it needs failed.
 
     Parameters
@@ -95,13 +97,15 @@ def work(job: Job, needed: Sequence[Mapping[str, Any]] = (), again: bool = False
         Rows of what it needs.
     again : bool, default False
         Run it even if it was finished before.
+    told : Callable[[str], None], optional
+        As in `Now`.
 
     Returns
     -------
     dict[str, Any]
         Run, notebook, status ("done", "kept", "failed" or "blocked"), cell, error, seconds [s], cpu_s [s], output, results.
     """
-    if settled := _settled(job, needed, again):
+    if settled := _settled(job, needed, again, told):
         return settled
     process = _start(job)
     try:
@@ -146,9 +150,7 @@ def ticking(tell: Callable[[], Any], seen: bool = True) -> Iterator[None]:
             thread.join()
 
 
-def _settled(
-    job: Job, needed: Sequence[Mapping[str, Any]], again: bool, told: Callable[[str], None] = lambda line: None
-) -> dict[str, Any] | None:
+def _settled(job: Job, needed: Sequence[Mapping[str, Any]], again: bool, told: Callable[[str], None]) -> dict[str, Any] | None:
     """Return the row of a job that is not to be run: something that it needs failed, or it was finished before."""
     if lost := [row["run"] for row in needed if row["status"] in ("failed", "blocked")]:
         return unfinished(job, "blocked", f"needs {', '.join(lost)}")

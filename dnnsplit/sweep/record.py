@@ -142,18 +142,23 @@ def _changed(job: Job, record: Mapping[str, Any]) -> Iterator[str]:
         elif not same(was[name], value):
             yield f"{name} was {shortened(was[name])}"
     yield from (f"{name} is gone" for name in was if name not in job.parameters)
-    if sha256(job.notebook) != record["notebook_sha256"]:
+    if _sha256(job.notebook) != record["notebook_sha256"]:
         yield "the notebook has changed"
-    before, now = record["versions"], versions()
-    yield from (f"{name} was {before.get(name, 'missing')}" for name in {**before, **now} if before.get(name) != now.get(name))
+    before, here = record["versions"], versions()
+    yield from (f"{name} was {before.get(name, 'missing')}" for name in {**before, **here} if before.get(name) != here.get(name))
     if not job.output.exists():
         yield f"{job.output.name} is gone"
     for path, known in {**record["inputs"], **record["outputs"]}.items():
-        try:
-            if sha256(job.notebook.parent / path) != known:
-                yield f"{path} has changed"
-        except OSError:
-            yield f"{path} is gone"
+        if (now := _sha256(job.notebook.parent / path)) != known:
+            yield f"{path} has changed" if now else f"{path} is gone"
+
+
+def _sha256(path: Path) -> str:
+    """The SHA-256 of a file, "" where it cannot be read."""
+    try:
+        return sha256(path)
+    except OSError:
+        return ""
 
 
 def versions() -> dict[str, str]:

@@ -151,7 +151,8 @@ def run(
     What a notebook will write is not known before it has run, but two runs of one notebook that are given one folder of these
     three are refused; so are any two that wrote one file when they ran before. A run that wrote a file of an earlier run of the
     sweep has failed. Not seen are files that other processes of a notebook write. A sweep that would write to a folder to which
-    another one writes at that moment is refused, on the same host; one that does so later runs, and replaces what it finds.
+    another one writes at that moment is refused, on the same host and where the file system can lock; one that does so later
+    runs, and replaces what it finds.
 
     Examples
     --------

@@ -93,7 +93,7 @@ def test_a_killed_worker_loses_no_run_and_none_counts_twice(tmp_path, scheduler,
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_failure_blocks_what_needs_it_and_nothing_else(tmp_path, request, there):
+def test_a_failure_blocks_what_needs_it_and_nothing_else(tmp_path, request, capfd, there):
     """On the workers of a scheduler, and side by side on this machine."""
     where = {"scheduler": request.getfixturevalue("scheduler")} if there else {"workers": 2}
     if there:
@@ -106,6 +106,9 @@ def test_a_failure_blocks_what_needs_it_and_nothing_else(tmp_path, request, ther
     frame = ds.run(tmp_path / "all.yaml", out=tmp_path / "out", progress=False, **where).frame.set_index("run")
     assert frame["status"].to_dict() == {"bad": "failed", "good": "done", "after": "blocked"}
     assert frame.loc["after", "error"] == "needs bad"
+    notebook(tmp_path / "good.ipynb", "y = 2")
+    ds.run(tmp_path / "all.yaml", out=tmp_path / "out", **where)
+    assert "good runs again, in the place of what it left: the notebook has changed\n" in capfd.readouterr().err
 
 
 def test_a_scheduler_that_is_not_there_is_bad_input(tmp_path):
