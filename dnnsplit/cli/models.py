@@ -90,9 +90,9 @@ def problem_of(options: argparse.Namespace) -> tuple[Any, ...]:
     if options.noise:
         samples = ds.NoiseSamples.load(options.noise)
         noise = ds.fit_noise(samples, degree=options.degree) if options.degree else ds.fit_noise(samples, "measured")
-        measured, every = int(samples.schemes.any(axis=1).sum()), 2 ** len(samples.layers) - 1
-        if not options.degree and measured < every:
-            tell(f"plans are of the {measured} schemes that were measured, of {every}; --degree 2 predicts the others")
+        if not options.degree and not samples.complete:
+            of = f"{len(samples.frame)} of {2 ** len(samples.layers)} schemes"
+            tell(f"plans are of the {of} that were measured; --degree 2 predicts the others")
     return load(options), ds.Network.load(options.network), ds.LayerTimes.load(options.times), noise
 
 

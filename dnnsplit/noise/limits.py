@@ -107,7 +107,8 @@ class NoiseLimit:
 
     def _unsure(self) -> str:
         """Say where a share is less than so few images can tell, in a line of its own."""
-        if not self.metric.startswith(TOP1) or self.confidence is not None or not self.images or self.images * self.at_most >= 1:
+        least = (self.images or 0) * self.at_most
+        if not self.metric.startswith(TOP1) or self.confidence is not None or not 0 < least < 1:
             return ""
         return (
             f"\n  {TOP1} is the share of images whose class changes, and {self.images} cannot tell {self.at_most:g}: with "
@@ -206,18 +207,17 @@ def noise_for(
         )
         message = f"no limit on the noise keeps {metric} <= {at_most:g}: at the least noise, {first['noise']:.4g}, it is {told}"
         more = "measure on more images, "
-        if confidence is not None and metric.startswith(TOP1) and 0 < at_most < 1 and images:
+        if confidence is not None and metric.startswith(TOP1) and at_most > 0 and images:
             needed = _images_for(at_most, confidence)
             more = f"measure on {needed} images, the fewest that can show it, or on more, " if needed > images else more
         raise NoiseError(message, f"{more}allow more of it, quantize other layers, or none: max_noise=0")
     limit = float(frame["noise"].to_numpy()[enough].max())
-    complete = int(samples.schemes.any(axis=1).sum()) == 2 ** len(samples.layers) - 1
-    return NoiseLimit(limit, metric, at_most, share, confidence, images, complete, correlation, frame)
+    return NoiseLimit(limit, metric, at_most, share, confidence, images, samples.complete, correlation, frame)
 
 
 def _images_for(share: float, confidence: float) -> int:
     """Return how many images bound a share with a confidence where none of them is of it (Clopper and Pearson)."""
-    return math.ceil(math.log(1 - confidence) / math.log1p(-share)) if 0 < share < 1 and confidence < 1 else 0
+    return math.ceil(math.log(1 - confidence) / math.log1p(-share))
 
 
 def _metrics(samples: NoiseSamples) -> list[str]:
@@ -235,8 +235,8 @@ def _measured(samples: NoiseSamples, metric: str) -> pd.DataFrame:
             message = f"{metric} is less where it is worse, so it has no upper limit; take {metric.replace('snr_db', 'nsr')}"
         way_out = (
             "take one that was (--metric), or measure it: `measure_noise` tells top1 of classifiers, and the disagreement of "
+            "detections with detections=True; save(path, details=[...]) keeps it, as does `dnnsplit noise --metric`"
         )
-        way_out += "detections with detections=True; save(path, details=[...]) keeps it, as does `dnnsplit noise --metric`"
         raise NoiseError(message, way_out)
     value = samples.details[metric].to_numpy(float)
     if np.isnan(value).any():

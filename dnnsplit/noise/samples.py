@@ -163,6 +163,11 @@ class NoiseSamples:
         return self.frame[list(self.layers)].to_numpy(np.int8)
 
     @property
+    def complete(self) -> bool:
+        """Whether all schemes that quantize something are among them."""
+        return len(self.schemes[self.schemes.any(axis=1)]) == 2 ** len(self.layers) - 1
+
+    @property
     def noise(self) -> np.ndarray:
         """Float (n,): measured rho."""
         return self.frame["noise"].to_numpy(float)

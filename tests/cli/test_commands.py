@@ -292,7 +292,7 @@ def test_latency_and_energy_are_weighted(tmp_path, capsys):
             ["split", "a", "b", "c", "--maxnoise=3"],
             "split: error: unrecognized arguments: --maxnoise=3 (did you mean '--max-noise'?)",
         ),
-        (["--versoin"], "error: "),
+        (["--versoin", "undeploy", "net", "--at", "a:1"], "unrecognized arguments: --versoin (did you mean '--version'?)"),
     ],
 )
 def test_an_option_that_is_not_there_is_told_with_the_nearest(words, told, capsys):
@@ -309,13 +309,26 @@ def test_where_no_agent_answers_it_is_told_how_one_starts(words, capsys):
     assert error.endswith("; start one there, dnnsplit agent --name NAME, or give another address\n")
 
 
+@pytest.mark.parametrize(
+    ("options", "ends"), [([], "'a b' --at h:1"), (["--name", "net", "--keys", "keys/a"], "net --at h:1 --keys keys/a")]
+)
+def test_who_interrupts_a_deployment_is_told_how_it_ends(monkeypatch, capfd, options, ends):
+    def interrupted(*arguments, **given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ds, "deploy", interrupted)
+    assert main(["deploy", "a b.onnx", "--at", "h:1", *options]) == 130
+    told = f"dnnsplit: interrupted; what the agents have begun goes on, until: dnnsplit undeploy {ends}\n"
+    assert capfd.readouterr().err == told
+
+
 def test_plans_of_a_table_with_gaps_say_so(tmp_path, capsys):
     samples = ds.NoiseSamples.load(NOISE)
     rows = [i for i, scheme in enumerate(samples.schemes) if scheme.sum() <= 1]
     samples.only(rows).save(tmp_path / "few.csv")
     assert main(["split", MODEL, NETWORK, TIMES, "--noise", str(tmp_path / "few.csv"), "--max-noise", "0.05"]) == 0
     assert (
-        "dnnsplit: plans are of the 12 schemes that were measured, of 4095; --degree 2 predicts the others\n"
+        "dnnsplit: plans are of the 13 of 4096 schemes that were measured; --degree 2 predicts the others\n"
         in capsys.readouterr().err
     )
     assert main(["split", MODEL, NETWORK, TIMES, "--noise", NOISE, "--max-noise", "0.05"]) == 0

@@ -190,6 +190,7 @@ def test_a_share_that_so_few_images_cannot_tell_is_said():
     )
     assert "nan" not in told
     assert "cannot tell" not in repr(ds.noise_for(classes(50, 0), "top1", at_most=0.02))
+    assert "cannot tell" not in repr(ds.noise_for(classes(8, 0), "top1", at_most=0))
     assert "cannot tell" not in repr(ds.noise_for(classes(149, 0), "top1", at_most=0.02, confidence=0.95))
 
 
