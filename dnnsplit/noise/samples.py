@@ -165,7 +165,7 @@ class NoiseSamples:
     @property
     def complete(self) -> bool:
         """Whether all schemes that quantize something are among them."""
-        return len(self.schemes[self.schemes.any(axis=1)]) == 2 ** len(self.layers) - 1
+        return bool(self.schemes.any(axis=1).sum() == 2 ** len(self.layers) - 1)
 
     @property
     def noise(self) -> np.ndarray:
