@@ -1,6 +1,8 @@
 """What a link gives, measured over real sockets; only what must hold on any machine is asserted of times."""
 
 import threading
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from helpers.bundle_models import lookup
@@ -8,6 +10,7 @@ from helpers.paths import ROOT
 from helpers.standalone import Cable, deployment, free_ports
 
 import dnnsplit as ds
+from dnnsplit.deployment import probing
 from dnnsplit.deployment.probing import Probe, answer_probes, probe
 
 
@@ -40,6 +43,43 @@ def test_a_slow_link_is_measured_as_slow(answering):
     assert 0 < fast.serialise_s_per_byte < 1e-6
     assert fast.largest_bytes <= 2**20
     assert "bandwidth" in str(fast)
+
+
+@pytest.fixture
+def busy(monkeypatch):
+    """Messages that take 1 ms and 10 ns/B, but for the first `busy.messages`, which take 1 s whatever their size."""
+    told = SimpleNamespace(messages=0, packing_s=0.0, sent=[])
+
+    def seconds(size):
+        told.sent.append(size)
+        return 1.0 if len(told.sent) <= told.messages else 1e-3 + size * 1e-8
+
+    @contextmanager
+    def timer(*_):
+        yield seconds
+
+    monkeypatch.setattr(probing, "message_timer", timer)
+    monkeypatch.setattr(probing, "_packing", lambda size: 2e-9 * size + told.packing_s)
+    return told
+
+
+@pytest.mark.parametrize("messages", [0, 20, 60])
+def test_a_busy_moment_does_not_hide_a_link(busy, messages):
+    busy.messages, busy.packing_s = messages, 1e-3  # what packing takes whatever the size is a part of the latency
+    found = probe("10.0.0.2:7000", 2, 2**20)
+    assert found.latency_s == pytest.approx(0.5e-3 + 0.5e-8)
+    assert found.serialise_s_per_byte == pytest.approx(2e-9, rel=1e-4)
+    assert 1 / found.bandwidth_bytes_per_s == pytest.approx(8e-9, rel=1e-4)
+    assert len(busy.sent) < messages + 30
+
+
+def test_a_link_that_stays_hidden_is_told_after_so_many_rounds(busy):
+    busy.messages = 10_000
+    with pytest.raises(
+        ds.DeployError, match=r"in 20 rounds 65536 B took no longer than 1 B.*less busy, or raise most_bytes \(here 1048576\)"
+    ):
+        probe("10.0.0.2:7000", 2, 2**20)
+    assert len(busy.sent) < 100
 
 
 def test_a_stage_answers_as_well_up_to_what_it_takes(tmp_path):
