@@ -361,7 +361,7 @@ def test_what_a_peer_sends_is_checked(graph, tmp_path):
         one = stack.enter_context(deployment(bundle, tmp_path / "stages"))
         one.seen["device"] = source.address
         one.launch("cloud")
-        wait_until(lambda: one.stages["cloud"].address, 20)
+        wait_until(lambda: one.stages["cloud"].address, 60)
         stub = stack.enter_context(closing_stub(one.addresses["cloud"]))
 
         def send(identity, elements, form="png-1", shape=shape):
@@ -369,7 +369,7 @@ def test_what_a_peer_sends_is_checked(graph, tmp_path):
             message.head.parameters["remaining_s"].double_param = message.head.parameters["limit_s"].double_param = 10.0
             stub.infer(message, timeout=10, wait_for_ready=True)
 
-        wait_until(lambda: ready(stub), 20)
+        wait_until(lambda: ready(stub), 60)
         for elements, form, given, text in (
             ([good], "jpeg-90", shape, "has the form 'jpeg-90', not 'png-1'; or send it as float32"),
             ([good], "png-1", (1, 3, 12, 13), "has the shape .1, 3, 12, 13., not .1, 3, 12, 12."),
@@ -383,14 +383,14 @@ def test_what_a_peer_sends_is_checked(graph, tmp_path):
                                    ("two", [good, good]), ("none", [])):  # fmt: skip
             source.heard.clear()
             send(identity, elements)
-            wait_until(lambda: source.heard, 10)
+            wait_until(lambda: source.heard, 60)
             told = source.heard[0]
             assert (told.model_name, told.id) == ("net/error", identity)
             assert told.parameters["code"].string_param == "INVALID_ARGUMENT"
             assert "reading 'x' as png-1 failed on 'cloud'" in told.parameters["text"].string_param
         source.heard.clear()
         send("good", [good])
-        wait_until(lambda: len(source.heard) == 2, 10)  # both outputs
+        wait_until(lambda: len(source.heard) == 2, 60)  # both outputs
         assert {message.model_name for message in source.heard} == {"net/tensors"}
 
 

@@ -60,7 +60,7 @@ class TestServe:
             assert sorted(stage.stdout.readline().strip() for stage in stages) == sorted(f"127.0.0.1:{p}" for p in ports)
             with triton.InferenceServerClient(f"127.0.0.1:{ports[0]}") as client:
                 assert client.is_server_live()
-                wait_until(lambda: client.is_model_ready("mlp"), 20)
+                wait_until(lambda: client.is_model_ready("mlp"), 60)
                 x = images(2)
                 tensor = triton.InferInput("x", x.shape, "FP32").set_data_from_numpy(x)
                 result = client.infer("mlp", [tensor])
@@ -109,7 +109,7 @@ class TestTestbed:
             test = latency_test(client, {"x": images()}, 3, warm_up=1, progress=False)
         assert list(test.frame["kind"]) == ["part"] * 4 + ["transfer"] * 5
         assert (test.frame.loc[test.frame["kind"] == "transfer", "paced_s"] == 0).all()  # nothing is emulated
-        assert 0 < test.median_s < 5
+        assert 0 < test.median_s < 60
         with pytest.raises(DeployError, match="was not cut by a plan, so nothing is predicted"):
             compare(test, mlp_bundle)
 
@@ -182,7 +182,7 @@ class TestTls:
                 private_key=f"{certificates}/client.key", certificate_chain=f"{certificates}/client.pem",
             )  # fmt: skip
             with stub as other:
-                wait_until(lambda: other.is_model_ready("mlp"), 20)
+                wait_until(lambda: other.is_model_ready("mlp"), 60)
             with testbed(mlp_bundle, network(), kind="hosts", hosts=file, tls=tls("client")) as client:
                 assert_close(client.infer({"x": images(1)}), images(1))
             for wrong in (None, tls(), tls("stranger"), tls("client", "stranger")):
@@ -198,7 +198,7 @@ class TestTls:
             one.ready = lambda: all(stage.address for stage in one.stages.values())
             one.start()
             with Client(one.addresses["device"], "lookup", 5.0, tls=Tls(ca=f"{certificates}/ca.pem")) as client:
-                wait_until(lambda: answers(client), 20)
+                wait_until(lambda: answers(client), 60)
 
     def test_files_are_checked(self, certificates):
         with pytest.raises(DeployError, match=r"the cert file 'none\.pem' is missing"):
@@ -333,7 +333,7 @@ def test_a_warm_up_that_a_model_server_refuses_is_no_reason_to_end(tmp_path):
 def test_a_model_server_that_is_not_there_is(lookup_bundle, tmp_path):
     with deployment(lookup_bundle, tmp_path, model_server="127.0.0.1:9") as one:
         stage = one.launch("edge")
-        assert stage.process.wait(30) == 1
+        assert stage.process.wait(60) == 1
         assert "part 'gather' cannot be run: the model server at 127.0.0.1:9: UNAVAILABLE" in stage.tail
 
 

