@@ -27,6 +27,7 @@ def network(options: argparse.Namespace) -> int:
     """Do one of the three."""
     from dnnsplit.network.entries import schema
     from dnnsplit.network.template import template
+    from dnnsplit.network.yaml import bare_quantities
 
     if (options.file is None) != (options.action == "schema"):
         message = f"network {options.action} takes {'no file' if options.file else 'a file, such as my.yaml'}"
@@ -46,7 +47,7 @@ def network(options: argparse.Namespace) -> int:
     else:
         found = ds.Network.load(options.file)
         print("\n".join([repr(found), *_figures(found)]))
-        tell(*_lacks(found))
+        tell(*_lacks(found, bare_quantities(options.file)))
     return 0
 
 
@@ -65,11 +66,12 @@ def _figures(found: ds.Network) -> list[str]:
     return lines
 
 
-def _lacks(found: ds.Network) -> list[str]:
+def _lacks(found: ds.Network, bare: list[str]) -> list[str]:
     """Say what may be meant otherwise, though it is allowed."""
     names = found.server_names
     pairs = [f"{a} -> {b}" for a in names for b in names if a != b and found.link(a, b) is None]
     told = {
+        "without a unit in the file, and read as": bare,
         "no link, so that they exchange no tensors": pairs,
         "no power of computing, which then costs no energy": [s.name for s in found.servers if not s.compute_w],
         "no power of sending, which then costs no energy": [s.name for s in found.servers if not s.transmit_w],

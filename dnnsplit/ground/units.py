@@ -77,6 +77,12 @@ def pattern(dimension: str) -> str:
     return rf"^\s*(\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?{endless})\s*({unit})?\s*$"
 
 
+def is_bare(text: str) -> bool:
+    """Whether a written quantity above 0 is a number alone, whose unit `parse` takes for granted."""
+    match = _NUMBER.match(text)
+    return match is not None and not match[2] and 0 < float(match[1]) < math.inf
+
+
 def parse(text: str | float, dimension: str) -> float:
     """Turn a written quantity into a float in SI units.
 

@@ -11,7 +11,7 @@ import yaml
 from dnnsplit.ground.errors import DnnSplitError, NetworkError, nearest, raise_problems, shortened
 from dnnsplit.ground.files import write_text
 from dnnsplit.ground.gate import Kind, name_problem
-from dnnsplit.ground.units import parse
+from dnnsplit.ground.units import is_bare, parse
 from dnnsplit.ground.yaml_file import MOST_BYTES, read_texts, texts_of
 from dnnsplit.network.entries import Key, LinkEntry, NetworkFile, ServerEntry, keys_of
 
@@ -47,6 +47,17 @@ def read(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
         problems.append(f"the source is {shortened(source)}; it must be the name of a server")
     raise_problems(NetworkError, f"network file {path.stem!r}", problems)
     return servers, links, source
+
+
+def bare_quantities(path: Path) -> list[str]:
+    """Return the quantities of a network file that have no unit, with the one that they are read in."""
+    document, told = read_texts(path, _KIND), list[str]()
+    for some, keys in (("servers", _SERVER_KEYS), ("links", _LINK_KEYS)):
+        for entry in document.get(some) or []:
+            name = entry.get("name") or f"{entry['source']} -> {entry['target']}"
+            units = {key: _SI[dimension] for key in entry if (dimension := keys[key].dimension)}
+            told += [f"{key} {entry[key]} {unit} of {name}" for key, unit in units.items() if is_bare(entry[key])]
+    return told
 
 
 def write(path: str | Path, source: str, servers: Sequence[object], links: Sequence[object]) -> None:

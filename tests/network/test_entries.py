@@ -138,7 +138,18 @@ def test_the_command_begins_a_file_and_never_writes_over_one(tmp_path, capsys):
     assert "phone: computing 5 W, sending 2.5 W; placeholder, not measured" in captured.out
     assert "pi -> phone: 10 MB/s, 5 ms; placeholder, not measured" in captured.out
     assert "figures that are placeholders: phone, pi, phone -> pi, pi -> phone" in captured.err
-    path.write_text(path.read_text(encoding="utf-8").replace("bandwidth: 10 MB/s", "bandwith: 10 MB/s"), encoding="utf-8")
+    assert "without a unit" not in captured.err
+    text = path.read_text(encoding="utf-8")
+    bare = (
+        text.replace("compute: 5 W", "compute: 5", 1)
+        .replace("bandwidth: 10 MB/s", "bandwidth: 1e1", 1)
+        .replace("latency: 5 ms", "latency: 0")
+    )
+    path.write_text(bare, encoding="utf-8")
+    assert main(["network", "check", str(path)]) == 0
+    told = "without a unit in the file, and read as: compute 5 W of phone, bandwidth 1e1 B/s of phone -> pi\n"
+    assert told in capsys.readouterr().err
+    path.write_text(text.replace("bandwidth: 10 MB/s", "bandwith: 10 MB/s"), encoding="utf-8")
     assert main(["network", "check", str(path)]) == 2
     assert "unknown key 'bandwith' (did you mean 'bandwidth'?)" in capsys.readouterr().err
 
