@@ -35,7 +35,7 @@ from dnnsplit.profiling.times import LayerTimes
 from dnnsplit.solving.plan import Plan
 
 TICK_S = 0.25
-PROBE_S = 60.0  # limit on the measurement of a link
+PROBE_S = 90.0  # limit on the measurement of a link
 AWAY_S = 2.0
 AGAIN_S = 15.0  # before a host that failed is tried again
 EXPECT_S = 5.0  # between two looks at what the plan takes now
