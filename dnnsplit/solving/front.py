@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,8 +28,8 @@ from dnnsplit.solving.elimination.relays import TIE
 from dnnsplit.solving.objective import unreachable
 from dnnsplit.solving.plan import Plan
 from dnnsplit.solving.question import Question, ask
-from dnnsplit.solving.request import OWN_CHECKS, Request
-from dnnsplit.solving.split import split
+from dnnsplit.solving.request import OWN_CHECKS, Effort, Request
+from dnnsplit.solving.split import answer, split
 from dnnsplit.solving.verifier import Measure, measurer
 
 OWN = ("latency_weight", "energy_weight", "max_energy_j", "objective")  # arguments of `split` that an energy front sets itself
@@ -153,6 +154,8 @@ def pareto(
 ) -> Front:
     """Return the exact front of the objective against noise, from one elimination pass over all schemes.
 
+    Where a server's memory limit cuts that front, plan by plan, as `split` finds them, which takes longer.
+
     Parameters
     ----------
     graph, network, times, noise : LayerGraph, Network, LayerTimes, NoiseModel
@@ -173,7 +176,7 @@ def pareto(
         As for `split`: the schemes of the front are measured, all together, those that turn out noisier leave it, and so on until
         every scheme of the front was measured.
     progress : bool, default True
-        Show a progress bar for each of these rounds.
+        Show a progress bar for each of these rounds, and of plans that are sought one by one.
     source_forms : str | Sequence[str] | None, optional
         As for `split`: the front is over placements, schemes and source forms.
     wire_forms : str | Sequence[str] | None, optional
@@ -186,8 +189,6 @@ def pareto(
 
     Raises
     ------
-    OptionError
-        A server's memory limit cuts the front; ask `split` point by point then.
     InfeasibleError
         No placement exists.
     NoiseError
@@ -210,13 +211,13 @@ def pareto(
     )  # fmt: skip
     limited = "noise" if confidence is None else "noise_upper"
     if verify is None:
-        return Front(_plans(ask(graph, network, times, noise, request)), limited)
+        return Front(_plans(ask(graph, network, times, noise, request), limited, progress), limited)
     # what verifies tells bounds itself
     question = replace(ask(graph, network, times, noise, replace(request, confidence=None)), request=request)
     measure = measurer(noise, verify, confidence, lossy=bool(question.problem.sources))
     known, count = certain(noise, None, measure.fresh), 0
     while True:
-        plans = _plans(question.with_noise(informed(noise, known)))
+        plans = _plans(question.with_noise(informed(noise, known)), "noise", progress)
         new: dict[str, np.ndarray] = {}
         for form in dict.fromkeys(plan.lossy_source for plan in plans):
             rows = np.array([row_of(noise.layers, plan.quantized) for plan in plans if plan.lossy_source == form])
@@ -231,7 +232,7 @@ def pareto(
             count += len(rows)
 
 
-def _plans(question: Question) -> tuple[Plan, ...]:
+def _plans(question: Question, limited: str, progress: bool) -> tuple[Plan, ...]:
     """Return the plans of a front: the best at each noise at which it changes."""
     value, known = question.optima.value, question.scheme_noise  # in this order: the first refuses too many schemes
     order = np.lexsort((value, known))
@@ -242,11 +243,31 @@ def _plans(question: Question) -> tuple[Plan, ...]:
     new = np.r_[True, best[1:] < best[:-1] * (1 - TIE)]
     placements = [(question.optima.placement(int(s)), int(s)) for s in order[new]]
     plans = tuple(question.plan(*p, "elimination", question.price(*p), reason=ALL_AT_ONCE) for p in placements)
-    broken = [b for plan in plans for b in question.limits.broken(question.problem, plan.cost)]
-    if broken:
-        message = f"the front would break a limit: {broken[0]}; call split for each noise limit instead"
-        raise OptionError(message)
+    if any(question.limits.broken(question.problem, plan.cost) for plan in plans):
+        return _plans_one_by_one(question, limited, progress)
     return plans
+
+
+def _plans_one_by_one(question: Question, limited: str, progress: bool) -> tuple[Plan, ...]:
+    """Return the same where a limit couples layers, which one pass cannot keep: the best plan below the noise of the last one."""
+    plans, most = list[Plan](), math.inf
+    with tqdm(desc="plans", unit="plan", disable=not progress) as bar:
+        while True:
+            try:
+                plan = answer(question.limited_to(most), Effort())
+            except InfeasibleError:
+                if not plans:
+                    raise
+                break
+            if plans and plan.objective <= plans[-1].objective * (1 + TIE):
+                plans.pop()  # as good, and noisier
+            plans.append(plan)
+            bar.update()
+            noise = getattr(plan, limited)
+            if noise == 0:
+                break
+            most = noise * (1 - 2 * TOLERANCE)  # below it, as limits are kept
+    return tuple(reversed(plans))
 
 
 @named(split)

@@ -66,6 +66,12 @@ class Question:
             other.__dict__["optima"] = self.optima
         return other
 
+    def limited_to(self, max_noise: float) -> Question:
+        """Return the same question under another limit on noise; what does not depend on it is kept."""
+        other = replace(self, limits=replace(self.limits, max_noise=max_noise))
+        other.__dict__.update({name: self.__dict__[name] for name in ("optima", "scheme_noise") if name in self.__dict__})
+        return other
+
     def aimed_at(self, objective: Objective) -> Question:
         """Return the same question with this objective; what does not depend on it is kept."""
         other = replace(self, objective=objective, weights=None)

@@ -1,5 +1,7 @@
 """The front is exact: at every noise limit it gives what `split` gives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,6 +24,40 @@ def test_the_front_equals_split_at_every_limit(seed, servers):
     for limit in [0.0, *frame["noise"], *(frame["noise"] + 1e-6), 0.03, 1.0]:
         plan = ds.split(graph, network, times, noise, max_noise=limit)
         assert front.at(limit).latency_s == pytest.approx(plan.latency_s, rel=1e-12)
+
+
+@settings(deadline=None, max_examples=6)
+@given(seed=st.integers(0, 10**6), share=st.floats(0.2, 0.9))
+def test_the_front_under_a_limit_on_memory_equals_split_and_brute_force(seed, share):
+    graph, network, times, noise = random_small(seed, 5, 2, 3)
+    weights = sum(layer.weight_bytes for layer in graph.layers)
+    servers = [replace(server, memory_bytes=share * weights + 1) for server in network.servers]
+    network = replace(network, servers=tuple(servers))
+    try:
+        front = ds.pareto(graph, network, times, noise, progress=False)
+    except ds.InfeasibleError:
+        with pytest.raises(ds.InfeasibleError):
+            ds.split(graph, network, times, noise)
+        return
+    frame = front.frame
+    assert (np.diff(frame["noise"]) > 0).all()
+    assert (np.diff(frame["latency_s"]) < 0).all()
+    for limit in [*frame["noise"], *(frame["noise"] + 1e-6), 1.0]:
+        plan = ds.split(graph, network, times, noise, max_noise=limit)
+        assert front.at(limit).latency_s == pytest.approx(plan.latency_s, rel=1e-9)
+    fits = {"keep": lambda cost: all(cost.weight_bytes[server.name] <= server.memory_bytes for server in servers)}
+    for plan in front.plans:
+        least = brute_force(graph, network, times, noise, plan.noise, **fits)
+        assert plan.latency_s == pytest.approx(least, rel=1e-9)
+    for below in frame["noise"][frame["noise"] > 0]:
+        limit = below * (1 - 1e-5)
+        try:
+            latency_s = ds.split(graph, network, times, noise, max_noise=limit).latency_s
+        except ds.InfeasibleError:
+            with pytest.raises(ds.InfeasibleError):
+                front.at(limit)
+        else:
+            assert front.at(limit).latency_s == pytest.approx(latency_s, rel=1e-9)
 
 
 def test_the_front_starts_with_the_float_model():
@@ -81,5 +117,5 @@ def test_bad_requests():
     with pytest.raises(ds.OptionError, match="it must be a number"):
         ds.pareto(graph, network, times, noise).at(-1)
     tight = ds.Network([ds.Server("device", memory_bytes=1.0), *network.servers[1:]], network.links, "device")
-    with pytest.raises(ds.OptionError, match="call split for each noise limit"):
+    with pytest.raises(ds.InfeasibleError, match="memory"):
         ds.pareto(graph, tight, times, noise, pins={"conv1": "device"})
