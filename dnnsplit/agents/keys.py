@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dnnsplit.agents.names import name_problem
+from dnnsplit.deployment.hosts import host_problem
 from dnnsplit.deployment.wire.channels import ANY
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import DeployError, OptionError, raise_problems
@@ -73,6 +74,7 @@ def make_keys(
     for name in addresses:
         if not name_problem(name) and name != AUTHORITY and exists(folder / name):
             problems.append(f"{name!r} has keys already; remove {folder / name} to make it new ones")
+    problems += [f"{name!r}: {wrong}" for name, there in addresses.items() for one in there if (wrong := host_problem(one))]
     if not addresses:
         problems.append("name at least one host")
     if days < 1:

@@ -71,5 +71,7 @@ class AgentOptions:
             problems.append(f"disk_bytes is {self.disk_bytes!r}; give more than 0")
         if self.memory_bytes is not None and self.memory_bytes < 2**28:
             problems.append(f"memory_bytes is {self.memory_bytes!r}; a stage needs 256 MiB at least")
+        if self.parent < 0:
+            problems.append(f"parent is {self.parent!r}; give the number of a process, or 0 for none")
         problems += [f"{key} is {value!r} W; give 0 or more" for key, value in self.powers.items() if not value >= 0]
         raise_problems(OptionError, "agent", problems)

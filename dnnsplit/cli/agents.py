@@ -139,6 +139,7 @@ UNDEPLOY: tuple[Argument, ...] = (argument("name", help="of the deployment"), AT
 def undeploy(options: argparse.Namespace) -> int:
     """End a deployment."""
     ds.undeploy(options.name, options.at, options.keys)
+    tell(f"{options.name!r} has ended; what was measured for it stays with the agents")
     return 0
 
 

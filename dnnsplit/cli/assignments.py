@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     for text in texts:
         name, equals, extents = (part.strip() for part in text.rpartition("="))
         numbers = [part.strip() for part in extents.split(",")] if extents else []
-        if not equals or not name or not all(number.isdecimal() for number in numbers):
+        if not equals or not name or not all(re.fullmatch("[0-9]{1,18}", number) for number in numbers):
             problems.append(f"{text!r} is not NAME=1,3,640,640")
         elif name in found:
             problems.append(f"{name!r} is given twice")
@@ -77,5 +78,5 @@ def _value(text: str) -> Any:
         return float(text)
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two of brackets in brackets
         return text

@@ -67,6 +67,9 @@ def load(options: argparse.Namespace, provider: str = "cpu") -> ds.LayerGraph:
 
 def images(options: argparse.Namespace, graph: ds.LayerGraph, *counts: int) -> list[Any]:
     """Read images for some purposes, none for two; where there are fewer than are wanted, fewer for each, which is told."""
+    if min(counts) < 1:
+        message = f"{min(counts)} images are asked for; give 1 or more"
+        raise ds.OptionError(message)
     path, starts = options.images, [sum(counts[:place]) for place in range(len(counts))]
     if path and graph.model.inputs:
         from dnnsplit.examples.shipped import count_images  # a host that only serves has no onnx

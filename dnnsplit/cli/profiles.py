@@ -9,7 +9,7 @@ import dnnsplit as ds
 from dnnsplit.cli.assignments import shapes
 from dnnsplit.cli.models import MODEL, Argument, argument, load
 from dnnsplit.ground.outputs import keep
-from dnnsplit.ground.units import parse
+from dnnsplit.ground.units import number, parse
 
 OUT = argument("-o", "--out", type=Path, required=True, writes="file", help="CSV of layer times to write")
 
@@ -39,8 +39,11 @@ SCALE: tuple[Argument, ...] = (
 
 def scale(options: argparse.Namespace) -> int:
     """Estimate a server by another one."""
+    if options.server == options.source:
+        message = f"{options.source!r} would take the place of itself; give the server that was not measured another name"
+        raise ds.OptionError(message)
     try:
-        factor: float | str = float(options.factor)
+        factor: float | str = number(options.factor)
     except ValueError:
         factor = options.factor
     graph = ds.load(options.model, shapes=shapes(options.shape)) if options.model else None

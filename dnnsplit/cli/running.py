@@ -6,9 +6,11 @@ import argparse
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 import dnnsplit as ds
@@ -16,12 +18,19 @@ from dnnsplit.cli.commands import COMMANDS
 from dnnsplit.cli.version import Version
 from dnnsplit.ground.errors import nearest
 from dnnsplit.ground.outputs import check_output, writing
+from dnnsplit.ground.units import number
 
 PIPE_CODE = 141  # as of a program that SIGPIPE ends
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code."""
+    for one in arguments:
+        try:
+            one.encode()
+        except UnicodeEncodeError:
+            told = f"the argument {one!r} is no UTF-8, or this shell's locale is none; rename what it names, or set PYTHONUTF8=1"
+            return _failed(2, told)
     with redirect_stdout(_Output(sys.stdout)) as output:
         try:
             options = _parser().parse_args(arguments)
@@ -49,8 +58,13 @@ class _Output(io.TextIOBase):
         self.stream, self.lost = stream, 0
 
     def write(self, text: str) -> int:
-        with self._writing():
-            return self.stream.write(text) if self.stream else len(text)
+        if self.stream:
+            encoding = (
+                getattr(self.stream, "encoding", None) or "utf-8"
+            )  # what it lacks is written by numbers, as on standard error
+            with self._writing():
+                self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
 
     def flush(self) -> None:
         if self.stream and not self.lost:
@@ -83,6 +97,12 @@ def _failed(code: int, reason: object) -> int:
 class _Parser(argparse.ArgumentParser):
     """Names the nearest option to one that is not there, as whoever misspells a value is told the nearest, too."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register("type", float, number)
+        self.register("type", int, _whole)
+        self.register("type", Path, _path)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
@@ -90,6 +110,19 @@ class _Parser(argparse.ArgumentParser):
             near = [one + (nearest(one.partition("=")[0], options) if one.startswith("--") else "") for one in unknown]
             self.error(f"unrecognized arguments: {' '.join(near)}")
         return found, unknown
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text):
+        raise ValueError
+    return int(text)
+
+
+def _path(text: str) -> Path:
+    if not text:
+        message = "the path is empty; '.' is the current folder"
+        raise argparse.ArgumentTypeError(message)
+    return Path(text)
 
 
 def _parser() -> argparse.ArgumentParser:

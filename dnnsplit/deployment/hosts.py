@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from dnnsplit.ground.yaml_file import MOST_BYTES, read_texts
 
 _KIND = Kind("is not readable as YAML or JSON", DeployError, MOST_BYTES, "the file of hosts")
 LOOPBACK = ("localhost", "127.", "::1")
+LONGEST_HOST = 253  # characters
+HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?")
 BRACKETS = re.compile(r"^([^#\n]*:[ \t]+)(\[[0-9A-Fa-f:.%]+\]:[0-9]+)(?=[ \t]*(?:#.*)?$)", re.MULTILINE)
 
 
@@ -55,6 +58,19 @@ def joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
+def host_problem(host: str) -> str:
+    """Return what is wrong with a host: an IP address (of IPv6 with or without brackets), or a name; empty if nothing is."""
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        if ":" in host or bare != host or re.fullmatch("[0-9.]+", host):
+            return f"{shortened(host)} is no IP address"
+        if len(host) > LONGEST_HOST or not HOST.fullmatch(host):
+            return f"{shortened(host)} is no name of a host: letters, digits and - between dots (other letters as xn--...)"
+    return ""
+
+
 def address_problem(address: object) -> str:
     """Return what is wrong with ``host:port``; empty if nothing is.
 
@@ -62,9 +78,11 @@ def address_problem(address: object) -> str:
     """
     host, colon, port = str(address).rpartition(":")
     bare = ":" in host and not (host.startswith("[") and host.endswith("]"))
-    if host.strip("[]") and colon and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536 and not bare:
+    wrong = host_problem(host) if host.strip("[]") else ""
+    if host.strip("[]") and colon and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536 and not bare and not wrong:
         return ""
-    return f"is {address!r}; write host:port, such as 192.168.0.7:7002 or [fd00::7]:7002, with a port from 1 to 65535"
+    told = f"is {shortened(address)}{': ' * bool(wrong)}{wrong}"
+    return f"{told}; write host:port, such as 192.168.0.7:7002 or [fd00::7]:7002, with a port from 1 to 65535"
 
 
 def check_address(address: str) -> None:
@@ -79,14 +97,21 @@ def is_loopback(host: str) -> bool:
     return host.strip("[]").startswith(LOOPBACK)
 
 
-def check_servers(hosts: Mapping[str, str], stages: Iterable[str]) -> None:
-    """Raise unless there is an address for every stage, and for nobody else."""
+def of_stages(hosts: Mapping[str, str], stages: Iterable[str]) -> dict[str, str]:
+    """Return the addresses of all stages; servers of the network that have nothing to do in a cut may be among the hosts.
+
+    Raises
+    ------
+    DeployError
+        Some are missing.
+    """
     stages = dict.fromkeys(stages)
     told = "" if hosts else "; give HOST:PORT of every server, in a file (--hosts) or one by one (--at)"
     problems = [f"the address of {name!r} is missing{told}" for name in stages if name not in hosts]
     near = nearest_of(stages)
-    problems += [f"{name!r} is no stage of the bundle{near(name)}" for name in hosts if name not in stages]
-    raise_problems(DeployError, "hosts", problems)
+    strange = [f"{name!r} is no stage of the bundle{near(name)}" for name in hosts if name not in stages]
+    raise_problems(DeployError, "hosts", problems + strange if problems else [])
+    return {name: hosts[name] for name in stages}
 
 
 def _problems(hosts: Mapping[str, str]) -> Iterable[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from dnnsplit.cutting.plan_set import load_cut
-from dnnsplit.deployment.hosts import check_servers, host_port, is_loopback, read_hosts
+from dnnsplit.deployment.hosts import host_port, is_loopback, of_stages, read_hosts
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.process import run
 from dnnsplit.deployment.wire.channels import Tls
@@ -83,7 +83,7 @@ def serve(
         raise DeployError(message)
     addresses = read_hosts(hosts or {})
     if len(cut.stages) > 1:
-        check_servers(addresses, cut.stages)
+        addresses = of_stages(addresses, cut.stages)
     raise_problems(DeployError, f"stage of {server!r}", list(_problems(addresses, server, host, deadline_s, in_flight)))
     peers = {name: address for name, address in addresses.items() if name != server}
     if port is None:

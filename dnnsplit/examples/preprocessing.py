@@ -14,6 +14,7 @@ from dnnsplit.codecs.pixels import IMAGENET, LAYOUTS
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import OptionError, nearest, raise_problems
+from dnnsplit.ground.units import number
 
 RESIZES = ("letterbox", "stretch", "crop")
 CHANNELS = {"gray": 1, "RGB": 3, "BGR": 3, "RGBA": 4}
@@ -87,8 +88,10 @@ class Preprocessing:
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in counts or not all(map(math.isfinite, getattr(self, name))):
                 problems.append(f"{name} is {getattr(self, name)}; give one finite number, or one for each channel")
-        if self.scale == 0 or 0 in self.std:
-            problems.append("scale and std must not be 0: all pixels would be alike")
+        if self.scale == 0:
+            problems.append("scale is 0: all pixels would be alike")
+        if not all(value > 0 for value in self.std):
+            problems.append(f"std is {self.std}; a deviation is above 0")
         if not 0 < self.crop_pct <= 1:
             problems.append(f"crop_pct is {self.crop_pct:g}; it is the share that is kept, above 0 and at most 1")
         raise_problems(OptionError, "preprocessing", problems)
@@ -120,15 +123,20 @@ class Preprocessing:
         check_arguments(Preprocessing.of, locals())
         if isinstance(given, Preprocessing):
             return given
-        found: dict[str, Any] = {}
+        found, alone = dict[str, Any](), dict[str, Any]()  # all that is told; what is told by words that are no preset
         problems = []
         for word in filter(None, (part.strip() for part in given.split(","))):
-            told = _word(word)
+            told, preset = _word(word), word.lower() in _PRESETS
             if told is None:
                 known = (*_PRESETS, *RESIZES, *CHANNELS, *LAYOUTS, "scale=1/255", "mean=0.5", "std=0.5", "crop=0.875")
                 problems.append(f"{word!r} is no word or number of it{nearest(word, known)}")
-            else:
-                found |= told
+                continue
+            if preset and found:
+                problems.append(f"{word!r} would undo words before it; put it first")
+            elif any(alone.get(name, value) != value for name, value in told.items()):
+                problems.append(f"{word!r} contradicts a word before it; give one of them")
+            alone |= {} if preset else told
+            found |= told
         raise_problems(OptionError, f"preprocessing {given!r}", problems)
         return replace(base or Preprocessing(), **found)
 
@@ -299,10 +307,10 @@ def _word(word: str) -> dict[str, Any] | None:
 
 def _number(text: str) -> float:
     over, slash, under = text.partition("/")
-    return float(over) / float(under) if slash else float(over)
+    return number(over) / number(under) if slash else number(over)
 
 
-def _text(number: float) -> str:
+def _text(value: float) -> str:
     """Write a number as people do, 1/255 as such, so that it is read as the same one."""
-    short = [f"1/{round(1 / number, 6):.15g}"] if 0 < abs(number) < 0.1 else []
-    return next((text for text in (*short, f"{number:.10g}") if _number(text) == number), repr(number))
+    short = [f"1/{round(1 / value, 6):.15g}"] if 0 < abs(value) < 0.1 else []
+    return next((text for text in (*short, f"{value:.10g}") if _number(text) == value), repr(value))

@@ -18,7 +18,7 @@ from dnnsplit.ground.errors import ModelError, NoiseError, nearest, raise_proble
 from dnnsplit.ground.files import sha256
 from dnnsplit.ground.gate import memory_bytes
 from dnnsplit.ground.units import show
-from dnnsplit.runtime.sessions import session, session_options
+from dnnsplit.runtime.sessions import SlowError, run_within, session, session_options
 
 # (n, *shape of one image) for a model with one input, or that by input name
 Images = np.ndarray | Mapping[str, npt.ArrayLike]
@@ -102,6 +102,8 @@ def needed(shape: tuple[int, ...]) -> str:
 
 def _stacked(value: npt.ArrayLike, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray | str:
     """Return the values of an input, stacked by inference unless one scalar is for all; or what is wrong with them."""
+    if isinstance(value, np.ma.MaskedArray):
+        return "are a masked array, whose mask would be lost; fill it first"
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists; tensors of other libraries that are not here
@@ -145,7 +147,7 @@ def made_up(model: Model) -> Feed:
     Raises
     ------
     ModelError
-        ONNX Runtime runs the model on none of them, or they do not fit into memory.
+        ONNX Runtime runs the model on none of them, or a run does not end, or they do not fit into memory.
     """
     _check_room(model)
     options, taken, refusals = session_options(), [], []
@@ -154,7 +156,9 @@ def made_up(model: Model) -> Feed:
         one = session(save(model.proto, Path(folder)), options)
         for feed in _candidates(model):
             try:
-                outputs = one.run(list(model.outputs), feed)
+                outputs = run_within(one, model.outputs, feed)
+            except SlowError:
+                raise
             except ModelError as error:
                 refusals.append(error.reason)
                 continue

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
+import networkx as nx
 import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import helper
 
 from dnnsplit.ground.errors import ModelError, raise_problems, shortened
 from dnnsplit.ground.gate import Kind, opened, read_bytes
+from dnnsplit.ground.paths import real
 
 FILE = Kind(
     "is no ONNX file", ModelError, 2**31, "the .onnx file", "there is no model file {path}",
     "export the network with its framework's ONNX exporter",
 )  # fmt: skip
 # Types that are packed, and their bits; what is in neither raw nor other bytes is in one of these lists
+MOST_NODES = 200_000  # of a model, its functions written out
 _BITS = {
     kind: bits
     for names, bits in (("UINT4 INT4 FLOAT4E2M1", 4), ("UINT2 INT2", 2))
@@ -100,6 +104,44 @@ def check_tensors(proto: onnx.ModelProto, path: Path) -> bool:
     return bool(places)
 
 
+def take_in(proto: onnx.ModelProto, path: Path) -> None:
+    """Read the weights that are in other files, in place; `check_tensors` has found nothing wrong with them."""
+    for _, tensors in _bodies(proto):
+        for tensor in (one for one in tensors if one.data_location == onnx.TensorProto.EXTERNAL):
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            with opened(path.resolve().parent / entries["location"], _WEIGHTS) as (file, size):
+                file.seek(int(entries.get("offset", "0")))
+                tensor.raw_data = file.read(int(entries.get("length", size)))
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+
+
+def check_functions(proto: onnx.ModelProto, path: Path) -> None:
+    """Raise unless a model is of a size that can be worked with once its functions are written out wherever they are called.
+
+    Raises
+    ------
+    ModelError
+        A few functions that call each other twice can be millions of nodes.
+    """
+    calls = {
+        (body.domain, body.name): Counter((node.domain, node.op_type) for nodes, _ in _inside([body]) for node in nodes)
+        for body in proto.functions
+    }
+    graph = nx.DiGraph([(name, called) for name, all_of_it in calls.items() for called in all_of_it if called in calls])
+    if not nx.is_directed_acyclic_graph(graph):  # ONNX Runtime tells of those that call themselves
+        return
+    sizes = {name: calls[name].total() for name in calls}
+    for name in reversed([*nx.topological_sort(graph)]):
+        sizes[name] = sum(count * sizes.get(called, 1) for called, count in calls[name].items())
+    whole = sum(sizes.get((node.domain, node.op_type), 1) for nodes, _ in _inside([proto.graph]) for node in nodes)
+    if whole > MOST_NODES:
+        message = (
+            f"{path}: its functions, written out where they are called, are {whole:.4g} nodes; at most {MOST_NODES} are taken"
+        )
+        raise ModelError(message)
+
+
 def _extents_problem(tensor: onnx.TensorProto) -> str:
     if tensor.data_type not in _ELEMENTS:
         return f"is of no known type ({tensor.data_type})"
@@ -150,6 +192,9 @@ def _place(entries: Mapping[str, str], folder: Path, places: dict[str, int]) -> 
         if not (entries.get(key, "0").isascii() and entries.get(key, "0").isdecimal() and len(entries.get(key, "0")) < 19):
             return f"its {key} there is {shortened(entries[key])}, not a number of bytes", 0
         numbers[key] = int(entries.get(key, "0"))
+    place = PurePath(location)
+    if "\0" not in location and (".." in place.parts or not real(folder / place).is_relative_to(folder)):
+        return f"{shortened(location)} is outside the folder of the model; put it beside the model", 0
     if location not in places:
         try:
             with opened(folder / location, _WEIGHTS) as (_, size):
@@ -164,8 +209,13 @@ def _place(entries: Mapping[str, str], folder: Path, places: dict[str, int]) -> 
 
 def _bodies(proto: onnx.ModelProto) -> Iterable[tuple[list[onnx.NodeProto], list[onnx.TensorProto]]]:
     """Yield the nodes and tensors of every graph and function."""
-    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
-    waiting += [graph for training in proto.training_info for graph in (training.initialization, training.algorithm)]
+    trained = [graph for training in proto.training_info for graph in (training.initialization, training.algorithm)]
+    return _inside([proto.graph, *proto.functions, *trained])
+
+
+def _inside(
+    waiting: list[onnx.GraphProto | onnx.FunctionProto],
+) -> Iterator[tuple[list[onnx.NodeProto], list[onnx.TensorProto]]]:
     while waiting:
         body = waiting.pop()
         given = [attribute for node in body.node for attribute in node.attribute]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from dnnsplit.graph.cleanup import (
 )
 from dnnsplit.graph.feeds import made_up
 from dnnsplit.graph.folding import fold
-from dnnsplit.graph.foreign import FILE, check_tensors, parsed
+from dnnsplit.graph.foreign import FILE, check_functions, check_tensors, parsed, take_in
 from dnnsplit.graph.onnx_file import Model
 from dnnsplit.graph.opset import INT8, opset_of, raised
 from dnnsplit.graph.runs import run_once
@@ -182,11 +181,7 @@ def _parsed(path: Path) -> tuple[onnx.ModelProto, str]:
     if not proto.graph.node or not proto.graph.output or not proto.opset_import:
         message = f"{path} is no ONNX model: it has no nodes, no outputs or no opset"
         raise ModelError(message)
-    if not check_tensors(proto, path):
-        return proto, digest
-    try:
-        onnx.external_data_helper.load_external_data_for_model(proto, os.fspath(path.resolve().parent))
-    except (onnx.checker.ValidationError, OSError) as error:
-        message = f"{path}: its weights are in another file that cannot be read ({error}); put it beside it"
-        raise ModelError(message) from None
+    check_functions(proto, path)
+    if check_tensors(proto, path):
+        take_in(proto, path)
     return proto, digest

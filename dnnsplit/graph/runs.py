@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from dnnsplit.graph.external_data import save
-from dnnsplit.runtime.sessions import session, session_options
+from dnnsplit.runtime.sessions import run_within, session, session_options
 
 SILENT = 4  # of ONNX Runtime's levels: what fails is told by an error
 
@@ -21,9 +21,9 @@ def run_once(proto: onnx.ModelProto, outputs: Sequence[str], feed: dict[str, np.
     Raises
     ------
     ModelError
-        ONNX Runtime does not load it, or the run fails.
+        ONNX Runtime does not load it, or the run fails, or does not end (`dnnsplit.runtime.sessions.SlowError`).
     """
     options = session_options()
     options.log_severity_level = SILENT
     with tempfile.TemporaryDirectory() as folder:
-        return list(session(save(proto, Path(folder)), options).run(list(outputs), feed))
+        return run_within(session(save(proto, Path(folder)), options), outputs, feed)

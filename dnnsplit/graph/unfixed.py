@@ -32,11 +32,11 @@ def with_open(model: Model, types: Types) -> Model:
         seen = _shapes(model, types, told, made_up(model)) if told else {}
     except ModelError as error:
         notes.append(f"sizes that depend on data are counted as 1, because no run told them: {error.reason}")
-    sized = dict(model.types)
+    sized, why = dict(model.types), f" ({notes[0]})" if notes else ""
     for name in (name for name in model.outputs if name in found):
         notes.append(f"the model delivers {found[name]}: it is sent with the shape that it has")
         if name not in sized and name not in seen:
-            message = f"{model.path.name} delivers {found[name]}, and not even its rank is known; take it out of the outputs"
+            message = f"{model.path.name} delivers {found[name]}, and not even its rank is known; take it out of the outputs{why}"
             raise ModelError(message)
         sized.setdefault(name, (types[name].tensor_type.elem_type, (-1,) * len(seen.get(name, ()))))
     return replace(model, open=found, seen=seen, types=sized, notes=(*model.notes, *notes))

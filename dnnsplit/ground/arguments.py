@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence, Sized
 from functools import cache
 from operator import ge, gt, le
 from typing import Any, get_type_hints
 
 from dnnsplit.ground.errors import DnnSplitError, OptionError, raise_problems, shortened
-from dnnsplit.ground.kinds import ANYTHING, Kind, each, either, is_nan, kind_of, told
+from dnnsplit.ground.kinds import ANYTHING, Kind, each, either, is_nan, kind_of, path_text, told
 from dnnsplit.ground.units import is_number
 
 # What reads an object of a class from a file, and how that may be called; what makes one of the others.
@@ -90,7 +89,9 @@ def check_arguments(
         for name, bound in (bounds or {}).items()
     ]
     limits += [(name, "finite", not is_number(value := given[name]) or not math.isinf(value)) for name in finite]
-    limits += [(name, "not empty", not isinstance(value := given[name], Sized) or len(value) > 0) for name in some]
+    limits += [
+        (name, "not empty", name in wrong or not isinstance(value := given[name], Sized) or len(value) > 0) for name in some
+    ]
     broken = [name for name, _, kept in limits if not kept and name not in wrong]
     if wrong or broken:
         more = {name: "".join(f", {words}" for called, words, _ in limits if called == name) for name in (*wrong, *broken)}
@@ -104,7 +105,7 @@ def problem_of(name: str, kind: Kind, value: object, more: str = "") -> str:
     for place, inner, part in kind.parts(value) or ():
         if not inner.fits(part):
             return problem_of(f"{name}{place}", inner, part)
-    file = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    file = path_text(value) or ""
     ways = [text.format(file or usual) for text, usual in (READ[one] for one in kind.classes if one in READ)]
     ways += [MADE[one] for one in kind.classes if one in MADE]
     if isinstance(value, str | bytes | tuple | list) and kind.fits([value]):

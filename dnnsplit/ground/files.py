@@ -56,7 +56,9 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 
 def write_text(path: str | Path, text: str) -> Path:
     """Write UTF-8 text atomically."""
-    return write_bytes(path, text.encode("utf-8"))
+    with writing(path):
+        content = text.encode()
+    return write_bytes(path, content)
 
 
 def write_json(path: str | Path, value: Any) -> Path:

@@ -144,8 +144,13 @@ def _size(path: str | os.PathLike[str], kind: Kind, found: os.stat_result) -> in
 
 def read_bytes(path: str | os.PathLike[str], kind: Kind) -> bytes:
     """Return the content of a file; raises as `opened` does."""
-    with opened(path, kind) as (file, _):
-        content = file.read(kind.most_bytes + 1)
+    try:
+        with opened(path, kind) as (file, size):
+            content = file.read(size + 1)  # asks for memory as large as that
+            if len(content) > size:
+                content += file.read(kind.most_bytes + 1 - len(content))
+    except MemoryError:
+        kind.refuse(path, "there is no memory left to read it into")
     if len(content) > kind.most_bytes:
         kind.refuse(path, f"it grows while it is read, beyond the {show(kind.most_bytes, 'B')} that are taken")
     return content
@@ -180,6 +185,13 @@ def memory_bytes() -> int:
 def name_problem(name: str) -> str:
     """Return what is wrong with a text that people are to read as a name, "" where nothing is."""
     return f"has {len(name)} characters, and a name at most {LONGEST_NAME}" if len(name) > LONGEST_NAME else ""
+
+
+def unseen_problem(name: str) -> str:
+    """Return what is wrong with a text that people are to tell from others by looking at it, "" where nothing is."""
+    if not name.isprintable():
+        return "has a character that is not seen"
+    return "has spaces around it" if name != name.strip() else ""
 
 
 def file_problem(path: str) -> str:

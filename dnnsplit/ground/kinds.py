@@ -17,6 +17,7 @@ import numpy as np
 from dnnsplit.ground.errors import shortened
 from dnnsplit.ground.units import is_number, is_whole
 
+MOST_LISTED = 10**7
 MOST = 2**63 - 1  # whole numbers beyond it have no place in an array
 
 
@@ -91,6 +92,8 @@ def each(kind: Kind, once: bool, keys: bool = False) -> Kind:
     fits, numbers = kind.fits, kind.fits(0)
 
     def listed(value: Any) -> bool:
+        if isinstance(value, range) and value[MOST_LISTED:]:  # as short as it is written, nobody waits for its end
+            return False
         if isinstance(value, str | bytes | bytearray | abc.Iterator) or not isinstance(value, Iterable):
             return False
         if isinstance(value, Mapping):
@@ -144,8 +147,20 @@ def is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
+def path_text(value: object) -> str | None:
+    """Return the text of what may be a path on this system, None of what is none."""
+    if not isinstance(value, str | os.PathLike):
+        return None
+    try:
+        text = os.fspath(value)
+        os.fsencode(text)
+    except (TypeError, UnicodeEncodeError):  # one that gives no text; half of a character
+        return None
+    return text if isinstance(text, str) and "\0" not in text else None
+
+
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str | os.PathLike) and "\0" not in str(os.fspath(value))
+    return path_text(value) is not None
 
 
 def _is_array(value: Any) -> bool:
@@ -177,5 +192,10 @@ def told(value: object) -> str:
     if isinstance(value, list | tuple | dict | set | frozenset):
         return f"the {type(value).__name__} {shortened(value)}"
     if isinstance(value, os.PathLike):
-        return f"the path {os.fspath(value)!r}{', which has a NUL character' * (chr(0) in str(os.fspath(value)))}"
+        try:
+            text = os.fspath(value)
+        except TypeError:
+            return f"of the type {type(value).__name__}, which gives no path"
+        wrong = ", which has a NUL character" if "\0" in str(text) else ", which no file has"
+        return f"the path {shortened(text)}{wrong if path_text(value) is None else ''}"
     return f"of the type {type(value).__name__}"

@@ -34,6 +34,10 @@ def writing(path: str | Path) -> Iterator[None]:
         yield
     except OutputError:
         raise
+    except UnicodeEncodeError as error:
+        near = ascii(error.object[max(0, error.start - 20) : error.end])
+        message = f"{shown(path)} cannot be written: {near} ends in half of a character, which {error.encoding} does not have"
+        raise OutputError(message) from None
     except OSError as error:
         told = OutputError(f"{shown(path)} cannot be written: {_reason(path, error)}")
         told.errno = error.errno

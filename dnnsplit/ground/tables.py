@@ -10,6 +10,7 @@ import csv
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ import pandas as pd
 from dnnsplit.ground.errors import OptionError, shortened
 from dnnsplit.ground.gate import Kind, opened, read_text, text_of
 from dnnsplit.ground.json_file import json_of
+from dnnsplit.ground.units import number
 
 TEXTS = frozenset({
     "layer", "layers", "op_type", "tensor", "producer", "consumers", "shared", "server", "servers", "precision", "origin", "note",
@@ -105,7 +107,7 @@ def _columns(path: str | os.PathLike[str], text: str, above: int, kind: Kind) ->
                 rows.append(row)
     except csv.Error as error:
         kind.refuse(path, f"line {reader.line_num + above} is no line of a CSV ({error})")
-    if twice := sorted({name for name in names if names.count(name) > 1}) if len({*names}) < len(names) else []:
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         kind.refuse(path, f"two columns are called {shortened(twice[0])}; give each a name of its own")
     names = [name or f"Unnamed: {i}" for i, name in enumerate(names)]  # such as an index that was written too
     return names, list(zip(*rows, strict=True)) if rows else [()] * len(names)
@@ -116,6 +118,6 @@ def _numbers(entries: Sequence[str]) -> Any:
     if entries and all(map(_WHOLE.fullmatch, entries)):
         return np.fromiter(map(int, entries), np.int64, len(entries))
     try:
-        return np.fromiter((float(entry) if entry and not entry.isspace() else np.nan for entry in entries), float, len(entries))
+        return np.fromiter((number(entry) if entry and not entry.isspace() else np.nan for entry in entries), float, len(entries))
     except ValueError:
         return pd.Series(entries, dtype=str)

@@ -48,7 +48,7 @@ _EXAMPLE = {
     "power_per_rate": "438.39 mW/(Mbit/s)",
 }
 _PER = re.compile(r"^([^\s/()]+) *(?:/| per ) *(\()?([^()]+)(?(2)\))$")  # mW/(Mbit/s), mW/Mbps, mW per Mbit/s
-_NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf)\s*(.*?)\s*$")
+_NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf)\s*(.*?)\s*$", re.ASCII)
 
 
 SHARE = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*")  # of something, as "50 %"
@@ -60,7 +60,13 @@ def is_number(value: object) -> TypeGuard[float]:
         return True
     if not isinstance(value, Real) or isinstance(value, bool):
         return False
-    return not isinstance(value, Integral) or -_LARGEST <= int(value) <= _LARGEST
+    if isinstance(value, Integral):
+        return -_LARGEST <= int(value) <= _LARGEST
+    try:  # of others, such as fractions, no bounds are known
+        found = float(value)
+        return not math.isinf(found) or value == found
+    except OverflowError:
+        return False
 
 
 def is_whole(value: object, least: int = 0) -> TypeGuard[int]:
@@ -81,6 +87,20 @@ def is_bare(text: str) -> bool:
     """Whether a written quantity above 0 is a number alone, whose unit `parse` takes for granted."""
     match = _NUMBER.match(text)
     return match is not None and not match[2] and 0 < float(match[1]) < math.inf
+
+
+def number(text: str) -> float:
+    """Turn a written number into a float; unlike `float` it takes no digits of other scripts, and no underscores.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    if "_" in text or not text.isascii():
+        message = f"could not convert string to float: {text!r}"
+        raise ValueError(message)
+    return float(text)
 
 
 def parse(text: str | float, dimension: str) -> float:

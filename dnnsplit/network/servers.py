@@ -14,6 +14,7 @@ import numpy as np
 
 from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NetworkError, nearest, nearest_of, raise_problems
+from dnnsplit.ground.gate import unseen_problem
 from dnnsplit.ground.markup import Told, folded, readable, shown
 from dnnsplit.ground.units import is_number, show
 from dnnsplit.network import yaml
@@ -74,12 +75,12 @@ class Server(Told):
 
     def sending_w(self, bytes_per_s: float) -> float:
         """Power drawn while bytes flow to another server at a throughput [W]: P^other_k."""
-        check_arguments(Server.sending_w, locals())
+        check_arguments(Server.sending_w, locals(), least={"bytes_per_s": 0})
         return self.transmit_w + self.transmit_j_per_byte * bytes_per_s
 
     def sending_j(self, seconds: float, size_bytes: float) -> float:
         """Energy of a transfer to another server [J]: `sending_w` of its own throughput, times its seconds."""
-        check_arguments(Server.sending_j, locals())
+        check_arguments(Server.sending_j, locals(), least={"seconds": 0, "size_bytes": 0})
         return self.transmit_w * seconds + self.transmit_j_per_byte * size_bytes
 
     def _told(self) -> tuple[object, Mapping[str, object]]:
@@ -209,6 +210,7 @@ class Network:
             yield "it has no server; give at least the device"
         if "" in names:
             yield "a server has no name; give each a name"
+        yield from (f"the name of server {name!a} {wrong}" for name in names if (wrong := unseen_problem(name)))
         known = Counter(names)
         for name in sorted(name for name, count in known.items() if count > 1):
             yield f"two servers are named {name!r}; names must be unique"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 
 from dnnsplit.ground.errors import NetworkError, raise_problems
-from dnnsplit.ground.gate import name_problem
+from dnnsplit.ground.gate import name_problem, unseen_problem
 from dnnsplit.network.entries import Key, LinkEntry, NetworkFile, ServerEntry, keys_of
 from dnnsplit.network.yaml import scalar
 
@@ -30,7 +30,8 @@ def template(servers: Sequence[str] = ("device", "edge", "cloud"), schema: str =
     NetworkError
         No names, one twice, or one that is none.
     """
-    problems = [f"the name {name!r} {name_problem(name) or 'is empty'}" for name in servers if not name or name_problem(name)]
+    wrong = {name: name_problem(name) or unseen_problem(name) if name else "is empty" for name in servers}
+    problems = [f"the name {name!a} {problem}" for name, problem in wrong.items() if problem]
     problems += [f"{name!r} is given twice" for name in dict.fromkeys(servers) if list(servers).count(name) > 1]
     problems += [] if servers else ["give at least one name"]
     raise_problems(NetworkError, "servers", problems)

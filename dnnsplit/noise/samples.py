@@ -239,7 +239,7 @@ class NoiseSamples:
         check_arguments(NoiseSamples.divide, locals(), NoiseError, least={"seed": 0}, but=("count",))
         if not is_whole(count, 1) or count >= len(self.frame):
             total = len(self.frame)
-            message = f"count is {count!r}; of {total} samples take 1 to {total - 1}, for this leaves none on one side"
+            message = f"count is {shortened(count)}; of {total} samples take 1 to {total - 1}, for this leaves none on one side"
             raise NoiseError(message)
         order = np.random.default_rng(seed).permutation(len(self.frame))
         return self.only(np.sort(order[:count])), self.only(np.sort(order[count:]))

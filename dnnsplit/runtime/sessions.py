@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ DISABLED = ("WeightBiasQuantization",)
 _HEAD = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed: ?|/\S+\.(?:cc|h):\d+ [^()]*\(.*?\)(?: const)? ?"
 )
+LONGEST_S = 30.0  # of a run of a model of which nothing is known yet
 _DTYPES = {"float": "float32", "double": "float64"}  # where ONNX Runtime and numpy name a type differently
 
 
@@ -144,7 +146,9 @@ class BoundSession:
         self.names = [o.name for o in one.get_outputs()]
         self.fixed = {o.name: (_dtype(o.type), tuple(o.shape)) for o in one.get_outputs() if _is_fixed(o.shape)}
 
-    def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def run(
+        self, outputs: Sequence[str] | None, inputs: Mapping[str, np.ndarray], options: ort.RunOptions | None = None
+    ) -> list[np.ndarray]:
         """Run once; return the outputs asked for, all when `outputs` is None."""
         binding = self.session.io_binding()  # a new one each time: it holds on to the arrays, and runs may overlap
         for name, array in inputs.items():
@@ -158,9 +162,30 @@ class BoundSession:
             else:
                 binding.bind_output(name, "cpu")
         binding.synchronize_inputs()
-        self.session.run_with_iobinding(binding)
+        self.session.run_with_iobinding(binding, options)
         binding.synchronize_outputs()
         return [made[name] if name in made else value.numpy() for name, value in zip(wanted, binding.get_outputs(), strict=True)]
+
+
+class SlowError(ModelError):
+    """A run that does not end is given up."""
+
+
+def run_within(one: Session, outputs: Sequence[str], feed: Mapping[str, np.ndarray], limit_s: float | None = None) -> list[Any]:
+    """Run a model that nobody has run yet; raise a `SlowError` if that takes longer: it may hold a loop without an end."""
+    options, limit_s = ort.RunOptions(), LONGEST_S if limit_s is None else limit_s
+    late = threading.Timer(limit_s, setattr, (options, "terminate", True))
+    late.daemon = True
+    late.start()
+    try:
+        return list(one.run(list(outputs), dict(feed), options))
+    except ModelError:
+        if not options.terminate:
+            raise
+        message = f"a run of the model on one input does not end within {limit_s:g} s; does it hold a loop without an end?"
+        raise SlowError(message) from None
+    finally:
+        late.cancel()
 
 
 Session: TypeAlias = "ort.InferenceSession | BoundSession"

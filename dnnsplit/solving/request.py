@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from dnnsplit.ground.arguments import check_arguments
-from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems
+from dnnsplit.ground.errors import NoiseError, OptionError, nearest, raise_problems, shortened
 from dnnsplit.ground.units import is_number
 from dnnsplit.profiling.wire_forms import PLAIN
 
@@ -50,7 +50,7 @@ class Request:
             object.__setattr__(self, name, (given,) if isinstance(given, str) else None if given is None else tuple(given))
         if self.max_noise is not None:
             if not is_number(self.max_noise) or math.isnan(self.max_noise):
-                message = f"max_noise is {self.max_noise!r}, not a number; give 0 or more, or None for no limit"
+                message = f"max_noise is {shortened(self.max_noise)}, not a number; give 0 or more, or None for no limit"
                 raise NoiseError(message)
             if self.max_noise < 0:
                 message = f"max_noise is {self.max_noise!r}; it must be 0 or more (0 keeps every layer in float32)"
@@ -58,10 +58,10 @@ class Request:
         problems = []
         for name in ("latency_weight", "energy_weight"):
             if not is_number(value := getattr(self, name)) or not 0 <= value < math.inf:
-                problems.append(f"{name} is {value!r}; it must be a number, 0 or more")
+                problems.append(f"{name} is {shortened(value)}; it must be a number, 0 or more")
         for name in ("max_device_energy_j", "max_energy_j"):
             if (value := getattr(self, name)) is not None and (not is_number(value) or not value >= 0):
-                problems.append(f"{name} is {value!r}; it must be a number of joules, 0 or more, or None")
+                problems.append(f"{name} is {shortened(value)}; it must be a number of joules, 0 or more, or None")
         if not problems and self.latency_weight == self.energy_weight == 0:
             problems.append("latency_weight and energy_weight are both 0; there is nothing to minimise")
         for name, known in CHOICES.items():

@@ -123,7 +123,11 @@ class TestTestbed:
         failing(mlp_bundle, there | {"edge": there["cloud"], "cloud": there["edge"]}, "'edge' at .* is 'dnnsplit-cloud' instead")
         failing(mlp_bundle, there | {"edge": "127.0.0.1:9"}, "'edge' at 127.0.0.1:9 does not answer: UNAVAILABLE.*dnnsplit serve")
         failing(mlp_bundle, {"device": there["device"]}, "the address of 'edge' is missing")
-        failing(mlp_bundle, there | {"fog": "127.0.0.1:9"}, "'fog' is no stage of the bundle")
+        renamed = {"fog" if name == "edge" else name: address for name, address in there.items()}
+        failing(mlp_bundle, renamed, "2 problems\n.*the address of 'edge' is missing\n.*'fog' is no stage of the bundle")
+        more = there | {"fog": "127.0.0.1:9"}  # a server of the network for which the plan has no layer
+        with testbed(mlp_bundle, network(), kind="hosts", hosts=more) as client:
+            assert_close(client.infer({"x": images(1)}), images(1))
         failing(mlp_bundle, None, "the address of 'device' is missing")
         failing(mlp_bundle, there, "slowdown does not go with a test-bed of the kind 'hosts'", slowdown={"edge": 2.0})
         failing(mlp_bundle, there, "hosts does not go with a test-bed of the kind 'emulated'", kind="emulated")

@@ -42,9 +42,15 @@ def test_what_a_text_leaves_open_is_that_of_the_base():
     [
         ("letterbx", "'letterbx' is no word or number of it (did you mean 'letterbox'?)"),
         ("scale=1/0,foo=2", "2 problems"),
-        ("scale=0", "scale and std must not be 0"),
+        ("scale=0", "scale is 0: all pixels would be alike"),
         ("mean=1:2", "mean is (1.0, 2.0); give one finite number, or one for each channel"),
         ("crop=2", "crop_pct is 2; it is the share that is kept"),
+        ("std=-1", "std is (-1.0,); a deviation is above 0"),
+        ("scale=1_0", "'scale=1_0' is no word or number of it"),
+        ("mean=٣", "'mean=٣' is no word or number of it"),
+        ("BGR,RGB", "'RGB' contradicts a word before it"),
+        ("letterbox,crop=0.5", "'crop=0.5' contradicts a word before it"),
+        ("BGR,imagenet", "'imagenet' would undo words before it; put it first"),
         ("mean=inf", "mean is (inf,); give one finite number"),
     ],
 )
@@ -84,7 +90,7 @@ def test_a_crop_of_what_would_be_huge_is_refused():
 def test_channels_layout_and_numbers():
     picture = Image.new("RGB", (8, 8), (51, 102, 255))
     wanted = (np.array([0.2, 0.4, 1.0]) - MEAN) / STD
-    found = as_input(ds.Preprocessing.of("stretch,imagenet"), [picture], F4, (1, 3, 8, 8))
+    found = as_input(ds.Preprocessing.of("imagenet,stretch"), [picture], F4, (1, 3, 8, 8))
     assert found[0, :, 0, 0] == pytest.approx(wanted)
     swapped = as_input(ds.Preprocessing.of("BGR,scale=1"), [picture], F4, (1, 8, 8, 3))
     assert swapped[0, 0, 0].tolist() == [255, 102, 51]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dnnsplit.ground.arguments import check_arguments
 from dnnsplit.ground.errors import NetworkError, OptionError
 
 PAIR = ("a", "b")
+HUGE = [Fraction(10**400), np.longdouble("1e4000")]  # no float is as large
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,16 @@ class Lamp:
 
     def __post_init__(self) -> None:
         check_arguments(Lamp, vars(self), NetworkError, least={"watts": 0}, some=("name",))
+
+
+class Odd:
+    """A path that gives something else than a text."""
+
+    def __init__(self, given):
+        self.given = given
+
+    def __fspath__(self):
+        return self.given
 
 
 def taken(hint: Any, value: Any) -> str:
@@ -42,11 +54,16 @@ def taken(hint: Any, value: Any) -> str:
 @pytest.mark.parametrize(
     ("hint", "right", "wrong"),
     [
-        (float, [0, -1.5, np.float32(1), np.int64(2), math.inf], [True, np.bool_(True), "1", None, math.nan, 10**400, 1j]),
+        (
+            float,
+            [0, -1.5, np.float32(1), np.int64(2), math.inf],
+            [True, np.bool_(True), "1", None, math.nan, 10**400, 1j, Fraction(10**400), np.longdouble("1e4000")],
+        ),
         (int, [0, -3, np.uint8(2), 2**63 - 1], [1.0, True, "1", None, 10**400]),
         (bool, [True, np.bool_(False)], [0, 1, "yes", None]),
         (str, ["", "a", np.str_("a")], [b"a", None, 3, Path("a")]),
-        (str | Path, ["a", Path("a")], [b"a", None, 3, Path("a\0b"), "a\0b"]),
+        (str | Path, ["a", Path("a"), "a\udcff"], [b"a", None, 3, Path("a\0b"), "a\0b", "\ud800", Odd(b"a"), Odd(3)]),
+        (Sequence[int], [[1], range(3)], [range(10**12), range(10**30)]),
         (float | None, [None, 1], ["", False]),
         (Sequence[str], [(), ["a"], ("a",), {"a": 1}.keys(), {"a"}], ["ab", b"ab", [3], {"a": 1}, iter(["a"]), np.array(["a"])]),
         (Iterable[str], [iter(["a"]), ["a"], {"a": 1}], ["ab", [3], {3: 1}, 3]),

@@ -157,3 +157,10 @@ def test_the_name_of_a_run_cannot_leave_the_folder(tmp_path, name):
     (tmp_path / "all.yaml").write_text(yaml.safe_dump(document))
     with pytest.raises(ds.OptionError, match="is no file name"):
         jobs_of(tmp_path / "all.yaml", {}, {}, tmp_path / "out")
+
+
+def test_half_of_a_character_is_refused(tmp_path):
+    for path, text in ((tmp_path / "a.txt", "name \ud800"), (tmp_path / "\ud800.txt", "name")):
+        with pytest.raises(ds.OutputError, match=r"cannot be written: .*ud800' ends in half of a character"):
+            write_text(path, text)
+    assert not [*tmp_path.iterdir()]

@@ -1,13 +1,16 @@
 """The gate: what is no plain file is never opened, and content is refused in our words before a library sees it."""
 
+import io
 import json
 import os
 import zipfile
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 import dnnsplit as ds
+from dnnsplit.ground import gate
 from dnnsplit.ground.arrays import read_arrays
 from dnnsplit.ground.gate import Kind, is_there, opened, read_bytes, read_text
 from dnnsplit.ground.json_file import read_json
@@ -181,3 +184,26 @@ def test_a_plan_is_held_against_itself_the_graph_and_the_network(tmp_path):
     wrong("tensor 'zzz'", "sends over 'nowhere'", "size_bytes of 'zzz' is -5.0", cost=cost | {"transfers": [sent]})
     wrong("the reference", reference={"latency_s": "fast"})
     wrong("pixels of 'x'", pixels={"x": {"layout": 3}})
+
+
+def test_a_file_takes_no_more_memory_than_it_is_large(tmp_path, monkeypatch):
+    path, asked = tmp_path / "a", []
+    path.write_bytes(b"1234")
+
+    class File(io.BytesIO):
+        def read(self, size=-1):
+            asked.append(size)
+            if size > 100:
+                raise MemoryError
+            return super().read(size)
+
+    @contextmanager
+    def opened(*_):
+        yield File(b"1234" if len(asked) < 1 else b"123456"), 4
+
+    monkeypatch.setattr(gate, "opened", opened)
+    kind = Kind("is not readable", ds.DnnSplitError, 2**40)
+    assert gate.read_bytes(path, kind) == b"1234"
+    assert asked == [5]
+    with pytest.raises(ds.DnnSplitError, match="there is no memory left"):  # it grows just then
+        gate.read_bytes(path, kind)

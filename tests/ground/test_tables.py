@@ -106,3 +106,16 @@ def test_a_column_of_texts_that_are_all_empty_holds_texts(tmp_path):
     found = read_table(tmp_path / "a.csv")
     assert [*found["source_form"], *found["alone_form"]] == [""] * 4
     assert found["gain"].isna().all()
+
+
+@pytest.mark.parametrize("text", ["1_0", "٣", "３.５", "0x1"])
+def test_numbers_are_written_as_such(tmp_path, text):
+    (tmp_path / "t.csv").write_text(f"layer,server,precision,seconds\nc,device,float32,{text}\n", encoding="utf-8")
+    with pytest.raises(ds.DnnSplitError, match="is no time"):
+        ds.LayerTimes.load(tmp_path / "t.csv")
+
+
+def test_a_million_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("," * 1_000_000)  # in hours, if each name were looked for among all
+    with pytest.raises(ds.DnnSplitError, match="two columns are called ''"):
+        read_table(tmp_path / "t.csv")

@@ -1,6 +1,7 @@
 """Servers, directed links and their YAML."""
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from dnnsplit.ground.errors import NetworkError
 from dnnsplit.network.servers import Link, Network, Server
+from dnnsplit.network.template import template
 
 NETWORKS = ROOT / "data" / "networks"
 
@@ -244,7 +246,9 @@ def test_several_problems_come_at_once():
 # ---------------------------------------------------------------- YAML
 
 
-names = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=3, unique=True)
+names = st.lists(
+    st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=8), min_size=1, max_size=3, unique=True
+)
 amount = st.floats(0, 1e12)
 above = st.floats(1e-9, 1e12)
 
@@ -349,10 +353,22 @@ def test_a_missing_file_a_folder_and_no_text_are_refused(tmp_path):
     refused(["bin.yaml", "not readable"], Network.load, tmp_path / "bin.yaml")
 
 
-def test_a_name_with_a_line_separator_survives_the_file(tmp_path):
-    network = Network([Server("\x85"), Server("Rechenzentrum Zürich")])
+def test_a_note_with_a_line_separator_survives_the_file(tmp_path):
+    network = Network([Server("phone", note="\x85 or\n two"), Server("Rechenzentrum Zürich")])
     network.save(tmp_path / "net.yaml")
     assert Network.load(tmp_path / "net.yaml") == network
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "a\n", "\u202eb", "\ufeffc", "\ud800", " ", "a ", "\xa0a"])
+def test_a_name_that_cannot_be_told_by_looking_is_refused(tmp_path, name):
+    says = ["the name of server", ascii(name), "is not seen" if not name.isprintable() else "spaces around it"]
+    refused(says, Network, [Server(name)])
+    with pytest.raises(NetworkError, match="name"):
+        template([name])
+    if name == "\ud800":  # of which no file can hold half
+        return
+    (tmp_path / "net.yaml").write_text(json.dumps({"servers": [{"name": name}]}), encoding="utf-8")
+    refused(says, Network.load, tmp_path / "net.yaml")
 
 
 def test_the_network_is_a_graph_of_networkx_with_its_figures():

@@ -20,7 +20,7 @@ from tritonclient.grpc import service_pb2
 from dnnsplit.cutting.bundle import Bundle
 from dnnsplit.cutting.plan_set import PlanSet, load_cut
 from dnnsplit.deployment.client import WHAT, Client, Given, Trace
-from dnnsplit.deployment.hosts import check_servers, read_hosts
+from dnnsplit.deployment.hosts import of_stages, read_hosts
 from dnnsplit.deployment.stage.config import Config
 from dnnsplit.deployment.stage.emulation import Emulation, is_too_fast, smallest_dilation
 from dnnsplit.deployment.stage.watch import new_watch
@@ -126,8 +126,7 @@ def testbed(
     slowdown = {s: given.get(s, 1.0) for s in (*bundle.stages, *strange)}
     raise_problems(DeployError, "test-bed", list(_problems(bundle, network, slowdown, time_dilation, deadline_s)))
     if kind == "hosts":
-        addresses = read_hosts(hosts or {})
-        check_servers(addresses, bundle.stages)
+        addresses = of_stages(read_hosts(hosts or {}), bundle.stages)
         _meet(bundle, addresses, tls)
         with Client(addresses[bundle.source], bundle.model_name, deadline_s or DEADLINE_S, tls=tls) as client:
             yield client
