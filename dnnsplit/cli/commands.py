@@ -95,7 +95,7 @@ def _profile(options: argparse.Namespace) -> int:
 
     graph = load(options, options.provider)
     random = options.images == "random"
-    given = made_up(graph.model) if random else images(options, graph, 16)[0]
+    given = made_up(graph.model) if random else images(options, graph, calibration=16)[0]
     if options.layers and not _fewer_layers(options, graph):
         tell(f"no layer of {options.model.name} can run in int8: float32 alone is measured")
     effort = {"runs": options.runs, "splits": options.splits, "provider": options.provider, "forms": not random}
@@ -135,7 +135,9 @@ def _power(options: argparse.Namespace) -> int:
     if options.network:
         ds.Network.load(options.network).server(options.server)  # a wrong name is told before measuring
     graph = load(options)
-    found = ds.measure_power(graph, images(options, graph, 1)[0], options.seconds, options.pairs, provider=options.provider)
+    found = ds.measure_power(
+        graph, images(options, graph, measurement=1)[0], options.seconds, options.pairs, provider=options.provider
+    )
     try:
         if options.network:
             found.write(options.network, options.server)
@@ -183,7 +185,7 @@ def _noise(options: argparse.Namespace) -> int:
         tell(f"no layer of {options.model.name} can run in int8: there is no noise of that")
     elif options.budget and options.budget > (most := 2 ** len(graph.quantizable(options.layers)) - 1):
         tell(f"there are {most} schemes that quantize something, all of which are measured (--budget {options.budget})")
-    calibrating, pictures = images(options, graph, 16, options.count)
+    calibrating, pictures = images(options, graph, calibration=16, noise=options.count)
     calibration = ds.calibrate(graph, calibrating, options.setting)
     detections, _ = told_beside(graph.model, options.metrics)
     asked = {"budget": options.budget, "resume": journal, "sources": options.source_form, "detections": detections}
@@ -275,6 +277,6 @@ def _pareto(options: argparse.Namespace) -> int:
 def _cut(options: argparse.Namespace) -> int:
     graph = load(options)
     plan = ds.Plan.load(options.plan, graph)
-    given = images(options, graph, 1)[0] if options.images else None
+    given = images(options, graph, comparison=1)[0] if options.images else None
     print(ds.cut(graph, plan, options.out, check=not options.no_check, images=given))
     return 0

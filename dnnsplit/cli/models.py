@@ -65,8 +65,9 @@ def load(options: argparse.Namespace, provider: str = "cpu") -> ds.LayerGraph:
     return graph
 
 
-def images(options: argparse.Namespace, graph: ds.LayerGraph, *counts: int) -> list[Any]:
+def images(options: argparse.Namespace, graph: ds.LayerGraph, **purposes: int) -> list[Any]:
     """Read images for some purposes, none for two; where there are fewer than are wanted, fewer for each, which is told."""
+    counts = tuple(purposes.values())
     if min(counts) < 1:
         message = f"{min(counts)} images are asked for; give 1 or more"
         raise ds.OptionError(message)
@@ -78,8 +79,10 @@ def images(options: argparse.Namespace, graph: ds.LayerGraph, *counts: int) -> l
         if there < wanted:
             counts = tuple(max(1, there * count // wanted) for count in counts)
             starts = [sum(counts[:place]) if sum(counts) <= there else 0 for place in range(len(counts))]
-            taken = f"{' and '.join(map(str, counts))} are taken" if sum(counts) <= there else "the first serve all purposes"
-            tell(f"{path} holds {there} image{'s' * (there > 1)}, and {wanted} are wanted: {taken}")
+            each = " and ".join(f"{count} for the {purpose}" for purpose, count in zip(purposes, counts, strict=True))
+            taken = f"{each} are taken" if sum(counts) <= there else "the first serve all purposes"
+            asked = " and ".join(f"{count} for the {purpose}" for purpose, count in purposes.items())
+            tell(f"{path} holds {there} image{'s' * (there > 1)}, and {wanted} are wanted ({asked}): {taken}")
     given = {"graph": graph, "preprocess": options.preprocess, "told": tell}
     return [
         ds.examples.load_images(path, count, seed=number, start=start, **given)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from dnnsplit.solving.plan import Plan
 
 
+STATUSES = ("optimal", "feasible")
+NOISE_KINDS = ("none", "measured", "predicted")
+
+
 def plan_problems(plan: Plan, graph: LayerGraph | None, network: Network | None) -> Iterable[str]:
     """Yield a sentence for everything that is wrong with a plan, by itself and with the graph and the network that are given."""
     yield from _amount_problems(plan)
@@ -67,6 +71,15 @@ def _amount_problems(plan: Plan) -> Iterable[str]:
     single = {"latency_s": cost.latency_s, "energy_j": cost.energy_j, "device_energy_j": cost.device_energy_j,
               "solve_s": plan.solve_s, "measurements": plan.measurements}  # fmt: skip
     yield from (f"{name} is {value!r}; it must be a number, 0 or more" for name, value in single.items() if not _is_amount(value))
+    unknown = {"gap": plan.gap, "error_s": plan.error_s}  # NaN where nobody knows
+    yield from (
+        f"{name} is {value!r}; it must be a number, 0 or more"
+        for name, value in unknown.items()
+        if not value >= 0 and value == value
+    )
+    for name, known in {"status": STATUSES, "noise_kind": NOISE_KINDS}.items():
+        if getattr(plan, name) not in known:
+            yield f"{name} is {shortened(getattr(plan, name))}{nearest(getattr(plan, name), known)}"
     if not math.isfinite(plan.noise):
         yield f"noise is {plan.noise!r}; it must be a number"
     if not _is_amount(plan.limits.get("confidence") or 0):

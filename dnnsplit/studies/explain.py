@@ -178,7 +178,9 @@ class Explanation:
                 here, there = (_input_forms(self._question, one) for one in (self.plan, plan))
                 other = [f"the input as {plan.source_form!r}" if there else "the input stays"] if here != there else []
                 moved = [_moved(moves)] if len(moves := self.moves(plan)) else []
-                lines.append(f"  next-best {name} {_compare(plan, self.plan)} ({'; '.join(other + moved)})")
+                unsure = self.plan.measurements and plan.objective < self.plan.objective
+                if_so = ", if the noise is as predicted," if unsure else ""
+                lines.append(f"  next-best {name}{if_so} {_compare(plan, self.plan)} ({'; '.join(other + moved)})")
         return folded("\n".join(lines + [f"  {line}" for line in self.note.splitlines()]))
 
     __repr__ = __str__

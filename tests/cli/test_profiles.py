@@ -72,17 +72,17 @@ def test_a_folder_of_pictures_goes_from_the_profile_to_the_parts(tmp_path, capsy
     (tmp_path / "photos").mkdir()
     for number, array in enumerate(pictures(9)):
         Image.fromarray(np.rint(array.transpose(1, 2, 0) * 255).astype(np.uint8)).save(tmp_path / "photos" / f"{number}.png")
-    images = ["--images", str(tmp_path / "photos")]
+    images, both = ["--images", str(tmp_path / "photos")], "24 are wanted (16 for the calibration and 8 for the noise)"
     few = ["--server", "device", "--runs", "3", "--splits", "0"]
     assert main(["profile", model, "-o", files["times"], *images, *few]) == 0
     said = capsys.readouterr().err
-    assert "holds 9 images, and 16 are wanted: 9 are taken" in said
+    assert "holds 9 images, and 16 are wanted (16 for the calibration): 9 for the calibration are taken" in said
     assert "9 of 9 pictures in" in said
     assert "3 layers of net.onnx can run in int8, all of which are taken (--layers 12)" in said
     assert "png-1" in {form for form in ds.LayerTimes.load(files["times"]).forms.frame["form"]}
     assert main(["noise", model, "-o", files["noise"], *images, "--budget", "40"]) == 0
     said = capsys.readouterr().err
-    assert "holds 9 images, and 24 are wanted: 6 and 3 are taken" in said
+    assert f"holds 9 images, and {both}: 6 for the calibration and 3 for the noise are taken" in said
     assert "there are 7 schemes that quantize something, all of which are measured (--budget 40)" in said
     samples = ds.NoiseSamples.load(files["noise"])
     assert len(samples.frame) == 7
@@ -96,4 +96,4 @@ def test_a_folder_of_pictures_goes_from_the_profile_to_the_parts(tmp_path, capsy
     assert main(["noise", model, "-o", files["noise"], *one[:2], "--preprocess", "strech"]) == 2
     assert "'strech' is no word or number of it (did you mean 'stretch'?)" in capsys.readouterr().err
     assert main(["noise", model, "-o", files["noise"], *one]) == 0
-    assert "holds 1 image, and 24 are wanted: the first serve all purposes" in capsys.readouterr().err
+    assert f"holds 1 image, and {both}: the first serve all purposes" in capsys.readouterr().err

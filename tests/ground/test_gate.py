@@ -182,6 +182,8 @@ def test_a_plan_is_held_against_itself_the_graph_and_the_network(tmp_path):
     wrong("'cloud' is no server of the network", cost=cost | {"compute_s": {**cost["compute_s"], "cloud": 0.0}})
     sent = {"tensor": "zzz", "source": "device", "target": "nowhere", "size_bytes": -5.0, "seconds": 0.1}
     wrong("tensor 'zzz'", "sends over 'nowhere'", "size_bytes of 'zzz' is -5.0", cost=cost | {"transfers": [sent]})
+    wrong("gap is -1.0; it must be", "error_s is -0.1", gap=-1.0, error_s=-0.1)
+    wrong("status is 'optimol' (did you mean 'optimal'?)", "noise_kind is 'guessed'", status="optimol", noise_kind="guessed")
     wrong("the reference", reference={"latency_s": "fast"})
     wrong("pixels of 'x'", pixels={"x": {"layout": 3}})
 
