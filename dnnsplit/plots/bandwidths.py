@@ -112,7 +112,7 @@ def bandwidth_grid(frame: pd.DataFrame, exact: pd.DataFrame | None = None, *, ab
     lines = {} if exact is None else {key: part for key, part in exact.groupby(["topology", "max_noise"], sort=False)}
     changes = 0
     with style():
-        size = 2.5 * len(topologies) + 0.4, 3.2
+        size = max(2.5 * len(topologies), 4.0) + 0.4, 3.2
         figure, axes = plt.subplots(1, len(topologies), figsize=size, sharey=True, squeeze=False)
         for axis, topology in zip(axes[0], topologies, strict=True):
             for i, limit in enumerate(limits):

@@ -149,6 +149,7 @@ def _draw(axis: Axes, noise: list[float], numbers: dict[str, Any]) -> None:
         axis.annotate(f"  {form}", (at, value), fontsize=6.5, va="center", color=COLOURS[2], zorder=3)
     axis.text(0.99, 0.01, "\n".join(beyond), transform=axis.transAxes, fontsize=6.5, ha="right", va="bottom", color=COLOURS[2])
     low, high = axis.get_ylim()
+    high = min(high, 1 + 0.1 * (1 - low)) if numbers["float32"] == 1 else high  # no share is beyond
     axis.set_ylim(low - 0.1 * (high - low) * bool(beyond), high)  # room for what lies beyond
     if numbers["standard_error"] is not None:
         middle = low + 0.12 * (high - low) + numbers["standard_error"]

@@ -185,7 +185,7 @@ def predicted_measured(rows: pd.DataFrame, *, about: str = "") -> tuple[Figure, 
     """
     error = 100 * (rows["predicted_s"] / rows["latency_s"] - 1)
     with style():
-        figure, axis = plt.subplots(figsize=(3.8, 3.9))
+        figure, axis = plt.subplots(figsize=(3.8, 4.3))
         top = 1.08 * max(rows[name].max() for name in ("predicted_s", "latency_s", "high_s") if name in rows)
         axis.plot([0, top], [0, top], color="0.45", linewidth=0.8)
         for i, (topology, part) in enumerate(rows.groupby("topology", sort=False)):
@@ -196,7 +196,8 @@ def predicted_measured(rows: pd.DataFrame, *, about: str = "") -> tuple[Figure, 
         text = f"predicted against measured:\n{bias(error)}\nmean |error| {error.abs().mean():.1f} %"
         axis.text(0.04, 0.97, text, transform=axis.transAxes, va="top", fontsize=7)
         axis.set(xlabel="measured latency [s]", ylabel="predicted latency [s]", xlim=(0, top), ylim=(0, top), aspect="equal")
-        axis.legend(loc="lower right", title="line: 5 to 95 % of the requests" if "high_s" in rows else None, title_fontsize=7)
+        title = "line: 5 to 95 % of the requests" if "high_s" in rows else None
+        figure.legend(loc="outside lower center", ncols=3, title=title, title_fontsize=7)
     caption = f"Predicted against measured latency of every plan that was run, {EMULATED}; on the line both are equal."
     alt = f"Predictions against measured: {bias(error)}, {error.abs().mean():.1f} % off on average."
     numbers = {"rows": rows.to_dict("list"), "error_%": error.tolist()}
