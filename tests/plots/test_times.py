@@ -229,7 +229,7 @@ def test_measured_is_across_and_predicted_is_up():
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("measured latency [s]", "predicted latency [s]")
     assert [marks.get_offsets().tolist() for marks in axis.collections] == [[[1.1, 1.0]], [[1.9, 2.0]]]
     assert len({marks.get_paths()[0].vertices.tobytes() for marks in axis.collections}) == 2  # told apart without colours
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["device + edge", "b"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["device + edge", "b"]
     banded, _ = ds.plots.predicted_measured(rows.assign(low_s=[1.0, 1.8], high_s=[1.3, 2.5]))
     assert banded.axes[0].collections[0].get_segments()[0].tolist() == [[1.0, 1.0], [1.3, 1.0]]
     assert banded.axes[0].get_xlim()[1] > 2.5
