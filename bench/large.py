@@ -20,7 +20,7 @@ import pandas as pd
 from onnx import TensorProto, helper
 
 import dnnsplit as ds
-from dnnsplit.deployment.hosts import check_servers, read_hosts
+from dnnsplit.deployment.hosts import of_stages, read_hosts
 from dnnsplit.deployment.stage.buffers import Request
 from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.stage.work import Runner
@@ -127,7 +127,7 @@ def with_servers(servers: int, folder: Path) -> dict[str, float]:
     step("times: sums", lambda: [times.seconds_of(name) for name in network.server_names])
     step("evaluate", lambda: ds.evaluate(graph, network, times, dict.fromkeys(graph.layer_names, network.source)))
     hosts = {name: f"host-{name}:7000" for name in network.server_names}
-    step("hosts", lambda: check_servers(read_hosts(hosts), hosts))
+    step("hosts", lambda: of_stages(read_hosts(hosts), hosts))
     return step.seconds
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from helpers.counting import Name, check_linear
 
 from dnnsplit.cutting.bundle import Bundle, Output, Part, Wire
-from dnnsplit.deployment.hosts import check_servers, read_hosts
+from dnnsplit.deployment.hosts import of_stages, read_hosts
 from dnnsplit.deployment.stage.buffers import Request
 from dnnsplit.deployment.stage.emulation import Emulation
 from dnnsplit.deployment.stage.work import Runner
@@ -56,4 +56,4 @@ def test_the_addresses_of_many_hosts():
     def hosts(count):
         return {Name(f"s{k}"): f"host{k}:7000" for k in range(count)}
 
-    check_linear(hosts, lambda given: check_servers(read_hosts(given), [*given]))
+    check_linear(hosts, lambda given: of_stages(read_hosts(given), [*given]))
