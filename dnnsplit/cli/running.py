@@ -59,9 +59,8 @@ class _Output(io.TextIOBase):
 
     def write(self, text: str) -> int:
         if self.stream:
-            encoding = (
-                getattr(self.stream, "encoding", None) or "utf-8"
-            )  # what it lacks is written by numbers, as on standard error
+            # what it lacks is written by numbers, as on standard error
+            encoding = getattr(self.stream, "encoding", None) or "utf-8"
             with self._writing():
                 self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)

@@ -48,10 +48,10 @@ _EXAMPLE = {
     "power_per_rate": "438.39 mW/(Mbit/s)",
 }
 _PER = re.compile(r"^([^\s/()]+) *(?:/| per ) *(\()?([^()]+)(?(2)\))$")  # mW/(Mbit/s), mW/Mbps, mW per Mbit/s
-_NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf)\s*(.*?)\s*$", re.ASCII)
+_NUMBER = re.compile(r"^\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf)\s*(.*?)\s*$")
 
 
-SHARE = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*")  # of something, as "50 %"
+SHARE = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*%\s*")  # of something, as "50 %"
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -264,7 +264,7 @@ def _plans_one_by_one(question: Question, limited: str, progress: bool) -> tuple
             plans.append(plan)
             bar.update()
             noise = getattr(plan, limited)
-            if noise == 0:
+            if not 0 < noise < most:
                 break
             most = noise * (1 - 2 * TOLERANCE)  # below it, as limits are kept
     return tuple(reversed(plans))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnnsplit.ground.errors import OptionError
-from dnnsplit.ground.units import is_number, is_whole, parse, show
+from dnnsplit.ground.units import is_bare, is_number, is_whole, number, parse, show
 
 
 @pytest.mark.parametrize(
@@ -152,3 +152,20 @@ def test_whole_numbers_have_a_least_one():
     assert [is_whole(value, 3) for value in (2, 3, np.int64(4), 4.0)] == [False, True, True, False]
     assert is_number(np.float32(0.5))
     assert is_number(-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"), [("5", True), ("1e1", True), (" 5 ", True), ("0", False), ("5 B/s", False), ("inf", False), ("x", False)]
+)
+def test_a_number_without_a_unit_is_seen(text, bare):
+    assert is_bare(text) is bare
+
+
+def test_digits_are_those_of_ascii_and_spaces_are_any():
+    assert parse("5\xa0MB/s", "bandwidth") == 5e6
+    for text in ("٣ MB/s", "５ MB/s", "1_0 MB/s"):
+        with pytest.raises(OptionError, match="write it like"):
+            parse(text, "bandwidth")
+    for text in ("٣", "1_0", ""):
+        with pytest.raises(ValueError, match="could not convert"):
+            number(text)

@@ -60,6 +60,26 @@ def test_the_front_under_a_limit_on_memory_equals_split_and_brute_force(seed, sh
             assert front.at(limit).latency_s == pytest.approx(latency_s, rel=1e-9)
 
 
+@pytest.mark.parametrize("confidence", [None, 0.9])
+def test_the_front_under_a_limit_on_memory_keeps_to_what_was_measured_and_to_its_bound(confidence):
+    graph, network, times, _ = ds.examples.tiny()
+    rows = {"conv1": [0, 1, 0], "conv2": [0, 0, 1], "noise": [0.0, 0.01, 0.02], "noise_std": [0.0, 0.001, 0.002], "noise_images": 8}
+    samples = ds.NoiseSamples(pd.DataFrame(rows))
+    noise = ds.fit_noise(samples, "measured")
+    small = max(layer.weight_bytes for layer in graph.layers)
+    servers = [replace(server, memory_bytes=1.2 * small) for server in network.servers]
+    tight = replace(network, servers=tuple(servers))
+    asked = {"confidence": confidence, "progress": False}
+    front = ds.pareto(graph, tight, times, noise, **asked)
+    assert len(front.plans) > 1
+    assert all(len(plan.quantized) < 2 for plan in front.plans)  # both together were not measured
+    for plan in front.plans:
+        limit = plan.noise if confidence is None else plan.noise_upper
+        best = ds.split(graph, tight, times, noise, max_noise=limit, confidence=confidence)
+        assert best.latency_s == pytest.approx(plan.latency_s, rel=1e-9)
+        assert all(plan.cost.weight_bytes[server.name] <= server.memory_bytes for server in servers)
+
+
 def test_the_front_starts_with_the_float_model():
     front = ds.pareto(*ds.examples.tiny())
     assert front.plans[0].quantized == ()
