@@ -63,8 +63,8 @@ def test_the_front_under_a_limit_on_memory_equals_split_and_brute_force(seed, sh
 @pytest.mark.parametrize("confidence", [None, 0.9])
 def test_the_front_under_a_limit_on_memory_keeps_to_what_was_measured_and_to_its_bound(confidence):
     graph, network, times, _ = ds.examples.tiny()
-    rows = {"conv1": [0, 1, 0], "conv2": [0, 0, 1], "noise": [0.0, 0.01, 0.02], "noise_std": [0.0, 0.001, 0.002], "noise_images": 8}
-    samples = ds.NoiseSamples(pd.DataFrame(rows))
+    rows = {"conv1": [0, 1, 0], "conv2": [0, 0, 1], "noise": [0.0, 0.01, 0.02], "noise_std": [0.0, 0.001, 0.002]}
+    samples = ds.NoiseSamples(pd.DataFrame(rows | {"noise_images": 8}))
     noise = ds.fit_noise(samples, "measured")
     small = max(layer.weight_bytes for layer in graph.layers)
     servers = [replace(server, memory_bytes=1.2 * small) for server in network.servers]
