@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from dnnsplit.ground.arguments import check_arguments
-from dnnsplit.ground.errors import NetworkError, nearest, nearest_of, raise_problems
+from dnnsplit.ground.errors import NetworkError, nearest, nearest_of, raise_problems, shortened
 from dnnsplit.ground.gate import unseen_problem
 from dnnsplit.ground.markup import Told, folded, readable, shown
 from dnnsplit.ground.units import is_number, show
@@ -153,6 +153,13 @@ class Link(Told):
         """
         check_arguments(Link.transfer_s, locals())
         handled_bytes = size_bytes if handled_bytes is None else handled_bytes
+        shapes = np.shape(size_bytes), np.shape(handled_bytes)
+        if shapes[0] != shapes[1] and () not in shapes:
+            message = f"size_bytes and handled_bytes have the shapes {shapes[0]} and {shapes[1]}; give as many of each"
+            raise NetworkError(message)
+        if not (np.all(size_bytes >= 0) and np.all(handled_bytes >= 0)):
+            message = f"sizes are {shortened(size_bytes)} and {shortened(handled_bytes)}; give bytes, 0 or more"
+            raise NetworkError(message)
         seconds = self.latency_s + size_bytes / self.bandwidth_bytes_per_s + size_bytes * self.serialise_s_per_byte
         whole: Size = seconds + (handled_bytes > 0) * self.handling_s + handled_bytes * self.handling_s_per_byte
         return whole
@@ -274,6 +281,9 @@ class Network:
         check_arguments(Network.transfer_s, locals())
         index = self.server_index
         size_bytes = np.asarray(size_bytes, float)
+        if size_bytes.ndim != 1:
+            message = f"size_bytes has the shape {size_bytes.shape}; give one number per tensor"
+            raise NetworkError(message)
         seconds = np.full((len(size_bytes), len(index), len(index)), np.inf)
         seconds[:, range(len(index)), range(len(index))] = 0.0
         for link in self.links:

@@ -13,7 +13,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, WhiteK
 
 from dnnsplit.noise.confidence import bound_factor
 from dnnsplit.noise.models import LEAST, SIGMAS, NoiseModel
-from dnnsplit.noise.schemes import check_schemes
+from dnnsplit.noise.schemes import check_rows, check_schemes
 
 CHUNK = 8192  # schemes that are predicted at a time
 
@@ -61,6 +61,7 @@ class GaussianProcess(NoiseModel):
 
     def optimistic(self, q: np.ndarray) -> np.ndarray:
         """Return the noise where eta^2 is `SIGMAS` standard deviations below its mean."""
+        check_rows(q, len(self.layers))
         return np.where(q.any(axis=1), self._eta(q, -SIGMAS), self.floor)
 
     def learn(self, schemes: np.ndarray, noise: np.ndarray) -> GaussianProcess:

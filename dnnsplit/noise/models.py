@@ -15,7 +15,7 @@ from dnnsplit.ground.errors import NoiseError, nearest, raise_problems
 from dnnsplit.ground.markup import folded, shown
 from dnnsplit.noise.confidence import bound_factor, shared_spread, upper_bound
 from dnnsplit.noise.samples import SOURCE, NoiseSamples
-from dnnsplit.noise.schemes import all_schemes, check_schemes, pack_schemes, row_of
+from dnnsplit.noise.schemes import all_schemes, check_rows, check_schemes, pack_schemes, row_of
 
 if TYPE_CHECKING:
     from dnnsplit.quantize.calibration import Calibration
@@ -264,6 +264,7 @@ class NoiseModel(ABC):
     def optimistic(self, q: np.ndarray) -> np.ndarray:
         """Return a noise of schemes, bool (n, layers), that is low for this model, float (n,)."""
         check_arguments(NoiseModel.optimistic, locals(), NoiseError)
+        check_rows(q, len(self.layers))
         return self._listed(q) / (1 + MARGIN)
 
     def learn(self, schemes: np.ndarray, noise: np.ndarray) -> NoiseModel:

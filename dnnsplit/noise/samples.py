@@ -210,10 +210,13 @@ class NoiseSamples:
     def only(self, rows: np.ndarray | Sequence[int]) -> NoiseSamples:
         """Return some of the samples, given by their positions or by one truth value per sample; forms are kept as they are."""
         check_arguments(NoiseSamples.only, locals(), NoiseError)
-        rows = np.asarray(rows)
         try:
+            rows = np.asarray(rows)
+            if rows.ndim != 1:
+                message = f"they have the shape {rows.shape}"
+                raise IndexError(message)
             frame = self.frame.iloc[rows if rows.dtype.kind in "bi" or not rows.size else rows.astype(np.intp, casting="safe")]
-        except (IndexError, TypeError) as error:
+        except (IndexError, TypeError, ValueError) as error:
             message = f"rows are no positions or truth values of {len(self.frame)} samples: {error}"
             raise NoiseError(message) from None
         return replace(self, frame=frame, details=None)

@@ -74,10 +74,17 @@ def check_schemes(schemes: np.ndarray | Sequence[Sequence[int]], count: int) -> 
     if q.shape[1] != count:
         message = f"a scheme has {q.shape[1]} entries; there are {count} layers, and each needs one"
         raise NoiseError(message)
-    if not np.isin(q, (0, 1)).all():
+    if q.dtype.kind == "V" or not np.isin(q, (0, 1)).all():
         message = "a scheme holds entries other than 0 and 1"
         raise NoiseError(message)
     return q.astype(bool)
+
+
+def check_rows(q: np.ndarray, count: int) -> None:
+    """Raise a NoiseError unless there is a row per scheme, with an entry for each of so many layers."""
+    if q.ndim != 2 or q.shape[1] != count:
+        message = f"schemes have the shape {q.shape}; give (n, {count}), one row per scheme"
+        raise NoiseError(message)
 
 
 def pack_schemes(schemes: np.ndarray) -> np.ndarray:

@@ -243,6 +243,21 @@ def test_several_problems_come_at_once():
     refused(says, Network, [Server("a", -1), Server("a")], [Link("a", "a", 0)], source="x")
 
 
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        ([np.array(3.0)], "size_bytes has the shape (); give one number per tensor"),
+        ([np.zeros((2, 2))], "size_bytes has the shape (2, 2)"),
+        ([np.zeros(2), np.zeros(3)], "have the shapes (2,) and (3,); give as many of each"),
+        ([np.array([-1.0])], "give bytes, 0 or more"),
+        ([np.array([np.nan])], "give bytes, 0 or more"),
+        ([np.ones(1), np.array([-1.0])], "give bytes, 0 or more"),
+    ],
+)
+def test_sizes_that_are_none_are_refused(sizes, says):
+    refused([says], pair(bandwidth_bytes_per_s=1e6).transfer_s, *sizes)
+
+
 # ---------------------------------------------------------------- YAML
 
 

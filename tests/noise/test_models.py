@@ -362,3 +362,24 @@ def test_files_that_are_no_samples_are_refused(tmp_path, content):
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     refused(["no.csv"], NoiseSamples.load, tmp_path / "no.csv")
     refused([str(tmp_path)], NoiseSamples.load, tmp_path)
+
+
+@pytest.mark.parametrize("rows", [[[]], [[1], [1, 2]], pd.DataFrame(), np.zeros((2, 2), int)])
+def test_rows_of_samples_are_one_list(rows):
+    known = NoiseSamples(pd.DataFrame({"a": [0, 1], "b": [0, 1], "noise": [0.0, 0.1]}))
+    with pytest.raises(NoiseError, match="rows"):
+        known.only(rows)
+    assert len(known.only([1]).frame) == 1
+
+
+@pytest.mark.parametrize("kind", ["measured", "polynomial", "link", "gp"])
+def test_schemes_that_are_no_rows_of_the_layers_are_refused(kind):
+    schemes = all_schemes(4)
+    rows = pd.DataFrame(schemes, columns=list("abcd")).assign(noise=schemes @ np.array([0.1, 0.2, 0.25, 0.3]))
+    model = fit_noise(NoiseSamples(rows), kind)
+    assert model.optimistic(np.zeros((1, 4), bool)).shape == (1,)
+    for wrong in (np.array(0.1), np.zeros(2), np.zeros((2, 5))):
+        with pytest.raises(NoiseError, match=r"schemes have the shape .*give \(n, 4\), one row per scheme"):
+            model.optimistic(wrong)
+    with pytest.raises(NoiseError, match=r"entries other than 0 and 1|a scheme has"):
+        model.predict(np.zeros(2, [("a", "f4")]))
